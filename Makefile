@@ -1,0 +1,78 @@
+# make run    a node at work, in front of an embedded root registry (or PARENT=https://… IMAGE=name:tag)
+# make test   everything: lint, all suites, real clients
+# make help   the rest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find core proxy -name '*.pyx' -o -name '*.pxd')
+COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
+	--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+LISTEN ?= localhost:5000
+PARENT ?=
+IMAGE ?=
+
+.PHONY: help build run test lint tools lock bench clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+build: $(VENV)/.built  ## leaves the command at .venv/bin/holdfast
+
+# An interrupted or moved environment is made again; a good one is kept.
+$(VENV)/.locked: requirements.lock
+	@python=$$(tools/packages python); tools/packages build; \
+	$(BIN)/python -c 'import pip' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || \
+		{ echo "creating $(VENV)"; "$$python" -m venv --clear $(VENV); }
+	@echo "installing what requirements.lock names"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+# --no-build-isolation: the build tools are the locked ones
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml setup.py
+	@echo "installing holdfast"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# An editable install does not rebuild by itself; setup.py compiles only what changed.
+$(VENV)/.built: $(VENV)/.installed $(NATIVE)
+	@echo "building the native modules"
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.locked requirements-dev.lock
+	@echo "installing what requirements-dev.lock names"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: build  ## a node in front of an embedded root, or of PARENT=https://… (IMAGE=name:tag, LISTEN=host:port)
+	@$(BIN)/holdfast demo --listen $(LISTEN) $(if $(PARENT),--parent $(PARENT)) $(if $(IMAGE),--image $(IMAGE))
+
+test: build $(VENV)/.dev tools lint  ## everything; what this machine cannot run is listed at the end
+	@$(BIN)/python -m pytest --quiet
+
+lint: build $(VENV)/.dev  ## ruff, mypy, import-linter and the source rules
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports | tail -n 3
+	@$(BIN)/python -m pytest --quiet tests/test_source.py
+
+tools:  ## the clients that the black-box tests use
+	@tools/packages clients
+
+bench: build $(VENV)/.dev  ## Holdfast beside its peers; writes benchmarks/results/
+	@tools/packages bench
+	@$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev  ## choose versions anew
+	@$(COMPILE) --upgrade --extra build -o requirements.lock pyproject.toml
+	@$(COMPILE) --upgrade --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:  ## all that was built; the environment stays
+	@rm -rf build dist *.egg-info $(VENV)/.built .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find core proxy -name '*.so' -delete
