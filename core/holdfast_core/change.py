@@ -1,0 +1,271 @@
+"""What each write puts into the index: decided from what is there, without touching it.
+
+A planner takes a `View` of the index inside the write transaction and returns changes. A damaged record
+counts as absent here: the write that replaces it heals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from holdfast_core import format as layout
+from holdfast_core.digest import CHUNK_BYTES, Digest
+from holdfast_core.errors import Mistake, NotHeld
+from holdfast_core.record import Blob, Descriptor, FillState, TagMove
+
+
+class Keep(IntEnum):
+    """How a change reaches the journal before it counts as committed."""
+
+    INDEX = 0  # not at all: a rebuild can do without
+    JOURNAL = 1  # appended
+    DISK = 2  # appended and synced
+
+
+class Change(NamedTuple):
+    """One record to put, or with `value` None to remove. `value` is sealed."""
+
+    key: bytes
+    value: bytes | None
+    keep: Keep
+
+
+class View(Protocol):
+    """The index inside the write transaction."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The payload, or None when it is absent or damaged."""
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """All keys below a prefix."""
+
+
+def put(key: bytes, payload: bytes, keep: Keep = Keep.INDEX) -> Change:
+    """A change that stores `payload`."""
+    return Change(key, layout.seal(key, payload), keep)
+
+
+def remove(keys: Iterable[bytes], keep: Keep = Keep.INDEX) -> list[Change]:
+    """Changes that remove `keys`."""
+    return [Change(key, None, keep) for key in keys]
+
+
+def durability(owned: bool) -> Keep:
+    """Owned changes are on disk before they count; cached ones are only appended."""
+    return Keep.DISK if owned else Keep.JOURNAL
+
+
+def seen_repository(view: View, repository: str, now: float, keep: Keep) -> list[Change]:
+    """The repository's row, unless it is there."""
+    key = layout.repository_key(repository)
+    return [] if view.get(key) is not None else [put(key, layout.encode_time(now), keep)]
+
+
+def blob_of(view: View, digest: Digest) -> Blob | None:
+    """The blob's row."""
+    payload = view.get(layout.BLOB + digest.key)
+    return None if payload is None else layout.decode_blob(digest, payload)
+
+
+def blob_row(blob: Blob, keep: Keep) -> Change:
+    """The row that says what `blob` says."""
+    flags = (
+        (layout.OWNED if blob.owned else 0)
+        | (layout.DAMAGED if blob.damaged else 0)
+        | (0 if blob.inline is None else layout.INLINE)
+    )
+    payload = layout.encode_blob(
+        blob.size, flags=flags, boot=blob.boot or layout.NO_BOOT, inline=blob.inline or b""
+    )
+    return put(layout.BLOB + blob.digest.key, payload, keep)
+
+
+def link(
+    view: View, repository: str, blob: Blob, *, now: float, media_type: str | None = None
+) -> list[Change]:
+    """Membership, as a blob or, with a media type, as a manifest. As durable as the bytes."""
+    keep = durability(blob.owned)
+    kind = layout.AS_BLOB if media_type is None else layout.AS_MANIFEST
+    key = layout.link_key(repository, kind, blob.digest.key)
+    found = view.get(key)
+    if found is not None and layout.decode_media_type(found) == (media_type or ""):
+        return []
+    return [
+        *seen_repository(view, repository, now, keep),
+        put(key, layout.encode_link(now, media_type or ""), keep),
+    ]
+
+
+def bytes_held(view: View, blob: Blob, table: bytes | None) -> tuple[list[Change], Blob]:
+    """New bytes, or with `table` None bytes that were found to be there already: (changes, the row's blob).
+
+    Owned stays owned whoever fetches it again. New bytes end a quarantine.
+    """
+    found = blob_of(view, blob.digest)
+    owned = blob.owned or (found is not None and found.owned)
+    keep = durability(owned)
+    if table is None:
+        if found is None:
+            raise NotHeld(f"{blob.digest} went away while it was committed")
+        boot = b"" if blob.owned else found.boot
+        blob = Blob(blob.digest, found.size, owned, boot, found.inline, found.damaged)
+        changes = [blob_row(blob, keep)]
+    else:
+        blob = Blob(blob.digest, blob.size, owned, blob.boot, blob.inline)
+        if blob == found and blob.inline is not None:
+            return [], blob
+        changes = [
+            *_forget_chunks(view, blob.digest, keep),
+            blob_row(blob, keep),
+            *_table_rows(blob, table, keep),
+        ]
+    unsynced = layout.UNSYNCED + blob.digest.key
+    if blob.boot:
+        return [*changes, put(unsynced, b"")], blob
+    return [*changes, *remove([unsynced])], blob
+
+
+def _table_rows(blob: Blob, table: bytes, keep: Keep) -> list[Change]:
+    if blob.inline is not None:
+        return []
+    prefix = layout.CHUNKS + blob.digest.key
+    return [
+        put(layout.segment_key(prefix, n), part, keep) for n, part in enumerate(layout.encode_table(table))
+    ]
+
+
+def _forget_chunks(view: View, digest: Digest, keep: Keep) -> list[Change]:
+    return [
+        *remove(view.keys(layout.CHUNKS + digest.key), keep),
+        *remove(view.keys(layout.QUARANTINE + digest.key)),
+    ]
+
+
+def end_fills(view: View, digest: Digest) -> list[Change]:
+    """The bytes are here: no fill of them goes on, whichever repository began it."""
+    return remove([*view.keys(layout.FILL + digest.key), *view.keys(layout.FILL_CHUNKS + digest.key)])
+
+
+def referrer(repository: str, subject: Digest, descriptor: Descriptor, keep: Keep) -> Change:
+    """A manifest held here that names `subject`."""
+    key = layout.referrer_prefix(repository, subject) + Digest.parse(descriptor.digest).key
+    return put(key, layout.encode_descriptor(descriptor), keep)
+
+
+def tag(view: View, repository: str, name: str, digest: Digest, *, now: float, origin: str) -> list[Change]:
+    """Point a tag at a digest, or confirm that it points there. A mere confirmation is not journaled: after
+    a rebuild the tag is only asked for sooner."""
+    key, moves_key = layout.tag_key(repository, name), layout.moves_key(repository, name)
+    payload = view.get(key)
+    found = None if payload is None else layout.decode_tag(name, payload)
+    if found is not None and found.digest == digest and found.origin == origin:
+        return [put(key, layout.encode_tag(digest, now, found.moved_at, origin))]
+    keep = durability(origin == "local")
+    moved = view.get(moves_key)
+    moves = [TagMove(digest, now, origin), *(layout.decode_moves(moved) if moved else [])]
+    return [
+        *seen_repository(view, repository, now, keep),
+        put(key, layout.encode_tag(digest, now, now, origin), keep),
+        put(moves_key, layout.encode_moves(moves), keep),
+    ]
+
+
+def drop_tag(view: View, repository: str, name: str) -> list[Change]:
+    """Forget a tag; its moves stay. Nothing when there is none."""
+    key = layout.tag_key(repository, name)
+    payload = view.get(key)
+    if payload is None:
+        return remove([key], Keep.JOURNAL)
+    found = layout.decode_tag(name, payload)
+    return remove([key], durability(found.origin == "local"))
+
+
+def fetched_list(
+    view: View, repository: str, prefix: bytes, items: Sequence[bytes], now: float
+) -> list[Change]:
+    """Replace a list that the parent gave."""
+    payloads = layout.encode_list(items, now)
+    wanted = {layout.segment_key(prefix, number): payload for number, payload in enumerate(payloads)}
+    return [
+        *seen_repository(view, repository, now, Keep.JOURNAL),
+        *(put(key, payload, Keep.JOURNAL) for key, payload in wanted.items()),
+        *remove((key for key in view.keys(prefix) if key not in wanted), Keep.JOURNAL),
+    ]
+
+
+def fill(view: View, state: FillState) -> list[Change]:
+    """Checkpoint a fill. Only segments of chunk hashes that changed are written."""
+    prefix = layout.fill_chunks_prefix(state.repository, state.digest)
+    segments = layout.encode_fill_chunks(state.chunks)
+    wanted = {layout.segment_key(prefix, number): payload for number, payload in segments.items()}
+    return [
+        put(layout.fill_key(state.repository, state.digest), layout.encode_fill(state)),
+        *(put(key, payload) for key, payload in wanted.items() if view.get(key) != payload),
+        *remove(key for key in view.keys(prefix) if key not in wanted),
+    ]
+
+
+def drop_fill(view: View, repository: str, digest: Digest) -> list[Change]:
+    """Forget a fill's checkpoint."""
+    prefix = layout.fill_chunks_prefix(repository, digest)
+    return remove([layout.fill_key(repository, digest), *view.keys(prefix)])
+
+
+def synced(view: View, rows: Iterable[bytes]) -> list[Change]:
+    """After a syncfs that began when the UNSYNCED `rows` were there: their files are on disk."""
+    changes: list[Change] = []
+    for key in rows:
+        digest = layout.digest_from(key, key[1:])
+        found = blob_of(view, digest)
+        if found is not None and found.boot:
+            settled = Blob(digest, found.size, found.owned, b"", found.inline, found.damaged)
+            changes.append(blob_row(settled, Keep.INDEX))
+        changes.append(Change(key, None, Keep.INDEX))
+    return changes
+
+
+def chunk_span(blob: Blob, start: int, end: int) -> range:
+    """The chunks that [start, end) touches. Raises Mistake when it leaves the blob."""
+    if not 0 <= start < end <= blob.size:
+        raise Mistake(f"{blob.digest}: range {start}-{end} is not within its {blob.size} bytes")
+    return range(start // CHUNK_BYTES, -(-end // CHUNK_BYTES))
+
+
+def quarantine(view: View, digest: Digest, start: int, end: int) -> list[Change]:
+    """Mark every chunk of the range as bad."""
+    found = blob_of(view, digest)
+    if found is None:
+        raise NotHeld(f"{digest} is not held")
+    prefix = layout.QUARANTINE + digest.key
+    rows = [put(layout.segment_key(prefix, chunk), b"") for chunk in chunk_span(found, start, end)]
+    return [*rows, blob_row(_with_damage(found, True), Keep.INDEX)]
+
+
+def repaired(view: View, digest: Digest, chunk: int) -> list[Change]:
+    """Take one chunk out of quarantine."""
+    found = blob_of(view, digest)
+    prefix = layout.QUARANTINE + digest.key
+    key = layout.segment_key(prefix, chunk)
+    rest = [other for other in view.keys(prefix) if other != key]
+    changes = remove([key])
+    if found is not None and found.damaged and not rest:
+        changes.append(blob_row(_with_damage(found, False), Keep.INDEX))
+    return changes
+
+
+def _with_damage(blob: Blob, damaged: bool) -> Blob:
+    return Blob(blob.digest, blob.size, blob.owned, blob.boot, blob.inline, damaged)
+
+
+def discard(view: View, digests: set[Digest]) -> list[Change]:
+    """Forget bytes that cannot be used, and every link to them."""
+    changes: list[Change] = []
+    for digest in digests:
+        changes += remove([layout.BLOB + digest.key], Keep.JOURNAL)
+        changes += _forget_chunks(view, digest, Keep.JOURNAL)
+        changes += remove([layout.UNSYNCED + digest.key])
+    keys = {digest.key for digest in digests}
+    links = [key for key in view.keys(layout.LINK) if key[18:] in keys]
+    return [*changes, *remove(links, Keep.JOURNAL)]

@@ -1,0 +1,216 @@
+"""Says what is wrong with a store, and changes nothing.
+
+Every record's checksum, rows against files, links and tags against what they name, the journal's frames, and
+on request the bytes themselves. Runs beside a store in use; what changes meanwhile may show as a problem.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from holdfast_core import directory, journal
+from holdfast_core import format as layout
+from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
+from holdfast_core.errors import RecordDamaged, StoreError
+from holdfast_core.index import Index
+from holdfast_core.record import Blob
+
+
+class Report(msgspec.Struct):
+    """`problems` are sentences for a person; none means all is well. `counts` says how much was looked at."""
+
+    problems: list[str] = msgspec.field(default_factory=list)
+    counts: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+def fsck(path: str | os.PathLike[str], read_data: tuple[int, int] | None = None) -> Report:
+    """Check the store at `path`. `read_data` (n, m) also reads and hashes the n-th of m shares of the blobs,
+    1 <= n <= m; (1, 1) is all of them. Raises ValueError for another share; never for what it finds."""
+    if read_data is not None and not 1 <= read_data[0] <= read_data[1]:
+        raise ValueError(f"share {read_data[0]}/{read_data[1]}; allowed: 1 <= n <= m")
+    report = Report()
+    try:
+        _check(Path(path), read_data, report)
+    except StoreError as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _check(path: Path, read_data: tuple[int, int] | None, report: Report) -> None:
+    uuid = directory.read_identity(path)
+    if uuid is None:
+        report.problems.append(f"{path} holds no store.json")
+        return
+    place = directory.Directory(path)
+    try:
+        if not (place.index / "data.mdb").exists():
+            report.problems.append(f"{path} has no index; {directory.REBUILD}")
+            return
+        index = Index(place.index, write=False)
+        try:
+            _Check(place, index, read_data, report).run(uuid)
+        finally:
+            index.close()
+    finally:
+        place.close()
+
+
+class _Check:
+    def __init__(
+        self, place: directory.Directory, index: Index, read_data: tuple[int, int] | None, report: Report
+    ) -> None:
+        self._place = place
+        self._index = index
+        self._share = read_data
+        self._report = report
+        self._blobs: set[bytes] = set()
+        self._names: dict[bytes, str] = {}
+        self._manifests: set[bytes] = set()
+
+    def run(self, uuid: bytes) -> None:
+        if self._index.get(layout.IDENTITY) != uuid:
+            self._problem(f"the index and store.json name different stores; {directory.REBUILD}")
+        self._records()
+        for key, payload in self._rows(layout.REPOSITORY):
+            del payload
+            name = layout.repository_name(key)
+            self._names[layout.repository_hash(name)] = name
+        for key, payload in self._rows(layout.BLOB):
+            self._blob(layout.decode_blob(layout.digest_from(key, key[1:]), payload))
+        for key, _ in self._rows(layout.LINK):
+            self._link(key)
+        for key, payload in self._rows(layout.TAG):
+            self._tag(key, payload)
+        for table in (layout.CHUNKS, layout.QUARANTINE, layout.UNSYNCED):
+            self._orphans(table)
+        self._strays()
+        self._journal(uuid)
+
+    def _problem(self, sentence: str) -> None:
+        self._report.problems.append(sentence)
+
+    def _rows(self, table: bytes) -> list[tuple[bytes, bytes]]:
+        """Intact records of a table; the damaged ones were reported by `_records`."""
+        rows = []
+        for key, value in self._index.scan(table):
+            try:
+                rows.append((key, layout.unseal(key, value)))
+            except RecordDamaged:
+                continue
+        return rows
+
+    def _records(self) -> None:
+        """Every record of every table against its checksum."""
+        for table, name in layout.TABLES.items():
+            for key, value in self._index.scan(table):
+                self._report.counts[f"{name} records"] += 1
+                try:
+                    layout.unseal(key, value)
+                except RecordDamaged as error:
+                    self._problem(f"{error}; {directory.REBUILD}")
+        unknown = self._index.entries() - sum(self._report.counts.values())
+        if unknown > 0:
+            self._problem(f"the index holds {unknown} records of no known table")
+
+    def _blob(self, blob: Blob) -> None:
+        self._blobs.add(blob.digest.key)
+        if blob.damaged:
+            bad = [layout.segment_number(k) for k, _ in self._index.scan(layout.QUARANTINE + blob.digest.key)]
+            self._problem(f"{blob.digest}: chunks {bad} are quarantined")
+        if blob.inline is None:
+            self._file(blob)
+        if self._share is None or int.from_bytes(blob.digest.raw[:8]) % self._share[1] != self._share[0] - 1:
+            return
+        self._report.counts["blobs read"] += 1
+        self._report.counts["bytes read"] += blob.size
+        if blob.inline is None:
+            self._bytes(blob)
+        elif Digest.of(blob.inline, blob.digest.algorithm) != blob.digest:
+            self._problem(f"{blob.digest}: its bytes in the index do not hash to it")
+
+    def _file(self, blob: Blob) -> None:
+        self._report.counts["blob files"] += 1
+        if not self._place.has_blob(blob.digest, blob.size):
+            self._problem(f"{blob.digest}: its file is missing or not a plain file of {blob.size} bytes")
+        if len(table_in(self._index, blob.digest)) != 32 * layout.chunk_count(blob.size):
+            self._problem(f"{blob.digest}: its chunk table is incomplete; {directory.REBUILD}")
+
+    def _bytes(self, blob: Blob) -> None:
+        try:
+            fd, _ = self._place.open_blob(blob.digest, blob.size)
+        except StoreError:
+            return  # said by _file
+        found, table = hash_file(fd, blob.digest.algorithm)
+        if found != blob.digest:
+            self._problem(f"{blob.digest}: its file hashes to {found}")
+        elif table != table_in(self._index, blob.digest):
+            self._problem(f"{blob.digest}: its chunk table does not match its file; {directory.REBUILD}")
+
+    def _repository(self, raw: bytes) -> str:
+        return self._names.get(raw, f"unnamed repository {raw.hex()}")
+
+    def _link(self, key: bytes) -> None:
+        repository, digest = self._repository(key[1:17]), layout.digest_from(key, key[18:])
+        if key[17:18] == layout.AS_MANIFEST:
+            self._manifests.add(key[1:17] + digest.key)
+        if key[1:17] not in self._names:
+            self._problem(f"{repository} has links but no name")
+        if digest.key not in self._blobs:
+            self._problem(f"{repository} links {digest}, whose bytes are not held")
+
+    def _tag(self, key: bytes, payload: bytes) -> None:
+        tag = layout.decode_tag(key[17:].decode(), payload)
+        if key[1:17] + tag.digest.key not in self._manifests:
+            self._problem(
+                f"{self._repository(key[1:17])}:{tag.name} points to {tag.digest}, which is not held there"
+            )
+
+    def _orphans(self, table: bytes) -> None:
+        orphans = {layout.digest_in(key, 1) for key, _ in self._rows(table)}
+        for digest in sorted(d for d in orphans if d.key not in self._blobs):
+            self._problem(f"{digest}: {layout.TABLES[table]} records without a blob")
+
+    def _strays(self) -> None:
+        """Files without a row are garbage: never served, counted, not a problem."""
+        for file in directory.blob_files(self._place.path):
+            digest = directory.digest_of_file(file)
+            if digest is None or digest.key not in self._blobs:
+                self._report.counts["stray files"] += 1
+
+    def _journal(self, uuid: bytes) -> None:
+        payload = self._index.get(layout.JOURNALED)
+        state = None if payload is None else layout.decode_journaled(payload)
+        if state is None or journal.head_of(self._place.journal) != (uuid, state.generation):
+            self._problem("the journal is not that of this index; it is written again at the next start")
+            return
+        for frame in journal.frames(self._place.journal):
+            self._report.counts["journal frames"] += 1
+            if frame.changes is None and frame.start < state.length:
+                self._problem(
+                    f"the journal is damaged from byte {frame.start} to {frame.end}; while the index is sound, "
+                    "remove journal/log and it is written again at the next start"
+                )
+
+
+def table_in(index: Index, digest: Digest) -> bytes:
+    """A blob's chunk table as the index holds it; damaged segments are left out."""
+    parts = []
+    for key, value in index.scan(layout.CHUNKS + digest.key):
+        try:
+            parts.append(layout.unseal(key, value))
+        except RecordDamaged:
+            continue
+    return b"".join(parts)
+
+
+def hash_file(fd: int, algorithm: str) -> tuple[Digest, bytes]:
+    """(digest, chunk table) of an open file, which is closed."""
+    hasher = ChunkHasher(algorithm)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        while data := file.read(CHUNK_BYTES):
+            hasher.update(data)
+    return hasher.digest(), hasher.table()

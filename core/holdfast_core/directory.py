@@ -1,0 +1,355 @@
+"""The directory of a store: who it is, who writes it, and where its files are.
+
+    store.json          uuid, format, engine; the same uuid is in the index
+    lock                held by the one process that writes
+    index/              LMDB
+    journal/log         copy of the changes that a rebuild needs
+    blobs/<alg>/<2>/<hex>   large bytes, one plain file each
+    fills/<alg>-<hex>   growing files
+    quarantine/         files set aside, never served
+
+File names are made from raw digest bytes, and every file is opened below a directory descriptor with
+O_NOFOLLOW, so neither a client's text nor a planted link decides what is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from holdfast_core import format as layout
+from holdfast_core.digest import Digest
+from holdfast_core.errors import (
+    Damaged,
+    DigestInvalid,
+    Exhausted,
+    NotHeld,
+    StoreError,
+    StoreRefused,
+    SyncFailed,
+)
+from holdfast_core.filesystem import filesystem_type, syncfs
+from holdfast_core.journal import sync_directory, write_all
+
+DIRECTORIES = ("index", "journal", "blobs", "fills", "quarantine")
+ALGORITHMS = ("sha256", "sha512")
+REBUILD = "run `holdfast rebuild`"
+#: statfs(2) numbers of file systems on which LMDB's locks and maps are not to be trusted (lmdb.h, caveats)
+NETWORK = {
+    0x6969: "NFS",
+    0xFF534D42: "CIFS",
+    0xFE534D42: "SMB2",
+    0x517B: "SMB",
+    0x01021997: "9p",
+    0x65735546: "FUSE or virtiofs",
+    0x00C36400: "Ceph",
+    0x5346414F: "AFS",
+    0x0BD00BD0: "Lustre",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+
+
+def blob_name(digest: Digest) -> str:
+    """Path of a blob's file below blobs/."""
+    return f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def part_name(digest: Digest) -> str:
+    """Name of a fill's file below fills/."""
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def os_error(error: OSError, what: str) -> StoreError:
+    """The store's word for an operating system error."""
+    if error.errno in _FULL:
+        return Exhausted(f"{what}: {error.strerror}")
+    return StoreError(f"{what}: {error}")
+
+
+class Directory:
+    """An open store directory. Descriptors of blobs/ and fills/ are held while it is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.index = path / "index"
+        self.journal = path / "journal"
+        self.fills = path / "fills"
+        self._lock = -1
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self.blobs_fd = os.open(path / "blobs", flags)
+            self.fills_fd = os.open(path / "fills", flags)
+        except OSError as error:
+            raise StoreRefused(f"{path} is not a store: {error}") from error
+
+    def lock(self) -> None:
+        """Become the one writer, until close or the end of the process. Raises StoreRefused."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise StoreRefused(f"{self.path} is written by another process") from error
+        self._lock = fd
+
+    def close(self) -> None:
+        """Give the descriptors and the lock back."""
+        for fd in (self.blobs_fd, self.fills_fd, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self.blobs_fd = self.fills_fd = self._lock = -1
+
+    def descriptors(self) -> int:
+        """Descriptors held here."""
+        return sum(fd >= 0 for fd in (self.blobs_fd, self.fills_fd, self._lock))
+
+    def open_blob(self, digest: Digest, size: int, *, write: bool = False) -> tuple[int, tuple[int, ...]]:
+        """(descriptor, identity) of a blob's file. Raises NotHeld when it is absent, Damaged when it is not a
+        plain file of `size` bytes. Never waits, whatever lies there (O_NONBLOCK: a FIFO has no writer)."""
+        flags = os.O_RDWR if write else os.O_RDONLY
+        try:
+            fd = os.open(
+                blob_name(digest),
+                flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
+                dir_fd=self.blobs_fd,
+            )
+        except FileNotFoundError as error:
+            raise NotHeld(f"{digest}: its file is gone") from error
+        except OSError as error:
+            if error.errno in _FULL:
+                raise os_error(error, "open") from error
+            raise Damaged(f"{digest}: its file cannot be opened: {error.strerror}") from error
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            os.close(fd)
+            raise Damaged(f"{digest}: its file is not a plain file of {size} bytes")
+        return fd, (found.st_dev, found.st_ino, found.st_ctime_ns)
+
+    def has_blob(self, digest: Digest, size: int) -> bool:
+        """Whether a plain file of that size is there."""
+        return _plain_file(self.blobs_fd, blob_name(digest), size)
+
+    def has_part(self, digest: Digest, size: int) -> bool:
+        """The same for a part."""
+        return _plain_file(self.fills_fd, part_name(digest), size)
+
+    def place_blob(self, name: str, digest: Digest, *, durable: bool) -> None:
+        """Move the file `name` of fills/ to its place. With `durable` in the order that survives a power cut:
+        the bytes, the name, then (by the caller) the index row. Raises SyncFailed, or StoreError."""
+        try:
+            if durable:
+                self._sync(self.fills_fd, name, os.fdatasync)
+            os.rename(name, blob_name(digest), src_dir_fd=self.fills_fd, dst_dir_fd=self.blobs_fd)
+        except OSError as error:
+            raise os_error(error, str(digest)) from error
+        if durable:
+            self.sync_names(digest)
+
+    def write_blob(self, digest: Digest, body: bytes) -> None:
+        """Put a small body into its place, always durably. Raises SyncFailed, Exhausted, StoreError."""
+        name = "put-" + part_name(digest)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, 0o644, dir_fd=self.fills_fd)
+            try:
+                write_all(fd, 0, body)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise os_error(error, str(digest)) from error
+        self.place_blob(name, digest, durable=True)
+
+    def sync_blob(self, digest: Digest) -> None:
+        """fdatasync of a blob in its place, and its name. Raises SyncFailed."""
+        self._sync(self.blobs_fd, blob_name(digest), os.fdatasync)
+        self.sync_names(digest)
+
+    def sync_names(self, digest: Digest) -> None:
+        """fsync of the directory a blob lies in. Raises SyncFailed."""
+        self._sync(self.blobs_fd, f"{digest.algorithm}/{digest.hex[:2]}", os.fsync)
+
+    def _sync(self, parent: int, name: str, sync: Callable[[int], None]) -> None:
+        """Raises SyncFailed: fatal, never retried."""
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            try:
+                sync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise SyncFailed(f"{name}: {error}") from error
+
+    def sync_all(self) -> None:
+        """One syncfs over the blobs. Raises SyncFailed: fatal, never retried."""
+        try:
+            syncfs(self.blobs_fd)
+        except OSError as error:
+            raise SyncFailed(f"syncfs: {error}") from error
+
+    def set_aside(self, digest: Digest) -> None:
+        """Move whatever lies in a blob's place to quarantine/."""
+        kept = self.path / "quarantine" / part_name(digest)
+        try:
+            os.rename(self.path / "blobs" / blob_name(digest), kept)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise os_error(error, "quarantine") from error
+
+    def repair(self, digest: Digest, size: int, start: int, body: bytes) -> None:
+        """Write bytes into a blob's file, synced. A file that is gone, or is not a plain file of `size` bytes,
+        is set aside and begun again with holes, which no chunk check passes. Raises Exhausted, SyncFailed."""
+        try:
+            fd, _ = self.open_blob(digest, size, write=True)
+        except (NotHeld, Damaged):
+            self.set_aside(digest)
+            fd = self._begin_again(digest, size)
+        try:
+            write_all(fd, start, body)
+            os.fdatasync(fd)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise os_error(error, str(digest)) from error
+            raise SyncFailed(f"{digest}: {error}") from error
+        finally:
+            os.close(fd)
+
+    def _begin_again(self, digest: Digest, size: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(blob_name(digest), flags, 0o644, dir_fd=self.blobs_fd)
+            os.ftruncate(fd, size)
+        except OSError as error:
+            raise os_error(error, str(digest)) from error
+        self.sync_names(digest)
+        return fd
+
+    def read_part(self, digest: Digest, size: int) -> bytes:
+        """All of a small part. Raises StoreError when it is absent or shorter."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            fd = os.open(part_name(digest), flags, dir_fd=self.fills_fd)
+            try:
+                body = os.pread(fd, size, 0) if size else b""
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise os_error(error, part_name(digest)) from error
+        if len(body) != size:
+            raise StoreError(f"{part_name(digest)} has {len(body)} bytes, not {size}")
+        return body
+
+    def drop_part(self, digest: Digest) -> None:
+        """Remove a part, if there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part_name(digest), dir_fd=self.fills_fd)
+
+    def free_bytes(self) -> int:
+        """Bytes that this process may still write to the file system of the store."""
+        found = os.statvfs(self.path)
+        return found.f_frsize * (found.f_bfree if os.geteuid() == 0 else found.f_bavail)
+
+
+def _plain_file(parent: int, name: str, size: int) -> bool:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def create(path: Path) -> None:
+    """Make the directories of a store; nothing is lost when they are there. The 256 directories of each
+    algorithm are made at once, so that a commit never has to make a directory durable."""
+    for name in DIRECTORIES:
+        (path / name).mkdir(parents=True, exist_ok=True)
+    for algorithm in ALGORITHMS:
+        parent = path / "blobs" / algorithm
+        parent.mkdir(exist_ok=True)
+        for first in range(256):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{parent}/{first:02x}")
+        sync_directory(parent)
+    sync_directory(path / "blobs")
+    sync_directory(path)
+
+
+def has_content(path: Path) -> bool:
+    """Whether blobs or journal entries lie in the directory. Stops at the first."""
+    log = path / "journal" / "log"
+    if log.exists() and log.stat().st_size > layout.JOURNAL_HEAD_BYTES:
+        return True
+    return any(True for _ in blob_files(path))
+
+
+def blob_files(path: Path) -> Iterator[Path]:
+    """Every entry in the place of a blob, in directory order."""
+    return (path / "blobs").glob("*/*/*")
+
+
+def digest_of_file(path: Path) -> Digest | None:
+    """The digest that a file's place and name say, or None when they say none."""
+    try:
+        digest = Digest.parse(f"{path.parent.parent.name}:{path.name}")
+    except DigestInvalid:
+        return None
+    return digest if digest.hex[:2] == path.parent.name else None
+
+
+def read_identity(path: Path) -> bytes | None:
+    """The uuid in store.json, or None when there is no such file. Raises StoreRefused for any other."""
+    try:
+        found = json.loads((path / "store.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreRefused(f"{path}/store.json cannot be read: {error}; {REBUILD}") from error
+    if (
+        not isinstance(found, dict)
+        or found.get("format") != layout.FORMAT
+        or found.get("engine") != layout.ENGINE
+    ):
+        raise StoreRefused(f"{path}/store.json is not of format {layout.FORMAT} on {layout.ENGINE}")
+    try:
+        return uuids.UUID(str(found.get("uuid"))).bytes
+    except ValueError as error:
+        raise StoreRefused(f"{path}/store.json holds no uuid; {REBUILD}") from error
+
+
+def write_identity(path: Path, uuid: bytes) -> None:
+    """Write store.json, durably and whole. It is the last step of creating a store."""
+    text = {"uuid": str(uuids.UUID(bytes=uuid)), "format": layout.FORMAT, "engine": layout.ENGINE}
+    fresh = path / "store.json.new"
+    with fresh.open("wb") as file:
+        file.write(json.dumps(text).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(fresh, path / "store.json")
+    sync_directory(path)
+
+
+def refuse_network(path: Path) -> None:
+    """Raise StoreRefused when the index would lie on a network file system."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        kind = NETWORK.get(filesystem_type(fd))
+    finally:
+        os.close(fd)
+    if kind:
+        raise StoreRefused(f"{path} is on {kind}: the index needs a local file system")
+
+
+def boot_id() -> bytes:
+    """16 bytes that change with every start of the machine; new ones when the kernel does not tell, which
+    makes every start of the process count as a start of the machine."""
+    try:
+        return uuids.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+    except (OSError, ValueError):
+        return uuids.uuid4().bytes

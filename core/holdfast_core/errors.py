@@ -1,0 +1,57 @@
+"""What can go wrong in the store. No HTTP here: `holdfast.errors` holds the one table to status codes.
+
+Three branches tell a caller what to do: the caller erred (`Mistake`), the store is not to be trusted
+(`Damaged`), or the machine is short of something (`Exhausted`). A fourth, `NotHeld`, is an answer.
+"""
+
+
+class StoreError(Exception):
+    """Base of every error the store raises on purpose."""
+
+
+class Mistake(StoreError):
+    """The caller passed something the store cannot accept."""
+
+
+class DigestInvalid(Mistake):
+    """Not `sha256:<64 lower hex>` or `sha512:<128 lower hex>` (image-spec, descriptor.md, digests)."""
+
+
+class NotHeld(StoreError):
+    """The asked object is not in the store, or not linked to that repository."""
+
+
+class Damaged(StoreError):
+    """Stored bytes or records do not match their checksum."""
+
+
+class RecordDamaged(Damaged):
+    """An index record fails its checksum or has an unknown version."""
+
+
+class ChunkDamaged(Damaged):
+    """A chunk of a blob fails its BLAKE3 check. `start` and `end` bound the bad bytes (end exclusive)."""
+
+    def __init__(self, digest: str, start: int, end: int) -> None:
+        super().__init__(f"{digest}: bytes {start}-{end - 1} do not match their checksum")
+        self.digest, self.start, self.end = digest, start, end
+
+
+class DigestMismatch(Damaged):
+    """Bytes do not hash to the digest they were offered under."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, the bytes hash to {found}")
+        self.expected, self.found = expected, found
+
+
+class StoreRefused(StoreError):
+    """The directory is not a store this code may open; the message says why and what to do."""
+
+
+class Exhausted(StoreError):
+    """No space, no descriptors, or the index is full."""
+
+
+class SyncFailed(StoreError):
+    """A sync call failed. The store stops acknowledging: a second sync would succeed over lost data."""

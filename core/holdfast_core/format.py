@@ -1,0 +1,462 @@
+"""Every key and value layout of the store, with magics and versions. docs/format.md is the prose.
+
+One key space. A key is one table byte and what follows it; integers in keys are big-endian so that byte
+order is their order, integers in values little-endian. A repository is the first 16 bytes of the BLAKE3 of
+its name; a digest is one algorithm byte and its raw bytes.
+
+A value is sealed: version byte, payload, first 8 bytes of BLAKE3(key + version + payload). LMDB does not
+notice a flipped bit in a value; this does, and it also catches a right value under a wrong key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+from blake3 import blake3
+
+from holdfast_core.digest import CHUNK_BYTES, Digest
+from holdfast_core.errors import DigestInvalid, Mistake, RecordDamaged
+from holdfast_core.record import Blob, Descriptor, FillState, Tag, TagMove
+
+FORMAT = 1
+ENGINE = "lmdb-0.9"
+SEAL_BYTES = 8
+VERSION = b"\x01"
+
+# One byte a table.
+IDENTITY = b"S"  # the store's uuid
+JOURNALED = b"J"  # how far the journal goes for this state of the index
+REPOSITORY = b"R"  # name -> when it was first seen
+LINK = b"L"  # repository, kind, digest
+BLOB = b"B"  # digest -> size, flags, bytes when inline
+CHUNKS = b"C"  # digest, segment -> BLAKE3 of 60 chunks
+UNSYNCED = b"U"  # digest of a cached file that no syncfs has covered yet
+QUARANTINE = b"X"  # digest, chunk: bytes that must not be served
+TAG = b"T"  # repository, name
+MOVES = b"H"  # repository, name -> the last 16 targets
+TAG_LIST = b"P"  # repository, segment -> the parent's tags
+REFERRER = b"D"  # repository, subject, referrer -> descriptor of a manifest held here
+REFERRER_LIST = b"G"  # repository, subject, segment -> the parent's referrers
+FILL = b"F"  # digest, repository
+FILL_CHUNKS = b"K"  # digest, repository, segment -> BLAKE3 of complete chunks of a fill
+SEEN = b"A"  # repository, digest -> last access
+
+TABLES = {
+    IDENTITY: "identity",
+    JOURNALED: "journaled",
+    REPOSITORY: "repository",
+    LINK: "link",
+    BLOB: "blob",
+    CHUNKS: "chunks",
+    UNSYNCED: "unsynced",
+    QUARANTINE: "quarantine",
+    TAG: "tag",
+    MOVES: "moves",
+    TAG_LIST: "tag list",
+    REFERRER: "referrer",
+    REFERRER_LIST: "referrer list",
+    FILL: "fill",
+    FILL_CHUNKS: "fill chunks",
+    SEEN: "seen",
+}
+#: tables that a rebuild takes from the journal; the others are about this index or this moment
+JOURNALED_TABLES = frozenset((REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST))
+
+AS_BLOB, AS_MANIFEST = b"b", b"m"
+
+# LMDB keeps a record in its page up to 2,038 bytes of node (4 KiB pages: half a page, less the headers);
+# a larger one takes pages of its own and fragments the free list. 60 hashes with key and seal stay below.
+SEGMENT_CHUNKS = 60
+SEGMENT_BYTES = 1900
+MOVES_KEPT = 16
+NAME_BYTES = 480  # LMDB keys end at 511
+TAG_BYTES = 128  # distribution-spec, "Pulling manifests": a tag has at most 128 characters
+
+OWNED, INLINE, DAMAGED = 1, 2, 4
+
+_BLOB = struct.Struct("<BQ16s")
+_TIME = struct.Struct("<d")
+_LINK = struct.Struct("<d")
+_TAG = struct.Struct("<ddc")
+_MOVE = struct.Struct("<dcB")
+_LIST_HEAD = struct.Struct("<dI")
+_JOURNALED = struct.Struct("<QQQ16s")
+_SEGMENT = struct.Struct(">I")
+ORIGINS = {"parent": b"p", "local": b"l"}
+ORIGIN_NAMES = {raw: name for name, raw in ORIGINS.items()}
+NO_BOOT = bytes(16)
+
+
+# --- sealing -------------------------------------------------------------------------------------------
+
+
+def seal(key: bytes, payload: bytes) -> bytes:
+    """The value to store under `key`."""
+    body = VERSION + payload
+    return body + blake3(key + body).digest(SEAL_BYTES)
+
+
+def unseal(key: bytes, value: bytes) -> bytes:
+    """The payload. Raises RecordDamaged when the checksum does not match or the version is unknown."""
+    if blake3(key + value[:-SEAL_BYTES]).digest(SEAL_BYTES) != value[-SEAL_BYTES:]:
+        raise RecordDamaged(f"{describe(key)} does not match its checksum")
+    if value[:1] != VERSION:
+        raise RecordDamaged(f"{describe(key)} has version {value[0]}, this code reads {VERSION[0]}")
+    return value[1:-SEAL_BYTES]
+
+
+def describe(key: bytes) -> str:
+    """The record's name for a person."""
+    return f"{TABLES.get(key[:1], 'unknown')} record {key[1:].hex()}"
+
+
+# --- keys ----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def repository_hash(name: str) -> bytes:
+    """16 bytes that stand for a repository in keys. Raises Mistake for an empty or over-long name."""
+    raw = name.encode("utf-8", "surrogatepass")
+    if not 0 < len(raw) <= NAME_BYTES:
+        raise Mistake(f"repository name of {len(raw)} bytes; allowed: 1 to {NAME_BYTES}")
+    return blake3(raw).digest(16)
+
+
+def repository_key(name: str) -> bytes:
+    """REPOSITORY: the full name, so that listings work and are sorted."""
+    repository_hash(name)
+    return REPOSITORY + name.encode("utf-8", "surrogatepass")
+
+
+def repository_name(key: bytes) -> str:
+    """The inverse of `repository_key`."""
+    return key[1:].decode("utf-8", "surrogatepass")
+
+
+def link_key(repository: str, kind: bytes, digest_key: bytes) -> bytes:
+    """LINK: the bytes belong to the repository, as a blob or as a manifest."""
+    return LINK + repository_hash(repository) + kind + digest_key
+
+
+def tag_key(repository: str, name: str) -> bytes:
+    """TAG. Raises Mistake for a name that no tag can have."""
+    return TAG + repository_hash(repository) + tag_bytes(name)
+
+
+def moves_key(repository: str, name: str) -> bytes:
+    """MOVES."""
+    return MOVES + repository_hash(repository) + tag_bytes(name)
+
+
+def tag_bytes(name: str) -> bytes:
+    """A tag's name as it stands in keys."""
+    raw = name.encode("utf-8", "surrogatepass")
+    if not 0 < len(raw) <= TAG_BYTES:
+        raise Mistake(f"tag of {len(raw)} bytes; allowed: 1 to {TAG_BYTES}")
+    return raw
+
+
+def referrer_prefix(repository: str, subject: Digest) -> bytes:
+    """REFERRER, all of one subject."""
+    return REFERRER + repository_hash(repository) + subject.key
+
+
+def referrer_list_prefix(repository: str, subject: Digest) -> bytes:
+    """REFERRER_LIST, all segments."""
+    return REFERRER_LIST + repository_hash(repository) + subject.key
+
+
+def tag_list_prefix(repository: str) -> bytes:
+    """TAG_LIST, all segments."""
+    return TAG_LIST + repository_hash(repository)
+
+
+def segment_key(prefix: bytes, segment: int) -> bytes:
+    """A numbered record below a prefix."""
+    return prefix + _SEGMENT.pack(segment)
+
+
+def segment_number(key: bytes) -> int:
+    """The number at the end of a segment's key."""
+    return int(_SEGMENT.unpack(key[-4:])[0])
+
+
+def fill_key(repository: str, digest: Digest) -> bytes:
+    """FILL. The digest comes first: a commit ends the fills of all repositories."""
+    return FILL + digest.key + repository_hash(repository)
+
+
+def fill_chunks_prefix(repository: str, digest: Digest) -> bytes:
+    """FILL_CHUNKS, all segments of one fill."""
+    return FILL_CHUNKS + digest.key + repository_hash(repository)
+
+
+def seen_key(repository: str, digest: Digest) -> bytes:
+    """SEEN."""
+    return SEEN + repository_hash(repository) + digest.key
+
+
+def digest_in(key: bytes, start: int) -> Digest:
+    """The digest that begins at `start` of a key and may be followed by more."""
+    length = {1: 33, 2: 65}.get(key[start] if start < len(key) else 0, 0)
+    return digest_from(key, key[start : start + length])
+
+
+def digest_from(key: bytes, raw: bytes) -> Digest:
+    """A digest out of a record. Raises RecordDamaged, naming the record."""
+    try:
+        return Digest.from_key(raw)
+    except DigestInvalid as error:
+        raise RecordDamaged(f"{describe(key)} holds no digest") from error
+
+
+# --- values --------------------------------------------------------------------------------------------
+
+
+def encode_blob(size: int, *, flags: int, boot: bytes = NO_BOOT, inline: bytes = b"") -> bytes:
+    """BLOB: flags, size, boot id (zero when on disk for certain), the bytes when INLINE is set."""
+    return _BLOB.pack(flags, size, boot) + inline
+
+
+def decode_blob(digest: Digest, payload: bytes) -> Blob:
+    """The record of `encode_blob`."""
+    flags, size, boot = _BLOB.unpack_from(payload)
+    inline = payload[_BLOB.size :] if flags & INLINE else None
+    return Blob(
+        digest, size, flags & OWNED != 0, b"" if boot == NO_BOOT else boot, inline, flags & DAMAGED != 0
+    )
+
+
+def encode_link(linked_at: float, media_type: str = "") -> bytes:
+    """LINK: when, and for a manifest its media type."""
+    return _LINK.pack(linked_at) + media_type.encode()
+
+
+def decode_media_type(payload: bytes) -> str:
+    """The media type of a manifest's link."""
+    return payload[_LINK.size :].decode()
+
+
+def encode_time(when: float) -> bytes:
+    """SEEN and REPOSITORY: one wall time."""
+    return _TIME.pack(when)
+
+
+def decode_time(payload: bytes) -> float:
+    """The record of `encode_time`."""
+    return float(_TIME.unpack(payload)[0])
+
+
+def encode_tag(digest: Digest, checked_at: float, moved_at: float, origin: str) -> bytes:
+    """TAG. Raises Mistake for an unknown origin."""
+    if origin not in ORIGINS:
+        raise Mistake(f"tag origin {origin!r}; allowed: {', '.join(ORIGINS)}")
+    return _TAG.pack(checked_at, moved_at, ORIGINS[origin]) + digest.key
+
+
+def decode_tag(name: str, payload: bytes) -> Tag:
+    """The record of `encode_tag`."""
+    checked_at, moved_at, origin = _TAG.unpack_from(payload)
+    return Tag(name, Digest.from_key(payload[_TAG.size :]), checked_at, moved_at, ORIGIN_NAMES[origin])
+
+
+def encode_moves(moves: Sequence[TagMove]) -> bytes:
+    """MOVES: the last 16, newest first."""
+    return b"".join(
+        _MOVE.pack(m.moved_at, ORIGINS[m.origin], len(m.digest.key)) + m.digest.key
+        for m in moves[:MOVES_KEPT]
+    )
+
+
+def decode_moves(payload: bytes) -> list[TagMove]:
+    """The record of `encode_moves`."""
+    moves, at = [], 0
+    while at < len(payload):
+        moved_at, origin, length = _MOVE.unpack_from(payload, at)
+        at += _MOVE.size + length
+        moves.append(TagMove(Digest.from_key(payload[at - length : at]), moved_at, ORIGIN_NAMES[origin]))
+    return moves
+
+
+def encode_descriptor(descriptor: Descriptor) -> bytes:
+    """REFERRER: MessagePack array [media type, digest, size, artifact type, annotations]."""
+    return msgspec.msgpack.encode(descriptor)
+
+
+_descriptor = msgspec.msgpack.Decoder(Descriptor)
+
+
+def decode_descriptor(payload: bytes) -> Descriptor:
+    """The record of `encode_descriptor`."""
+    return _descriptor.decode(payload)
+
+
+def encode_list(items: Iterable[bytes], fetched_at: float) -> list[bytes]:
+    """TAG_LIST and REFERRER_LIST: payloads of the segments, at least one. The first starts with the time and
+    the number of segments; each holds items as a 4-byte length and the bytes."""
+    segments, size = [[]], 0  # type: tuple[list[list[bytes]], int]
+    for item in items:
+        if size and size + len(item) + 4 > SEGMENT_BYTES:
+            segments.append([])
+            size = 0
+        segments[-1].append(len(item).to_bytes(4, "little") + item)
+        size += len(item) + 4
+    bodies = [b"".join(parts) for parts in segments]
+    bodies[0] = _LIST_HEAD.pack(fetched_at, len(bodies)) + bodies[0]
+    return bodies
+
+
+def decode_list(payloads: Sequence[bytes]) -> tuple[list[bytes], float]:
+    """The items and the time. Raises RecordDamaged when a segment is missing."""
+    fetched_at, count = _LIST_HEAD.unpack_from(payloads[0])
+    if count != len(payloads):
+        raise RecordDamaged(f"a list of {count} segments has {len(payloads)}")
+    items: list[bytes] = []
+    for number, payload in enumerate(payloads):
+        at = _LIST_HEAD.size if number == 0 else 0
+        while at < len(payload):
+            end = at + 4 + int.from_bytes(payload[at : at + 4], "little")
+            items.append(payload[at + 4 : end])
+            at = end
+    return items, fetched_at
+
+
+def chunk_count(size: int) -> int:
+    """Chunks of a blob; none for an empty one."""
+    return -(-size // CHUNK_BYTES)
+
+
+def encode_table(table: bytes) -> list[bytes]:
+    """CHUNKS: a chunk table cut into segments of 60 hashes."""
+    step = SEGMENT_CHUNKS * 32
+    return [table[at : at + step] for at in range(0, len(table), step)]
+
+
+class FillHead(msgspec.Struct, frozen=True, array_like=True):
+    """FILL: MessagePack array of all but the chunk hashes."""
+
+    repository: str
+    size: int
+    etag: str
+    extents: tuple[tuple[int, int], ...]
+    whole: bool
+    updated_at: float
+
+
+_fill = msgspec.msgpack.Decoder(FillHead)
+
+
+def encode_fill(state: FillState) -> bytes:
+    """FILL."""
+    return msgspec.msgpack.encode(
+        FillHead(state.repository, state.size, state.etag, state.extents, state.whole, state.updated_at)
+    )
+
+
+def decode_fill(payload: bytes) -> FillHead:
+    """The record of `encode_fill`."""
+    return _fill.decode(payload)
+
+
+def encode_fill_chunks(chunks: dict[int, bytes]) -> dict[int, bytes]:
+    """FILL_CHUNKS: segment number -> payload; an entry is the chunk's place in the segment and its BLAKE3."""
+    segments: dict[int, list[bytes]] = {}
+    for chunk in sorted(chunks):
+        segment, place = divmod(chunk, SEGMENT_CHUNKS)
+        segments.setdefault(segment, []).append(bytes([place]) + chunks[chunk])
+    return {segment: b"".join(entries) for segment, entries in segments.items()}
+
+
+def decode_fill_chunks(segment: int, payload: bytes) -> dict[int, bytes]:
+    """One segment of `encode_fill_chunks`."""
+    return {
+        segment * SEGMENT_CHUNKS + payload[at]: payload[at + 1 : at + 33] for at in range(0, len(payload), 33)
+    }
+
+
+class Journaled(msgspec.Struct, frozen=True):
+    """JOURNALED: which journal this index belongs to, its length, how much of it is on disk for certain,
+    and the boot in which it was written."""
+
+    generation: int
+    length: int
+    synced: int
+    boot: bytes
+
+
+def encode_journaled(state: Journaled) -> bytes:
+    """JOURNALED."""
+    return _JOURNALED.pack(state.generation, state.length, state.synced, state.boot)
+
+
+def decode_journaled(payload: bytes) -> Journaled:
+    """The record of `encode_journaled`."""
+    return Journaled(*_JOURNALED.unpack(payload))
+
+
+# --- journal -------------------------------------------------------------------------------------------
+
+JOURNAL_MAGIC = b"HFJOURN1"
+FRAME_MAGIC = b"\xf5HFj"
+_JOURNAL_HEAD = struct.Struct("<8s16sQ")
+_FRAME_HEAD = struct.Struct("<4sI")
+_ENTRY = struct.Struct("<HI")
+JOURNAL_HEAD_BYTES = _JOURNAL_HEAD.size + SEAL_BYTES
+FRAME_HEAD_BYTES = _FRAME_HEAD.size
+REMOVED = 0xFFFFFFFF  # in place of a value's length
+
+
+def encode_journal_head(uuid: bytes, generation: int) -> bytes:
+    """The first 40 bytes: magic, uuid of the store, generation, checksum."""
+    head = _JOURNAL_HEAD.pack(JOURNAL_MAGIC, uuid, generation)
+    return head + blake3(head).digest(SEAL_BYTES)
+
+
+def decode_journal_head(head: bytes) -> tuple[bytes, int] | None:
+    """(uuid, generation), or None for anything that is not an intact head."""
+    if len(head) < JOURNAL_HEAD_BYTES:
+        return None
+    body, check = head[: _JOURNAL_HEAD.size], head[_JOURNAL_HEAD.size : JOURNAL_HEAD_BYTES]
+    magic, uuid, generation = _JOURNAL_HEAD.unpack(body)
+    if magic != JOURNAL_MAGIC or blake3(body).digest(SEAL_BYTES) != check:
+        return None
+    return uuid, generation
+
+
+def encode_frame(changes: Iterable[tuple[bytes, bytes | None]]) -> bytes:
+    """One commit: magic, payload length, entries (key length, value length, key, sealed value), checksum.
+    A removed key has no value. A frame is taken whole or not at all, like the transaction it mirrors."""
+    parts = []
+    for key, value in changes:
+        parts.append(_ENTRY.pack(len(key), REMOVED if value is None else len(value)) + key + (value or b""))
+    payload = b"".join(parts)
+    head = _FRAME_HEAD.pack(FRAME_MAGIC, len(payload))
+    return head + payload + blake3(head + payload).digest(SEAL_BYTES)
+
+
+def frame_bytes(head: bytes) -> int | None:
+    """The whole length of the frame that begins with `head`, or None when no frame begins here."""
+    if len(head) < FRAME_HEAD_BYTES:
+        return None
+    magic, length = _FRAME_HEAD.unpack(head[:FRAME_HEAD_BYTES])
+    return FRAME_HEAD_BYTES + int(length) + SEAL_BYTES if magic == FRAME_MAGIC else None
+
+
+def decode_frame(frame: bytes) -> list[tuple[bytes, bytes | None]] | None:
+    """The changes of a whole frame, values still sealed; None when its checksum does not match."""
+    if blake3(frame[:-SEAL_BYTES]).digest(SEAL_BYTES) != frame[-SEAL_BYTES:]:
+        return None
+    changes: list[tuple[bytes, bytes | None]] = []
+    at, end = FRAME_HEAD_BYTES, len(frame) - SEAL_BYTES
+    while at < end:
+        key_length, value_length = _ENTRY.unpack_from(frame, at)
+        at += _ENTRY.size
+        key, at = frame[at : at + key_length], at + key_length
+        value = None
+        if value_length != REMOVED:
+            value, at = frame[at : at + value_length], at + value_length
+        changes.append((key, value))
+    return changes

@@ -1,0 +1,230 @@
+"""The LMDB environment: opened once a process, refused when it is not safe to map, read without waiting.
+
+Rules kept here, with what they cost when broken (measured, docs/design.md):
+- no read transaction outlives the call: a pinned one grew the file 68 times;
+- full sync, never a writable map: a full disk kills a process with a writable map by SIGBUS;
+- a file shorter than its meta pages say is never mapped: the first read past its end is SIGBUS;
+- an environment that came through a fork is never used.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import lmdb
+from lmdb.verify import VerifyError, verify
+
+from holdfast_core import format as layout
+from holdfast_core.errors import Damaged, Exhausted, StoreError, StoreRefused
+
+MAP_BYTES = 64 << 30  # address space, not memory: a new index takes 8 KiB
+MAX_READERS = 1024
+SCAN_KEYS = 1000  # a scan takes a new transaction after so many, so that none lives long
+
+_META_OFFSET = 16  # page header
+_META = struct.Struct("<IIQQ48s48sQQ")
+_META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
+
+# buffers=False throughout: values are copied out, so none can outlive its transaction
+Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+_open: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+def _refuse_in_child(*_: object, **__: object) -> Transaction:
+    raise StoreError("this store was opened before a fork; open it again in the new process")
+
+
+def _refuse_closed(*_: object, **__: object) -> Transaction:
+    raise StoreError("the store is closed")
+
+
+def _mark_forked() -> None:
+    for index in _open:
+        index.begin = _refuse_in_child
+
+
+os.register_at_fork(after_in_child=_mark_forked)
+
+
+class Index:
+    """An open environment. `begin` starts a transaction; the caller ends it before it does anything else."""
+
+    begin: Callable[..., Transaction]
+
+    def __init__(self, path: Path, *, write: bool, map_bytes: int = MAP_BYTES) -> None:
+        """Open `path`; with `write` it is created when absent. Raises StoreRefused."""
+        check_meta(path / "data.mdb")
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                max_readers=MAX_READERS,
+                readonly=not write,
+                create=write,
+                max_spare_txns=8,
+                lib_version=0,
+                mode=0o644,
+            )
+        except lmdb.Error as error:
+            raise StoreRefused(f"{path} cannot be opened: {error}") from error
+        if self._env.lib_version()[:2] != (0, 9):
+            raise StoreRefused(
+                f"{path} has the format of LMDB {self._env.lib_version()}; this code reads 0.9"
+            )
+        self.begin = self._env.begin
+        self.map_bytes = map_bytes
+        self.reader_check()
+        _open.add(self)
+
+    def close(self) -> None:
+        """Unmap. No read may be under way; later ones raise StoreError."""
+        self.begin = _refuse_closed
+        self._env.close()
+
+    def reader_check(self) -> int:
+        """Free the slots of readers that died; how many there were."""
+        try:
+            return self._env.reader_check()
+        except lmdb.Error as error:
+            raise StoreError(f"index: {error}") from error
+
+    def bytes_used(self) -> int:
+        """Pages in use or free in the file, in bytes."""
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
+
+    def live_bytes(self) -> int:
+        """Pages of the tree, in bytes: what a compacted copy would hold, about."""
+        s = self._env.stat()
+        return int((s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"]) * s["psize"])
+
+    def entries(self) -> int:
+        """Records in the index."""
+        return int(self._env.stat()["entries"])
+
+    def read_transaction(self) -> Transaction:
+        """A read transaction for a few gets. Frees dead readers' slots when none is left."""
+        try:
+            return self.begin()
+        except lmdb.ReadersFullError:
+            self.reader_check()
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        try:
+            return self.begin()
+        except lmdb.Error as error:
+            raise index_error(error) from error
+
+    def get(self, key: bytes) -> bytes | None:
+        """The payload under `key`. Raises RecordDamaged."""
+        txn = self.read_transaction()
+        try:
+            value = txn.get(key)
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
+        return None if value is None else layout.unseal(key, value)
+
+    def linked(self, link: bytes, target: bytes) -> tuple[bytes, bytes] | None:
+        """Both payloads out of one transaction, or None when either is absent. Raises RecordDamaged."""
+        txn = self.read_transaction()
+        try:
+            first = txn.get(link)
+            if first is None:
+                return None
+            second = txn.get(target)
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
+        if second is None:
+            return None
+        return layout.unseal(link, first), layout.unseal(target, second)
+
+    def scan(self, prefix: bytes, *, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """(key, sealed value) of all records below `prefix`, keys above `after`, in order. Takes a new
+        transaction every 1,000 records, and holds none while the caller works."""
+        start = after or prefix
+        while True:
+            part = self._slice(prefix, start, skip=start if after else b"")
+            yield from part
+            if len(part) < SCAN_KEYS:
+                return
+            start = after = part[-1][0]
+
+    def _slice(self, prefix: bytes, start: bytes, skip: bytes) -> list[tuple[bytes, bytes]]:
+        txn = self.read_transaction()
+        try:
+            return collect(txn, prefix, start, skip)
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
+
+
+def collect(txn: Transaction, prefix: bytes, start: bytes, skip: bytes) -> list[tuple[bytes, bytes]]:
+    """Up to 1,000 records below `prefix` from `start` on, `skip` left out."""
+    part: list[tuple[bytes, bytes]] = []
+    with txn.cursor() as cursor:
+        if not cursor.set_range(start):
+            return part
+        for key, value in cursor:
+            if not key.startswith(prefix) or len(part) == SCAN_KEYS:
+                break
+            if key != skip:
+                part.append((key, value))
+    return part
+
+
+def index_error(error: lmdb.Error) -> StoreError:
+    """The store's word for an LMDB error met while reading."""
+    if isinstance(error, lmdb.ReadersFullError):
+        return Exhausted(f"index: {error}")
+    return Damaged(f"index: {error}")
+
+
+def check_meta(path: Path) -> None:
+    """Refuse a data file that is shorter than its newest meta page says, or has no intact meta page.
+
+    A file may end before the last page ever allocated when that page was freed in the same transaction, so
+    a short file is walked page by page before it is refused. Absent is fine: that is a new index.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            metas = [m for m in (_meta(file.read(4096)), _meta(file.read(4096))) if m]
+    except FileNotFoundError:
+        return
+    if not metas:
+        raise StoreRefused(f"{path} is empty or has no intact meta page; run `holdfast rebuild`")
+    _, last_page, page_bytes = max(metas)
+    if size >= (last_page + 1) * page_bytes:
+        return
+    _walk(path, size)
+
+
+def _meta(page: bytes) -> tuple[int, int, int] | None:
+    """(transaction, last page, page size) of a meta page."""
+    if len(page) < _META_OFFSET + _META.size:
+        return None
+    magic, version, _, _, free, _, last_page, txnid = _META.unpack_from(page, _META_OFFSET)
+    if magic != _META_MAGIC or version != _META_VERSION:
+        return None
+    return txnid, last_page, int.from_bytes(free[:4], "little")
+
+
+def _walk(path: Path, size: int) -> None:
+    try:
+        problems: list[str] = verify(str(path))  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        problems = [str(error)]
+    if problems:
+        raise StoreRefused(
+            f"{path} ends at byte {size}, before pages in use ({problems[0]}); run `holdfast rebuild`"
+        )

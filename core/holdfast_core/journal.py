@@ -1,0 +1,196 @@
+"""The append-only copy of every index change that a rebuild needs.
+
+A frame is one commit. It is appended before LMDB commits, and synced first when the commit holds an owned
+change; a frame whose LMDB commit failed is cut off again. The index records how far the journal goes for its
+own state, so after a crash the tail is compared with that, not searched for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from holdfast_core import format as layout
+
+NAME = "log"
+_REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
+_SEARCH_BYTES = 1 << 20
+
+
+class Journal:
+    """The open journal of a writing store. Owned by the writer thread."""
+
+    def __init__(self, directory: Path, fd: int, generation: int, length: int, synced: int) -> None:
+        self._directory = directory
+        self._fd = fd
+        self.generation = generation
+        self.length = length
+        self.synced = synced
+
+    @classmethod
+    def open(cls, directory: Path, uuid: bytes, state: layout.Journaled | None) -> Journal | None:
+        """The journal that `state` describes, with a tail that the index never saw cut off. None when it is
+        not that journal, too short, or torn before its recorded end: then it must be rewritten."""
+        try:
+            fd = os.open(directory / NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        head = layout.decode_journal_head(os.pread(fd, layout.JOURNAL_HEAD_BYTES, 0))
+        intact = (
+            state is not None
+            and head == (uuid, state.generation)
+            and os.fstat(fd).st_size >= state.length
+            and _tail_intact(fd, state)
+        )
+        if not intact or state is None:
+            os.close(fd)
+            return None
+        os.ftruncate(fd, state.length)
+        return cls(directory, fd, state.generation, state.length, state.synced)
+
+    @classmethod
+    def rewrite(
+        cls, directory: Path, uuid: bytes, generation: int, records: Iterable[tuple[bytes, bytes]]
+    ) -> Journal:
+        """A new journal that holds exactly `records` (key, sealed value), put in place atomically."""
+        fresh = directory / (NAME + ".new")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(fresh, flags, 0o644)
+        length = write_all(fd, 0, layout.encode_journal_head(uuid, generation))
+        for group in _grouped(records):
+            length += write_all(fd, length, layout.encode_frame(group))
+        os.fdatasync(fd)
+        os.rename(fresh, directory / NAME)
+        sync_directory(directory)
+        return cls(directory, fd, generation, length, length)
+
+    def append(self, changes: list[tuple[bytes, bytes | None]]) -> None:
+        """Add one frame, unsynced. Raises OSError; then nothing was added."""
+        try:
+            self.length += write_all(self._fd, self.length, layout.encode_frame(changes))
+        except OSError:
+            self.cut(self.length)
+            raise
+
+    def sync(self) -> None:
+        """Everything appended so far is on disk. Raises OSError: fatal, never retried."""
+        os.fdatasync(self._fd)
+        self.synced = self.length
+
+    def cut(self, length: int) -> None:
+        """Take back what lies past `length`: its commit failed."""
+        os.ftruncate(self._fd, length)
+        self.length = length
+        self.synced = min(self.synced, length)
+
+    def state(self, boot: bytes) -> layout.Journaled:
+        """What the index records about this journal."""
+        return layout.Journaled(self.generation, self.length, self.synced, boot)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+
+def write_all(fd: int, offset: int, data: bytes) -> int:
+    """Write all of `data` at `offset`; its length. Raises OSError."""
+    view, done = memoryview(data), 0
+    while done < len(data):
+        done += os.pwrite(fd, view[done:], offset + done)
+    return done
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _grouped(records: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    group: list[tuple[bytes, bytes]] = []
+    size = 0
+    for key, value in records:
+        group.append((key, value))
+        size += len(key) + len(value)
+        if size >= _REWRITE_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _tail_intact(fd: int, state: layout.Journaled) -> bool:
+    """Whether the frames between the last sync and the recorded end are whole."""
+    at = state.synced
+    while at < state.length:
+        frame = _frame_at(fd, at)
+        if frame is None or layout.decode_frame(frame) is None:
+            return False
+        at += len(frame)
+    return at == state.length
+
+
+def _frame_at(fd: int, at: int) -> bytes | None:
+    size = layout.frame_bytes(os.pread(fd, layout.FRAME_HEAD_BYTES, at))
+    if size is None or at + size > os.fstat(fd).st_size:
+        return None
+    return os.pread(fd, size, at)
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What `frames` yields: the changes of an intact frame, or the bounds of damage."""
+
+    start: int
+    end: int
+    changes: list[tuple[bytes, bytes | None]] | None
+
+
+def head_of(directory: Path) -> tuple[bytes, int] | None:
+    """(uuid, generation) of the journal there, or None when it is absent or its head is damaged."""
+    try:
+        with (directory / NAME).open("rb") as file:
+            return layout.decode_journal_head(file.read(layout.JOURNAL_HEAD_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+def frames(directory: Path) -> Iterator[Frame]:
+    """All frames in order. Damage is skipped to the next intact frame and reported with its bounds; damage
+    with nothing behind it is the torn tail of a crash."""
+    fd = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size, at = os.fstat(fd).st_size, layout.JOURNAL_HEAD_BYTES
+        while at < size:
+            frame = _frame_at(fd, at)
+            changes = None if frame is None else layout.decode_frame(frame)
+            end = (
+                at + len(frame)
+                if frame is not None and changes is not None
+                else _next_frame(fd, at + 1, size)
+            )
+            yield Frame(at, end, changes)
+            at = end
+    finally:
+        os.close(fd)
+
+
+def _next_frame(fd: int, at: int, size: int) -> int:
+    """Where the next intact frame begins; `size` when there is none."""
+    while at < size:
+        window = os.pread(fd, _SEARCH_BYTES, at)
+        found = window.find(layout.FRAME_MAGIC)
+        if found < 0:
+            at += max(len(window) - len(layout.FRAME_MAGIC) + 1, 1)
+            continue
+        at += found
+        frame = _frame_at(fd, at)
+        if frame is not None and layout.decode_frame(frame) is not None:
+            return at
+        at += 1
+    return size

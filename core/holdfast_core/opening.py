@@ -1,0 +1,197 @@
+"""Opening a store: refuse what is not safe, recover what a crash left, in bounded time.
+
+Nothing here walks the blobs. What is looked at: both meta pages of the index, the journal's unsynced tail,
+the rows of files that were not synced before the machine went down, and the names in fills/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid as uuids
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from holdfast_core import change, directory
+from holdfast_core import format as layout
+from holdfast_core.change import Change
+from holdfast_core.digest import Digest, chunk_hash
+from holdfast_core.errors import RecordDamaged, StoreRefused
+from holdfast_core.index import Index
+from holdfast_core.journal import Journal, head_of
+from holdfast_core.writer import Inside
+
+JOURNAL_SLACK_BYTES = 16 << 20
+KNOWN_VECTOR = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # "abc", FIPS 180-4
+KNOWN_CHUNK = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"  # "abc", BLAKE3
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What an open store stands on. `journal` is None for a reader."""
+
+    directory: directory.Directory
+    index: Index
+    journal: Journal | None
+    boot: bytes
+
+
+def open_store(path: Path, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+    """Open for reading, or as the one writer. Raises StoreRefused."""
+    self_test()
+    if directory.read_identity(path) is None:
+        _create_directories(path, write=write)
+    place = directory.Directory(path)
+    try:
+        if write:
+            place.lock()
+        return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
+    except BaseException:
+        place.close()
+        raise
+
+
+def self_test() -> None:
+    """Hash a known vector by the native path. Raises StoreRefused: a build that cannot must not serve."""
+    if str(Digest.of(b"abc")) != KNOWN_VECTOR or chunk_hash(b"abc").hex() != KNOWN_CHUNK:
+        raise StoreRefused("this build hashes wrongly; nothing was opened")
+
+
+def _create_directories(path: Path, *, write: bool) -> None:
+    if not write:
+        raise StoreRefused(f"{path} holds no store")
+    if directory.has_content(path):
+        raise StoreRefused(f"{path} holds blobs but no store.json; {directory.REBUILD}")
+    directory.create(path)
+
+
+def _open_locked(place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+    uuid = directory.read_identity(place.path)
+    data = place.index / "data.mdb"
+    if uuid is not None and not (data.exists() and data.stat().st_size):
+        raise StoreRefused(f"{data} is missing or empty beside a store; {directory.REBUILD}")
+    if not allow_network:
+        directory.refuse_network(place.index)
+    index = Index(place.index, write=write, map_bytes=map_bytes)
+    try:
+        boot = directory.boot_id()
+        found = _identity(index, uuid, create=uuid is None)
+        journal = _recover(place, index, found, boot) if write else None
+        if uuid is None:
+            directory.write_identity(place.path, found)
+    except BaseException:
+        index.close()
+        raise
+    return Opened(place, index, journal, boot)
+
+
+def _identity(index: Index, uuid: bytes | None, *, create: bool) -> bytes:
+    """The uuid that the index and store.json agree on. Raises StoreRefused when they do not."""
+    found = index.get(layout.IDENTITY)
+    if create and found is None:
+        found = uuids.uuid4().bytes
+        commit(index, [change.put(layout.IDENTITY, found)])
+    if found is None or (uuid is not None and found != uuid):
+        what = "is empty" if found is None else "belongs to another store"
+        raise StoreRefused(f"the index {what}, store.json says {uuids.UUID(bytes=uuid)}; {directory.REBUILD}")
+    return found
+
+
+def commit(index: Index, changes: list[Change]) -> None:
+    """One transaction outside the writer thread, while nobody else writes."""
+    with index.begin(write=True) as txn:
+        for key, value, _ in changes:
+            if value is None:
+                txn.delete(key)
+            else:
+                txn.put(key, value)
+
+
+# --- recovery --------------------------------------------------------------------------------------------
+
+
+def _recover(place: directory.Directory, index: Index, uuid: bytes, boot: bytes) -> Journal:
+    journal = _open_journal(place, index, uuid, boot)
+    try:
+        _settle_unsynced(place, index, boot)
+        _tidy_fills(place, index)
+    except BaseException:
+        journal.close()
+        raise
+    return journal
+
+
+def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: bytes) -> Journal:
+    """The journal of this index: as it is, or written again from the index when it was lost, was torn before
+    its recorded end, or has grown past twice the live data and 16 MiB."""
+    payload = index.get(layout.JOURNALED)
+    state = None if payload is None else layout.decode_journaled(payload)
+    journal = Journal.open(place.journal, uuid, state)
+    if journal is not None:
+        if journal.length <= 2 * index.live_bytes() + JOURNAL_SLACK_BYTES or _any_damaged(index):
+            return journal
+        journal.close()
+    head = head_of(place.journal)
+    generation = max(state.generation if state else 0, head[1] if head else 0) + 1
+    return rewrite_journal(place.journal, index, uuid, generation, boot)
+
+
+def rewrite_journal(path: Path, index: Index, uuid: bytes, generation: int, boot: bytes) -> Journal:
+    """A journal of exactly what the index holds, and the index's note of it. Damaged records are left out."""
+    journal = Journal.rewrite(path, uuid, generation, _journaled_records(index))
+    commit(index, [change.put(layout.JOURNALED, layout.encode_journaled(journal.state(boot)))])
+    return journal
+
+
+def _journaled_records(index: Index) -> Iterator[tuple[bytes, bytes]]:
+    for table in sorted(layout.JOURNALED_TABLES):
+        for key, value in index.scan(table):
+            with contextlib.suppress(RecordDamaged):
+                layout.unseal(key, value)
+                yield key, value
+
+
+def _any_damaged(index: Index) -> bool:
+    """Whether a record of the index fails its checksum: then the old journal may hold the only good copy."""
+    count = sum(1 for _ in _journaled_records(index))
+    return count != sum(1 for table in layout.JOURNALED_TABLES for _ in index.scan(table))
+
+
+def _settle_unsynced(place: directory.Directory, index: Index, boot: bytes) -> None:
+    """Cached files that no syncfs covered before the machine went down: gone or cut short ones are forgotten
+    with their links; the rest is checked chunk by chunk when it is first read, like everything."""
+    with index.begin(write=True) as txn:
+        view = Inside(txn)
+        lost, kept = set(), []
+        for key in view.keys(layout.UNSYNCED):
+            digest = layout.digest_from(key, key[1:])
+            blob = change.blob_of(view, digest)
+            if blob is None or blob.boot == boot:
+                continue
+            if place.has_blob(digest, blob.size):
+                kept.append(key)
+            else:
+                lost.add(digest)
+        changes = [*change.synced(view, kept), *(change.discard(view, lost) if lost else ())]
+    if changes:
+        commit(index, changes)
+
+
+def _tidy_fills(place: directory.Directory, index: Index) -> None:
+    """A checkpoint without its part is forgotten; a part without a checkpoint is removed."""
+    parts, known, changes = set(os.listdir(place.fills_fd)), set(), []
+    with index.begin() as txn:
+        view = Inside(txn)
+        for key in view.keys(layout.FILL):
+            digest, payload = layout.digest_in(key, 1), view.get(key)
+            head = None if payload is None else layout.decode_fill(payload)
+            if head is not None and place.has_part(digest, head.size):
+                known.add(directory.part_name(digest))
+            else:
+                changes += change.remove([key, *view.keys(layout.FILL_CHUNKS + key[1:])])
+    if changes:
+        commit(index, changes)
+    for name in parts - known:
+        with contextlib.suppress(IsADirectoryError):
+            os.unlink(name, dir_fd=place.fills_fd)

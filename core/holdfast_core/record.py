@@ -1,0 +1,113 @@
+"""What the store hands out and takes in. Plain values: frozen, comparable, safe to keep.
+
+They are msgspec structs because the hit path makes one or two of them a request: 0.1 µs each, where a
+frozen dataclass takes 1 µs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast_core.digest import Digest
+
+
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """Base of the values below."""
+
+
+class Blob(Value, frozen=True):
+    """Bytes held. `boot` is b"" once they are on the disk for certain, else the boot they were written in.
+    `inline` is the bytes themselves when they live in the index."""
+
+    digest: Digest
+    size: int
+    owned: bool
+    boot: bytes
+    inline: bytes | None
+    damaged: bool = False
+
+
+class Manifest(Value, frozen=True):
+    """A manifest, byte for byte as it was put."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+    owned: bool
+
+
+class Tag(Value, frozen=True):
+    """`checked_at`: when the origin last confirmed it; `moved_at`: when it last changed (wall seconds).
+    `origin` is "parent" or "local"."""
+
+    name: str
+    digest: Digest
+    checked_at: float
+    moved_at: float
+    origin: str
+
+
+class TagMove(Value, frozen=True):
+    """One earlier or present target of a tag."""
+
+    digest: Digest
+    moved_at: float
+    origin: str
+
+
+class Descriptor(msgspec.Struct, frozen=True, array_like=True):
+    """A referrer as lists show it (image-spec, descriptor.md). `digest` is the text as received."""
+
+    media_type: str
+    digest: str
+    size: int
+    artifact_type: str = ""
+    annotations: dict[str, str] = {}
+
+
+class TagList(Value, frozen=True):
+    """The parent's tags, in its order, as fetched at `fetched_at` (wall seconds)."""
+
+    tags: tuple[str, ...]
+    fetched_at: float
+
+
+class ReferrersList(Value, frozen=True):
+    """Referrers of one subject. `fetched_at` is 0 when the parent's list was never fetched."""
+
+    descriptors: tuple[Descriptor, ...]
+    fetched_at: float
+
+
+class FillState(msgspec.Struct, frozen=True):
+    """A parked or running fill, as last checkpointed.
+
+    `extents` are the byte ranges on disk, [start, end). `chunks` holds the BLAKE3 of each complete chunk in
+    them, so that a resume after a power cut checks before it trusts. `whole`: all of it is wanted.
+    """
+
+    repository: str
+    digest: Digest
+    size: int
+    etag: str
+    extents: tuple[tuple[int, int], ...]
+    chunks: dict[int, bytes]
+    whole: bool
+    updated_at: float
+
+
+class Statistics(Value, frozen=True):
+    """Counters of one open store. `failed` is why it takes no more writes, or ""."""
+
+    open_readers: int
+    open_parts: int
+    descriptors: int
+    queued: int
+    committed: int
+    batches: int
+    checked_chunks: int
+    damaged_chunks: int
+    index_bytes: int
+    index_limit: int
+    journal_bytes: int
+    failed: str

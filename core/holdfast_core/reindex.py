@@ -1,0 +1,203 @@
+"""Makes a new index from the journal and the blob files. The old one is kept aside.
+
+The journal names everything; the files are the large bytes. Where they disagree the files decide: a row
+whose file is gone or of the wrong size is dropped, a file without a row is hashed and, when it is what its
+name says, admitted as bytes that no repository links.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import uuid as uuids
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from holdfast_core import change, directory, journal, opening
+from holdfast_core import format as layout
+from holdfast_core.change import Change, Keep
+from holdfast_core.check import Report, hash_file, table_in
+from holdfast_core.digest import Digest
+from holdfast_core.errors import RecordDamaged, StoreError, StoreRefused
+from holdfast_core.index import Index
+from holdfast_core.record import Blob
+from holdfast_core.store import Store
+from holdfast_core.writer import Inside
+
+_BATCH = 10_000  # changes a transaction
+
+
+def rebuild(path: str | os.PathLike[str]) -> Report:
+    """Rebuild the index of the store at `path`, which nobody may have open for writing. `problems` names what
+    was lost; owned content first. Raises StoreRefused when it is in use or no store at all."""
+    root = Path(path)
+    head = journal.head_of(root / "journal")
+    if not (root / "blobs").is_dir() and head is None:
+        raise StoreRefused(f"{root} holds no store: neither blobs nor a journal")
+    directory.create(root)
+    place = directory.Directory(root)
+    try:
+        place.lock()
+        report = _rebuild(place, head)
+    finally:
+        place.close()
+    Store.create_or_open(root, write=True, allow_network=True).close()  # writes the journal of the new index
+    return report
+
+
+def _rebuild(place: directory.Directory, head: tuple[bytes, int] | None) -> Report:
+    report = Report()
+    uuid = _uuid(place.path, head, report)
+    fresh = place.path / "index.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    index = Index(fresh, write=True)
+    try:
+        opening.commit(index, [change.put(layout.IDENTITY, uuid)])
+        if head is None:
+            report.problems.append("there is no journal: names, tags and small content are lost")
+        else:
+            _replay(place, index, report)
+        _check_rows(place, index, report)
+        _admit_files(place, index, report)
+    finally:
+        index.close()
+    _swap(place.path, fresh)
+    directory.write_identity(place.path, uuid)
+    return report
+
+
+def _uuid(path: Path, head: tuple[bytes, int] | None, report: Report) -> bytes:
+    """The store's own, by store.json or else the journal; a new one when neither tells."""
+    try:
+        found = directory.read_identity(path)
+    except StoreRefused as error:
+        report.problems.append(str(error))
+        found = None
+    if found is not None:
+        return found
+    return head[0] if head else uuids.uuid4().bytes
+
+
+def _swap(path: Path, fresh: Path) -> None:
+    """Put the new index in place. The new one has no note of a journal, so the next writable open writes the
+    journal again from it; until then the old journal stays, and a crash here leads to another rebuild."""
+    old = path / "index"
+    if any(old.iterdir()):
+        number = next(n for n in range(1, 1_000_000) if not (path / f"index.old-{n}").exists())
+        os.rename(old, path / f"index.old-{number}")
+    else:
+        old.rmdir()
+    os.rename(fresh, old)
+    journal.sync_directory(path)
+
+
+def _replay(place: directory.Directory, index: Index, report: Report) -> None:
+    changes = _journaled_changes(place, report)
+    while batch := list(islice(changes, _BATCH)):
+        opening.commit(index, batch)
+
+
+def _journaled_changes(place: directory.Directory, report: Report) -> Iterator[Change]:
+    size = (place.journal / journal.NAME).stat().st_size
+    for frame in journal.frames(place.journal):
+        if frame.changes is None:
+            if frame.end < size:
+                report.problems.append(f"the journal is damaged from byte {frame.start} to {frame.end}")
+            else:
+                report.counts["torn tail bytes"] += frame.end - frame.start
+            continue
+        for key, value in frame.changes:
+            if _intact(key, value, report):
+                report.counts["changes replayed"] += 1
+                yield Change(key, value, Keep.INDEX)
+
+
+def _intact(key: bytes, value: bytes | None, report: Report) -> bool:
+    if key[:1] not in layout.JOURNALED_TABLES:
+        report.problems.append(f"the journal holds a change of no journaled table: {layout.describe(key)}")
+        return False
+    try:
+        if value is not None:
+            layout.unseal(key, value)
+    except RecordDamaged as error:
+        report.problems.append(f"{error}; the change is left out")
+        return False
+    return True
+
+
+def _check_rows(place: directory.Directory, index: Index, report: Report) -> None:
+    """Rows whose bytes are not there are dropped, with their links."""
+    lost: set[Digest] = set()
+    changes: list[Change] = []
+    for key, value in index.scan(layout.BLOB):
+        blob = layout.decode_blob(layout.digest_from(key, key[1:]), layout.unseal(key, value))
+        kept = _checked_row(place, index, blob)
+        if kept is None:
+            lost.add(blob.digest)
+            _report_lost(blob, report)
+        else:
+            report.counts["blobs kept"] += 1
+            changes += kept
+    with index.begin() as txn:
+        changes += change.discard(Inside(txn), lost) if lost else []
+    opening.commit(index, changes)
+
+
+def _report_lost(blob: Blob, report: Report) -> None:
+    report.counts["owned blobs lost" if blob.owned else "cached blobs lost"] += 1
+    if blob.owned:
+        report.problems.append(f"LOST: {blob.digest}, {blob.size} bytes, which was pushed here")
+
+
+def _checked_row(place: directory.Directory, index: Index, blob: Blob) -> list[Change] | None:
+    """What to change about a row, or None when its bytes are not there. A row with a wrong chunk table gets a
+    new one from the file."""
+    if blob.inline is not None:
+        return [] if Digest.of(blob.inline, blob.digest.algorithm) == blob.digest else None
+    try:
+        fd, _ = place.open_blob(blob.digest, blob.size)
+    except StoreError:
+        return None
+    settled = Blob(blob.digest, blob.size, blob.owned, b"", None)
+    if len(table_in(index, blob.digest)) == 32 * layout.chunk_count(blob.size):
+        os.close(fd)
+        return [change.blob_row(settled, Keep.INDEX)]
+    found, table = hash_file(fd, blob.digest.algorithm)
+    return rows_of(settled, table) if found == blob.digest else None
+
+
+def rows_of(blob: Blob, table: bytes) -> list[Change]:
+    """The row and the chunk table of a blob in a file."""
+    prefix = layout.CHUNKS + blob.digest.key
+    segments = enumerate(layout.encode_table(table))
+    return [
+        change.blob_row(blob, Keep.INDEX),
+        *(change.put(layout.segment_key(prefix, number), part) for number, part in segments),
+    ]
+
+
+def _admit_files(place: directory.Directory, index: Index, report: Report) -> None:
+    """Files without a row: hashed, and admitted or set aside."""
+    for file in directory.blob_files(place.path):
+        digest = directory.digest_of_file(file)
+        if digest is not None and index.get(layout.BLOB + digest.key) is not None:
+            continue
+        rows = None if digest is None else _rows_of_file(place, digest, file)
+        if rows is None:
+            os.rename(file, place.path / "quarantine" / f"{file.parent.parent.name}-{file.name}")
+            report.problems.append(f"{file.name} is not what its name says; moved to quarantine/")
+        else:
+            report.counts["files admitted"] += 1
+            opening.commit(index, rows)
+
+
+def _rows_of_file(place: directory.Directory, digest: Digest, file: Path) -> list[Change] | None:
+    found = file.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    fd, _ = place.open_blob(digest, found.st_size)
+    hashed, table = hash_file(fd, digest.algorithm)
+    return rows_of(Blob(digest, found.st_size, False, b"", None), table) if hashed == digest else None

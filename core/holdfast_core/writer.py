@@ -1,0 +1,261 @@
+"""The one thread that commits. Changes that wait are committed together.
+
+A batch closes at 256 operations, when 2 ms have passed since its first, or when nothing waits: while one
+commit syncs, the next batch gathers, so a lone change waits for nobody and a flood costs one sync for many.
+
+A future resolves after the commit it was part of. Any exception at commit means not committed. A failed sync
+is fatal: the store takes no more writes, because a second sync would succeed over lost data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+
+import lmdb
+
+from holdfast_core import format as layout
+from holdfast_core.change import Change, Keep, View
+from holdfast_core.errors import Damaged, Exhausted, RecordDamaged, StoreError, SyncFailed
+from holdfast_core.index import Index, Transaction
+from holdfast_core.journal import Journal
+
+BATCH_OPERATIONS = 256
+BATCH_SECONDS = 0.002
+FULL_BYTES = 4 << 20  # less than this free, and a failed commit is taken for a full disk
+INDEX_SHARE = 0.9  # of the map; beyond it only owned changes and removals are taken
+
+Plan = Callable[[View], Sequence[Change]]
+
+
+class Operation:
+    """One change to come: its planner, what to do once it is committed, and who waits for it."""
+
+    def __init__(
+        self, plan: Plan, after: Callable[[], None] | None, future: Future[None], settle: bool
+    ) -> None:
+        self.plan = plan
+        self.after = after
+        self.future = future
+        self.settle = settle
+
+
+class Inside:
+    """The index as planners see it, inside the write transaction."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+
+    def get(self, key: bytes) -> bytes | None:
+        """The payload, or None when it is absent or damaged."""
+        value = self._txn.get(key)
+        try:
+            return None if value is None else layout.unseal(key, value)
+        except RecordDamaged:
+            return None
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """All keys below a prefix."""
+        found: list[bytes] = []
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix):
+                for key in cursor.iternext(keys=True, values=False):
+                    if not key.startswith(prefix):
+                        break
+                    found.append(key)
+        return found
+
+
+class Writer:
+    """Owns the write side of the index and the journal."""
+
+    def __init__(
+        self,
+        index: Index,
+        journal: Journal,
+        *,
+        boot: bytes,
+        clock: Callable[[], float],
+        free_bytes: Callable[[], int],
+    ) -> None:
+        self.journal = journal
+        self.failed: StoreError | None = None
+        self.committed = 0
+        self.batches = 0
+        self._index = index
+        self._boot = boot
+        self._clock = clock
+        self._free_bytes = free_bytes
+        self._queue: SimpleQueue[Operation | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        plan: Plan,
+        after: Callable[[], None] | None = None,
+        future: Future[None] | None = None,
+        *,
+        settle: bool = False,
+    ) -> Future[None]:
+        """Queue a change. `after` runs on the writer thread once it is committed, before the future.
+        `settle` syncs the journal whatever the change is."""
+        future = Future() if future is None else future
+        if self._closed:
+            future.set_exception(StoreError("the store is closed"))
+        else:
+            self._queue.put(Operation(plan, after, future, settle))
+        return future
+
+    def fail(self, error: StoreError) -> None:
+        """Take no more writes; the first reason stays."""
+        if self.failed is None:
+            self.failed = error
+
+    def settled(self) -> bool:
+        """Whether all of the journal is on disk."""
+        return self.journal.synced == self.journal.length
+
+    def queued(self) -> int:
+        """Operations that wait."""
+        return self._queue.qsize()
+
+    def close(self) -> None:
+        """Commit what waits and end the thread. What came in too late is told so."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        self.journal.close()
+        with contextlib.suppress(Empty):
+            while True:
+                late = self._queue.get_nowait()
+                if late is not None:
+                    late.future.set_exception(StoreError("the store is closed"))
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            first = self._queue.get()
+            batch, running = self._gather(first)
+            self._settle(batch)
+
+    def _gather(self, first: Operation | None) -> tuple[list[Operation], bool]:
+        """The next batch, and whether more may come."""
+        batch: list[Operation] = []
+        deadline = self._clock() + BATCH_SECONDS
+        item = first
+        with contextlib.suppress(Empty):
+            while item is not None:
+                if item.future.set_running_or_notify_cancel():
+                    batch.append(item)
+                if len(batch) >= BATCH_OPERATIONS or self._clock() > deadline:
+                    return batch, True
+                item = self._queue.get_nowait()
+            return batch, False
+        return batch, True
+
+    def _settle(self, batch: list[Operation]) -> None:
+        """Commit a batch and tell those who wait."""
+        if not batch:
+            return
+        try:
+            if self.failed is not None:
+                raise self.failed
+            refused = self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it was, every waiter must hear that nothing was committed
+            self._refuse(batch, error)
+            return
+        for operation in batch:
+            reason = refused.get(operation)
+            if reason is not None:
+                operation.future.set_exception(reason)
+                continue
+            if operation.after is not None:
+                with contextlib.suppress(OSError, StoreError):  # committed; what is left over is only litter
+                    operation.after()
+            operation.future.set_result(None)
+
+    def _refuse(self, batch: list[Operation], error: Exception) -> None:
+        """Nothing of the batch was committed. When there was no room, each gets a try of its own."""
+        if isinstance(error, Exhausted) and len(batch) > 1:
+            for operation in batch:
+                self._settle([operation])
+            return
+        for operation in batch:
+            operation.future.set_exception(error)
+
+    def _commit(self, batch: list[Operation]) -> dict[Operation, StoreError]:
+        """One transaction; the operations that refused themselves, with their reasons."""
+        length = self.journal.length
+        try:
+            with self._index.begin(write=True) as txn:
+                changes, refused = self._apply(txn, batch)
+                self._record(txn, changes, any(operation.settle for operation in batch))
+        except (lmdb.Error, OSError) as error:
+            raise self._not_committed(error, length) from error
+        self.batches += 1
+        self.committed += len(batch) - len(refused)
+        return refused
+
+    def _apply(
+        self, txn: Transaction, batch: list[Operation]
+    ) -> tuple[list[Change], dict[Operation, StoreError]]:
+        view, full = Inside(txn), self._index.bytes_used() > INDEX_SHARE * self._index.map_bytes
+        applied: list[Change] = []
+        refused: dict[Operation, StoreError] = {}
+        for operation in batch:
+            try:
+                changes = operation.plan(view)
+                if full and any(c.value is not None and c.keep is not Keep.DISK for c in changes):
+                    raise Exhausted(f"the index uses over {INDEX_SHARE:.0%} of its map")
+            except StoreError as error:
+                refused[operation] = error
+                continue
+            for key, value, _ in changes:
+                if value is None:
+                    txn.delete(key)
+                else:
+                    txn.put(key, value)
+            applied += changes
+        return applied, refused
+
+    def _record(self, txn: Transaction, changes: list[Change], settle: bool) -> None:
+        """Append to the journal, sync it when an owned change or `settle` asks, note its state."""
+        kept = [(key, value) for key, value, keep in changes if keep is not Keep.INDEX]
+        durable = settle or any(keep is Keep.DISK for _, _, keep in changes)
+        if kept:
+            self.journal.append(kept)
+        if durable:
+            self._sync_journal()
+        if kept or durable:
+            state = layout.encode_journaled(self.journal.state(self._boot))
+            txn.put(layout.JOURNALED, layout.seal(layout.JOURNALED, state))
+
+    def _sync_journal(self) -> None:
+        try:
+            self.journal.sync()
+        except OSError as error:
+            failure = SyncFailed(f"journal: {error}")
+            self.fail(failure)
+            raise failure from error
+
+    def _not_committed(self, error: Exception, length: int) -> StoreError:
+        """Take the journal back and say why. LMDB reports a full disk as EIO, so the free space decides."""
+        try:
+            self.journal.cut(length)
+        except OSError as cut_error:
+            self.fail(StoreError(f"journal: {cut_error}"))
+        if isinstance(error, lmdb.MapFullError):
+            return Exhausted(f"index: {error}")
+        if isinstance(error, lmdb.PanicError):
+            self.fail(Damaged(f"index: {error}"))
+        elif self._free_bytes() < FULL_BYTES:
+            return Exhausted(f"no space left: {error}")
+        else:
+            self.fail(SyncFailed(f"commit failed: {error}"))
+        assert self.failed is not None
+        return self.failed

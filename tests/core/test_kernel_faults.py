@@ -1,0 +1,116 @@
+"""Faults that the kernel injects below LMDB: what the store says, and that it opens again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from holdfast_core import Digest, Store, fsck
+from support.stores import hashed, some_bytes
+
+Opener = Callable[..., Store]
+
+CHILD = """
+import os, sys
+sys.path[:0] = {path!r}
+from holdfast_core import Store
+from support.stores import put_file, put_manifest, some_bytes
+store, seed = Store.create_or_open(sys.argv[1], write=True), int(sys.argv[2])
+steps = [
+    lambda: put_manifest(store, "r", b"one %d" % seed, owned=True),
+    lambda: put_file(store, "r", some_bytes(30_000, 2 * seed), owned=True),
+    lambda: put_file(store, "r", some_bytes(30_000, 2 * seed + 1)),
+    lambda: put_manifest(store, "r", b"four %d" % seed, owned=True),
+]
+os.write(1, b"open\\n")
+for n, step in enumerate(steps):
+    try:
+        step()
+        os.write(1, b"done %d\\n" % n)
+    except Exception as error:
+        os.write(1, b"%s %d\\n" % (type(error).__name__.encode(), n))
+os.write(1, b"failed: %s\\n" % store.statistics().failed.encode())
+try:
+    store.repositories()
+    os.write(1, b"reads\\n")
+except Exception as error:
+    os.write(1, b"unreadable %s\\n" % type(error).__name__.encode())
+os._exit(0)
+"""
+
+
+def run(root: Path, seed: int, *inject: str) -> list[str]:
+    """What a child prints whose system calls on the index, or all of them, are tampered with."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    code = CHILD.format(path=[p for p in sys.path if p])
+    command = ["strace", "-f", "-o", "/dev/null", *inject, sys.executable, "-c", code, str(root), str(seed)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "ptrace" in child.stderr:
+        pytest.skip(f"strace may not trace here: {child.stderr.strip().splitlines()[-1]}")
+    return child.stdout.splitlines()
+
+
+@pytest.fixture
+def made(opener: Opener, root: Path) -> Path:
+    """An empty store, closed."""
+    opener().close()
+    return root
+
+
+def acknowledged_is_there(root: Path, seed: int, said: list[str]) -> None:
+    """The store opens with no hand, is sound, and holds all that was said to be done and is owned."""
+    store = Store.create_or_open(root, write=True)
+    try:
+        held = [
+            store.manifest("r", Digest.of(b"one %d" % seed)),
+            store.blob("r", hashed(some_bytes(30_000, 2 * seed))[0]),
+            store.blob("r", hashed(some_bytes(30_000, 2 * seed + 1))[0]),
+            store.manifest("r", Digest.of(b"four %d" % seed)),
+        ]
+        assert [n for n in (0, 1, 2, 3) if f"done {n}" in said and held[n] is None] == []
+    finally:
+        store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_a_failed_sync_of_the_index_is_the_last_write(made: Path) -> None:
+    index = str(made / "index" / "data.mdb")
+    said = run(made, 1, "-P", index, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2")
+    assert said[:5] == ["open", "done 0", "SyncFailed 1", "SyncFailed 2", "SyncFailed 3"]
+    assert said[5].startswith("failed: commit failed")
+    assert said[6] == "reads"
+    acknowledged_is_there(made, 1, said)
+
+
+def test_a_failed_meta_write_ends_the_writing(made: Path) -> None:
+    """LMDB writes its meta page by pwrite64 on a descriptor of its own, and refuses everything when that fails."""
+    index = str(made / "index" / "data.mdb")
+    said = run(made, 1, "-P", index, "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO:when=3+")
+    assert said[0] == "open"
+    assert sum(line.startswith("done") for line in said) < 4
+    assert [line for line in said if line.startswith("failed: ")] != ["failed: "]
+    acknowledged_is_there(made, 1, said)
+
+
+def test_a_kill_at_every_step_of_a_commit(made: Path) -> None:
+    """SIGKILL at the first, second, … call of each kind, until a run passes without being hit. The store is the
+    same one throughout: each run finds what the one before it left."""
+    hits = seed = 0
+    for call in ("pwrite64", "fdatasync", "/^rename", "fsync", "writev"):
+        for number in range(1, 40):
+            seed += 1
+            inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+            said = run(made, seed, *inject)
+            if "reads" in said:
+                break
+            hits += 1
+            acknowledged_is_there(made, seed, said)
+        else:
+            pytest.fail(f"{call} is still hit at its 39th")
+    print(f"{hits} kills")
+    assert hits >= 20

@@ -1,0 +1,92 @@
+"""The golden store: small, with a record of every kind, made once for each format and read for ever.
+
+    PYTHONPATH=core:tests python -m support.golden      writes tests/data/store-format-<n>.tar.xz
+
+Run it when the format changes, and only then; the files of earlier formats stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Store
+from holdfast_core import format as layout
+from support.stores import file_of, hashed, put_file, put_manifest
+
+ARCHIVE = Path(__file__).parent.parent / "data" / f"store-format-{layout.FORMAT}.tar.xz"
+# zeros, so that the archive stays small
+LAYER = bytes(61 * CHUNK_BYTES + 5)
+CACHED = b"cached layer" + bytes(20_000)
+SMALL = b"small layer"
+MANIFEST = b'{"schemaVersion":2}'
+SIGNATURE = b'{"schemaVersion":2,"subject":{}}'
+LARGE_MANIFEST = b'{"schemaVersion":2,"layers":[]}' + b" " * 20_000
+SHA512 = Digest.of(SMALL, "sha512")
+DESCRIPTOR = Descriptor("application/m", str(Digest.of(b"sbom")), 4, "application/sbom", {"key": "väl"})
+FILL = FillState(
+    "library/a",
+    Digest.of(b"unfinished"),
+    62 * CHUNK_BYTES,
+    '"etag"',
+    ((0, CHUNK_BYTES), (61 * CHUNK_BYTES, 61 * CHUNK_BYTES + 5)),
+    {0: b"a" * 32, 60: b"b" * 32},
+    True,
+    7.5,
+)
+TAGS = tuple(f"tag-{n:03}" for n in range(300))
+
+
+def build(path: Path) -> None:
+    """A store with a record of every kind."""
+    store = Store.create_or_open(path, write=True)
+    layer = put_file(store, "library/a", LAYER, owned=True)
+    put_file(store, "library/b", CACHED)
+    put_file(store, "docker.io:library/b", SMALL, algorithm="sha512")
+    subject = put_manifest(store, "library/a", MANIFEST, owned=True)
+    put_manifest(store, "library/a", SIGNATURE, subject=subject)
+    put_manifest(store, "library/a", LARGE_MANIFEST)
+    store.put_tag("library/a", "v1", Digest.of(SIGNATURE), now=1.0)
+    store.put_tag("library/a", "v1", subject, now=2.0, origin="local")
+    store.put_tag_list("library/a", TAGS, now=3.0)
+    store.put_referrers("library/a", subject, [DESCRIPTOR], now=4.0)
+    store.open_part(FILL.digest, FILL.size).close()
+    store.put_fill(FILL)
+    store.seen("library/a", subject, 5.0)
+    store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
+    store.close()
+
+
+def zeros(path: Path) -> dict[Path, int]:
+    """Files that are nothing but zeros, with their lengths: left out of the archive, made again sparse."""
+    layer = hashed(LAYER)[0]
+    return {file_of(path, layer): len(LAYER), path / "fills" / f"sha256-{FILL.digest.hex}": FILL.size}
+
+
+def pack(source: Path, archive: Path) -> None:
+    """The store as an archive, without lock files."""
+    left_out = {f"store/{file.relative_to(source)}" for file in zeros(source)} | {
+        "store/lock",
+        "store/index/lock.mdb",
+    }
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(source, "store", filter=lambda item: None if item.name in left_out else item)
+
+
+def unpack(archive: Path, place: Path) -> Path:
+    """The store out of an archive, below `place`."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter="data")
+    for file, size in zeros(place / "store").items():
+        file.touch()
+        os.truncate(file, size)
+    return place / "store"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        build(Path(place) / "store")
+        pack(Path(place) / "store", ARCHIVE)
+    print(ARCHIVE, ARCHIVE.stat().st_size)

@@ -1,0 +1,73 @@
+"""Making stores and blobs for tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from holdfast_core import CHUNK_BYTES, Blob, ChunkHasher, Digest, Store
+
+MEDIA = "application/vnd.oci.image.manifest.v1+json"
+
+
+def some_bytes(size: int, seed: int = 1) -> bytes:
+    """Bytes that do not repeat and are the same in every run."""
+    return random.Random(seed).randbytes(size)
+
+
+def hashed(body: bytes, algorithm: str = "sha256") -> tuple[Digest, bytes]:
+    """(digest, chunk table)."""
+    hasher = ChunkHasher(algorithm)
+    hasher.update(body)
+    return hasher.digest(), hasher.table()
+
+
+def put_file(
+    store: Store,
+    repository: str,
+    body: bytes,
+    *,
+    owned: bool = False,
+    now: float = 1.0,
+    algorithm: str = "sha256",
+) -> Blob:
+    """Bring a blob in as a fill does."""
+    digest, table = hashed(body, algorithm)
+    part = store.open_part(digest, len(body))
+    try:
+        part.write(0, body)
+        store.commit_fill(part, repository, digest, table, owned=owned, now=now).result()
+    finally:
+        part.close()
+    blob = store.blob(repository, digest)
+    assert blob is not None
+    return blob
+
+
+def put_manifest(
+    store: Store, repository: str, body: bytes, *, owned: bool = False, subject: Digest | None = None
+) -> Digest:
+    """Store a manifest; its digest."""
+    digest = Digest.of(body)
+    store.put_manifest(repository, digest, MEDIA, body, owned=owned, now=1.0, subject=subject).result()
+    return digest
+
+
+def read_all(store: Store, blob: Blob) -> bytes:
+    """All bytes, by the checked way."""
+    with store.open_blob(blob) as reader:
+        return b"".join(reader.read(at, CHUNK_BYTES) for at in range(0, blob.size, CHUNK_BYTES))
+
+
+def file_of(root: Path, digest: Digest) -> Path:
+    """Where a blob's file lies."""
+    return root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+
+
+def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
+    """Change one bit of a file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ (1 << bit)]))
