@@ -1,0 +1,244 @@
+"""What a manifest says, read once and strictly. Pure: bytes and a Content-Type in, facts out.
+
+A manifest is refused when two clients could read it as two different things: both an image and an index
+(CVE-2021-41190), a body `mediaType` that differs from the Content-Type (distribution-spec 1.2, rule 10),
+duplicate keys (image-spec: I-JSON), or a key that is a known key in another case, which Go's decoder takes
+for the known one. Unknown properties, unknown child types and empty lists are legal and kept (image-spec,
+"MUST NOT error on unknown").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+#: what a client asks a parent for, one Accept line each
+MEDIA_TYPES = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)
+#: Content-Types that say nothing; the body's own `mediaType` counts then
+UNSAID = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
+
+#: nesting that no image needs; Python's own scanner gives up near 1,000
+DEPTH_LIMIT = 64
+SIZE_LIMIT = (1 << 63) - 1
+
+_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+_EXACT = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
+
+# known keys by their lower-case spelling
+_TOP = {
+    "schemaversion": "schemaVersion",
+    "mediatype": "mediaType",
+    "artifacttype": "artifactType",
+} | {name: name for name in ("config", "layers", "manifests", "subject", "annotations")}
+_DESCRIPTOR = {
+    "mediatype": "mediaType",
+    "artifacttype": "artifactType",
+} | {name: name for name in ("digest", "size", "urls", "annotations", "data", "platform")}
+
+
+class ManifestInvalid(Exception):
+    """The document is not a manifest that every client reads the same way. The text is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One descriptor that a manifest holds. `urls` are never fetched; they mark a foreign layer."""
+
+    media_type: str
+    digest: str
+    size: int
+    artifact_type: str = ""
+    annotations: dict[str, str] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it is fetched as a manifest rather than as a blob."""
+        return self.media_type in IMAGES or self.media_type in INDEXES
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The facts of one manifest. `subject` is a sha256 or sha512 digest, or "". `children` keep the document's order:
+    config first and then layers, or the entries of an index. `artifact_type` follows distribution-spec
+    1.13, rule 83: the manifest's own, else an image's config type."""
+
+    media_type: str
+    subject: str
+    artifact_type: str
+    annotations: dict[str, str]
+    children: tuple[Child, ...]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the children are manifests."""
+        return self.media_type in INDEXES
+
+
+def parse(body: bytes, content_type: str) -> Inspected:
+    """Read a manifest. `content_type` is the header as it came, "" when there was none.
+
+    Raises ManifestInvalid. The size is the caller's to bound; time grows with it, about 0.1 s a MiB.
+    """
+    document = decode(body)
+    if not isinstance(document, dict):
+        raise ManifestInvalid("the document is not an object")
+    _check_case(document, _TOP, "")
+    if document.get("schemaVersion") != 2 or isinstance(document["schemaVersion"], bool):
+        raise ManifestInvalid(f"schemaVersion is {_short(document.get('schemaVersion'))}, not 2")
+    media_type = _media_type(document, content_type)
+    children = _index_children(document) if media_type in INDEXES else _image_children(document)
+    subject = _child(document["subject"], "subject").digest if document.get("subject") is not None else ""
+    own_type = _text(document, "artifactType", "")
+    return Inspected(
+        media_type,
+        subject if subject.partition(":")[0] in _EXACT else "",
+        own_type or (children[0].media_type if media_type in IMAGES else ""),
+        _annotations(document, ""),
+        children,
+    )
+
+
+def decode(body: bytes) -> Any:
+    """JSON as I-JSON: UTF-8, no duplicate names, no NaN, at most DEPTH_LIMIT deep. Raises ManifestInvalid."""
+    try:
+        document = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise ManifestInvalid("nested too deep") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of over 4,300 digits
+        raise ManifestInvalid(f"not JSON ({type(error).__name__})") from None
+    _check_depth(document)
+    return document
+
+
+def is_digest(text: object) -> bool:
+    """Whether this is a digest by the image-spec's grammar, and exact for sha256 and sha512."""
+    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
+        return False
+    algorithm, _, encoded = text.partition(":")
+    exact = _EXACT.get(algorithm)
+    return exact is None or exact.fullmatch(encoded) is not None
+
+
+def essence(content_type: str) -> str:
+    """A media type without parameters, lower case (distribution-spec 1.2, rule 10)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def fallback_tag(digest: str) -> str:
+    """The tag under which referrers are listed where the API is absent (distribution-spec 1.13, rule 88)."""
+    algorithm, _, encoded = digest.partition(":")
+    return re.sub(r"[^a-zA-Z0-9._-]", "-", f"{algorithm[:32]}-{encoded[:64]}")
+
+
+def child_of(entry: object) -> Child:
+    """One descriptor, for lists of them that are no manifest's own (referrers). Raises ManifestInvalid."""
+    return _child(entry, "descriptor")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ManifestInvalid("an object has the same key twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ManifestInvalid(f"{name} is not JSON")
+
+
+def _check_depth(document: Any) -> None:
+    level: list[Any] = [document]
+    for _ in range(DEPTH_LIMIT):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ManifestInvalid(f"nested over {DEPTH_LIMIT} deep")
+
+
+def _inside(value: Any) -> list[Any]:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [member for member in members if isinstance(member, (dict, list))]
+
+
+def _check_case(found: dict[str, Any], known: dict[str, str], where: str) -> None:
+    for name in found:
+        meant = known.get(name.lower())
+        if meant is not None and meant != name:
+            raise ManifestInvalid(f"{where}{_short(name)} is {meant} in another case")
+
+
+def _media_type(document: dict[str, Any], content_type: str) -> str:
+    said, own = essence(content_type), _text(document, "mediaType", "")
+    if said in UNSAID:
+        said = own or (OCI_INDEX if "manifests" in document else OCI_MANIFEST)
+    if own and own != said:
+        raise ManifestInvalid(f"Content-Type says {_short(said)}, the document says {_short(own)}")
+    if said not in IMAGES and said not in INDEXES:
+        raise ManifestInvalid(f"{_short(said)} is no manifest type this node keeps")
+    return said
+
+
+def _index_children(document: dict[str, Any]) -> tuple[Child, ...]:
+    if "layers" in document or "config" in document:
+        raise ManifestInvalid("an index that also has layers or a config")
+    return _children(document, "manifests")
+
+
+def _image_children(document: dict[str, Any]) -> tuple[Child, ...]:
+    if "manifests" in document:
+        raise ManifestInvalid("an image that also has manifests")
+    return (_child(document.get("config"), "config"), *_children(document, "layers"))
+
+
+def _children(document: dict[str, Any], name: str) -> tuple[Child, ...]:
+    if name not in document:
+        raise ManifestInvalid(f"{name} is missing")
+    entries = [] if document[name] is None else document[name]  # Go writes an empty slice as null
+    if not isinstance(entries, list):
+        raise ManifestInvalid(f"{name} is not a list")
+    return tuple(_child(entry, f"{name}[{number}]") for number, entry in enumerate(entries))
+
+
+def _child(entry: object, where: str) -> Child:
+    if not isinstance(entry, dict):
+        raise ManifestInvalid(f"{where} is not a descriptor")
+    _check_case(entry, _DESCRIPTOR, f"{where}: ")
+    digest, size, urls = entry.get("digest"), entry.get("size"), entry.get("urls")
+    urls = [] if urls is None else urls
+    if not isinstance(digest, str) or not is_digest(digest):
+        raise ManifestInvalid(f"{where}: {_short(digest)} is no digest")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= SIZE_LIMIT:
+        raise ManifestInvalid(f"{where}: {_short(size)} is no size")
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise ManifestInvalid(f"{where}: urls is no list of strings")
+    media_type, artifact_type = _text(entry, "mediaType", where), _text(entry, "artifactType", where)
+    return Child(media_type, digest, size, artifact_type, _annotations(entry, where), tuple(urls))
+
+
+def _annotations(found: dict[str, Any], where: str) -> dict[str, str]:
+    notes = {} if found.get("annotations") is None else found["annotations"]
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+        raise ManifestInvalid(f"{where} annotations are not strings by name")
+    return notes
+
+
+def _text(found: dict[str, Any], name: str, where: str) -> str:
+    value = "" if found.get(name) is None else found[name]
+    if not isinstance(value, str):
+        raise ManifestInvalid(f"{where} {name} is not a string")
+    return value
+
+
+def _short(value: object) -> str:
+    """A parent's value as it may stand in a message: bounded, and no control characters."""
+    return ascii(value)[:80]
