@@ -1,0 +1,260 @@
+"""One base URL that can be asked: the parent itself or one of its mirrors.
+
+An ask here is: is it worth asking at all → authorization → the request → redirects → one renewal when the
+authorization was refused → the status as a success or a failure. It never tries twice; `client` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+import structlog
+from yarl import URL
+
+from holdfast import config
+from holdfast.clock import Clock
+from holdfast.errors import (
+    ParentBroken,
+    ParentDenied,
+    ParentErred,
+    ParentFailed,
+    ParentNotFound,
+    ParentThrottled,
+    ParentUnreachable,
+)
+from holdfast.parent.challenge import RealmRule
+from holdfast.parent.credentials import LoginSource, Secret
+from holdfast.parent.health import Health
+from holdfast.parent.quirks import Quirk, quirk_of, quirk_of_service
+from holdfast.parent.redirect import STATUSES, Hop, headers_for, next_hop, origin, target
+from holdfast.parent.retry import ConnectTimedOut, Deadline, KnownOffline, SlotsTaken, StillErring
+from holdfast.parent.token import Authority, refuse_unwell
+from holdfast.parent.transport import Answer, Transport
+
+log = structlog.get_logger()
+
+USER_AGENT = "holdfast"
+#: at a redirect's target: the signature in its URL ran out
+EXPIRED = frozenset({400, 401, 403, 410})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What to ask. `tail` follows `/v2/<name>/`. `transfer`: the asker holds a slot for blobs."""
+
+    method: str
+    name: str
+    tail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    transfer: bool = False
+
+
+class RedirectRefused(ParentErred):
+    """The target of a redirect refused or could not be reached; the parent may give a better one."""
+
+
+class Endpoint:
+    """See the module. `settings` are the parent's; `url` is this endpoint's own."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: config.Parent,
+        source: LoginSource,
+        transport: Transport,
+        clock: Clock,
+        counters: dict[str, int],
+    ) -> None:
+        self.base, self.prefix = base_of(url, insecure=settings.insecure)
+        self.quirk: Quirk = quirk_of(self.base.host or "")
+        self.health = Health(settings.probe_interval)
+        self._settings, self._transport = settings, transport
+        self._clock, self._counters = clock, counters
+        self._quiet_until = 0.0
+        self._probing: asyncio.Task[bool] | None = None
+        listed = {origin(URL(realm)) for realm in (*settings.realms, *self.quirk.realms)}
+        rule = RealmRule(origin(self.base), frozenset(listed), settings.insecure)
+        self.authority = Authority(
+            transport, source, rule, clock, counters, settings.answer_timeout, self._know_service
+        )
+
+    async def ask(self, ask: Ask, deadline: Deadline, *, page: URL | None = None) -> Answer:
+        """An answer of 200 or 206, to be closed by the caller. `page` replaces the URL that follows from
+        the ask (a later page of a list, same origin). Raises ParentFailed."""
+        self._refuse_without_asking(ask.name)
+        try:
+            answer = await self._authorised(ask, page or self.url_of(ask), deadline)
+        except ParentFailed as failure:
+            self._note(ask.name, failure)
+            raise
+        self.health.answered(ask.name)
+        return answer
+
+    def url_of(self, ask: Ask) -> URL:
+        """Where an ask goes."""
+        path = f"/v2/{self.prefix}{ask.name}/{ask.tail}"
+        return self.base.join(URL(path, encoded=True))
+
+    def page_url(self, page: URL, link: str) -> URL:
+        """A Link's target, which must stay at the page's own origin. Raises ParentBroken."""
+        url = target(page, link)
+        if origin(url) != origin(self.base):
+            raise ParentBroken("the parent's list goes on at another origin")
+        return url
+
+    async def probe(self) -> bool:
+        """Ask `/v2/`. Any answer below 500 says it is there, also a refusal."""
+        self._counters["probes"] += 1
+        deadline = Deadline.after(self._clock, 2 * self._settings.connect_timeout)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        before = self.health.state
+        try:
+            answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
+            await answer.discard()
+            if answer.status >= 500:
+                raise ParentErred("")
+        except ParentFailed:
+            self.health.unreachable(self._clock.monotonic(), decisive=True)
+            return False
+        self.health.answered("")
+        if before == "offline":
+            log.info("parent returned", parent=origin(self.base))
+        return True
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self.authority.close()
+
+    # ---- before and after
+
+    def _refuse_without_asking(self, name: str) -> None:
+        now = self._clock.monotonic()
+        refusal = self.health.refusal(now, name)
+        if refusal is not None:
+            if self.health.probe_due(now):
+                self._probing = asyncio.create_task(self.probe())
+            raise refusal
+        if now < self._quiet_until:
+            wait = ceil(self._quiet_until - now)
+            raise ParentThrottled("the parent asked to slow down", retry_after=wait)
+
+    def _note(self, name: str, failure: ParentFailed) -> None:
+        """What a failure says about the endpoint's health."""
+        now, before = self._clock.monotonic(), self.health.state
+        if isinstance(failure, ParentUnreachable) and not isinstance(failure, KnownOffline):
+            self.health.unreachable(now, decisive=isinstance(failure, ConnectTimedOut))
+        elif isinstance(failure, ParentErred) and not isinstance(failure, StillErring):
+            self.health.erred(now, name)
+        elif isinstance(failure, ParentNotFound | ParentDenied):
+            self.health.answered(name)
+        elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
+            self._counters["throttled"] += 1
+            self.health.answered(name)
+            self._quiet_until = max(self._quiet_until, now + (failure.retry_after or 0))
+        if self.health.state == "offline" and before != "offline":
+            log.warning("parent lost", parent=origin(self.base), reason=failure.message)
+
+    def _know_service(self, service: str) -> None:
+        self.quirk = quirk_of_service(service) or self.quirk
+
+    # ---- the ask
+
+    async def _authorised(self, ask: Ask, url: URL, deadline: Deadline) -> Answer:
+        credential = await self.authority.header(self.prefix + ask.name)
+        answer, hop = await self._follow(ask, url, credential, deadline)
+        if hop.home and self._stale(answer.status, credential):
+            lines = answer.header_lines("WWW-Authenticate")
+            await answer.discard()
+            self._counters["renewals"] += 1
+            credential = await self.authority.renew(self.prefix + ask.name, credential, lines)
+            answer, hop = await self._follow(ask, url, credential, deadline)
+            if hop.home and self._stale(answer.status, credential):
+                await answer.discard()
+                raise ParentDenied(f"the parent refused with {answer.status}, also after a new login")
+        try:
+            self._judge(answer, hop)
+        except ParentFailed:
+            await answer.discard()
+            raise
+        return answer
+
+    def _stale(self, status: int, credential: Secret | None) -> bool:
+        return status == 401 or (credential is not None and status in self.quirk.stale)
+
+    async def _follow(
+        self, ask: Ask, url: URL, credential: Secret | None, deadline: Deadline
+    ) -> tuple[Answer, Hop]:
+        """Send, and follow redirects. The credential goes along as long as the origin stays."""
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **ask.headers}
+        if credential is not None:
+            headers["Authorization"] = credential.reveal()
+        hop = Hop(url)
+        while True:
+            answer = await self._send(ask, hop, headers, deadline)
+            if hop.home:
+                self._read_limits(answer)
+            if answer.status not in STATUSES:
+                return answer, hop
+            self._counters["redirects"] += 1
+            location = answer.header("Location")
+            await answer.discard()
+            hop = next_hop(hop, location)
+
+    async def _send(self, ask: Ask, hop: Hop, headers: Mapping[str, str], deadline: Deadline) -> Answer:
+        try:
+            return await self._transport.send(
+                ask.method, hop.url, headers_for(hop, headers), deadline, transfer=ask.transfer
+            )
+        except ParentUnreachable as failure:
+            if hop.home:
+                raise
+            # a storage host that is away says nothing about the parent itself
+            raise RedirectRefused(f"at the redirect's target: {failure.message}") from None
+
+    def _read_limits(self, answer: Answer) -> None:
+        """Docker Hub's `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`."""
+        for name in ("limit", "remaining"):
+            number = (answer.header(f"ratelimit-{name}") or "").partition(";")[0].strip()
+            if number.isascii() and number.isdigit() and len(number) < 10:
+                self._counters[f"ratelimit_{name}"] = int(number)
+
+    def _judge(self, answer: Answer, hop: Hop) -> None:
+        """The status as a failure, if it is one."""
+        status = answer.status
+        if status in (200, 206):
+            if (answer.header("Content-Encoding") or "identity").strip().lower() != "identity":
+                raise ParentBroken("the parent encoded the content, which changes its bytes")
+            return
+        refuse_unwell(answer, self._clock.now())
+        if not hop.home and status in EXPIRED:
+            raise RedirectRefused(f"the redirect's target refused with {status}")
+        if status in (404, 410):
+            raise ParentNotFound(f"the parent answered {status}")
+        if status in (401, 403, 451):
+            raise ParentDenied(f"the parent answered {status}")
+        raise ParentBroken(f"the parent answered {status}")
+
+
+def base_of(url: str, *, insecure: bool) -> tuple[URL, str]:
+    """The origin to ask and the prefix of every repository there (`https://host/project` → `project/`).
+
+    Raises ValueError for http without `insecure`, user information, a query, or no host.
+    """
+    parsed = URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host:
+        raise ValueError("not an http or https URL of a host")
+    if parsed.raw_user is not None or parsed.raw_query_string or parsed.raw_fragment:
+        raise ValueError("a parent's URL is scheme, host, port and perhaps a path, nothing else")
+    if parsed.scheme == "http" and not insecure:
+        raise ValueError(f"{origin(parsed)} is not https; set insecure to allow that")
+    quirk = quirk_of(parsed.host or "")
+    if quirk.endpoint and parsed.is_default_port():
+        parsed = parsed.with_host(quirk.endpoint)
+    path = parsed.path.strip("/").removeprefix("v2").strip("/")
+    return parsed.origin(), f"{path}/" if path else ""

@@ -1,0 +1,101 @@
+"""Is the endpoint there? A pure state machine with hysteresis: events and `now` in, a verdict out.
+
+    online    ── a failure ──────────────────────────────▶ degraded
+    degraded  ── two good answers in a row ──────────────▶ online
+    any       ── no connection in time, or 3 failures ───▶ offline
+    offline   ── a probe that is answered ───────────────▶ degraded
+
+Offline, nothing is asked but one probe an interval; a pull learns of it at once instead of paying a
+time-out. Answers 5xx do not make an endpoint offline, but five in a row for one repository are believed
+for 30 s (reliability.md 5.5); it is kept by repository, because one broken object must not stop the others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Literal
+
+from holdfast.errors import ParentFailed
+from holdfast.parent.retry import TRIES, KnownOffline, StillErring
+
+State = Literal["online", "degraded", "offline"]
+
+STRIKES, WINS = 3, 2
+BREAKER_SECONDS = 30.0
+REPOSITORIES = 1024
+
+
+@dataclass(slots=True)
+class _Erring:
+    count: int = 0
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class Health:
+    """One endpoint's. All times are monotonic seconds."""
+
+    probe_interval: float
+    state: State = "online"
+    _strikes: int = 0
+    _wins: int = 0
+    _next_probe: float = 0.0
+    _erring: OrderedDict[str, _Erring] = field(default_factory=OrderedDict)
+
+    def refusal(self, now: float, repository: str) -> ParentFailed | None:
+        """Why not to ask at all now, or None to go ahead."""
+        if self.state == "offline":
+            wait = ceil(max(1.0, self._next_probe - now))
+            return KnownOffline("the parent is offline", retry_after=wait)
+        erring = self._erring.get(repository)
+        if erring is not None and now < erring.until:
+            wait = ceil(erring.until - now)
+            return StillErring("the parent keeps answering with errors", retry_after=wait)
+        return None
+
+    def answered(self, repository: str) -> None:
+        """Any answer below 500."""
+        self._erring.pop(repository, None)
+        self._good()
+
+    def erred(self, now: float, repository: str) -> None:
+        """An answer of 500 and above: it is there, and it is not well."""
+        self._strikes = self._wins = 0
+        self.state = "degraded"
+        erring = self._erring.setdefault(repository, _Erring())
+        self._erring.move_to_end(repository)
+        erring.count += 1
+        if erring.count >= TRIES:
+            erring.count, erring.until = 0, now + BREAKER_SECONDS
+        while len(self._erring) > REPOSITORIES:
+            self._erring.popitem(last=False)
+
+    def unreachable(self, now: float, *, decisive: bool = False) -> None:
+        """No answer. `decisive`: not even a connection within its time-out."""
+        self._wins = 0
+        self._strikes += 1
+        if decisive or self._strikes >= STRIKES or self.state == "offline":
+            self.state, self._next_probe = "offline", now + self.probe_interval
+        else:
+            self.state = "degraded"
+
+    def probe_due(self, now: float) -> bool:
+        """Whether to probe now; a yes counts as the interval's probe."""
+        if self.state != "offline" or now < self._next_probe:
+            return False
+        self._next_probe = now + self.probe_interval
+        return True
+
+    def _good(self) -> None:
+        self._strikes = 0
+        self._wins = 1 if self.state == "offline" else self._wins + 1
+        if self.state != "online":
+            self.state = "online" if self._wins >= WINS else "degraded"
+
+
+def best(states: list[State]) -> State:
+    """What several endpoints are together: as good as the best of them."""
+    order: tuple[State, ...] = ("online", "degraded", "offline")
+    return min(states, key=order.index)

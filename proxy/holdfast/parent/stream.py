@@ -1,0 +1,95 @@
+"""The bytes of a blob on their way from the parent, and what its headers must say before they are believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from holdfast.errors import ParentBroken, ParentUnreachable
+from holdfast.parent.pace import Pace
+from holdfast.parent.transport import Answer
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the bytes of an answer belong: [start, end) of a blob of `size` bytes."""
+
+    start: int
+    end: int
+    size: int
+    partial: bool
+
+
+def placement(
+    status: int, length: int | None, content_range: str | None, start: int, end: int | None
+) -> Placement:
+    """What an answer to a request for [start, end) brings (`end` None: to the blob's end). Pure.
+
+    A 200 brings the whole blob whatever was asked: Range was ignored, or If-Range said that the parent's
+    copy changed. A 206 must bring exactly what was asked, so that nothing is ever spliced on trust
+    (reliability.md 5.5). Raises ParentBroken.
+    """
+    if status == 200:
+        if length is None:
+            raise ParentBroken("the parent does not say how long the blob is")
+        return Placement(0, length, length, False)
+    found = _CONTENT_RANGE.fullmatch((content_range or "").strip())
+    if found is None:
+        raise ParentBroken("the parent answered 206 without a usable Content-Range")
+    first, last, size = (int(group) for group in found.groups())
+    expected = size if end is None else min(end, size)
+    if first != start or last + 1 != expected or last < first:
+        raise ParentBroken(
+            f"the parent was asked for {start}-{'' if end is None else end - 1}"
+            f" and sent {first}-{last} of {size}"
+        )
+    if length is not None and length != last + 1 - first:
+        raise ParentBroken(f"the parent's Content-Range holds {last + 1 - first} bytes, not {length}")
+    return Placement(first, last + 1, size, True)
+
+
+def strong_etag(value: str | None) -> str:
+    """An ETag that If-Range may carry, or "": a weak one may not (RFC 9110, 13.1.5)."""
+    text = (value or "").strip()
+    return text if _STRONG_ETAG.fullmatch(text) else ""
+
+
+class BlobStream:
+    """One body. `start` is where its first byte belongs, `size` the whole blob's, `partial` whether the
+    parent honoured the range; without it `start` is 0 whatever was asked. `etag` is "" or strong: when it
+    is not the one a resumption gave, or `size` changed, what was stored before must not be joined to this.
+
+    Iterating yields bytes up to `end` and never more; it ends early only by raising: ParentUnreachable
+    (cut, stalled, too slow: the caller may resume), ParentBroken (more than announced).
+    """
+
+    def __init__(self, answer: Answer, place: Placement, counters: dict[str, int]) -> None:
+        self.start, self.end, self.size = place.start, place.end, place.size
+        self.partial = place.partial
+        self.etag = strong_etag(answer.header("ETag"))
+        self._answer, self._counters = answer, counters
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        position, pace = self.start, self._answer.pace()
+        while position < self.end:
+            piece = await self._next(position, pace)
+            position += len(piece)
+            yield piece
+
+    async def _next(self, position: int, pace: Pace) -> bytes:
+        try:
+            piece = await self._answer.next_bytes(pace)
+        except ParentUnreachable:
+            self._counters["interrupted"] += 1
+            raise
+        self._counters["bytes"] += len(piece)
+        if not piece:
+            self._counters["interrupted"] += 1
+            raise ParentUnreachable(f"the parent's answer ended {self.end - position} bytes early")
+        if position + len(piece) > self.end:
+            raise ParentBroken("the parent sent more than it announced")
+        return piece

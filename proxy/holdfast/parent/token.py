@@ -1,0 +1,259 @@
+"""Authorization for one endpoint: learns its scheme, fetches tokens, keeps them, renews them ahead.
+
+One token request runs per repository, however many ask. Credentials go to the endpoint's own origin
+(Basic) or to a realm that passed `RealmRule`, and nowhere else. A refresh token goes to the token server
+that gave it, and to nobody else (oci-spec 4.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from yarl import URL
+
+from holdfast.clock import Clock
+from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentThrottled
+from holdfast.parent.challenge import NoChallenge, Realm, RealmRule, choose, parse_challenges
+from holdfast.parent.credentials import Login, LoginSource, Secret
+from holdfast.parent.retry import Deadline, retry_after
+from holdfast.parent.transport import Answer, Transport
+
+log = structlog.get_logger()
+
+CLIENT_ID = "holdfast"
+BODY_BYTES = 64 * 1024
+#: oci-spec 4.3: 60 s when absent, and never less. A day at most, so that a clock error ends some time
+LEAST_SECONDS, MOST_SECONDS = 60.0, 86_400.0
+#: renewed in the background once this share of its life is over
+RENEW_SHARE = 0.8
+#: how long a refusal by the token server is believed (peers.md 2.4, row 46)
+DENIED_SECONDS = 30.0
+TOKENS = 1024
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")
+
+
+class _Grant(msgspec.Struct):
+    """A token server's answer; both names of the token exist in the field."""
+
+    token: str | None = None
+    access_token: str | None = None
+    refresh_token: str | None = None
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it goes on the wire, and its life on the monotonic clock."""
+
+    header: Secret
+    renew_at: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Denied:
+    until: float
+    login: Login | None
+    message: str
+
+
+def read_grant(body: bytes, now: float) -> tuple[Token, Secret | None]:
+    """The token and, if there is one, the refresh token. Raises ParentBroken. `now` is monotonic.
+
+    The life counts from now: `issued_at` needs clocks that agree, and an early 401 is cheap.
+    """
+    try:
+        grant = msgspec.json.decode(body, type=_Grant, strict=False)
+    except (msgspec.MsgspecError, RecursionError):
+        raise ParentBroken("the token server's answer cannot be read") from None
+    text = grant.token or grant.access_token or ""
+    if not _TOKEN.fullmatch(text):
+        raise ParentBroken("the token server's answer holds no token")
+    life = min(max(grant.expires_in or LEAST_SECONDS, LEAST_SECONDS), MOST_SECONDS)
+    token = Token(Secret(f"Bearer {text}"), now + life * RENEW_SHARE, now + life)
+    return token, Secret(grant.refresh_token) if grant.refresh_token else None
+
+
+class Authority:
+    """See the module. `name` below is the repository as the endpoint knows it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        source: LoginSource,
+        rule: RealmRule,
+        clock: Clock,
+        counters: dict[str, int],
+        token_seconds: float,
+        on_service: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._transport, self._source, self._rule = transport, source, rule
+        self._clock, self._counters, self._seconds = clock, counters, token_seconds
+        self._on_service = on_service
+        self._basic = False
+        self._realm: Realm | None = None
+        self._refresh: dict[URL, Secret] = {}
+        self._tokens: OrderedDict[str, Token] = OrderedDict()
+        self._denied: dict[str, _Denied] = {}
+        self._flights: dict[str, asyncio.Task[Token]] = {}
+
+    async def header(self, name: str) -> Secret | None:
+        """What to send now; None as long as the endpoint never asked. Raises ParentFailed."""
+        if self._basic:
+            login = await self._source.login()
+            return login.basic() if login else None
+        if self._realm is None:
+            return None
+        token, now = self._tokens.get(name), self._clock.monotonic()
+        if token is None or now >= token.expires:
+            return (await self._shared(name, self._realm)).header
+        if now >= token.renew_at:
+            self._flight(name, self._realm)
+        return token.header
+
+    async def renew(self, name: str, rejected: Secret | None, lines: Iterable[str]) -> Secret:
+        """What to send after a refusal that carried these WWW-Authenticate lines (maybe none).
+
+        Raises ParentDenied when there is nothing new to try, ParentBroken for a realm that is refused.
+        """
+        token = self._tokens.get(name)
+        if token is not None and token.header is not rejected and self._clock.monotonic() < token.expires:
+            return token.header
+        realm = await self._learn(list(lines))
+        if realm is None:
+            return await self._fresh_basic(rejected)
+        if name not in self._flights:
+            self._tokens.pop(name, None)
+        return (await self._shared(name, realm)).header
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _learn(self, lines: list[str]) -> Realm | None:
+        """The realm to ask, or None for Basic; without lines, what was learnt before."""
+        if not lines and (self._basic or self._realm):
+            return self._realm
+        has_login = await self._source.login() is not None
+        try:
+            realm = choose(parse_challenges(lines), self._rule, has_login=has_login)
+        except NoChallenge as error:
+            raise ParentDenied(str(error)) from None
+        except ParentBroken as refused:
+            log.warning("realm refused", parent=self._rule.home, reason=refused.message)
+            raise
+        self._basic, self._realm = realm is None, realm
+        if realm is not None:
+            self._on_service(realm.service)
+        return realm
+
+    async def _fresh_basic(self, rejected: Secret | None) -> Secret:
+        login = await self._source.login(fresh=rejected is not None)
+        if login is None or login.basic() == rejected:
+            raise ParentDenied("the parent refused the login")
+        return login.basic()
+
+    async def _shared(self, name: str, realm: Realm) -> Token:
+        return await asyncio.shield(self._flight(name, realm))
+
+    def _flight(self, name: str, realm: Realm) -> asyncio.Task[Token]:
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = self._flights[name] = asyncio.create_task(self._fetch(name, realm))
+            flight.add_done_callback(lambda done: self._landed(name, done))
+        return flight
+
+    def _landed(self, name: str, flight: asyncio.Task[Token]) -> None:
+        self._flights.pop(name, None)
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            log.info("token request failed", parent=self._rule.home, reason=str(error))
+
+    async def _fetch(self, name: str, realm: Realm) -> Token:
+        login = await self._source.login()
+        self._recall_denial(name, login)
+        scope = f"repository:{name}:pull"
+        fields = {"service": realm.service} if realm.service else {}
+        fields["scope"] = realm.scope if _covers(realm.scope, name) else scope
+        try:
+            body = await self._exchange(realm.url, fields, login)
+        except ParentDenied as error:
+            self._denied[name] = _Denied(self._clock.monotonic() + DENIED_SECONDS, login, error.message)
+            raise
+        token, refresh = read_grant(body, self._clock.monotonic())
+        if refresh is not None:
+            self._refresh[realm.url] = refresh
+        self._tokens[name] = token
+        self._tokens.move_to_end(name)
+        while len(self._tokens) > TOKENS:
+            self._tokens.popitem(last=False)
+        return token
+
+    def _recall_denial(self, name: str, login: Login | None) -> None:
+        denied = self._denied.get(name)
+        if denied is None:
+            return
+        if self._clock.monotonic() < denied.until and denied.login == login:
+            raise ParentDenied(denied.message)
+        del self._denied[name]
+
+    async def _exchange(self, url: URL, fields: Mapping[str, str], login: Login | None) -> bytes:
+        """Refresh token first, then GET, then POST with the password where GET is not offered."""
+        refresh = login.secret if login and login.identity else self._refresh.get(url)
+        if refresh is not None:
+            form = {**fields, "grant_type": "refresh_token", "refresh_token": refresh.reveal()}
+            status, body = await self._ask("POST", url, form, None)
+            if status == 200:
+                return body
+            self._refresh.pop(url, None)
+        status, body = (401, b"") if login and login.identity else await self._ask("GET", url, fields, login)
+        if status in (400, 404, 405) and login is not None:
+            password = {"username": login.username, "password": login.secret.reveal()}
+            status, body = await self._ask(
+                "POST", url, {**fields, "grant_type": "password", **password}, None
+            )
+        if status == 200:
+            return body
+        raise ParentDenied(f"the token server refused with {status}")
+
+    async def _ask(
+        self, method: str, url: URL, fields: Mapping[str, str], login: Login | None
+    ) -> tuple[int, bytes]:
+        self._counters["token_requests"] += 1
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": CLIENT_ID}
+        if login is not None:
+            headers["Authorization"] = login.basic().reveal()
+        deadline = Deadline.after(self._clock, self._seconds)
+        post = method == "POST"
+        target = url if post else url.update_query(fields)
+        form = {**fields, "client_id": CLIENT_ID} if post else None
+        answer = await self._transport.send(method, target, headers, deadline, form=form)
+        try:
+            refuse_unwell(answer, self._clock.now())
+            return answer.status, await answer.body(BODY_BYTES)
+        finally:
+            await answer.close()
+
+
+def refuse_unwell(answer: Answer, now: float) -> None:
+    """Raise for statuses that say "not now": 429, 408 and 5xx. `now` is wall time."""
+    wait = retry_after(answer.header("Retry-After"), now)
+    if answer.status == 429:
+        raise ParentThrottled("the parent asks to slow down (429)", retry_after=wait)
+    if answer.status >= 500 or answer.status == 408:
+        failure: ParentFailed = ParentErred(f"the parent answered {answer.status}", retry_after=wait)
+        raise failure
+
+
+def _covers(scope: str, name: str) -> bool:
+    """Whether a challenge's scope asks for this repository and nothing beside it."""
+    return re.fullmatch(rf"repository(\([a-z0-9]+\))?:{re.escape(name)}:[a-z,*]+", scope) is not None

@@ -1,0 +1,53 @@
+"""A scripted parent in a process of its own, so that real clients and benchmarks can be put in front of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from holdfast.testing.fault import Fault
+
+
+class ScriptedProcess:
+    """A handle on the process. `hello` is its first line: `url`, `port`, `samples`, `blobs`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.hello: dict[str, Any] = json.loads(process.stdout.readline())
+        self.url: str = self.hello["url"]
+
+    def control(self, verb: str, wanted: object = None) -> Any:
+        """POST to /_control/<verb> (GET for stats); raises urllib.error.HTTPError when it is refused."""
+        body = None if verb == "stats" else msgspec.json.encode(wanted if wanted is not None else {})
+        with urllib.request.urlopen(f"{self.url}/_control/{verb}", body, timeout=30) as answer:
+            return json.load(answer)
+
+    def script(self, *faults: Fault) -> None:
+        """Add faults."""
+        self.control("script", list(faults))
+
+    def stats(self) -> Any:
+        """See `ScriptedControl`."""
+        return self.control("stats")
+
+
+@contextmanager
+def scripted_process(*arguments: str) -> Iterator[ScriptedProcess]:
+    """Start `python -m holdfast.testing.scripted_parent` with these arguments; end it afterwards."""
+    command = [sys.executable, "-m", "holdfast.testing.scripted_parent", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield ScriptedProcess(process)
+    finally:
+        process.terminate()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()

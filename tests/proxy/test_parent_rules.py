@@ -1,0 +1,248 @@
+"""The pure rules: health, waits, pace, caps, placement of ranges."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from holdfast.errors import (
+    ParentBroken,
+    ParentErred,
+    ParentFailed,
+    ParentNotFound,
+    ParentThrottled,
+    ParentUnreachable,
+)
+from holdfast.parent.caps import Caps, TokenBucket
+from holdfast.parent.health import Health, best
+from holdfast.parent.pace import Pace
+from holdfast.parent.retry import (
+    ConnectTimedOut,
+    Deadline,
+    KnownOffline,
+    SlotsTaken,
+    StillErring,
+    TimedOut,
+    persist,
+    retry_after,
+    wait_before_next,
+)
+from holdfast.parent.stream import Placement, placement, strong_etag
+from holdfast.testing.clock import START, FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_health_has_hysteresis() -> None:
+    health, states = Health(10.0), []
+    for event in ("bad", "good", "good", "bad", "bad", "good", "bad", "bad", "bad", "good", "good", "good"):
+        if event == "good":
+            health.answered("a")
+        else:
+            health.unreachable(0.0)
+        states.append(health.state)
+    expected = (
+        "degraded degraded online degraded degraded degraded degraded degraded offline degraded online online"
+    )
+    assert states == expected.split()
+
+
+def test_offline_refuses_until_a_probe_and_probes_once_an_interval() -> None:
+    health = Health(10.0)
+    health.unreachable(100.0, decisive=True)
+    assert isinstance(health.refusal(100.0, "a"), KnownOffline)
+    assert [health.probe_due(now) for now in (100.0, 109.9, 110.0, 110.1, 119.9, 120.0)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    health.answered("")
+    assert health.refusal(120.0, "a") is None
+
+
+def test_five_errors_close_one_repository_for_30_s() -> None:
+    health = Health(10.0)
+    for _ in range(4):
+        health.erred(0.0, "a")
+    assert health.refusal(0.0, "a") is None
+    health.erred(0.0, "a")
+    refusal = health.refusal(1.0, "a")
+    assert isinstance(refusal, StillErring)
+    assert refusal.retry_after == 29
+    assert health.refusal(1.0, "b") is None
+    assert health.refusal(30.0, "a") is None
+    health.erred(30.0, "a")
+    health.answered("a")
+    for _ in range(4):
+        health.erred(31.0, "a")
+    assert health.refusal(31.0, "a") is None
+
+
+def test_what_is_remembered_of_errors_is_bounded() -> None:
+    health = Health(10.0)
+    for number in range(5000):
+        health.erred(0.0, f"r{number}")
+    assert len(health._erring) == 1024
+
+
+def test_best() -> None:
+    assert best(["offline", "online"]) == "online"
+    assert best(["offline", "degraded"]) == "degraded"
+    assert best(["offline"]) == "offline"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("\u0661", None),
+        ("0", 0),
+        ("7", 7),
+        (" 7 ", 7),
+        ("301", 300),
+        ("1" * 5000, 300),
+        ("Fri, 15 Jan 2027 08:00:10 GMT", 10),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0),
+        ("Fri, 15 Jan 2999 07:00:00 GMT", 300),
+    ],
+)
+def test_retry_after(value: str | None, seconds: int | None) -> None:
+    assert retry_after(value, START) == seconds
+
+
+@given(st.text(max_size=60), st.floats(0, 1e10))
+def test_retry_after_is_total_and_bounded(value: str, now: float) -> None:
+    found = retry_after(value, now)
+    assert found is None or 0 <= found <= 300
+
+
+@pytest.mark.parametrize(
+    ("failure", "tried", "wait"),
+    [
+        (ParentErred(""), 1, 0.5),
+        (ParentErred(""), 4, 4.0),
+        (ParentErred(""), 5, None),
+        (ParentErred("", retry_after=3), 1, 4.0),
+        (ParentThrottled("", retry_after=10**9), 1, 301.0),
+        (ParentUnreachable(""), 2, 1.0),
+        (TimedOut(""), 1, 0.5),
+        (ConnectTimedOut(""), 1, None),
+        (KnownOffline(""), 1, None),
+        (SlotsTaken(""), 1, None),
+        (ParentBroken(""), 1, None),
+        (ParentNotFound(""), 1, None),
+    ],
+)
+def test_waits(failure: ParentFailed, tried: int, wait: float | None) -> None:
+    assert wait_before_next(failure, tried, lambda limit: limit) == wait
+
+
+@given(st.integers(1, 10), st.floats(0, 1))
+def test_backoff_is_bounded(tried: int, share: float) -> None:
+    wait = wait_before_next(ParentErred(""), tried, lambda limit: limit * share)
+    assert wait is None or 0 <= wait <= 8
+
+
+def test_persist_never_waits_past_its_deadline() -> None:
+    clock = FakeClock()
+
+    async def attempt() -> None:
+        raise ParentErred("")
+
+    async def case() -> None:
+        with pytest.raises(ParentErred) as failed:
+            await persist(attempt, Deadline.after(clock, 2.0), lambda: True)
+        assert clock.slept == [0.5, 1.0]
+        assert failed.value.retry_after == 2
+
+    asyncio.run(case())
+
+
+def test_pace_counts_only_time_spent_waiting() -> None:
+    pace = Pace(60.0)
+    for _ in range(100):
+        pace.add(1, 0.0)
+    pace.add(60 * 1024 - 100, 60.0)
+    pace.add(10, 59.0)
+    assert pace.left() == 1.0
+    with pytest.raises(TimedOut, match="11 bytes in 60 s"):
+        pace.add(1, 1.0)
+
+
+def test_token_bucket() -> None:
+    bucket = TokenBucket(2.0)
+    assert [bucket.take(0.0) for _ in range(4)] == [0.0, 0.0, 0.5, 1.0]
+    assert bucket.take(10.0) == 0.0
+    assert TokenBucket(0.0).take(0.0) == 0.0
+
+
+def test_caps_refuse_in_time_and_give_back() -> None:
+    async def case() -> None:
+        clock = FakeClock()
+        caps = Caps(1, 1.0, clock)
+        async with caps.transfer():
+            with pytest.raises(SlotsTaken):
+                await caps.ask(0.01).__aenter__()
+        async with caps.ask(0.01):
+            pass
+        await caps.pace(0.0)
+        with pytest.raises(SlotsTaken) as refused:
+            await caps.pace(0.5)
+        assert refused.value.retry_after == 2
+        await caps.pace(1.0)
+        assert clock.slept == [1.0]
+
+    asyncio.run(case())
+
+
+@pytest.mark.parametrize(
+    ("status", "length", "content_range", "start", "end", "expected"),
+    [
+        (200, 10, None, 0, None, Placement(0, 10, 10, False)),
+        (200, 10, None, 4, 6, Placement(0, 10, 10, False)),
+        (200, 0, None, 0, None, Placement(0, 0, 0, False)),
+        (206, 6, "bytes 4-9/10", 4, None, Placement(4, 10, 10, True)),
+        (206, None, "Bytes 4-9/10", 4, 99, Placement(4, 10, 10, True)),
+        (206, 2, " bytes 4-5/10 ", 4, 6, Placement(4, 6, 10, True)),
+        (200, None, None, 0, None, None),
+        (206, 6, None, 4, None, None),
+        (206, 6, "bytes 4-9/*", 4, None, None),
+        (206, 6, "bytes */10", 4, None, None),
+        (206, 5, "bytes 4-9/10", 4, None, None),
+        (206, 6, "bytes 3-9/10", 4, None, None),
+        (206, 6, "bytes 4-9/11", 4, None, None),
+        (206, 6, "bytes 4-9/9", 4, None, None),
+        (206, 6, "bytes 9-4/10", 9, 5, None),
+        (206, 6, "bytes 4-" + "9" * 30 + "/10", 4, None, None),
+        (206, 6, "bytes 4-9/10, bytes 4-9/10", 4, None, None),
+        (206, 6, "bytes \u0664-9/10", 4, None, None),
+    ],
+)
+def test_placement(
+    status: int,
+    length: int | None,
+    content_range: str | None,
+    start: int,
+    end: int | None,
+    expected: Placement | None,
+) -> None:
+    if expected is None:
+        with pytest.raises(ParentBroken):
+            placement(status, length, content_range, start, end)
+    else:
+        assert placement(status, length, content_range, start, end) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "etag"),
+    [('"a"', '"a"'), ('W/"a"', ""), ("a", ""), (None, ""), ('"a\r\nX: y"', ""), ('"a" "b"', "")],
+)
+def test_strong_etag(value: str | None, etag: str) -> None:
+    assert strong_etag(value) == etag

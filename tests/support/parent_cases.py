@@ -1,0 +1,70 @@
+"""A parent client in front of a scripted parent, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from holdfast import config
+from holdfast.clock import Clock
+from holdfast.manifest import OCI_MANIFEST
+from holdfast.parent.client import Parent
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.content import Generated, digest_of
+from holdfast.testing.scripted_parent import ScriptedParent
+
+LIMIT_SECONDS = 20.0
+
+IMAGE = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/x", "digest": digest_of(b"{}"), "size": 2},
+        "layers": [],
+    }
+).encode()
+BLOB = Generated(300_000, "blob")
+
+
+def stocked(scripted: ScriptedParent) -> str:
+    """A repository `team/app` with tag v1; returns the manifest's digest."""
+    scripted.add_blob("team/app", BLOB)
+    return scripted.add_manifest("team/app", IMAGE, OCI_MANIFEST, "v1")
+
+
+def settings_for(url: str, **changes: Any) -> config.Parent:
+    """A parent's configuration with time-outs a test can afford."""
+    defaults = {"insecure": True, "connect_timeout": 1.0, "answer_timeout": 2.0, "stall_timeout": 0.3}
+    return config.Parent(url=url, **{**defaults, **changes})
+
+
+@asynccontextmanager
+async def client_of(
+    scripted: ScriptedParent | str, clock: Clock | None = None, *, lookup: Any = None, **changes: Any
+) -> AsyncIterator[Parent]:
+    """A `Parent` with a fake clock that jumps, closed afterwards."""
+    url = scripted if isinstance(scripted, str) else scripted.url
+    parent = Parent(settings_for(url, **changes), clock or FakeClock(), lookup=lookup)
+    try:
+        yield parent
+    finally:
+        await parent.close()
+
+
+def run(case: Callable[[ScriptedParent], Awaitable[None]], **parent: Any) -> None:
+    """Run one asynchronous case with a scripted parent, within a bounded time."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(LIMIT_SECONDS), ScriptedParent(**parent) as scripted:
+            await case(scripted)
+
+    asyncio.run(bounded())
+
+
+async def read_all(parent: Parent, name: str, digest: str, **options: Any) -> bytes:
+    """A whole stream as bytes."""
+    async with parent.get_blob(name, digest, **options) as stream:
+        return b"".join([piece async for piece in stream])
