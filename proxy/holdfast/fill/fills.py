@@ -1,0 +1,304 @@
+"""Every fill of the node: one a digest, whoever asks and through whichever repository."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+import structlog
+from holdfast_core.digest import Digest
+from holdfast_core.record import FillState
+from holdfast_core.store import Store
+
+from holdfast.clock import Clock
+from holdfast.config import Fills as Policy
+from holdfast.errors import (
+    BlobUnknown,
+    NodeFailed,
+    ParentBroken,
+    ParentDenied,
+    ParentNotFound,
+    ParentUnreachable,
+    RangeUnsatisfiable,
+    Refusal,
+)
+from holdfast.fill.change import FillChange, Snapshot
+from holdfast.fill.fill import Fill
+from holdfast.fill.means import Means
+from holdfast.fill.plan import Want
+from holdfast.fill.reader import Reader
+from holdfast.fill.repair import repair_chunks
+from holdfast.fill.slots import Slots
+from holdfast.keeper.flight import Flights
+from holdfast.keeper.port import BlobAnswer
+from holdfast.parent.client import Parent
+from holdfast.repository import Repository
+
+log = structlog.get_logger()
+
+#: Fills that nobody reads and that stay open, so that the next range of a lazy puller finds its bytes and
+#: its hash where they were. One descriptor each.
+IDLE_FILLS = 128
+#: A fill that is to be finished and failed is tried again after so long (seconds).
+REVIVE_SECONDS = 30.0
+#: What a client is told to wait when the rest of a blob is at a parent that is away (seconds).
+OFFLINE_SECONDS = 10
+#: Wrong digests from one parent that are worth a person's attention (reliability.md 5.5).
+ALARMING_MISMATCHES = 2
+
+
+def refuse_offline(parent: Parent) -> None:
+    """Raises ParentUnreachable when the parent is known to be offline."""
+    if parent.state == "offline":
+        raise ParentUnreachable("the parent is offline", retry_after=OFFLINE_SECONDS)
+
+
+class Fills:
+    """The registry of fills. `parent_of` gives a namespace's parent and raises KeyError for an unknown one.
+
+    Every method that asks the parent raises `holdfast.errors.Refusal`.
+    """
+
+    def __init__(
+        self, store: Store, parent_of: Callable[[str], Parent], config: Policy, clock: Clock
+    ) -> None:
+        self.store, self.clock = store, clock
+        self.means = Means(store, config, clock, Slots(config.transfers))
+        #: transfers, received_bytes, unique_bytes, interrupted, verified, failed, mismatched, unstored, …
+        self.counters: Counter[str] = self.means.counters
+        self._parent_of = parent_of
+        self._by_digest: dict[Digest, Fill] = {}
+        self._by_number: dict[int, Fill] = {}
+        self._parked: dict[Digest, FillState] = {}
+        self._idle: dict[Fill, None] = {}
+        self._leaving: dict[Digest, asyncio.Task[None]] = {}
+        self._heads: Flights[int] = Flights()
+        self._repairs: Flights[None] = Flights()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+
+    async def start(self) -> None:
+        """Take up parked fills: those of which all is wanted go on, others wait for a reader."""
+        for state in self.store.fills():
+            if self._is_held(state.digest):
+                self.store.drop_fill(state.repository, state.digest)
+            else:
+                self._parked.setdefault(state.digest, state)
+        for state in [s for s in self._parked.values() if s.whole]:
+            try:
+                self._take_up(state)
+            except BlobUnknown:
+                log.warning("parked fill has no parent", repository=state.repository)
+
+    async def close(self) -> None:
+        """Park every fill and end the threads. Readers are told to ask again."""
+        for task in self._chores:
+            task.cancel()
+        await asyncio.gather(*self._chores, *self._leaving.values(), return_exceptions=True)
+        await asyncio.gather(self._heads.close(), self._repairs.close())
+        await asyncio.gather(*(fill.close() for fill in list(self._by_number.values())))
+        self.means.close()
+
+    # -- readers -----------------------------------------------------------------------------------
+
+    async def open(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
+        """Start or join the fill of a blob; see `KeeperPort.blob`. Returns once the size is known.
+
+        Bytes that came by another repository are shared once this repository's parent confirmed by HEAD
+        that it has them; no byte crosses the link twice, and none is shown to who may not see it.
+        """
+        wanted, confirmed = Digest.parse(digest), False
+        while True:
+            blob = self.store.blob(repository, wanted)
+            if blob is not None:
+                return BlobAnswer(blob.size)
+            fill = await self._current(wanted)
+            known = fill.repositories if fill else ()
+            if not confirmed and repository not in known and (fill or self._is_held(wanted)):
+                await self._size_at_parent(repository, wanted)
+                confirmed = True
+            elif fill is None and self._is_held(wanted):
+                now = self.clock.now()
+                await asyncio.wrap_future(self.store.link_blob(repository, wanted, now=now))
+            elif start < 0:
+                size = fill.size if fill and fill.size else await self._size_at_parent(repository, wanted)
+                start, end = max(0, size + start), size
+            else:
+                fill = fill or self._begun(repository, wanted)
+                fill.repositories.add(repository)
+                answer = await self._entered(fill, repository, start, end, whole)
+                if answer is not None:
+                    return answer
+
+    def _is_held(self, digest: Digest) -> bool:
+        blob = self.store.blob_anywhere(digest)
+        return blob is not None and not blob.damaged
+
+    async def _current(self, digest: Digest) -> Fill | None:
+        """The fill of a digest: running, idle, or taken up from its checkpoint."""
+        while (leaving := self._leaving.get(digest)) is not None:
+            await asyncio.wait((leaving,))
+        fill = self._by_digest.get(digest)
+        if fill is None and digest in self._parked and not self._is_held(digest):
+            return self._take_up(self._parked[digest])
+        return fill
+
+    async def _entered(
+        self, fill: Fill, repository: str, start: int, end: int, whole: bool
+    ) -> BlobAnswer | None:
+        """Wait for the size; None when another repository's failure says nothing about this one."""
+        last = None if end < 0 else end
+        if not fill.has(start, last) and (fill.size is not None or self._is_parents(fill, repository)):
+            refuse_offline(fill.parent)
+        leave = fill.reserve(Want(whole=True) if whole else Want(start, last, position=start))
+        self._idle.pop(fill, None)
+        try:
+            return BlobAnswer(await asyncio.shield(fill.opened), fill.number)
+        except asyncio.CancelledError:
+            leave()
+            raise
+        except ParentBroken as error:
+            await self._refuse_beyond(repository, fill.digest, start)
+            raise error
+        except Refusal:
+            if fill.repository == repository:
+                raise
+            return None
+
+    async def _refuse_beyond(self, repository: str, digest: Digest, start: int) -> None:
+        """A range that starts at or behind the end is the client's mistake, not the parent's."""
+        if start > 0 and start >= (size := await self._size_at_parent(repository, digest)):
+            headers = (("Content-Range", f"bytes */{size}"),)
+            raise RangeUnsatisfiable(f"the blob has {size} bytes", headers=headers)
+
+    async def attach(self, fill: int, start: int, end: int, whole: bool) -> Reader:
+        """A reader of [start, end) of an open fill; `end` -1 is the blob's end. Raises NodeFailed when
+        the fill is not there any more: open it again."""
+        found = self._numbered(fill)  # before anything waits for it: its failure was told already
+        self._idle.pop(found, None)
+        return found.attach(start, (found.size or 0) if end < 0 else end, whole)
+
+    def subscribe(self, fill: int, on_change: Callable[[FillChange], None]) -> Callable[[], None]:
+        """Be told of every change of a fill from now on; call the result to end it."""
+        return self._numbered(fill).audience.subscribe(on_change)
+
+    def snapshot(self, fill: int) -> Snapshot:
+        """The fill as it stands; with `subscribe` in the same turn of the loop nothing is missed."""
+        return self._numbered(fill).snapshot()
+
+    def _numbered(self, number: int) -> Fill:
+        fill = self._by_number.get(number)
+        if fill is None or fill.size is None or fill.has_failed:
+            raise NodeFailed(f"no fill {number}", code="BLOB_UNKNOWN")
+        return fill
+
+    # -- fills -------------------------------------------------------------------------------------
+
+    def _new(self, repository: str, digest: Digest) -> Fill:
+        parent, name = self._parent(repository)
+        fill = Fill(self.means, next(self._numbers), repository, digest, parent, name, self._changed)
+        self._by_digest[digest] = self._by_number[fill.number] = fill
+        return fill
+
+    def _begun(self, repository: str, digest: Digest) -> Fill:
+        """A new fill that somebody waits for: not one that would wait for a slot to learn that the parent
+        is offline. Raises ParentUnreachable."""
+        refuse_offline(self._parent(repository)[0])
+        return self._new(repository, digest)
+
+    def _take_up(self, state: FillState) -> Fill:
+        fill = self._new(state.repository, state.digest)
+        del self._parked[state.digest]
+        fill.resume(state)
+        return fill
+
+    def _parent(self, repository: str) -> tuple[Parent, str]:
+        where = Repository.from_key(repository)
+        try:
+            return self._parent_of(where.namespace), where.name
+        except KeyError:
+            raise BlobUnknown(f"no parent serves {repository}") from None
+
+    def _is_parents(self, fill: Fill, repository: str) -> bool:
+        """Whether a fill asks the parent that serves the repository; another one's word is no answer here."""
+        return self._parent(repository)[0] is fill.parent
+
+    async def _size_at_parent(self, repository: str, digest: Digest) -> int:
+        """By HEAD; one for all who ask. Raises BlobUnknown when the parent does not have it."""
+        parent, name = self._parent(repository)
+        try:
+            return await self._heads.result((repository, digest), lambda: parent.head_blob(name, str(digest)))
+        except (ParentNotFound, ParentDenied) as error:
+            raise BlobUnknown(f"no blob {digest}", detail=error.message) from error
+
+    def _changed(self, fill: Fill) -> None:
+        if (fill.ended or fill.retired) and self._by_digest.get(fill.digest) is fill:
+            del self._by_digest[fill.digest]
+            if fill.winding_up is not None:  # it drops its part, which must not be the next fill's
+                self._leave(fill.digest, fill.winding_up)
+        if fill.ended:
+            self._idle.pop(fill, None)
+        if fill.is_over:
+            self._by_number.pop(fill.number, None)
+        elif fill.idle and fill.sticky:
+            self._begin(self._revive_later(fill))
+        elif fill.idle:
+            self._idle[fill] = None
+            self._trim()
+
+    async def _revive_later(self, fill: Fill) -> None:
+        await self.clock.sleep(REVIVE_SECONDS)
+        fill.revive()
+
+    def _trim(self) -> None:
+        """Keep the youngest idle fills, and those that somebody still reads (what is here, slowly)."""
+        unread = [fill for fill in self._idle if fill.audience.is_empty]
+        for fill in unread[: max(0, len(self._idle) - IDLE_FILLS)]:
+            self._put_away(fill)
+
+    def _put_away(self, fill: Fill) -> None:
+        """Close an idle fill; its checkpoint stays."""
+        del self._idle[fill]
+        del self._by_digest[fill.digest], self._by_number[fill.number]
+        self._leave(fill.digest, asyncio.ensure_future(self._closed(fill)))
+
+    def _leave(self, digest: Digest, task: asyncio.Task[None]) -> None:
+        """No new fill of the digest until the task is done."""
+        self._leaving[digest] = task
+        task.add_done_callback(lambda _: self._leaving.pop(digest, None))
+
+    async def _closed(self, fill: Fill) -> None:
+        await fill.close()
+        if fill.ledger.state is not None:
+            self._parked[fill.digest] = fill.ledger.state
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+        """Fetch the chunks of [start, end) again, exactly those, and put them in place of damaged ones."""
+        parent, name = self._parent(repository)
+        wanted = Digest.parse(digest)
+        await self._repairs.result(
+            (wanted, start, end), lambda: repair_chunks(self.store, parent, name, wanted, start, end)
+        )
+
+    def troubles(self) -> list[str]:
+        """Sentences for a person."""
+        running = list(self._by_number.values())
+        unstored = sum(fill.in_memory for fill in running)
+        waiting = sum(fill.idle and fill.sticky for fill in running)
+        found = [f"the disk is full: {unstored} blob(s) pass through unstored"] if unstored else []
+        found += [f"{waiting} fill(s) wait for their parent"] if waiting else []
+        return found + [
+            f"parent {name or 'default'} sent bytes that do not match their digest, {times} times"
+            for name, times in self.means.mismatches.items()
+            if times >= ALARMING_MISMATCHES
+        ]

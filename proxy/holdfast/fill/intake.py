@@ -1,0 +1,171 @@
+"""From the link to the disk: takes what transfers receive and writes it on a thread, in batches.
+
+The first bytes go out at once; while a write is under way more gather and go together, so that a fast
+link costs few hops and a slow one no delay. What is held already is dropped, never written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast_core.errors import Exhausted
+
+from holdfast.errors import ParentBroken
+from holdfast.fill.extents import Extents, Run
+from holdfast.fill.means import Means
+from holdfast.fill.medium import Medium
+
+#: Received and not yet written, a fill. The transfer waits beyond it, so the parent's sender does.
+PENDING_BYTES = 4 << 20
+#: Memory a fill may use once the disk is full.
+WINDOW_BYTES = 64 << 20
+#: Free space is looked at again after so many written bytes.
+SPACE_CHECK_BYTES = 16 << 20
+
+
+class BlobChanged(ParentBroken):
+    """The parent sends another blob under the name: what came before belongs to something else."""
+
+    permanent = True
+
+
+class Bringer(Protocol):
+    """A transfer, as the intake sees it."""
+
+    landed: int
+    gained: int
+    compares: bool
+
+
+Piece = tuple[int, memoryview]
+
+
+class Intake:
+    """One fill's queue of received bytes. `landed(runs)` is told what is readable now; `move()` is called
+    when the disk is full and returns once bytes go to memory; `make_room()` drops memory nobody needs."""
+
+    def __init__(
+        self,
+        means: Means,
+        medium: Medium,
+        held: Extents,
+        landed: Callable[[list[Run]], None],
+        move: Callable[[], None],
+        make_room: Callable[[], None],
+    ) -> None:
+        self._means, self._medium, self._held = means, medium, held
+        self._on_landed, self._move, self._make_room = landed, move, make_room
+        self._pending: list[tuple[Bringer, int, bytes]] = []
+        self._bytes = 0
+        self._since_check = 0
+        self._work = asyncio.Event()
+        self._room = asyncio.Event()
+        #: what made writing fail; nothing is written after it
+        self.failure: BaseException | None = None
+        self._task = asyncio.ensure_future(self._run())
+
+    async def put(self, bringer: Bringer, offset: int, data: bytes) -> None:
+        """Take bytes; returns when there is room for more. Raises what made writing fail."""
+        if self.failure is not None:
+            raise self.failure
+        self._pending.append((bringer, offset, data))
+        self._bytes += len(data)
+        self._work.set()
+        while self._is_full():
+            await self._wait()
+
+    def _is_full(self) -> bool:
+        if self._bytes > PENDING_BYTES:
+            return True
+        if self._medium.in_memory + self._bytes <= WINDOW_BYTES:
+            return False
+        self._make_room()
+        return self._medium.in_memory + self._bytes > WINDOW_BYTES
+
+    async def settled(self, bringer: Bringer, received: int) -> None:
+        """Wait until everything the transfer received has landed, or never will."""
+        while bringer.landed < received and self.failure is None:
+            await self._wait(False)
+
+    async def _wait(self, raises: bool = True) -> None:
+        if self.failure is None:
+            self._room.clear()
+            await self._room.wait()
+        if self.failure is not None and raises:
+            raise self.failure
+
+    def woken(self) -> None:
+        """A reader moved on or left: memory may have become free."""
+        self._room.set()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while self._pending:
+                    await self._write_batch()
+        except Exception as error:  # noqa: BLE001  every waiting transfer gets it
+            self.failure = error
+            self._room.set()
+
+    async def _write_batch(self) -> None:
+        batch, self._pending = self._pending, []
+        pieces = [piece for _, offset, data in batch for piece in self._missing(offset, data)]
+        known = [p for b, offset, data in batch if b.compares for p in self._known(offset, data)]
+        await self._written(pieces, known)
+        runs = [(offset, offset + len(data)) for offset, data in pieces]
+        for run in runs:
+            self._medium.landed(run)
+        for bringer, offset, data in batch:
+            bringer.gained += self._held.add(offset, offset + len(data))
+            bringer.landed = max(bringer.landed, offset + len(data))
+            self._bytes -= len(data)
+        self._on_landed(runs)
+        self._room.set()
+
+    def _missing(self, offset: int, data: bytes) -> list[Piece]:
+        view = memoryview(data)
+        gaps = self._held.gaps(offset, offset + len(data))
+        return [(start, view[start - offset : end - offset]) for start, end in gaps]
+
+    def _known(self, offset: int, data: bytes) -> list[Piece]:
+        view, last = memoryview(data), offset + len(data)
+        runs = ((max(start, offset), min(end, last)) for start, end in self._held.runs(offset, last))
+        return [(start, view[start - offset : end - offset]) for start, end in runs]
+
+    async def _written(self, pieces: list[Piece], known: list[Piece]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            short = await loop.run_in_executor(self._means.writers, self._write, pieces, known)
+        except Exhausted:
+            if self._medium.window is not None:
+                raise
+            self._move()
+            await loop.run_in_executor(self._means.writers, self._write, pieces, [])
+            return
+        if short and self._medium.window is None:
+            self._move()
+
+    def _write(self, pieces: list[Piece], known: list[Piece]) -> bool:
+        """On a thread. Returns whether the disk is short of space."""
+        for offset, data in known:
+            if self._medium.read(offset, len(data)) != data:
+                raise BlobChanged("the parent's blob changed while it was fetched")
+        for offset, data in pieces:
+            self._medium.write(offset, data)
+            self._since_check += len(data)
+        if self._since_check < SPACE_CHECK_BYTES:
+            return False
+        self._since_check = 0
+        return self._means.is_short_of_space()
+
+    async def close(self) -> None:
+        """Write what is pending, then end. After it nothing touches the medium."""
+        while self._bytes and self.failure is None:
+            self._room.clear()
+            await self._room.wait()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

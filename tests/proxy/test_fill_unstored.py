@@ -1,0 +1,284 @@
+"""A full disk: the bytes go on to those who wait, through a window of memory, and nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from holdfast.clock import SystemClock
+from holdfast.config import Configuration
+from holdfast.errors import ParentBroken
+from holdfast.fill.extents import Extents
+from holdfast.fill.hashing import Frontier
+from holdfast.fill.intake import WINDOW_BYTES
+from holdfast.fill.medium import Medium, Window
+from holdfast.fill.plan import Want
+from holdfast.fill.unstored import make_room
+from holdfast.keeper.keeper import Keeper
+from holdfast.keeper.remote import RemoteKeeper
+from holdfast.keeper.service import Service
+from holdfast.keeper.view import FillView
+from holdfast.testing.content import Generated
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.store import Store
+from support.fills import MIB, Drain, Site, drain, filling, run, site, until
+
+DISK_BYTES = 24 * MIB
+Body = Callable[[Site], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = f"size={DISK_BYTES}"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small tmpfs: {done.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+async def on(disk: Path, body: Body, **options: Any) -> None:
+    store = Store.create_or_open(disk / "store", write=True)
+    try:
+        async with (
+            ScriptedParent() as parent,
+            filling(store, parent, **{"reserve_bytes": 0, **options}) as node,
+        ):
+            await body(node)
+            await until(lambda: not node.fills._by_number)
+            assert store.statistics().open_parts == 0
+            assert list((disk / "store" / "fills").iterdir()) == []
+    finally:
+        store.close()
+
+
+def test_a_disk_that_fills_up_in_the_middle_does_not_stop_the_readers(disk: Path) -> None:
+    async def body(node: Site) -> None:
+        content = Generated(60 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        bodies = await asyncio.gather(*(drain(node, digest) for _ in range(3)))
+        assert all(b == content.read(0, content.size) for b in bodies)
+        assert node.gets() == 1
+        assert not node.held("demo", digest)
+        assert node.fills.counters["unstored"] == 1
+
+    run(on(disk, body))
+
+
+def test_a_disk_below_its_reserve_is_left_alone(disk: Path) -> None:
+    async def body(node: Site) -> None:
+        content = Generated(3 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        node.script(stall_after=MIB)
+        client = Drain(node, digest)
+        task = asyncio.ensure_future(client.all())
+        await until(lambda: len(client.out) == MIB)
+        assert node.fills.troubles() == ["the disk is full: 1 blob(s) pass through unstored"]
+        assert list((disk / "store" / "fills").iterdir()) == []
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await drain(node, digest) == content.read(0, content.size)
+        await until(lambda: node.fills.troubles() == [])
+
+    run(on(disk, body, reserve_bytes=1 << 40))
+
+
+def test_wrong_bytes_are_held_back_without_a_store_too(disk: Path) -> None:
+    async def body(node: Site) -> None:
+        content = Generated(3 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        node.script(flip_at=5)
+        client = Drain(node, digest)
+        with pytest.raises(ParentBroken):
+            await client.all()
+        assert len(client.out) <= content.size - (64 << 10)
+
+    run(on(disk, body, reserve_bytes=1 << 40))
+
+
+def test_a_range_and_a_cut_link_without_a_store(disk: Path) -> None:
+    async def body(node: Site) -> None:
+        content = Generated(20 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        node.script(cut_after=MIB, times=4)
+        part = drain(node, digest, 9 * MIB, 10 * MIB, whole=False)
+        whole = drain(node, digest)
+        assert await part == content.read(9 * MIB, MIB)
+        assert await whole == content.read(0, content.size)
+
+    run(on(disk, body, reserve_bytes=1 << 40))
+
+
+def test_the_window_is_bounded_and_goes_at_the_pace_of_the_slowest_reader(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path, reserve_bytes=1 << 40) as node:
+            content = Generated(2 * WINDOW_BYTES + 5 * MIB)
+            digest = node.parent.add_blob("demo", content)
+            answer = await node.fills.open("demo", digest, 0, -1, True)
+            slow = await node.fills.attach(answer.fill, 0, answer.size, True)
+            fill = node.fills._by_number[answer.fill]
+            medium = fill.medium
+            assert medium is not None
+            assert medium.window is not None
+            quick = Drain(node, digest)
+            task = asyncio.ensure_future(quick.all())
+            await until(lambda: medium.in_memory > WINDOW_BYTES - 5 * MIB)
+            for _ in range(50):  # it stands still
+                await asyncio.sleep(0.001)
+                assert medium.in_memory <= WINDOW_BYTES + MIB
+            assert len(quick.out) <= WINDOW_BYTES + MIB
+            at = 0
+            while at < content.size:
+                end = min(await slow.wait_for(at), at + MIB)
+                assert slow.read(at, end - at) == content.read(at, end - at)
+                assert medium.in_memory <= WINDOW_BYTES + MIB
+                assert os.fstat(medium.window.fd).st_blocks * 512 <= WINDOW_BYTES + 8 * MIB
+                at = end
+            await slow.wait_verified()
+            slow.close()
+            assert await task == content.read(0, content.size)
+            assert node.gets() == 1
+
+    run(main(), 30)
+
+
+def test_who_comes_after_the_first_bytes_are_gone_gets_a_fill_of_his_own(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path, reserve_bytes=1 << 40) as node:
+            content = Generated(WINDOW_BYTES + 20 * MIB)
+            digest = node.parent.add_blob("demo", content)
+            node.script(stall_after=content.size - MIB)
+            first = Drain(node, digest)
+            task = asyncio.ensure_future(first.all())
+            await until(lambda: len(first.out) == content.size - MIB)
+            assert await drain(node, digest) == content.read(0, content.size)
+            assert node.gets() == 2
+            task.cancel()
+
+    run(main(), 30)
+
+
+def test_a_worker_follows_across_the_move(disk: Path) -> None:
+    """The keeper's side and a worker's view of it: every byte from the file that holds it."""
+
+    async def body(node: Site) -> None:
+        content = Generated(50 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        answer = await node.fills.open("demo", digest, 0, -1, True)
+        reader = await node.fills.attach(answer.fill, 0, answer.size, True)
+        view = FillView(node.fills.snapshot(answer.fill))
+        stop = node.fills.subscribe(answer.fill, view.change)
+        at = 0
+        while at < content.size:
+            await view.wait(at)
+            data = view.read(at, min(view.available(at) - at, MIB))
+            assert data == content.read(at, len(data))
+            at += len(data)
+            reader.advance(at)
+        await view.wait(-1)
+        assert len(view._files) == 2
+        stop()
+        view.close()
+        reader.close()
+
+    run(on(disk, body))
+
+
+def test_each_byte_is_read_where_it_was_written(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "store", write=True)
+    content = Generated(4 * MIB)
+    from holdfast_core.digest import Digest
+
+    part = store.open_part(Digest.parse(content.digest), content.size)
+    medium, held = Medium(part, content.size), Extents()
+    for start, end in ((0, MIB), (2 * MIB, 3 * MIB)):
+        medium.write(start, memoryview(content.read(start, end - start)))
+        held.add(start, end)
+    added = medium.move(held)
+    assert [offset for offset, _ in added] == [MIB, 2 * MIB, 3 * MIB]
+    for start, end in held.gaps(0, content.size):
+        medium.write(start, memoryview(content.read(start, end - start)))
+        medium.landed((start, end))
+    at, body = 0, b""
+    while at < content.size:
+        body += medium.read(at, content.size - at)
+        at = len(body)
+    assert body == content.read(0, content.size)
+    assert medium.keep(Extents([(0, 2 * MIB)])) == [(3 * MIB, 4 * MIB)]
+    assert medium.read(MIB, 100) == content.read(MIB, 100)
+    assert medium.in_memory == MIB
+    medium.close()
+    store.close()
+
+
+def test_what_the_hash_has_before_it_stays() -> None:
+    medium, held = Medium(None, 8 * MIB), Extents()
+    medium.move(held)
+    medium.write(0, memoryview(bytes(8 * MIB)))
+    medium.landed((0, 8 * MIB))
+    held.add(0, 8 * MIB)
+    with ThreadPoolExecutor(1) as threads:
+        frontier = Frontier("sha256", medium, held, threads)
+        frontier.position = 5 * MIB
+        assert make_room(medium, held, frontier, {Want(7 * MIB, None)}) == [(0, 5 * MIB)]
+        assert list(held) == [(5 * MIB, 8 * MIB)]
+        frontier.position = 8 * MIB
+        assert make_room(medium, held, frontier, {Want(7 * MIB, None)}) == [(5 * MIB, 7 * MIB)]
+    medium.close()
+
+
+def test_workers_over_the_socket_read_every_byte(disk: Path) -> None:
+    """Two readers in another process's shoes: one quick, one slow, more than the window between them."""
+
+    async def body(node: Site) -> None:
+        content = Generated(WINDOW_BYTES + 50 * MIB)
+        digest = node.parent.add_blob("demo", content)
+        keeper = Keeper(node.store, {"": node.client}, node.fills, Configuration(), SystemClock())
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(disk.parent / "keeper"))
+        listener.listen()
+        service = Service(keeper)
+        await service.start(listener)
+        port = RemoteKeeper(str(disk.parent / "keeper"), node.store, SystemClock())
+        await port.start()
+
+        async def read(step: int) -> None:
+            told = await port.blob("demo", digest, 0, -1, True)
+            reader = await port.follow(told.fill, 0, told.size, True)
+            at = 0
+            while at < told.size:
+                there = await reader.wait_for(at)
+                data = reader.read(at, min(step, there - at))
+                assert data == content.read(at, len(data)), at
+                at += len(data)
+            await reader.wait_verified()
+            reader.close()
+
+        await asyncio.gather(read(MIB), read(100_000))
+        assert node.gets() == 1
+        await port.close()
+        await service.close()
+
+    run(on(disk, body), 30)
+
+
+def test_dropped_memory_is_given_back() -> None:
+    window = Window(8 * MIB)
+    os.pwrite(window.fd, b"x" * (8 * MIB), 0)
+    window.held.add(0, 8 * MIB)
+    window.drop(MIB, 7 * MIB)
+    assert os.fstat(window.fd).st_blocks * 512 == 2 * MIB
+    assert list(window.held) == [(0, MIB), (7 * MIB, 8 * MIB)]
+    window.close()
