@@ -1,0 +1,142 @@
+"""The protocol between a worker and the keeper: length-prefixed msgpack over a Unix socket. Sans I/O.
+
+Worker to keeper: Call, Leave, Advance, Seen. Keeper to worker: Result, Failure, Changed. A Call is answered once,
+in any order. `Changed` follows the fills a connection reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast import errors
+from holdfast.fill.change import FillChange, Snapshot
+
+HEADER_BYTES = 4
+#: Far above the largest honest message (a tag list never travels here).
+LARGEST_BYTES = 16 << 20
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag="c"):
+    """A question: a method of `KeeperPort` and its arguments."""
+
+    number: int
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="l"):
+    """A reader of a fill is gone."""
+
+    reader: int
+
+
+class Advance(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+    """How far a reader of a fill has come; `waits` when the byte at `offset` is not there yet."""
+
+    reader: int
+    offset: int
+    waits: bool
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+    """Hits since the last such message, as (repository, digest)."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True, tag="r"):
+    """The answer to a Call."""
+
+    number: int
+    value: Any
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag="x"):
+    """A Call that was refused. `kind` names a class of `holdfast.errors`."""
+
+    number: int
+    kind: str
+    message: str
+    detail: str
+    code: str | None
+    retry_after: int | None
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag="g"):
+    """Something happened to a fill that this connection reads."""
+
+    fill: int
+    change: FillChange
+
+
+class FollowAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """A reader was attached; `snapshot` is the fill at that moment."""
+
+    reader: int
+    snapshot: Snapshot
+
+
+Frame = Call | Leave | Advance | Seen | Result | Failure | Changed
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+class FrameInvalid(Exception):
+    """The other side does not speak this protocol; the connection ends."""
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame as bytes to send."""
+    body = _encoder.encode(frame)
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+class FrameReader:
+    """Bytes in any pieces in, whole frames out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes. Raises FrameInvalid."""
+        self._buffer += data
+        frames: list[Frame] = []
+        start = 0
+        while len(self._buffer) - start >= HEADER_BYTES:
+            length = int.from_bytes(self._buffer[start : start + HEADER_BYTES], "big")
+            if length > LARGEST_BYTES:
+                raise FrameInvalid(f"a frame of {length} bytes; at most {LARGEST_BYTES} are allowed")
+            end = start + HEADER_BYTES + length
+            if len(self._buffer) < end:
+                break
+            frames.append(self._decode(bytes(self._buffer[start + HEADER_BYTES : end])))
+            start = end
+        del self._buffer[:start]
+        return frames
+
+    @staticmethod
+    def _decode(body: bytes) -> Frame:
+        try:
+            frame: Frame = _decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise FrameInvalid(str(error)) from None
+        return frame
+
+
+def failure_of(number: int, error: errors.Refusal) -> Failure:
+    """A refusal as a frame."""
+    kind = type(error).__name__
+    return Failure(number, kind, error.message, error.detail, error.code, error.retry_after)
+
+
+def refusal_of(
+    kind: str, message: str, detail: str = "", code: str | None = None, retry_after: int | None = None
+) -> errors.Refusal:
+    """A refusal from its name; an unknown name is a fault of this node."""
+    found = getattr(errors, kind, None)
+    if not (isinstance(found, type) and issubclass(found, errors.Refusal)):
+        found = errors.NodeFailed
+    return found(message, detail=detail, code=code, retry_after=retry_after)

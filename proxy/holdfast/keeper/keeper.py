@@ -1,0 +1,374 @@
+"""The keeper's answers: what a miss gets (design §5), and every write to the index.
+
+Manifests, tags and lists are brought in here; blobs by `holdfast.fill`. One question per object runs at
+the parent, however many workers ask. Implements `KeeperPort`, so that it serves in process as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from holdfast_core.digest import Digest
+from holdfast_core.errors import Exhausted, StoreError
+from holdfast_core.record import Descriptor, Tag
+from holdfast_core.store import Store
+
+from holdfast import errors
+from holdfast.clock import Clock
+from holdfast.config import Configuration
+from holdfast.keeper.flight import Flights
+from holdfast.keeper.freshness import is_fresh
+from holdfast.keeper.negative import NegativeCache
+from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
+from holdfast.repository import Repository
+
+if TYPE_CHECKING:
+    from holdfast.fill.fills import Fills
+    from holdfast.fill.reader import Reader
+    from holdfast.parent.client import FetchedManifest, Parent
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+#: A batch of cached blobs is made durable this often (seconds, design §4: "within seconds").
+SYNC_INTERVAL_SECONDS = 5.0
+#: How long a size learnt by HEAD is believed. A digest's size never changes; the link to it may.
+SIZE_TTL_SECONDS = 60.0
+
+
+class Keeper:
+    """The one writer. `parents` maps a namespace to its parent; empty on a root."""
+
+    def __init__(
+        self,
+        store: Store,
+        parents: Mapping[str, Parent],
+        fills: Fills,
+        config: Configuration,
+        clock: Clock,
+    ) -> None:
+        self.store, self.parents, self.fills = store, parents, fills
+        self.config, self.clock = config, clock
+        self.negative = NegativeCache(config.tags.negative_ttl)
+        self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
+        self.flights: Flights[ManifestAnswer] = Flights()
+        self.lists: Flights[None] = Flights()
+        self.heads: Flights[int] = Flights()
+        #: manifests that passed through because the disk was full
+        self.unstored = 0
+        #: set when the store stopped acknowledging (a failed sync, a poisoned index); the process must end,
+        #: because only a fresh start finds out what is on the disk (reliability.md 1.2, L9 and L10)
+        self.store_failed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""
+        await self.fills.start()
+        self._tasks.append(asyncio.create_task(self._sync_round()))
+        self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
+
+    async def close(self) -> None:
+        """Stop the rounds, park the fills, make everything durable."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self.flights.close(), self.lists.close(), self.heads.close())
+        await self.fills.close()
+        if not self.store_failed.is_set():
+            await self._committed(self.store.sync_cached())
+        for parent in self.parents.values():
+            await parent.close()
+
+    # -- manifests and tags ------------------------------------------------------------------------
+
+    async def manifest(self, repository: str, reference: str) -> ManifestAnswer:
+        """See `KeeperPort.manifest`."""
+        if ":" in reference:
+            return await self._manifest_by_digest(repository, reference)
+        return await self._manifest_by_tag(repository, reference)
+
+    async def _manifest_by_digest(self, repository: str, reference: str) -> ManifestAnswer:
+        if self.store.manifest(repository, Digest.parse(reference)):
+            return ManifestAnswer(reference)
+        return await self._fetch(repository, reference)
+
+    async def _manifest_by_tag(self, repository: str, name: str) -> ManifestAnswer:
+        held = self.store.tag(repository, name)
+        if held is None or not self.store.manifest(repository, held.digest):
+            return await self._fetch(repository, name)
+        if is_fresh(held, self.clock.now(), self.config.tags):
+            return self._held(held)
+        return await self._confirmed(repository, held)
+
+    def _held(self, tag: Tag, stale: str = "") -> ManifestAnswer:
+        age = max(0, int(self.clock.now() - tag.checked_at))
+        return ManifestAnswer(str(tag.digest), age, stale)
+
+    async def _confirmed(self, repository: str, held: Tag) -> ManifestAnswer:
+        """A held tag past its time to live: the parent's word within the budget, else what is held."""
+        parent = self._parent(repository)
+        if parent is None:
+            return self._held(held)
+        flight = self.flights.join((repository, held.name), lambda: self._confirm(repository, held))
+        done, _ = await asyncio.wait((flight,), timeout=self.config.tags.confirm_budget)
+        if not done:
+            return self._held(held, "the parent has not answered yet")
+        try:
+            return flight.result()
+        except (errors.ParentFailed, errors.ManifestUnknown) as failure:
+            gone = isinstance(failure, errors.ParentNotFound | errors.ManifestUnknown)
+            if gone and self.config.tags.on_parent_404 == "refuse":
+                raise errors.ManifestUnknown("the parent no longer has this tag") from failure
+            return self._held(held, failure.message)
+
+    async def _confirm(self, repository: str, held: Tag) -> ManifestAnswer:
+        """One HEAD; one GET when the tag moved. The HEAD only says whether to look: a tag moves by what a
+        GET brought and its bytes hash to (reliability.md 5.5)."""
+        parent, name = self._required_parent(repository)
+        head = await parent.head_manifest(name, held.name)
+        if head.digest != str(held.digest):
+            return await self._bring(repository, held.name)
+        try:
+            await self._committed(
+                self.store.put_tag(repository, held.name, held.digest, now=self.clock.now())
+            )
+        except Exhausted as error:
+            log.warning("tag not refreshed", repository=repository, reason=str(error))
+        return ManifestAnswer(head.digest)
+
+    async def _fetch(self, repository: str, reference: str) -> ManifestAnswer:
+        """A manifest that is not held: one GET for all askers, a 404 remembered."""
+        key = ("manifest", repository, reference)
+        self._refuse_known_missing(key, errors.ManifestUnknown, reference)
+        try:
+            return await self.flights.result(
+                (repository, reference), lambda: self._bring(repository, reference)
+            )
+        except errors.ParentNotFound as failure:
+            self.negative.add(key, self.clock.monotonic())
+            raise errors.ManifestUnknown(f"no manifest {reference}", detail=failure.message) from failure
+        except errors.ParentDenied as failure:
+            raise errors.ManifestUnknown(f"no manifest {reference}", detail=failure.message) from failure
+
+    async def _bring(self, repository: str, reference: str) -> ManifestAnswer:
+        parent, name = self._required_parent(repository)
+        fetched = await parent.get_manifest(name, reference)
+        try:
+            await self._keep(repository, reference, fetched)
+        except Exhausted as error:
+            log.warning("manifest unstored", digest=fetched.digest, reason=str(error))
+            self.unstored += 1
+            return ManifestAnswer(fetched.digest, media_type=fetched.media_type, body=fetched.body)
+        return ManifestAnswer(fetched.digest)
+
+    async def _keep(self, repository: str, reference: str, fetched: FetchedManifest) -> None:
+        """Manifest before tag, so that a tag never names what is not there."""
+        digest, now = Digest.parse(fetched.digest), self.clock.now()
+        content = fetched.inspected
+        await self._committed(
+            self.store.put_manifest(
+                repository,
+                digest,
+                fetched.media_type,
+                fetched.body,
+                owned=False,
+                now=now,
+                subject=Digest.parse(content.subject) if content.subject else None,
+                artifact_type=content.artifact_type,
+                annotations=content.annotations,
+            )
+        )
+        if ":" not in reference:
+            await self._committed(self.store.put_tag(repository, reference, digest, now=now))
+
+    # -- blobs -------------------------------------------------------------------------------------
+
+    async def blob_size(self, repository: str, digest: str) -> int:
+        """See `KeeperPort.blob_size`."""
+        known = self.sizes.get((repository, digest))
+        if known and self.clock.monotonic() < known[1]:
+            return known[0]
+        return await self._blob_outcome(
+            repository,
+            digest,
+            lambda: self.heads.result((repository, digest), lambda: self._head(repository, digest)),
+        )
+
+    async def _head(self, repository: str, digest: str) -> int:
+        parent, name = self._required_parent(repository, errors.BlobUnknown)
+        size = await parent.head_blob(name, digest)
+        if len(self.sizes) > 10_000:
+            self.sizes.clear()
+        self.sizes[repository, digest] = (size, self.clock.monotonic() + SIZE_TTL_SECONDS)
+        return size
+
+    async def blob(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
+        """See `KeeperPort.blob`."""
+        held = self.store.blob(repository, Digest.parse(digest))
+        if held:
+            return BlobAnswer(held.size)
+        self._required_parent(repository, errors.BlobUnknown)
+        return await self._blob_outcome(
+            repository, digest, lambda: self.fills.open(repository, digest, start, end, whole)
+        )
+
+    async def _blob_outcome(self, repository: str, digest: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Run a question about a blob; a 404 is remembered, every refusal names the blob."""
+        key = ("blob", repository, digest)
+        self._refuse_known_missing(key, errors.BlobUnknown, digest)
+        try:
+            return await work()
+        except (errors.ParentNotFound, errors.BlobUnknown) as failure:
+            self.negative.add(key, self.clock.monotonic())
+            raise errors.BlobUnknown(f"no blob {digest}", detail=failure.message) from failure
+        except errors.ParentDenied as failure:
+            raise errors.BlobUnknown(f"no blob {digest}", detail=failure.message) from failure
+        except errors.ParentFailed as failure:
+            if not isinstance(failure, errors.ParentThrottled):
+                failure.code = "BLOB_UNKNOWN"
+            raise
+
+    async def follow(self, fill: int, start: int, end: int, whole: bool) -> Reader:
+        """See `KeeperPort.follow`."""
+        return await self.fills.attach(fill, start, end, whole)
+
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+        """See `KeeperPort.repair`."""
+        log.warning("blob damaged", digest=digest, start=start, end=end)
+        await self.fills.repair(repository, digest, start, end)
+        log.info("blob repaired", digest=digest, start=start, end=end)
+
+    def seen(self, repository: str, digest: str) -> None:
+        """See `KeeperPort.seen`."""
+        self.store.seen(repository, Digest.parse(digest), self.clock.now())
+
+    # -- lists -------------------------------------------------------------------------------------
+
+    async def tags(self, repository: str) -> ListAnswer:
+        """See `KeeperPort.tags`."""
+        held = self.store.tag_list(repository)
+        return await self._listed(
+            repository,
+            ("tags", repository),
+            held.fetched_at if held else None,
+            lambda: self._bring_tags(repository),
+            self.store.has_repository(repository),
+        )
+
+    async def _bring_tags(self, repository: str) -> None:
+        parent, name = self._required_parent(repository, errors.NameUnknown)
+        tags = await parent.tags(name)
+        await self._committed(self.store.put_tag_list(repository, tags, now=self.clock.now()))
+
+    async def referrers(self, repository: str, digest: str) -> ListAnswer:
+        """See `KeeperPort.referrers`."""
+        subject = Digest.parse(digest)
+        held = self.store.referrers(repository, subject)
+        fetched_at = held.fetched_at if held and held.fetched_at else None
+        return await self._listed(
+            repository,
+            ("referrers", repository, digest),
+            fetched_at,
+            lambda: self._bring_referrers(repository, subject),
+            held is not None,
+        )
+
+    async def _bring_referrers(self, repository: str, subject: Digest) -> None:
+        parent, name = self._required_parent(repository, errors.NameUnknown)
+        found = await parent.referrers(name, str(subject))
+        descriptors = [row if isinstance(row, Descriptor) else Descriptor(**row) for row in found]
+        await self._committed(
+            self.store.put_referrers(repository, subject, descriptors, now=self.clock.now())
+        )
+
+    async def _listed(
+        self,
+        repository: str,
+        key: tuple[str, ...],
+        fetched_at: float | None,
+        bring: Callable[[], Awaitable[None]],
+        anything_held: bool,
+    ) -> ListAnswer:
+        """A list within its time to live, or the parent's, or what is held with the reason."""
+        age = 0 if fetched_at is None else max(0, int(self.clock.now() - fetched_at))
+        if self._parent(repository) is None:
+            return ListAnswer()
+        if fetched_at is not None and age <= self.config.tags.list_ttl:
+            return ListAnswer(age)
+
+        async def work() -> None:
+            await bring()
+
+        try:
+            await self.lists.result(key, work)
+        except errors.ParentFailed as failure:
+            if fetched_at is None and not anything_held:
+                self._refuse_list(key, failure)
+            return ListAnswer(age, failure.message)
+        except Exhausted as failure:
+            if fetched_at is None and not anything_held:
+                raise errors.NodeFailed("the disk is full", code="NAME_UNKNOWN") from failure
+            return ListAnswer(age, "the disk is full")
+        return ListAnswer()
+
+    def _refuse_list(self, key: tuple[str, ...], failure: errors.ParentFailed) -> None:
+        """Nothing is held and the parent could not say: refuse, in the words of a repository."""
+        if isinstance(failure, errors.ParentNotFound | errors.ParentDenied):
+            raise errors.NameUnknown(f"no repository for {key[0]}", detail=failure.message) from failure
+        if not isinstance(failure, errors.ParentThrottled):
+            failure.code = "NAME_UNKNOWN"
+        raise failure
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """See `KeeperPort.status`."""
+        troubles = [*self.fills.troubles()]
+        troubles += [
+            f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
+        ]
+        counters = {**self.fills.counters, "unstored_manifests": self.unstored}
+        for name, parent in self.parents.items():
+            counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
+        states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
+        return Status(True, tuple(troubles), states, counters)
+
+    def _parent(self, repository: str) -> Parent | None:
+        return self.parents.get(Repository.from_key(repository).namespace)
+
+    def _required_parent(
+        self, repository: str, otherwise: type[errors.Refusal] = errors.ManifestUnknown
+    ) -> tuple[Parent, str]:
+        """The parent of a repository and its name there; `otherwise` when this node has none for it."""
+        parent = self._parent(repository)
+        if parent is None:
+            raise otherwise("not held here, and this node has no parent to ask")
+        return parent, Repository.from_key(repository).name
+
+    def _refuse_known_missing(self, key: tuple[str, ...], kind: type[errors.Refusal], what: str) -> None:
+        if self.negative.holds(key, self.clock.monotonic()):
+            raise kind(f"no {key[0]} {what}", detail="the parent said so moments ago")
+
+    async def _sync_round(self) -> None:
+        while True:
+            await self.clock.sleep(SYNC_INTERVAL_SECONDS)
+            try:
+                await self._committed(self.store.sync_cached())
+            except StoreError as error:
+                log.error("sync failed", reason=str(error))
+            if self.store.statistics().failed:
+                self.store_failed.set()
+
+    async def _probe_round(self, parent: Parent) -> None:
+        """One probe an interval while a parent is away, instead of one time-out a pull."""
+        while True:
+            await self.clock.sleep(parent.config.probe_interval)
+            if parent.state == "offline":
+                await parent.probe()
+
+    async def _committed(self, future: Future[None]) -> None:
+        await asyncio.wrap_future(future)

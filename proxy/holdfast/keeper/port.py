@@ -1,0 +1,116 @@
+"""What a worker may ask of the keeper. One protocol, two carriers: in process and over a Unix socket.
+
+A hit never comes here. Each question below is asked after the store said no, or said "old".
+Repositories travel as their store key, digests as text.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class ManifestAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The manifest is in the store now, under `digest`. `age` counts seconds since the parent last
+    confirmed the tag; `stale` is why it is served unconfirmed, or "". When the disk is full the manifest
+    is not in the store but here: `media_type` and `body`."""
+
+    digest: str
+    age: int = 0
+    stale: str = ""
+    media_type: str = ""
+    body: bytes = b""
+
+
+class BlobAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """`fill` is 0 when the blob is held (read the store); otherwise the number of the fill to follow."""
+
+    size: int
+    fill: int = 0
+
+
+class ListAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The parent's list is in the store now, or could not be had (`stale` says why)."""
+
+    age: int = 0
+    stale: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, array_like=True):
+    """For /readyz, the health endpoint and metrics. `troubles` are sentences for a person."""
+
+    ready: bool
+    troubles: tuple[str, ...] = ()
+    parents: dict[str, str] = {}
+    counters: dict[str, int] = {}
+
+
+class Following(Protocol):
+    """One reader attached to a fill. `size` is the blob's. Closing it tells the keeper it left."""
+
+    size: int
+
+    async def wait_for(self, offset: int) -> int:
+        """Wait until the byte at `offset` is on disk; return the end of the run that holds it.
+        Raises `holdfast.errors.ParentFailed` when it will not come."""
+        ...
+
+    async def wait_verified(self) -> None:
+        """Wait until the whole blob matched its digest. Raises as `wait_for`."""
+        ...
+
+    def available(self, offset: int) -> int:
+        """End of the run on disk that holds `offset`; `offset` itself when there is none."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes that `wait_for` or `available` said are there. Reads the page cache; does not wait."""
+        ...
+
+    def lend(self, offset: int, length: int) -> tuple[int, int] | None:
+        """The file that holds bytes that are there, and how many of them (1..length) from `offset` on; None
+        when they must be read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class KeeperPort(Protocol):
+    """Every method raises `holdfast.errors.Refusal` for an answer that is an error."""
+
+    async def manifest(self, repository: str, reference: str) -> ManifestAnswer:
+        """Bring a manifest by tag or digest; confirm a tag whose time to live is over."""
+        ...
+
+    async def blob_size(self, repository: str, digest: str) -> int:
+        """Size of a blob that is not held, by the parent's HEAD (HEAD on a miss)."""
+        ...
+
+    async def blob(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
+        """Start or join the fill of a blob. [start, end) is what this reader wants, end -1 for the blob's
+        end; `start` negative is a suffix. `whole` says the reader will take all of it (policy decides
+        what happens when it leaves)."""
+        ...
+
+    async def follow(self, fill: int, start: int, end: int, whole: bool) -> Following:
+        """Attach a reader to a fill that `blob` named, with its resolved range."""
+        ...
+
+    async def tags(self, repository: str) -> ListAnswer:
+        """Bring the parent's tag list into the store."""
+        ...
+
+    async def referrers(self, repository: str, digest: str) -> ListAnswer:
+        """Bring the parent's referrers of a digest into the store."""
+        ...
+
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+        """A chunk failed its check: quarantine it and fetch [start, end) again from the parent."""
+        ...
+
+    def seen(self, repository: str, digest: str) -> None:
+        """A hit, for access times. Batched; never waits."""
+        ...
+
+    async def status(self) -> Status: ...

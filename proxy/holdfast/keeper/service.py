@@ -1,0 +1,165 @@
+"""The keeper's end of the socket: takes calls from workers, gives answers and the news of fills."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+import structlog
+from holdfast_core.errors import StoreError
+
+from holdfast import errors
+from holdfast.fill.change import FillChange
+from holdfast.fill.reader import Reader
+from holdfast.keeper.frames import (
+    Advance,
+    Call,
+    Changed,
+    Failure,
+    FollowAnswer,
+    Frame,
+    FrameInvalid,
+    FrameReader,
+    Leave,
+    Result,
+    Seen,
+    encode,
+    failure_of,
+)
+from holdfast.keeper.keeper import Keeper
+
+log = structlog.get_logger()
+
+#: The only methods a worker can call, as they are named in `KeeperPort`.
+METHODS = frozenset({"manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"})
+
+
+class Service:
+    """Accepts workers on a listening Unix socket."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.connections: set[Connection] = set()
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+
+    async def close(self) -> None:
+        """Stop accepting and end every connection."""
+        if self._server:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.end()
+
+
+class Connection(asyncio.Protocol):
+    """One worker. Its readers leave their fills when it goes."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.keeper = service, service.keeper
+        self.reader = FrameReader()
+        self.followings: dict[int, tuple[int, Reader]] = {}
+        self.subscriptions: dict[int, Callable[[], None]] = {}
+        self.calls: set[asyncio.Task[None]] = set()
+        self.numbers = 0
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
+        self.service.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self.reader.feed(data)
+        except FrameInvalid as error:
+            log.error("worker refused", reason=str(error))
+            self.end()
+            return
+        for frame in frames:
+            self._take(frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.service.connections.discard(self)
+        self.transport = None
+        for stop in self.subscriptions.values():
+            stop()
+        self.subscriptions.clear()
+        for _, following in self.followings.values():
+            following.close()
+        self.followings.clear()
+
+    def end(self) -> None:
+        """Close the connection."""
+        if self.transport:
+            self.transport.close()
+
+    def _take(self, frame: Frame) -> None:
+        if isinstance(frame, Call):
+            task = asyncio.ensure_future(self._answer(frame))
+            self.calls.add(task)
+            task.add_done_callback(self.calls.discard)
+        elif isinstance(frame, Leave):
+            self._leave(frame.reader)
+        elif isinstance(frame, Advance):
+            self._advance(frame)
+        elif isinstance(frame, Seen):
+            for repository, digest in frame.rows:
+                self.keeper.seen(repository, digest)
+
+    async def _answer(self, call: Call) -> None:
+        try:
+            value = await self._value(call)
+        except errors.Refusal as refusal:
+            self._send(failure_of(call.number, refusal))
+        except StoreError as error:
+            self._send(Failure(call.number, "NodeFailed", str(error), "", None, None))
+        except Exception as error:
+            log.exception("call failed", method=call.method)
+            self._send(
+                Failure(call.number, "NodeFailed", f"{call.method} failed", type(error).__name__, None, None)
+            )
+        else:
+            self._send(Result(call.number, value))
+
+    async def _value(self, call: Call) -> Any:
+        if call.method == "follow":
+            return await self._follow(*call.arguments)
+        if call.method not in METHODS:
+            raise errors.NodeFailed(f"the keeper has no method {call.method!r}")
+        return await getattr(self.keeper, call.method)(*call.arguments)
+
+    async def _follow(self, fill: int, start: int, end: int, whole: bool) -> FollowAnswer:
+        following = await self.keeper.follow(fill, start, end, whole)
+        if self.transport is None:
+            following.close()
+            raise errors.NodeFailed("the worker is gone")
+        self.numbers += 1
+        self.followings[self.numbers] = (fill, following)
+        if fill not in self.subscriptions:
+            self.subscriptions[fill] = self.keeper.fills.subscribe(fill, lambda c: self._changed(fill, c))
+        return FollowAnswer(self.numbers, self.keeper.fills.snapshot(fill))
+
+    def _leave(self, reader: int) -> None:
+        fill, following = self.followings.pop(reader, (0, None))
+        if following is None:
+            return
+        following.close()
+        if all(other != fill for other, _ in self.followings.values()) and fill in self.subscriptions:
+            self.subscriptions.pop(fill)()
+
+    def _advance(self, frame: Advance) -> None:
+        _, following = self.followings.get(frame.reader, (0, None))
+        if following is not None:
+            (following.demand if frame.waits else following.advance)(frame.offset)
+
+    def _changed(self, fill: int, change: FillChange) -> None:
+        self._send(Changed(fill, change))
+
+    def _send(self, frame: Frame) -> None:
+        if self.transport and not self.transport.is_closing():
+            self.transport.write(encode(frame))

@@ -1,0 +1,62 @@
+"""The keeper's protocol: any chopping of the stream gives the same frames, and nonsense ends it."""
+
+import pytest
+from holdfast import errors
+from holdfast.fill.change import Failed, Grown, Moved, Verified
+from holdfast.keeper.frames import (
+    Call,
+    Changed,
+    FrameInvalid,
+    FrameReader,
+    Leave,
+    Result,
+    Seen,
+    encode,
+    failure_of,
+    refusal_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+FRAMES = [
+    Call(1, "manifest", ("docker.io:library/nginx", "latest")),
+    Leave(7),
+    Seen((("a", "sha256:" + "0" * 64),)),
+    Result(1, ["sha256:" + "0" * 64, 0, ""]),
+    failure_of(2, errors.ParentUnreachable("away", retry_after=5)),
+    Changed(3, Grown(0, 1 << 40)),
+    Changed(3, Moved(5, "/proc/1/fd/9")),
+    Changed(3, Verified()),
+    Changed(3, Failed("ParentBroken", "wrong digest")),
+]
+
+
+@given(st.lists(st.integers(1, 40), max_size=200))
+def test_split_invariance(sizes):
+    stream = b"".join(encode(frame) for frame in FRAMES)
+    reader, found = FrameReader(), []
+    for size in sizes:
+        found += reader.feed(stream[:size])
+        stream = stream[size:]
+    assert found + reader.feed(stream) == FRAMES
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"\x00\x00\x00\x03abc"])
+def test_nonsense_is_refused(data):
+    with pytest.raises(FrameInvalid):
+        FrameReader().feed(data)
+
+
+@pytest.mark.parametrize("kind", [k for k in errors.TABLE if issubclass(k, errors.Refusal)])
+def test_refusals_survive_the_socket(kind):
+    sent = kind("what", detail="why", code="BLOB_UNKNOWN", retry_after=3)
+    frame = failure_of(1, sent)
+    (got,) = FrameReader().feed(encode(frame))
+    back = refusal_of(got.kind, got.message, got.detail, got.code, got.retry_after)
+    assert type(back) is kind
+    assert (back.message, back.detail, back.code, back.retry_after) == ("what", "why", "BLOB_UNKNOWN", 3)
+
+
+@pytest.mark.parametrize("name", ["os", "TABLE", "status_and_code", "Exception", ""])
+def test_an_unknown_refusal_is_a_fault_of_the_node(name):
+    assert type(refusal_of(name, "m")) is errors.NodeFailed

@@ -1,0 +1,507 @@
+"""What a miss gets (design §6), row by row, counted at the parent."""
+
+import asyncio
+import json
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+from holdfast import errors
+from holdfast.config import Configuration
+from holdfast.config_file import from_table
+from holdfast.keeper.keeper import Keeper
+from holdfast.keeper.port import BlobAnswer
+from holdfast.manifest import parse
+from holdfast.testing.clock import FakeClock
+from holdfast_core.digest import Digest
+from holdfast_core.errors import Exhausted
+from holdfast_core.record import Descriptor
+from holdfast_core.store import Store
+
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+def manifest(number=0, subject=""):
+    subject = f',"subject":{{"mediaType":"x","digest":"{subject}","size":1}}' if subject else ""
+    return (
+        f'{{"schemaVersion":2,"mediaType":"{MEDIA_TYPE}","layers":[]{subject},'
+        f'"config":{{"mediaType":"a/b","digest":"sha256:{number:064x}","size":2}}}}'
+    ).encode()
+
+
+class ParentDouble:
+    """A parent with tags; `failure` is raised instead of any answer, `gate` delays every answer."""
+
+    def __init__(self):
+        self.config = SimpleNamespace(probe_interval=10.0)
+        self.name, self.url, self.state = "", "http://parent", "online"
+        self.tagged, self.bodies, self.asked = {}, {}, []
+        self.failure, self.gate = None, None
+        self.found, self.listed, self.counters = [], [], {"requests": 0}
+
+    def push(self, tag, body):
+        digest = str(Digest.of(body))
+        self.tagged[tag], self.bodies[digest] = digest, body
+        return digest
+
+    async def _answer(self, *asked):
+        self.asked.append(asked)
+        if self.gate:
+            await self.gate.wait()
+        if self.failure:
+            raise self.failure
+
+    async def head_manifest(self, name, reference):
+        await self._answer("HEAD", name, reference)
+        digest = self.tagged.get(reference)
+        if digest is None:
+            raise errors.ParentNotFound("the parent has no such manifest")
+        return SimpleNamespace(digest=digest, media_type=MEDIA_TYPE, size=len(self.bodies[digest]))
+
+    async def get_manifest(self, name, reference):
+        await self._answer("GET", name, reference)
+        digest = self.tagged.get(reference, reference)
+        if digest not in self.bodies:
+            raise errors.ParentNotFound("the parent has no such manifest")
+        body = self.bodies[digest]
+        inspected = parse(body, json.loads(body)["mediaType"])
+        return SimpleNamespace(body=body, media_type=inspected.media_type, digest=digest, inspected=inspected)
+
+    async def head_blob(self, name, digest):
+        await self._answer("HEAD", name, digest)
+        return 17
+
+    async def tags(self, name):
+        await self._answer("tags", name)
+        return self.listed
+
+    async def referrers(self, name, digest):
+        await self._answer("referrers", name, digest)
+        return self.found
+
+    async def probe(self):
+        self.asked.append(("probe",))
+        return False
+
+    async def close(self):
+        pass
+
+
+class FillsDouble:
+    def __init__(self):
+        self.counters = {"fills": 0}
+        self.failure = None
+
+    async def start(self):
+        pass
+
+    async def close(self):
+        pass
+
+    def troubles(self):
+        return ["the disk is full"]
+
+    async def open(self, *arguments):
+        if self.failure:
+            raise self.failure
+        return BlobAnswer(17, 1)
+
+
+@asynccontextmanager
+async def keeping(tmp_path, *, parents=None, config=None):
+    store = Store.create_or_open(tmp_path / "data", write=True)
+    clock = FakeClock(jump=False)
+    keeper = Keeper(store, parents or {}, FillsDouble(), config or Configuration(), clock)
+    try:
+        yield keeper, clock
+    finally:
+        await keeper.close()
+        store.close()
+
+
+def run(tmp_path, body, *, root=False, config=None):
+    """Run `body(keeper, clock, parent)` on a fresh keeper."""
+
+    async def main():
+        parent = ParentDouble()
+        parents = {} if root else {"": parent}
+        async with keeping(tmp_path, parents=parents, config=config) as (keeper, clock):
+            await body(keeper, clock, parent)
+
+    asyncio.run(main())
+
+
+def test_a_cold_tag_costs_one_get_for_a_herd(tmp_path):
+    async def body(keeper, clock, parent):
+        digest = parent.push("latest", manifest())
+        answers = await asyncio.gather(*(keeper.manifest("a/b", "latest") for _ in range(50)))
+        assert {a.digest for a in answers} == {digest}
+        assert parent.asked == [("GET", "a/b", "latest")]
+        assert keeper.store.manifest("a/b", Digest.parse(digest)).body == manifest()
+
+    run(tmp_path, body)
+
+
+def test_a_cold_digest_costs_one_get_for_a_herd(tmp_path):
+    async def body(keeper, clock, parent):
+        digest = parent.push("latest", manifest())
+        await asyncio.gather(*(keeper.manifest("a", digest) for _ in range(50)))
+        assert parent.asked == [("GET", "a", digest)]
+        await keeper.manifest("a", digest)
+        assert len(parent.asked) == 1
+
+    run(tmp_path, body)
+
+
+def test_children_are_not_fetched_before_they_are_asked_for(tmp_path):
+    async def body(keeper, clock, parent):
+        child = parent.push("child", manifest(1))
+        index = (
+            '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":'
+            f'[{{"mediaType":"{MEDIA_TYPE}","digest":"{child}","size":1}}]}}'
+        ).encode()
+        parent.push("latest", index)
+        await keeper.manifest("a", "latest")
+        assert len(parent.asked) == 1
+
+    run(tmp_path, body)
+
+
+def test_a_fresh_tag_asks_nobody(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(59)
+        assert (await keeper.manifest("a", "latest")).age == 59
+        assert len(parent.asked) == 1
+
+    run(tmp_path, body)
+
+
+def test_an_old_tag_is_confirmed_by_one_head_for_a_herd(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(61)
+        answers = await asyncio.gather(*(keeper.manifest("a", "latest") for _ in range(50)))
+        assert {(a.age, a.stale) for a in answers} == {(0, "")}
+        assert parent.asked[1:] == [("HEAD", "a", "latest")]
+        clock.advance(30)
+        await keeper.manifest("a", "latest")
+        assert len(parent.asked) == 2
+
+    run(tmp_path, body)
+
+
+def test_a_tag_that_moved_is_fetched_once(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(61)
+        moved = parent.push("latest", manifest(2))
+        answers = await asyncio.gather(*(keeper.manifest("a", "latest") for _ in range(9)))
+        assert {a.digest for a in answers} == {moved}
+        assert [row[0] for row in parent.asked] == ["GET", "HEAD", "GET"]
+
+    run(tmp_path, body)
+
+
+def test_a_slow_parent_does_not_hold_up_a_held_tag(tmp_path):
+    config = from_table({"tags": {"confirm_budget": 0.01}})
+
+    async def body(keeper, clock, parent):
+        first = parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(61)
+        second = parent.push("latest", manifest(2))
+        parent.gate = asyncio.Event()
+        answer = await keeper.manifest("a", "latest")
+        assert (answer.digest, answer.age) == (first, 61)
+        assert "not answered" in answer.stale
+        parent.gate.set()
+        while keeper.flights:
+            await asyncio.sleep(0)
+        assert (await keeper.manifest("a", "latest")).digest == second
+
+    run(tmp_path, body, config=config)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.ParentUnreachable("away"),
+        errors.ParentThrottled("busy", retry_after=3),
+        errors.ParentErred("ill"),
+        errors.ParentBroken("nonsense"),
+        errors.ParentDenied("no"),
+        errors.ParentNotFound("gone"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_held_tag_is_served_whatever_the_parent_says(tmp_path, failure):
+    async def body(keeper, clock, parent):
+        digest = parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(3600)
+        parent.failure = failure
+        answer = await keeper.manifest("a", "latest")
+        assert (answer.digest, answer.age, answer.stale) == (digest, 3600, failure.message)
+
+    run(tmp_path, body)
+
+
+def test_a_tag_that_the_parent_dropped_is_refused_where_policy_says_so(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        clock.advance(61)
+        parent.tagged.clear()
+        with pytest.raises(errors.ManifestUnknown):
+            await keeper.manifest("a", "latest")
+
+    run(tmp_path, body, config=from_table({"tags": {"on_parent_404": "refuse"}}))
+
+
+@pytest.mark.parametrize("reference", ["latest", "sha256:" + "7" * 64])
+def test_a_miss_while_the_parent_is_away_is_its_refusal(tmp_path, reference):
+    async def body(keeper, clock, parent):
+        parent.failure = errors.ParentUnreachable("away", retry_after=10)
+        with pytest.raises(errors.ParentUnreachable) as refusal:
+            await keeper.manifest("a", reference)
+        assert refusal.value.retry_after == 10
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("reference", ["latest", "sha256:" + "7" * 64])
+def test_a_404_is_remembered_for_30_seconds(tmp_path, reference):
+    async def body(keeper, clock, parent):
+        for _ in range(3):
+            with pytest.raises(errors.ManifestUnknown):
+                await keeper.manifest("a", reference)
+        assert len(parent.asked) == 1
+        clock.advance(30)
+        with pytest.raises(errors.ManifestUnknown):
+            await keeper.manifest("a", reference)
+        assert len(parent.asked) == 2
+        with pytest.raises(errors.ManifestUnknown):
+            await keeper.manifest("b", reference)
+        assert len(parent.asked) == 3
+
+    run(tmp_path, body)
+
+
+def test_a_refused_credential_is_a_404_and_not_remembered(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.failure = errors.ParentDenied("credentials refused")
+        for _ in range(2):
+            with pytest.raises(errors.ManifestUnknown) as refusal:
+                await keeper.manifest("a", "latest")
+            assert refusal.value.detail == "credentials refused"
+        assert len(parent.asked) == 2
+
+    run(tmp_path, body)
+
+
+def test_a_root_answers_404_and_lists_nothing_to_fetch(tmp_path):
+    async def body(keeper, clock, parent):
+        with pytest.raises(errors.ManifestUnknown):
+            await keeper.manifest("a", "latest")
+        with pytest.raises(errors.BlobUnknown):
+            await keeper.blob("a", "sha256:" + "7" * 64, 0, -1, True)
+        assert (await keeper.tags("a")).stale == ""
+        assert (await keeper.referrers("a", "sha256:" + "7" * 64)).stale == ""
+
+    run(tmp_path, body, root=True)
+
+
+def test_a_root_serves_a_tag_for_ever(tmp_path):
+    async def body(keeper, clock, parent):
+        digest = Digest.of(manifest())
+        for change in (
+            keeper.store.put_manifest("a", digest, MEDIA_TYPE, manifest(), owned=True, now=clock.now()),
+            keeper.store.put_tag("a", "latest", digest, now=clock.now(), origin="local"),
+        ):
+            await asyncio.wrap_future(change)
+        clock.advance(10**6)
+        answer = await keeper.manifest("a", "latest")
+        assert (answer.digest, answer.stale) == (str(digest), "")
+
+    run(tmp_path, body, root=True)
+
+
+def test_a_full_disk_lets_manifests_through(tmp_path, monkeypatch):
+    async def body(keeper, clock, parent):
+        def put_manifest(*_, **__):
+            full = Future()
+            full.set_exception(Exhausted("no space left"))
+            return full
+
+        monkeypatch.setattr(keeper.store, "put_manifest", put_manifest)
+        digest = parent.push("latest", manifest())
+        for reference in ("latest", digest):
+            answer = await keeper.manifest("a", reference)
+            assert (answer.digest, answer.media_type, answer.body) == (digest, MEDIA_TYPE, manifest())
+        assert (await keeper.status()).counters["unstored_manifests"] == 2
+
+    run(tmp_path, body)
+
+
+def full_disk(*_, **__):
+    full = Future()
+    full.set_exception(Exhausted("no space left"))
+    return full
+
+
+def test_a_full_disk_refuses_nothing_that_is_held(tmp_path, monkeypatch):
+    async def body(keeper, clock, parent):
+        digest = parent.push("latest", manifest())
+        parent.listed = ["latest"]
+        await keeper.manifest("a", "latest")
+        await keeper.tags("a")
+        clock.advance(100)
+        for change in ("put_tag", "put_tag_list", "put_referrers"):
+            monkeypatch.setattr(keeper.store, change, full_disk)
+        assert (await keeper.manifest("a", "latest")).digest == digest
+        assert (await keeper.tags("a")).stale == "the disk is full"
+        with pytest.raises(errors.NodeFailed):
+            await keeper.referrers("a", digest)
+
+    run(tmp_path, body)
+
+
+def test_a_tag_moves_by_what_a_get_brought_never_by_a_head(tmp_path):
+    """HEAD and GET disagree: the hashed GET is trusted (reliability.md 5.5)."""
+
+    async def body(keeper, clock, parent):
+        old = parent.push("latest", manifest())
+        new = parent.push("latest", manifest(2))
+        for reference in (old, "latest"):
+            await keeper.manifest("a", reference)
+        clock.advance(61)
+
+        async def head_manifest(name, reference):
+            return SimpleNamespace(digest=old)
+
+        parent.head_manifest = head_manifest
+        assert (await keeper.manifest("a", "latest")).digest == new
+        assert str(keeper.store.tag("a", "latest").digest) == new
+
+    run(tmp_path, body)
+
+
+def test_a_tag_that_moves_leaves_its_history(tmp_path):
+    async def body(keeper, clock, parent):
+        digests = []
+        for number in range(3):
+            digests.append(parent.push("latest", manifest(number % 2)))
+            await keeper.manifest("a", "latest")
+            clock.advance(61)
+        moves = keeper.store.tag_moves("a", "latest")
+        assert {str(move.digest) for move in moves} == set(digests)
+        assert len(moves) == 3
+
+    run(tmp_path, body)
+
+
+def test_blob_sizes_are_asked_once(tmp_path):
+    async def body(keeper, clock, parent):
+        digest = "sha256:" + "7" * 64
+        assert await asyncio.gather(*(keeper.blob_size("a", digest) for _ in range(20))) == [17] * 20
+        assert parent.asked == [("HEAD", "a", digest)]
+        clock.advance(61)
+        await keeper.blob_size("a", digest)
+        assert len(parent.asked) == 2
+
+    run(tmp_path, body)
+
+
+def test_refusals_of_blobs_name_the_blob(tmp_path):
+    async def body(keeper, clock, parent):
+        digest = "sha256:" + "7" * 64
+        keeper.fills.failure = errors.ParentUnreachable("away", retry_after=2)
+        with pytest.raises(errors.ParentUnreachable) as refusal:
+            await keeper.blob("a", digest, 0, -1, True)
+        assert errors.status_and_code(refusal.value) == (503, "BLOB_UNKNOWN")
+        keeper.fills.failure = errors.ParentNotFound("none")
+        for _ in range(2):
+            with pytest.raises(errors.BlobUnknown):
+                await keeper.blob("a", digest, 0, -1, True)
+            keeper.fills.failure = None  # the second time it is remembered
+
+    run(tmp_path, body)
+
+
+def test_lists_are_kept_for_offline(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.listed = ["1", "2"]
+        await keeper.tags("a")
+        assert keeper.store.tag_list("a").tags == ("1", "2")
+        clock.advance(30)
+        assert await keeper.tags("a")
+        assert parent.asked == [("tags", "a")]
+        clock.advance(60)
+        parent.failure = errors.ParentUnreachable("away")
+        answer = await keeper.tags("a")
+        assert (answer.age, answer.stale) == (90, "away")
+
+    run(tmp_path, body)
+
+
+def test_a_list_nobody_knows_is_refused(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.failure = errors.ParentNotFound("none")
+        with pytest.raises(errors.NameUnknown):
+            await keeper.tags("a")
+        parent.failure = errors.ParentUnreachable("away")
+        with pytest.raises(errors.ParentUnreachable) as refusal:
+            await keeper.tags("b")
+        assert refusal.value.code == "NAME_UNKNOWN"
+
+    run(tmp_path, body)
+
+
+def test_referrers_are_fetched_once_and_kept(tmp_path):
+    async def body(keeper, clock, parent):
+        subject = "sha256:" + "7" * 64
+        parent.found = [Descriptor("m", "sha256:" + "8" * 64, 5, "sbom", {"a": "b"})]
+        await asyncio.gather(*(keeper.referrers("a", subject) for _ in range(9)))
+        assert parent.asked == [("referrers", "a", subject)]
+        parent.failure = errors.ParentUnreachable("away")
+        clock.advance(1000)
+        assert (await keeper.referrers("a", subject)).stale == "away"
+        held = keeper.store.referrers("a", Digest.parse(subject))
+        assert held.descriptors == tuple(parent.found)
+
+    run(tmp_path, body)
+
+
+def test_an_offline_parent_is_probed_once_an_interval(tmp_path):
+    async def body(keeper, clock, parent):
+        await keeper.start()
+        for state, probes in (("online", 0), ("offline", 1), ("offline", 2)):
+            parent.state = state
+            while clock.sleepers < 2:
+                await asyncio.sleep(0)
+            clock.advance(10)
+            while clock.sleepers < 2:
+                await asyncio.sleep(0)
+            assert parent.asked.count(("probe",)) == probes
+
+    run(tmp_path, body)
+
+
+def test_status_says_what_is_wrong(tmp_path):
+    async def body(keeper, clock, parent):
+        parent.state = "offline"
+        status = await keeper.status()
+        assert status.ready
+        assert status.parents == {"": "offline"}
+        assert [word for word in ("disk", "offline") if any(word in t for t in status.troubles)] == [
+            "disk",
+            "offline",
+        ]
+        assert "parent.default.requests" in status.counters
+
+    run(tmp_path, body)
