@@ -1,0 +1,150 @@
+"""GET and HEAD of blobs, held or on their way in (distribution-spec end-2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from holdfast_core.digest import Digest
+from holdfast_core.errors import Damaged, NotHeld
+from holdfast_core.record import Blob
+
+from holdfast.endpoint.content import Content, from_memory, from_source, headers_of, is_current
+from holdfast.endpoint.node import Answer, Node
+from holdfast.endpoint.source import FillSource, NoSource, StoredSource
+from holdfast.errors import BlobUnknown, NodeFailed, RangeRefused
+from holdfast.keeper.port import BlobAnswer, Following
+from holdfast.routing import Scope
+from holdfast.wire import names, ranges
+from holdfast.wire.message import Reply, Request
+from holdfast.wire.ranges import Choice, Form, Run, Span
+
+MEDIA_TYPE = "application/octet-stream"
+
+
+class Asked(NamedTuple):
+    """One question to this endpoint."""
+
+    node: Node
+    request: Request
+    scope: Scope
+    digest: Digest
+
+
+def answer(node: Node, request: Request) -> Answer:
+    """The blob, or what will ask the keeper for it."""
+    scope = node.router.scope(request)
+    asked = Asked(node, request, scope, names.digest(request.route.reference))
+    blob = node.store.blob(scope.key, asked.digest)
+    if blob is not None:
+        try:
+            return _held(asked, blob)
+        except (NotHeld, Damaged) as damage:
+            if not node.asks(scope):
+                raise NodeFailed("the blob's file is missing or damaged", code="BLOB_UNKNOWN") from damage
+    if not node.asks(scope):
+        raise BlobUnknown("no such blob here", detail=request.route.reference)
+    # a client that names the digest has the bytes: 304 needs the parent's word that it has them, no transfer
+    sized = request.method == "HEAD" or is_current(request, str(asked.digest))
+    return _sized(asked) if sized else _filled(asked)
+
+
+def _content(asked: Asked, size: int) -> Content:
+    return Content(str(asked.digest), MEDIA_TYPE, size, True)
+
+
+def _held(asked: Asked, blob: Blob) -> Reply:
+    """The answer from the store. Raises `NotHeld` or `Damaged` when the file is not what the index says."""
+    node, request = asked.node, asked.request
+    content = _content(asked, blob.size)
+    headers = headers_of(content, asked.scope)
+    if is_current(request, content.digest):
+        return Reply(304, headers)
+    node.port.seen(asked.scope.key, content.digest)
+    if blob.inline is not None:
+        return from_memory(request, content, headers, blob.inline, node.config.limits.ranges)
+    if request.method == "HEAD":
+        return from_source(ranges.WHOLE, content, headers, NoSource(blob.size))
+    choice = ranges.choose(ranges.asked(request, content.etag), blob.size, node.config.limits.ranges)
+    if choice.form is Form.NONE:
+        return from_source(choice, content, headers, NoSource(blob.size))
+    source = StoredSource(node.store.open_blob(blob), node.port, asked.scope.key, content.digest)
+    return from_source(choice, content, headers, source)
+
+
+async def _sized(asked: Asked) -> Reply:
+    """HEAD of a blob that is not held, or a condition on it: its size by the parent's HEAD, no transfer."""
+    content = _content(asked, await asked.node.port.blob_size(asked.scope.key, str(asked.digest)))
+    headers = headers_of(content, asked.scope)
+    if is_current(asked.request, content.digest):
+        return Reply(304, headers)
+    return from_source(ranges.WHOLE, content, headers, NoSource(content.size))
+
+
+async def _filled(asked: Asked) -> Reply:
+    """GET of a blob that is not held: served while it arrives, the asked range first."""
+    spans = ranges.asked(asked.request, f'"{asked.digest}"')
+    limit = asked.node.config.limits.ranges
+    if len(spans) > limit:
+        raise RangeRefused(f"over {limit} ranges of a blob that is not held here")
+    told = await asked.node.port.blob(asked.scope.key, str(asked.digest), *_wanted(spans))
+    if told.fill == 0:
+        return await _arrived(asked)
+    choice = ranges.choose(spans, told.size, limit)
+    if choice.form is Form.AMPLIFYING:
+        raise RangeRefused("the ranges of a blob that is not held here are longer than the blob")
+    content = _content(asked, told.size)
+    headers = headers_of(content, asked.scope)
+    if choice.form is Form.NONE:
+        return from_source(choice, content, headers, NoSource(told.size))
+    return from_source(choice, content, headers, await _follow(asked, told, choice))
+
+
+async def _arrived(asked: Asked) -> Reply:
+    """The keeper says that the blob is held. When its file is not, the whole of it is repaired first."""
+    node, key = asked.node, asked.scope.key
+    blob = node.store.blob(key, asked.digest)
+    if blob is None:
+        raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
+    try:
+        return _held(asked, blob)
+    except (NotHeld, Damaged):
+        await node.port.repair(key, str(asked.digest), 0, blob.size)
+    try:
+        return _held(asked, blob)
+    except (NotHeld, Damaged) as damage:
+        raise NodeFailed("the blob's file is missing or damaged", code="BLOB_UNKNOWN") from damage
+
+
+def _wanted(spans: Sequence[Span]) -> tuple[int, int, bool]:
+    """What the keeper is asked to begin with, before the size is known: `KeeperPort.blob`'s arguments."""
+    if not spans:
+        return 0, -1, True
+    first = spans[0]
+    if first.first is None:
+        return -(first.last or 0), -1, False
+    if first.last is None:
+        return first.first, -1, first.first == 0
+    return first.first, first.last + 1, False
+
+
+async def _follow(asked: Asked, told: BlobAnswer, choice: Choice) -> FillSource:
+    """A follower a run, all attached before the answer starts, so that the fill knows what is wanted."""
+    size = told.size
+    runs = choice.runs or (Run(0, size, tail=True),)
+    # an open range that starts later is a lazy or parallel puller that leaves early, or one that resumes
+    whole = any(run.start == 0 and run.end == size for run in runs)
+    followings: list[tuple[int, int, Following]] = []
+    try:
+        for run in runs:
+            following = await asked.node.port.follow(told.fill, run.start, run.end, whole)
+            followings.append((run.start, run.end, following))
+    except BaseException:
+        for _, _, following in followings:
+            following.close()
+        raise
+    held_back = whole or any(run.tail for run in runs)
+    holdback = min(asked.node.config.fills.holdback_bytes, size) if held_back else 0
+    if whole:
+        return FillSource(followings, size, holdback, None)
+    return FillSource(followings, size, holdback, lambda: asked.node.port.follow(told.fill, 0, size, True))

@@ -1,0 +1,161 @@
+"""Where a body's bytes come from: a stored blob, or a fill that is still arriving."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from holdfast_core.errors import ChunkDamaged
+
+from holdfast.errors import NodeFailed
+from holdfast.keeper.port import Following, KeeperPort
+
+if TYPE_CHECKING:
+    from holdfast_core.reading import BlobReader
+
+log = structlog.get_logger()
+
+#: attaches one more follower, of the whole blob
+Join = Callable[[], Awaitable[Following]]
+
+#: a chunk is repaired this often in one read before the body is given up
+REPAIRS = 2
+
+
+class NoSource:
+    """The source of a HEAD answer: it has a size and is never read."""
+
+    distant = False
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def lend(self, offset: int, length: int) -> tuple[int, int] | None:
+        """Not for reading."""
+        return None
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Not for reading."""
+        raise NodeFailed("a HEAD answer has no body")
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Not for reading."""
+        raise NodeFailed("a HEAD answer has no body")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class StoredSource:
+    """A held blob. What is in memory and verified is read on the loop; the rest on a thread.
+
+    A damaged chunk is repaired from the parent within the read; its bytes never leave.
+    """
+
+    distant = False
+
+    def __init__(self, reader: BlobReader, port: KeeperPort, repository: str, digest: str) -> None:
+        self.size = reader.size
+        self._reader, self._port = reader, port
+        self._repository, self._digest = repository, digest
+        self._reading: asyncio.Future[bytes] | None = None
+        self.read_nowait = reader.read_nowait
+
+    def lend(self, offset: int, length: int) -> tuple[int, int] | None:
+        """The file, when the run was verified and its last byte is in memory: what is read in order and
+        still has its end there has the rest there too, so the loop does not wait for a disk."""
+        reader = self._reader
+        if reader.fd < 0 or not reader.verified(offset, length):
+            return None
+        return (reader.fd, length) if reader.read_nowait(offset + length - 1, 1) else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """At least one byte from `offset`. Raises when a damaged chunk cannot be repaired."""
+        for _ in range(REPAIRS):
+            try:
+                return await self._read(offset, length)
+            except ChunkDamaged as damage:
+                log.warning("chunk found damaged", digest=damage.digest, start=damage.start, end=damage.end)
+                await self._port.repair(self._repository, self._digest, damage.start, damage.end)
+        return await self._read(offset, length)
+
+    async def _read(self, offset: int, length: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        self._reading = loop.run_in_executor(None, self._reader.read, offset, length)
+        # shielded: when the client leaves, the thread goes on, and `close` must know that it does
+        return await asyncio.shield(self._reading)
+
+    def close(self) -> None:
+        """Close the file, after the read in hand if there is one: a thread may still be using it."""
+        if self._reading is None or self._reading.done():
+            self._reader.close()
+        else:
+            self._reading.add_done_callback(self._close_after)
+
+    def _close_after(self, reading: asyncio.Future[bytes]) -> None:
+        reading.exception()  # nobody else will ask
+        self._reader.close()
+
+
+class FillSource:
+    """A blob on its way in, read through one follower a run.
+
+    `holdback` bytes at the end wait until the whole blob matched its digest, so that nobody completes a
+    wrong body; 0 lets everything go as it comes. A reader of an open range wants no more than it reads,
+    until it reaches those bytes: then `join` makes it a reader of the whole, so that a verdict comes. None
+    says that it is one already.
+    """
+
+    distant = True
+
+    def __init__(
+        self, followings: list[tuple[int, int, Following]], size: int, holdback: int, join: Join | None
+    ) -> None:
+        self.size = size
+        self._followings = followings
+        self._free_end = size - holdback
+        self._verified = holdback == 0
+        self._join = join
+
+    def lend(self, offset: int, length: int) -> tuple[int, int] | None:
+        """The growing file, as far as its bytes may go."""
+        following = self._following(offset)
+        ready = min(following.available(offset), offset + length, self._end())
+        return following.lend(offset, ready - offset) if ready > offset else None
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Bytes that are on disk and may go, or None."""
+        following = self._following(offset)
+        ready = min(following.available(offset), offset + length, self._end())
+        return following.read(offset, ready - offset) if ready > offset else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """At least one byte from `offset`, as soon as it is there and may go. Raises as the follower."""
+        following = self._following(offset)
+        if offset >= self._end():
+            await self._verdict(following)
+        ready = min(await following.wait_for(offset), offset + length, self._end())
+        return following.read(offset, ready - offset)
+
+    def close(self) -> None:
+        """Tell the keeper that this reader left."""
+        for _, _, following in self._followings:
+            following.close()
+
+    async def _verdict(self, following: Following) -> None:
+        if self._join is not None:
+            following = await self._join()
+            self._followings.append((0, self.size, following))
+        await following.wait_verified()
+        self._verified = True
+
+    def _end(self) -> int:
+        return self.size if self._verified else self._free_end
+
+    def _following(self, offset: int) -> Following:
+        for start, end, following in self._followings:
+            if start <= offset < end:
+                return following
+        raise NodeFailed("a byte was read that nobody asked for")

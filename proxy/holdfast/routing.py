@@ -1,0 +1,157 @@
+"""Which parent a request means, and which repository there. Pure: built from the configuration.
+
+In this order (peers.md 3.1): the `ns` parameter · the Host header or TLS server name · a path prefix
+before or after `/v2` · the default parent. Whichever way a client came, the repository is the same, so
+there is one cache entry. A prefix hides repositories of the parent whose first segment is that prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from holdfast.config import Configuration, Parent
+from holdfast.errors import NameUnknown, PathUnknown, QueryInvalid
+from holdfast.repository import Repository
+from holdfast.wire.message import Request
+from holdfast.wire.names import repository as checked_name
+
+#: Docker Hub goes by these names; one of them in a parent's configuration means all (peers.md 3.1).
+HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+
+
+class Scope(NamedTuple):
+    """A repository, its store key, whether a parent stands behind it, and the `ns` that scoped it or ""."""
+
+    repository: Repository
+    key: str
+    has_parent: bool
+    namespace: str = ""
+
+
+class _Target(NamedTuple):
+    name: str
+    prefixes: tuple[str, ...]
+    allowed: re.Pattern[str]
+
+
+class Router:
+    """Finds the scope of a request."""
+
+    def __init__(self, config: Configuration) -> None:
+        self._targets = {parent.name: _target(parent) for parent in config.parent}
+        self._namespaces = _index(config.parent, _namespaces)
+        self._hosts = _index(config.parent, lambda parent: [host.lower() for host in parent.hosts])
+        self._prefixes = _index(config.parent, _prefixes)
+        self._default = _default(config.parent)
+        self._kept = lru_cache(4096)(self._find)
+
+    def scope(self, request: Request) -> Scope:
+        """The scope of a request's repository. Raises `NameInvalid`, `NameUnknown` when no parent takes it
+        or the allow-list leaves it out, `PathUnknown` for an unknown prefix before `/v2`."""
+        route = request.route
+        return self._kept(route.prefix, route.name, namespace_of(request), request.host, request.sni)
+
+    def check_prefix(self, prefix: str) -> None:
+        """Raises `PathUnknown` unless `prefix` may stand before `/v2`."""
+        if prefix and prefix not in self._prefixes:
+            raise PathUnknown("no such path prefix")
+
+    def listed(self, key: str) -> str | None:
+        """The name under which a client without `ns` reaches the repository `key`; None when it cannot."""
+        repository = Repository.from_key(key)
+        if repository.namespace == (self._default or ""):
+            return repository.name
+        target = self._targets.get(repository.namespace)
+        return f"{target.prefixes[0]}/{repository.name}" if target and target.prefixes else None
+
+    def _find(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
+        self.check_prefix(before)
+        parent, scoped = self._parent(before, name, namespace, host, sni)
+        if parent is None:
+            return _scope(Repository("", checked_name(name)), False)
+        target = self._targets[parent]
+        rest = checked_name(_without_prefix(name, target.prefixes))
+        if not target.allowed.fullmatch(rest):
+            raise NameUnknown("this node does not serve that repository")
+        return _scope(Repository(parent, rest), True, scoped)
+
+    def _parent(self, before: str, name: str, namespace: str, host: str, sni: str) -> tuple[str | None, str]:
+        """The parent's name and the `ns` that chose it."""
+        if namespace and self._targets:
+            if namespace not in self._namespaces:
+                raise NameUnknown("this node does not serve that namespace")
+            return self._namespaces[namespace], namespace
+        for found in (self._hosts.get(host), self._hosts.get(sni), self._prefixes.get(before)):
+            if found is not None:
+                return found, ""
+        for prefix in self._prefixes:
+            if name.startswith(f"{prefix}/"):
+                return self._prefixes[prefix], ""
+        return self._default, ""
+
+
+def namespace_of(request: Request) -> str:
+    """The `ns` parameter, lower case, "" without one. Raises `QueryInvalid` when given twice differently."""
+    if not request.query:
+        return ""
+    values = {value.lower() for name, value in request.query if name == "ns"}
+    if len(values) > 1:
+        raise QueryInvalid("ns is given twice")
+    return values.pop() if values else ""
+
+
+def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
+    """One regex of repository patterns: `*` stays within a segment, `**` crosses; all else is literal."""
+    parts = (re.split(r"(\*\*|\*)", pattern) for pattern in patterns)
+    glob = {"*": "[^/]*", "**": ".*"}
+    return re.compile(
+        "|".join("".join(glob.get(p) or re.escape(p) for p in part) for part in parts) or "(?!)"
+    )
+
+
+def _scope(repository: Repository, has_parent: bool, namespace: str = "") -> Scope:
+    return Scope(repository, repository.key, has_parent, namespace)
+
+
+def _without_prefix(name: str, prefixes: tuple[str, ...]) -> str:
+    for prefix in prefixes:
+        if name.startswith(f"{prefix}/"):
+            return name[len(prefix) + 1 :]
+    return name
+
+
+def _target(parent: Parent) -> _Target:
+    return _Target(parent.name, tuple(_prefixes(parent)), compile_patterns(parent.repositories))
+
+
+def _prefixes(parent: Parent) -> list[str]:
+    """Longest first, so that a prefix that extends another wins."""
+    found = {prefix.strip("/") for prefix in (*parent.prefixes, parent.name)} - {""}
+    return sorted(found, key=lambda prefix: (-len(prefix), prefix))
+
+
+def _namespaces(parent: Parent) -> list[str]:
+    """Its name, the configured ones, and the host of its URL; for Docker Hub all of Hub's names."""
+    names = {name.lower() for name in (*parent.namespaces, parent.name, urlsplit(parent.url).netloc)} - {""}
+    return sorted(names | HUB if names & HUB else names)
+
+
+def _index(parents: tuple[Parent, ...], names: Callable[[Parent], list[str]]) -> dict[str, str]:
+    """name -> parent, longest name first; the first parent in the file keeps a name two parents claim."""
+    pairs = [(name, parent.name) for parent in reversed(parents) for name in names(parent)]
+    return dict(sorted(dict(pairs).items(), key=lambda pair: -len(pair[0])))
+
+
+def _default(parents: tuple[Parent, ...]) -> str | None:
+    """The parent marked default, else the unnamed one, else the only one."""
+    for parent in parents:
+        if parent.default:
+            return parent.name
+    names = [parent.name for parent in parents]
+    if "" in names:
+        return ""
+    return names[0] if len(names) == 1 else None

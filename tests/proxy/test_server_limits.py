@@ -1,0 +1,309 @@
+"""Deadlines, the connection cap, back-pressure, draining and TLS over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import shutil
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from holdfast.config import Configuration, Limits, Parent, Tls
+from holdfast.server import default_cap
+from holdfast.testing.port import ScriptedFill
+from holdfast.tls import Certificate
+from holdfast_core.digest import Digest
+from support.serving import PATIENCE, Serving, serve
+
+BODY = b'{"schemaVersion":2}'
+GET = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
+PARENT = (Parent(url="http://parent.test"),)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def limited(**limits: float) -> Configuration:
+    return Configuration(limits=Limits(**limits), parent=PARENT)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sent", [b"G", GET[:-2], GET + GET[:10]])
+def test_oci5_60_a_head_that_does_not_come_is_answered_408(tmp_path: Path, sent: bytes) -> None:
+    async def test(node: Serving) -> None:
+        client = await node.connect()
+        client.send(sent)
+        if sent.startswith(GET) and len(sent) > len(GET):
+            assert (await client.answer()).status == 200
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert await client.ended() == b""
+
+    serve(tmp_path, test, limited(head_timeout=0.2))
+
+
+def test_oci5_60_a_head_that_drips_has_one_deadline(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        client = await node.connect()
+        answer = asyncio.ensure_future(client.answer())
+        for byte in GET[:-4] * 100:
+            if answer.done():
+                break
+            client.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+        assert (await answer).status == 408
+
+    serve(tmp_path, test, limited(head_timeout=0.3))
+
+
+def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        silent, used = await node.connect(), await node.connect()
+        assert (await used.ask("/v2/")).status == 200
+        assert await silent.ended() == await used.ended() == b""
+
+    serve(tmp_path, test, limited(idle_timeout=0.2))
+
+
+def test_an_answer_that_does_not_come_is_503_in_time(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        node.port.hang = True
+        client = await node.connect()
+        for target in (
+            "manifests/latest",
+            f"blobs/{Digest.of(b'')}",
+            "tags/list",
+            f"referrers/{Digest.of(b'')}",
+        ):
+            answer = await client.ask(f"/v2/a/{target}")
+            assert answer.status == 503
+            assert int(answer.headers["retry-after"]) > 0
+        assert (await client.ask("/v2/")).status == 200
+
+    serve(tmp_path, test, limited(answer_timeout=0.2))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_oci5_60_a_reader_that_stalls_is_let_go(tmp_path: Path, warm: bool) -> None:
+    async def test(node: Serving) -> None:
+        digest = node.put_blob("a", b"x" * 30_000_000)
+        if warm:
+            await node.ask(f"/v2/a/blobs/{digest}")
+            await until(lambda: node.server.statistics().connections == 0)
+        with socket.create_connection(node.address) as stalled:
+            stalled.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            await until(lambda: node.server.statistics().connections == 1)
+            await until(lambda: node.server.statistics().connections == 0)
+        assert any(event["event"] == "reader stalled" for event in node.logs)
+        assert node.store.statistics().open_readers == 0
+
+    serve(tmp_path, test, limited(stall_timeout=0.5))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_slow_reader_is_not_buffered_for(tmp_path: Path, warm: bool) -> None:
+    async def test(node: Serving) -> None:
+        body = bytes(30_000_000)
+        digest = node.put_blob("a", body)
+        if warm:
+            await node.ask(f"/v2/a/blobs/{digest}")
+            await until(lambda: node.server.statistics().connections == 0)
+        client = await node.connect()
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await until(lambda: bool(node.server._connections))
+        (connection,) = node.server._connections
+        await until(connection._stuck)
+        other = await node.connect()
+        assert (await other.ask("/v2/")).status == 200
+        assert connection._transport.get_write_buffer_size() < 1 << 20
+        client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await client.answer()).body == body
+
+    serve(tmp_path, test)
+
+
+def test_requests_behind_a_waiting_one_are_not_read(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        fill = node.port.fills[str(Digest.of(BODY))] = ScriptedFill(BODY)
+        client = await node.connect()
+        client.send(f"GET /v2/a/blobs/{Digest.of(BODY)} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        client.send(GET * 50_000)
+        await until(
+            lambda: bool(node.server._connections) and next(iter(node.server._connections))._read_paused
+        )
+        (connection,) = node.server._connections
+        assert connection._exchange.waiting < 1 << 20
+        fill.verify()
+        assert (await client.answer()).body == BODY
+        for _ in range(1000):
+            assert (await client.answer()).status == 200
+
+    serve(tmp_path, test, limited())
+
+
+def test_the_connection_cap_answers_503(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        held = [await node.connect() for _ in range(4)]
+        for client in held:
+            assert (await client.ask("/v2/")).status == 200
+        late = await node.connect()
+        answer = await late.answer()
+        assert (answer.status, b"TOOMANYREQUESTS" in answer.body) == (503, True)
+        assert int(answer.headers["retry-after"]) > 0
+        assert await late.ended() == b""
+        held[0].close()
+        await until(lambda: node.server.statistics().connections == 3)
+        assert (await node.ask("/v2/")).status == 200
+        assert node.server.statistics().refused == 1
+
+    assert default_cap() > 0
+    serve(tmp_path, test, limited(connections=4))
+
+
+def test_draining_lets_answers_finish_and_idle_connections_go(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        fill = node.port.fills[str(Digest.of(BODY))] = ScriptedFill(BODY)
+        idle, busy, late = await node.connect(), await node.connect(), await node.connect()
+        assert (await idle.ask("/v2/")).status == 200
+        busy.send(f"GET /v2/a/blobs/{Digest.of(BODY)} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await busy.reader.readuntil(b"\r\n\r\n")
+        late.send(GET[:10])
+        await until(lambda: any(c._exchange.begun for c in node.server._connections))
+        node.server.begin_drain()
+        drained = asyncio.ensure_future(node.server.wait_drained())
+        assert await idle.ended() == b""
+        late.send(GET[10:])
+        last = await late.answer()
+        assert (last.status, last.headers["connection"]) == (200, "close")
+        assert not drained.done()
+        fill.verify()
+        assert await busy.ended() == BODY
+        for client in (idle, late, busy):
+            client.close()
+        async with asyncio.timeout(PATIENCE):
+            await drained
+        assert node.node.draining
+
+    serve(tmp_path, test, limited())
+
+
+def test_draining_ends_by_force(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        node.port.fills[str(Digest.of(BODY))] = ScriptedFill(BODY)
+        client = await node.connect()
+        client.send(f"GET /v2/a/blobs/{Digest.of(BODY)} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await client.reader.readuntil(b"\r\n\r\n")
+        node.server.begin_drain()
+        async with asyncio.timeout(PATIENCE):
+            await node.server.wait_drained()
+        await until(lambda: node.server.statistics().connections == 0)
+
+    serve(tmp_path, test, limited(drain_timeout=0.1))
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+def make_pair(folder: Path, name: str) -> Tls:
+    """A self-signed pair for `node.test`, its files in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime(2026, 1, 1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=3650))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("node.test")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(private)
+    return Tls(cert=str(folder / "cert.pem"), key=str(folder / "key.pem"))
+
+
+def trusting(folder: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+def test_tls_serves_and_takes_up_a_new_pair(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    tls = make_pair(live, "first")
+    make_pair(tmp_path / "second", "second")
+    certificate = Certificate(tls)
+
+    async def common_name(node: Serving, trust: Path) -> str:
+        client = await node.connect(ssl=trusting(trust), server_hostname="node.test")
+        assert (await client.ask("/v2/")).status == 200
+        tls_object = client.writer.get_extra_info("ssl_object")
+        assert tls_object.selected_alpn_protocol() == "http/1.1"
+        return str(dict(row[0] for row in tls_object.getpeercert()["subject"])["commonName"])
+
+    async def test(node: Serving) -> None:
+        data = bytes(3_000_000)
+        digest = node.put_blob("a", data)
+        assert await common_name(node, live) == "first"
+        client = await node.connect(ssl=trusting(live), server_hostname="node.test")
+        assert (await client.ask(f"/v2/a/blobs/{digest}")).body == data
+        shutil.copy(tmp_path / "second" / "key.pem", live)
+        node.server.reload_certificate()
+        assert await common_name(node, live) == "first"
+        assert any(event["event"] == "certificate refused" for event in node.logs)
+        shutil.copy(tmp_path / "second" / "cert.pem", live)
+        node.server.reload_certificate()
+        assert await common_name(node, tmp_path / "second") == "second"
+        assert (await client.ask("/v2/")).status == 200
+        assert not certificate.reload()
+
+    serve(tmp_path, test, tls=certificate)
+
+
+def test_tls_name_routes(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    tls = make_pair(live, "first")
+    hub = Parent(url="https://registry-1.docker.io", name="docker.io", hosts=("node.test",))
+    other = Parent(url="https://quay.io", name="quay.io", default=True)
+    config = Configuration(parent=(other, hub), on_miss="strict", tls=tls)
+
+    async def test(node: Serving) -> None:
+        node.put_manifest("docker.io:a", BODY, "latest")
+        client = await node.connect(ssl=trusting(live), server_hostname="node.test")
+        assert (await client.ask("/v2/a/manifests/latest", Host="10.0.0.1")).status == 200
+        assert msgspec.structs.asdict(config)["tls"] is tls
+
+    serve(tmp_path, test, config)
+
+
+def test_a_failed_body_over_tls_ends_short(tmp_path: Path) -> None:
+    live = tmp_path / "live"
+    certificate = Certificate(make_pair(live, "first"))
+
+    async def test(node: Serving) -> None:
+        fill = node.port.fills[str(Digest.of(BODY))] = ScriptedFill(BODY)
+        client = await node.connect(ssl=trusting(live), server_hostname="node.test")
+        client.send(f"GET /v2/a/blobs/{Digest.of(BODY)} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        await client.reader.readuntil(b"\r\n\r\n")
+        fill.fail(ValueError("gone"))
+        assert await client.ended() == b""
+
+    serve(tmp_path, test, limited(), certificate)
