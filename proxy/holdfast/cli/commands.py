@@ -1,0 +1,107 @@
+"""The `holdfast` command and its verbs. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+#: Exit codes: 1 something failed or is damaged, 2 the request itself is wrong.
+FAILED, REFUSED = 1, 2
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+def refuse(message: str, code: int = REFUSED) -> NoReturn:
+    """Say why on stderr and end."""
+    click.echo(f"holdfast: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
+def holdfast() -> None:
+    """A connected registry: a local replica that keeps serving when the link is down."""
+
+
+@holdfast.command()
+@click.option("--config", "file", type=FILE, help="Configuration file; flags override it.")
+@click.option("--listen", metavar="HOST:PORT", help="Address to serve on; port 0 picks one.")
+@click.option("--data", metavar="DIR", help="Directory of the store.")
+@click.option("--parent", "parents", multiple=True, metavar="[NAME=]URL", help="Parent registry; may repeat.")
+@click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parents.")
+@click.option("--workers", type=int, help="Worker processes; 0: everything in one process; -1: one per core.")
+@click.option("--on-miss", type=click.Choice(["parent", "strict"]), help="Ask the parent, or answer 404.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM.")
+@click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
+def serve(file: Path | None, **flags: Any) -> None:
+    """Serve a node. Without a parent it is a root."""
+    from holdfast.cli import serve as verb
+
+    verb.run(file, flags)
+
+
+@holdfast.group()
+def config() -> None:
+    """The configuration."""
+
+
+@config.command("check")
+@click.argument("file", type=FILE)
+def config_check(file: Path) -> None:
+    """Check a configuration file; say what is wrong and exit 2, or say that it is right."""
+    from holdfast.config_file import ConfigInvalid, load
+
+    try:
+        load(file)
+    except ConfigInvalid as error:
+        refuse(str(error))
+    click.echo(f"{file}: right")
+
+
+@config.command("keys")
+def config_keys() -> None:
+    """Print every key with type, default, unit and meaning, as a Markdown table."""
+    from holdfast.cli.keys import markdown
+
+    click.echo(markdown())
+
+
+@holdfast.command()
+@click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
+@click.option(
+    "--read-data",
+    is_flag=False,
+    flag_value="1/1",
+    metavar="[n/m]",
+    help="Hash the blobs too, or share n of m.",
+)
+def fsck(data: Path, read_data: str | None) -> None:
+    """Check a store. Exit 1 when anything is damaged. Reads only; safe beside a serving node."""
+    from holdfast.cli import store
+
+    store.fsck(data, read_data)
+
+
+@holdfast.command()
+@click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
+def rebuild(data: Path) -> None:
+    """Make the index anew from the journal and the blob files. The node must be stopped."""
+    from holdfast.cli import store
+
+    store.rebuild(data)
+
+
+@holdfast.command()
+@click.option("--parent", metavar="URL", help="A real parent instead of the embedded root.")
+@click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parent.")
+@click.option("--image", metavar="NAME:TAG", help="What to pull.")
+@click.option("--listen", metavar="HOST:PORT", default="localhost:5000", show_default=True)
+def demo(**options: Any) -> None:
+    """Show a node at work: pull through it, stop the parent, pull again; then keep serving."""
+    from holdfast.cli import demo as verb
+
+    verb.run(**options)

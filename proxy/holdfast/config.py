@@ -1,0 +1,173 @@
+"""The configuration: every key, its type, default, unit and bounds. `docs/operate.md` is printed from it.
+
+A file is TOML. An unknown key, a wrong type or a value out of range is refused with the key's name, what
+was found and what is allowed; nothing is guessed and nothing is ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+
+def key(what: str, unit: str = "", **bounds: Any) -> Meta:
+    """A key's documentation and bounds, kept beside its type."""
+    return Meta(description=what, extra={"unit": unit}, **bounds)
+
+
+class Section(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Base of every table of the file."""
+
+
+class Tls(Section, frozen=True):
+    """Serve HTTPS. Both files, or neither."""
+
+    cert: Annotated[str, key("certificate chain, PEM", "file")] = ""
+    key: Annotated[str, key("private key, PEM", "file")] = ""
+
+
+class Limits(Section, frozen=True):
+    """Bounds on what a client may send and hold (design §10)."""
+
+    head_bytes: Annotated[int, key("request head", "bytes", ge=1024, le=1 << 20)] = 32 * 1024
+    headers: Annotated[int, key("header lines of a request", "", ge=8, le=1000)] = 100
+    target_bytes: Annotated[int, key("request target", "bytes", ge=256, le=1 << 16)] = 8 * 1024
+    head_timeout: Annotated[float, key("whole head, from its first byte", "s", gt=0, le=600)] = 10.0
+    idle_timeout: Annotated[float, key("keep-alive connection without a request", "s", gt=0, le=3600)] = 75.0
+    stall_timeout: Annotated[float, key("a reader that takes no byte", "s", gt=0, le=3600)] = 60.0
+    answer_timeout: Annotated[float, key("headers of every answer start within", "s", gt=0, le=28)] = 25.0
+    drain_timeout: Annotated[float, key("finish transfers after SIGTERM", "s", ge=0, le=3600)] = 300.0
+    manifest_bytes: Annotated[int, key("manifest, either way", "bytes", ge=4 << 20, le=64 << 20)] = 8 << 20
+    connections: Annotated[
+        int, key("client connections a worker; 0 = 0.7 × descriptor limit − 200", "", ge=0, le=1_000_000)
+    ] = 0
+    page_size: Annotated[int, key("largest n of a list", "", ge=1, le=100_000)] = 1000
+    ranges: Annotated[int, key("ranges in one request", "", ge=1, le=1024)] = 256
+
+
+class Tags(Section, frozen=True):
+    """How long a tag is believed before the parent is asked again. The first class that matches wins."""
+
+    immutable: Annotated[tuple[str, ...], key("patterns of tags that never move", "regex")] = (
+        r"sha256-[0-9a-f]{64}(\.[a-z]+)?",
+    )
+    version: Annotated[tuple[str, ...], key("patterns of tags that seldom move", "regex")] = (
+        r"v?[0-9]+\.[0-9]+(\.[0-9]+)?([._-].*)?",
+    )
+    immutable_ttl: Annotated[float, key("immutable tags", "s", ge=0)] = 30 * 86400.0
+    version_ttl: Annotated[float, key("version tags", "s", ge=0)] = 3600.0
+    floating_ttl: Annotated[float, key("every other tag", "s", ge=0)] = 60.0
+    confirm_budget: Annotated[
+        float, key("how long a client waits for the parent's word on a held tag", "s", ge=0, le=25)
+    ] = 1.0
+    negative_ttl: Annotated[float, key("how long a parent's 404 is remembered", "s", ge=0, le=30)] = 30.0
+    list_ttl: Annotated[float, key("tag lists and referrers", "s", ge=0)] = 60.0
+    on_parent_404: Annotated[Literal["serve", "refuse"], key("a held tag that the parent no longer has")] = (
+        "serve"
+    )
+
+
+class Fills(Section, frozen=True):
+    """How misses are brought in."""
+
+    on_leave: Annotated[
+        Literal["finish", "finish_if", "park"],
+        key(
+            "when the last client leaves a whole-blob pull: go on, go on past finish_share, or stop and keep"
+        ),
+    ] = "finish"
+    finish_share: Annotated[float, key("finish_if: share already here", "0..1", ge=0, le=1)] = 0.25
+    holdback_bytes: Annotated[
+        int, key("tail of a full body kept back until the digest matches", "bytes", ge=1, le=1 << 20)
+    ] = 64 * 1024
+    checkpoint_bytes: Annotated[int, key("progress recorded every", "bytes", ge=1 << 20)] = 64 << 20
+    checkpoint_interval: Annotated[float, key("progress recorded every", "s", gt=0)] = 5.0
+    transfers: Annotated[int, key("transfers at once, whole node", "", ge=1, le=1024)] = 32
+    ranges_per_fill: Annotated[int, key("range transfers at once in one fill", "", ge=1, le=32)] = 4
+    reserve_bytes: Annotated[int, key("free space below which fills stream unstored", "bytes", ge=0)] = (
+        256 << 20
+    )
+
+
+class Credentials(Section, frozen=True):
+    """Where a parent's credentials come from. One form only; none means anonymous."""
+
+    username: Annotated[str, key("user name")] = ""
+    password: Annotated[str, key("password, in the file itself")] = ""
+    password_file: Annotated[str, key("file that holds the password; read again when it changes", "file")] = (
+        ""
+    )
+    password_env: Annotated[str, key("environment variable that holds the password")] = ""
+    exec: Annotated[
+        tuple[str, ...],
+        key(
+            'docker credential helper: called with "get" and the server on its input, '
+            'prints {"Username":…,"Secret":…}'
+        ),
+    ] = ()
+
+
+class Parent(Section, frozen=True):
+    """One parent registry. `name` is its namespace here: `ns` value, path prefix, and store key."""
+
+    url: Annotated[str, key("base URL", "https://host[:port]", pattern=r"^https?://")]
+    name: Annotated[str, key("namespace, usually the host, e.g. docker.io; empty for the default parent")] = (
+        ""
+    )
+    default: Annotated[bool, key("takes requests that name no parent")] = False
+    insecure: Annotated[bool, key("allow http, and https without a valid certificate")] = False
+    mirrors: Annotated[tuple[str, ...], key("base URLs tried in order before `url`")] = ()
+    hosts: Annotated[tuple[str, ...], key("Host or SNI names of this node that mean this parent")] = ()
+    prefixes: Annotated[
+        tuple[str, ...], key("path prefixes that mean this parent; its name always does")
+    ] = ()
+    namespaces: Annotated[
+        tuple[str, ...], key("`ns` values that mean this parent; its name always does")
+    ] = ()
+    repositories: Annotated[
+        tuple[str, ...], key("patterns of repositories allowed; * within a segment, ** across")
+    ] = ("**",)
+    credentials: Annotated[Credentials, key("credentials")] = field(default_factory=Credentials)
+    ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
+    proxy: Annotated[str, key("egress proxy", "http://host:port")] = ""
+    realms: Annotated[
+        tuple[str, ...], key("token servers allowed beside the parent's own origin", "origin")
+    ] = ()
+    redirects: Annotated[
+        tuple[str, ...], key("private hosts that a redirect may lead to", "host[:port]")
+    ] = ()
+    connections: Annotated[int, key("connections at once", "", ge=1, le=1024)] = 16
+    requests_per_second: Annotated[float, key("requests a second; 0 = no cap", "1/s", ge=0)] = 0.0
+    connect_timeout: Annotated[float, key("one connection attempt", "s", gt=0, le=60)] = 5.0
+    answer_timeout: Annotated[float, key("headers of an answer", "s", gt=0, le=300)] = 20.0
+    stall_timeout: Annotated[float, key("no byte, or under 1 KiB/s, for", "s", gt=0, le=600)] = 60.0
+    probe_interval: Annotated[float, key("between probes while offline", "s", gt=0)] = 10.0
+
+
+class Configuration(Section, frozen=True):
+    """The whole file."""
+
+    listen: Annotated[str, key("address to serve on; port 0 picks one and prints it", "host:port")] = (
+        "127.0.0.1:5000"
+    )
+    data: Annotated[str, key("directory of the store", "directory")] = "holdfast-data"
+    workers: Annotated[
+        int, key("worker processes; 0 = everything in one process; -1 = one per core", "", ge=-1, le=256)
+    ] = -1
+    on_miss: Annotated[
+        Literal["parent", "strict"], key("ask the parent, or answer 404 from what is held")
+    ] = "parent"
+    catalog: Annotated[bool, key("answer /v2/_catalog")] = False
+    inline_bytes: Annotated[
+        int, key("values up to this size live in the index", "bytes", ge=0, le=1 << 20)
+    ] = 16 * 1024
+    scrub_interval: Annotated[
+        float, key("a chunk checked longer ago is checked again when read", "s", ge=0)
+    ] = 7 * 86400.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], key("least level logged")] = "info"
+    tls: Annotated[Tls, key("")] = field(default_factory=Tls)
+    limits: Annotated[Limits, key("")] = field(default_factory=Limits)
+    tags: Annotated[Tags, key("")] = field(default_factory=Tags)
+    fills: Annotated[Fills, key("")] = field(default_factory=Fills)
+    parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()

@@ -1,0 +1,256 @@
+"""Reads a configuration file and lays flags over it. Every refusal names the key, the value and the rule."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from holdfast.config import Configuration, Parent, Section
+from holdfast.wire.names import is_repository
+
+#: a host name, an IPv4 address, or an IPv6 address in brackets
+HOST = r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
+#: what follows `//` in a URL: user information, host, port
+AUTHORITY = re.compile(rf"(?:[^@]*@)?{HOST}(?::[0-9]{{1,5}})?")
+
+
+class ConfigInvalid(Exception):
+    """A configuration that cannot be used. The text names the key, what was found and what is allowed."""
+
+
+def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> Configuration:
+    """The configuration of a file (None: all defaults) with `flags` laid over it.
+
+    Raises ConfigInvalid, also when the file cannot be read or is not TOML.
+    """
+    table = dict(read_table(path)) if path else {}
+    table.update(flags or {})
+    return from_table(table)
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The TOML table of a file."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path}: not TOML: {error}") from None
+
+
+def from_table(table: dict[str, Any]) -> Configuration:
+    """A checked configuration from plain values."""
+    refuse_unknown_keys(table, Configuration, "")
+    try:
+        config = msgspec.convert(table, Configuration)
+    except msgspec.ValidationError as error:
+        raise ConfigInvalid(explain(error, table)) from None
+    for problem in contradictions(config):
+        raise ConfigInvalid(problem)
+    return config
+
+
+def refuse_unknown_keys(table: Mapping[str, Any], section: type[Section], prefix: str) -> None:
+    """Walk the table beside the structs and refuse the first key that no struct has."""
+    hints = get_type_hints(section)
+    for name, value in table.items():
+        if name not in hints:
+            raise ConfigInvalid(f"{prefix}{name}: unknown key; allowed here: {', '.join(sorted(hints))}")
+        kind = hints[name]
+        if is_section(kind) and isinstance(value, dict):
+            refuse_unknown_keys(value, kind, f"{prefix}{name}.")
+        elif get_origin(kind) is tuple and is_section(get_args(kind)[0]) and isinstance(value, list):
+            for number, row in enumerate(value):
+                if isinstance(row, dict):
+                    refuse_unknown_keys(row, get_args(kind)[0], f"{prefix}{name}[{number}].")
+
+
+def is_section(kind: Any) -> bool:
+    """Whether a type is one of the tables of the file."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def explain(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
+    """A msgspec complaint as key, found, allowed."""
+    text, _, where = str(error).partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", text)
+    if missing:
+        return f"{where}.{missing[1]}: missing; it must be given"
+    found: Any = table
+    for step in re.findall(r"\w+", where):
+        found = found[int(step)] if step.isdigit() else found[step]
+    allowed = text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
+    shown = "***" if "credentials" in where else show(found)
+    return f"{where}: found {shown}; allowed: {allowed}"
+
+
+def show(found: Any) -> str:
+    """A value as a refusal may tell it: no user information of a URL, and nothing out of a table or a list.
+
+    All up to the last `@` goes, because a password that is not percent-encoded may hold any character.
+    """
+    if isinstance(found, dict | list):
+        return "a table" if isinstance(found, dict) else "a list"
+    return re.sub(r"//.*@", "//***@", repr(found))
+
+
+def contradictions(config: Configuration) -> Iterator[str]:
+    """Sentences for values that are well-formed alone and wrong together."""
+    if bool(config.tls.cert) != bool(config.tls.key):
+        missing = "tls.key" if config.tls.cert else "tls.cert"
+        yield f"{missing}: found nothing; give both tls.cert and tls.key, or neither"
+    try:
+        listen_address(config.listen)
+    except ValueError as error:
+        yield f"listen: found {config.listen!r}; allowed: HOST:PORT with a port from 0 to 65535 ({error})"
+    for name, patterns in (("immutable", config.tags.immutable), ("version", config.tags.version)):
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield f"tags.{name}: found {pattern!r}; allowed: a regular expression ({error})"
+    yield from parent_contradictions(config.parent)
+
+
+def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:
+    """The same, for the list of parents."""
+    names = [parent.name for parent in parents]
+    for number, parent in enumerate(parents):
+        where = f"parent[{number}]"
+        if names.count(parent.name) > 1:
+            yield f"{where}.name: found {show(parent.name)} twice; every parent needs a name of its own"
+        yield from place_problems(where, parent)
+        for prefix in parent.prefixes:
+            if not is_repository(prefix):
+                yield f"{where}.prefixes: found {show(prefix)}; allowed: repository name components"
+        given = parent.credentials
+        forms = [given.password, given.password_file, given.password_env, given.exec]
+        if sum(map(bool, forms)) > 1:
+            yield f"{where}.credentials: found several; allowed: one of password, password_file, password_env, exec"
+    if sum(parent.default or not parent.name for parent in parents) > 1:
+        yield "parent: found several default parents; allowed: one (`default = true`, or no name)"
+
+
+def place_problems(where: str, parent: Parent) -> Iterator[str]:
+    """What is wrong with the URLs, hosts and files of one parent."""
+    yield from url_problems(f"{where}.url", parent.url, parent.insecure)
+    for url in parent.mirrors:
+        yield from url_problems(f"{where}.mirrors", url, parent.insecure)
+    for realm in parent.realms:
+        yield from url_problems(f"{where}.realms", realm, parent.insecure, path=False)
+    if parent.proxy and not is_url(split(parent.proxy), path=False):
+        yield f"{where}.proxy: found {show(parent.proxy)}; allowed: http://host[:port]"
+    for text in parent.redirects:
+        parts = split(f"//{text}")
+        if parts is None or parts.netloc != text or "@" in text:
+            yield f"{where}.redirects: found {show(text)}; allowed: host[:port]"
+    for text in parent.hosts:
+        if not re.fullmatch(HOST, text):
+            yield f"{where}.hosts: found {show(text)}; allowed: a host name without scheme and port"
+    if parent.ca and (why := authorities_problem(parent.ca)):
+        yield f"{where}.ca: found {parent.ca!r}; allowed: a readable file of PEM certificates ({why})"
+
+
+def url_problems(where: str, url: str, insecure: bool, *, path: bool = True) -> Iterator[str]:
+    """What is wrong with one URL that this node connects to; without `path` it is an origin."""
+    parts = split(url)
+    if parts is None or not is_url(parts, path=path):
+        yield f"{where}: found {show(url)}; allowed: https://host[:port]{'[/path]' if path else ''}"
+    elif parts.username is not None:
+        yield f"{where}: found a user name in the URL; give it under credentials instead"
+    elif parts.scheme == "http" and not insecure:
+        yield f"{where}: found {show(url)}; allowed: https, or http with `insecure = true` (--parent-insecure)"
+
+
+def split(url: str) -> SplitResult | None:
+    """The parts of a URL, None when its host or port cannot be. The port is 1 to 65535, or not given."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text may hold what the URL holds
+        return None
+    plain = re.fullmatch(r"[^\s\\]+", url) and AUTHORITY.fullmatch(parts.netloc)
+    return parts if plain and port != 0 else None
+
+
+def is_url(parts: SplitResult | None, *, path: bool) -> bool:
+    """Whether this is http or https to a host and nothing after the path, or after the host."""
+    if parts is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        return False
+    return path or parts.path in ("", "/")
+
+
+def authorities_problem(file: str) -> str:
+    """Why a file of certificate authorities cannot be used; "" when it can."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except ssl.SSLError:
+        return "no certificate can be read from it"
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def listen_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT, [V6]:PORT or :PORT as (host, port). Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("no valid port")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def key_table() -> list[tuple[str, str, str, str, str]]:
+    """(key, type and bounds, default, unit, meaning) of every key, in file order, for the docs."""
+    return list(_rows(Configuration, ""))
+
+
+def _rows(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
+    plain, annotated = get_type_hints(section), get_type_hints(section, include_extras=True)
+    defaults = {f.name: _default(f) for f in msgspec.structs.fields(section)}
+    for name, kind in plain.items():
+        if is_section(kind):
+            yield from _rows(kind, f"{prefix}{name}.")
+        elif get_origin(kind) is tuple and is_section(get_args(kind)[0]):
+            yield from _rows(get_args(kind)[0], f"{prefix}{name}[].")
+        else:
+            meta = _meta(annotated[name])
+            unit = str((meta.extra or {}).get("unit", ""))
+            yield f"{prefix}{name}", _allowed(kind, meta), defaults[name], unit, meta.description or ""
+
+
+def _meta(annotation: Any) -> Meta:
+    if get_origin(annotation) is Annotated:
+        return next(a for a in get_args(annotation)[1:] if isinstance(a, Meta))
+    return Meta()
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{v}"' for v in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else f"{value}"
+
+
+def _allowed(kind: Any, meta: Meta) -> str:
+    if args := [a for a in get_args(kind) if isinstance(a, str)]:
+        return " or ".join(f'"{a}"' for a in args)
+    name = "list of strings" if get_origin(kind) is tuple else kind.__name__
+    bounds = [f"{sign} {value}" for sign, value in _bounds(meta) if value is not None]
+    return " ".join([name, *bounds])
+
+
+def _bounds(meta: Meta) -> tuple[tuple[str, Any], ...]:
+    return (("≥", meta.ge), (">", meta.gt), ("≤", meta.le))

@@ -1,0 +1,42 @@
+"""When a process of a node ends: SIGTERM, SIGINT, or (for news only) the supervisor's death."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+
+log = structlog.get_logger()
+
+
+def on_signals() -> asyncio.Event:
+    """An event that SIGTERM sets. SIGINT reaches the whole terminal group; children leave it to the supervisor."""
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    return ending
+
+
+def watch_lifeline(fd: int) -> None:
+    """Say it in the log when the supervisor dies. Serving goes on; the next supervisor takes over."""
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(fd)
+        log.error("supervisor lost", note="serving goes on; start the node again to restore supervision")
+
+    if fd >= 0:
+        loop.add_reader(fd, gone)
+
+
+async def first(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

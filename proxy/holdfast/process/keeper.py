@@ -1,0 +1,49 @@
+"""The keeper process."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import structlog
+import uvloop
+from holdfast_core.errors import StoreError
+
+from holdfast.clock import SystemClock
+from holdfast.config import Configuration
+from holdfast.keeper.service import Service
+from holdfast.process.assembly import make_keeper
+from holdfast.process.child import Inheritance
+from holdfast.process.ending import first, on_signals, watch_lifeline
+from holdfast.process.store import open_store
+
+log = structlog.get_logger()
+
+
+def run(config: Configuration, gift: Inheritance) -> int:
+    """Keep the store until SIGTERM; the exit code."""
+    try:
+        return uvloop.run(_main(config, gift))
+    except StoreError as error:
+        log.error("keeper failed", reason=str(error))
+        return 1
+
+
+async def _main(config: Configuration, gift: Inheritance) -> int:
+    ending = on_signals()
+    watch_lifeline(gift.lifeline)
+    store = open_store(config, write=True)
+    keeper = make_keeper(config, store, SystemClock())
+    service = Service(keeper)
+    await keeper.start()
+    await service.start(socket.socket(fileno=gift.listener))
+    log.info("keeper ready")
+    await first(ending, keeper.store_failed)
+    if keeper.store_failed.is_set():
+        log.error("keeper failed", reason=store.statistics().failed)
+        os._exit(1)  # nothing more may be written; the supervisor's next keeper looks at the disk afresh
+    await service.close()
+    await keeper.close()
+    store.close()
+    log.info("keeper ended")
+    return 0

@@ -1,0 +1,233 @@
+"""The supervisor: opens the sockets, starts the others, restarts what dies, drains on SIGTERM.
+
+It holds every listening socket itself, one per worker (SO_REUSEPORT), so that no queue of connections
+dies with its worker: the next worker inherits it (reliability.md 2.5). It reads no request and opens no
+store; there is little in it that could fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from holdfast.clock import Clock
+from holdfast.config import Configuration
+from holdfast.process import child
+from holdfast.process.group import GRACE_SECONDS, Group
+from holdfast.process.listen import keeper_listener, listeners
+from holdfast.process.restart import RestartDelay
+
+log = structlog.get_logger()
+
+#: How often a replaced worker's successor is looked for (seconds).
+POLL_SECONDS = 0.01
+
+
+class Slot:
+    """A place for one child: its role and socket. `generation` counts up when SIGHUP replaces who fills it."""
+
+    def __init__(self, role: str, number: int, listener: socket.socket) -> None:
+        self.role, self.number, self.listener = role, number, listener
+        self.generation = 0
+        self.delay = RestartDelay()
+
+
+class Supervisor:
+    """Runs one node. `reread` returns a new configuration or raises, for SIGHUP."""
+
+    def __init__(
+        self, config: Configuration, clock: Clock, group: Group, reread: Callable[[], Configuration]
+    ) -> None:
+        self.config, self.clock, self.group, self.reread = config, clock, group, reread
+        self.sockets = listeners(config.listen, worker_count(config))
+        self.lifeline_read, self.lifeline_write = os.pipe()
+        self.config_fd = child.configuration_descriptor(config)
+        self.keeper_socket = keeper_listener(Path(config.data))
+        self.keeper = Slot("keeper", 0, self.keeper_socket)
+        self.workers = [Slot("worker", n, s) for n, s in enumerate(self.sockets)]
+        #: every living child with its slot; after SIGHUP a slot has two for as long as the old one drains
+        self.living: dict[asyncio.subprocess.Process, Slot] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.reloading = asyncio.Lock()
+        self.ending = asyncio.Event()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where this node listens, with the port it got."""
+        host, port = self.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_end)
+        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+        for slot in (self.keeper, *self.workers):
+            self._begin(self._fill(slot, slot.generation))
+        await self.ending.wait()
+        await self._drain()
+        return 0
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _fill(self, slot: Slot, generation: int) -> None:
+        """Keep a process in a slot until the node ends or SIGHUP puts another generation there."""
+        while self._is_wanted(slot, generation):
+            slot.delay.started(self.clock.monotonic())
+            process = await self._started(slot)
+            if process is not None and not self._is_wanted(slot, generation):
+                process.terminate()
+            code = await self._ended(process)
+            if self._is_wanted(slot, generation):
+                delay = slot.delay.after_death(self.clock.monotonic())
+                log.error("child died", child=slot.role, number=slot.number, code=code, restart_in=delay)
+                await self.clock.sleep(delay)
+
+    def _is_wanted(self, slot: Slot, generation: int) -> bool:
+        return slot.generation == generation and not self.ending.is_set()
+
+    async def _started(self, slot: Slot) -> asyncio.subprocess.Process | None:
+        """A new process for a slot; None when the machine has none to give."""
+        gift = child.Inheritance(
+            role=slot.role,
+            number=slot.number,
+            config=self.config_fd,
+            listener=slot.listener.fileno(),
+            lifeline=self.lifeline_read,
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child.command(), env=child.environment(gift), pass_fds=gift.descriptors()
+            )
+        except (OSError, ValueError) as error:
+            log.error("child not started", child=slot.role, number=slot.number, reason=str(error))
+            return None
+        self.living[process] = slot
+        log.info("child started", child=slot.role, number=slot.number, child_pid=process.pid)
+        self._record()
+        return process
+
+    async def _ended(self, process: asyncio.subprocess.Process | None) -> int | None:
+        if process is None:
+            return None
+        code = await process.wait()
+        del self.living[process]
+        return code
+
+    def _record(self) -> None:
+        """Write the children down for the next supervisor; on a full disk the node goes on without."""
+        try:
+            self.group.record([process.pid for process in self.living])
+        except OSError as error:
+            log.warning("children not recorded", reason=str(error))
+
+    def _asked_to_end(self) -> None:
+        if self.ending.is_set():
+            log.warning("node ending at once")
+            for process in self.living:
+                process.kill()
+        self.ending.set()
+
+    def _asked_to_reload(self) -> None:
+        self._begin(self._reload())
+
+    async def _reload(self) -> None:
+        """SIGHUP: a new configuration by new processes on the same sockets, or the reason why not."""
+        async with self.reloading:
+            try:
+                config = self.reread()
+                self._refuse_fixed(config)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the node goes on
+                log.error("configuration refused", reason=str(error))
+                return
+            self.config = config
+            os.close(self.config_fd)
+            self.config_fd = child.configuration_descriptor(config)
+            await self._replace(self.keeper)
+            for slot in self.workers:
+                await self._replace(slot)
+            log.info("configuration reloaded")
+
+    async def _replace(self, slot: Slot) -> None:
+        """Another process for a slot. The store has one writer, so the old keeper ends before the new one
+        starts; a new worker starts before the old one drains."""
+        if self.ending.is_set():
+            return
+        old = [process for process, filled in self.living.items() if filled is slot]
+        slot.generation += 1
+        if slot.role == "keeper":
+            await self._end_all(old, GRACE_SECONDS)
+        self._begin(self._fill(slot, slot.generation))
+        if slot.role == "worker":
+            while self._is_wanted(slot, slot.generation) and not self._has_other(slot, old):
+                await self.clock.sleep(POLL_SECONDS)
+            for process in old:
+                if process.returncode is None:
+                    process.terminate()
+
+    def _has_other(self, slot: Slot, old: list[asyncio.subprocess.Process]) -> bool:
+        return any(filled is slot and process not in old for process, filled in self.living.items())
+
+    def _refuse_fixed(self, config: Configuration) -> None:
+        for name in ("listen", "data", "workers"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise ValueError(f"{name}: cannot change while serving; restart to change it")
+
+    async def _drain(self) -> None:
+        """Workers finish what they are sending, then the keeper parks its fills. New clients are refused at
+        once, so that they turn to another registry: nobody would answer a connection that is taken."""
+        for listener in self.sockets:
+            listener.close()
+        log.info("node draining", limit=self.config.limits.drain_timeout)
+        await self._end_all(self._processes("worker"), self.config.limits.drain_timeout + GRACE_SECONDS)
+        await self._end_all(self._processes("keeper"), GRACE_SECONDS)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.close()
+        log.info("node ended")
+
+    def _processes(self, role: str) -> list[asyncio.subprocess.Process]:
+        return [process for process, slot in self.living.items() if slot.role == role]
+
+    async def _end_all(self, processes: list[asyncio.subprocess.Process], limit: float) -> None:
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        if processes:
+            await asyncio.wait([asyncio.ensure_future(p.wait()) for p in processes], timeout=limit)
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def close(self) -> None:
+        """Close what is left and forget the group."""
+        self.keeper_socket.close()
+        for fd in (self.lifeline_read, self.lifeline_write, self.config_fd):
+            os.close(fd)
+        self.group.close()
+
+
+def worker_count(config: Configuration) -> int:
+    """How many workers a configuration asks for: one per core when it says -1."""
+    return config.workers if config.workers > 0 else len(os.sched_getaffinity(0))
+
+
+def announce(address: tuple[str, int], secure: bool, parents: int) -> None:
+    """The one line on stdout: where the node listens."""
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
+    role = f"{parents} parent{'s' if parents != 1 else ''}" if parents else "root"
+    sys.stdout.write(f"holdfast: serving on {'https' if secure else 'http'}://{shown}:{port} ({role})\n")
+    sys.stdout.flush()

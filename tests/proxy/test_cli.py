@@ -1,0 +1,125 @@
+"""The command line: exit codes, refusals, the address line, store tools, and a node that runs alone."""
+
+import subprocess
+import sys
+
+import pytest
+from holdfast.testing.scripted_process import scripted_process
+from support.node import Node, parent_toml
+from support.transfer import fetch
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_version():
+    done = command("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("holdfast 0.")
+
+
+@pytest.mark.parametrize("verb", [("serve", "--config"), ("config", "check")])
+def test_a_wrong_configuration_exits_2_and_says_why(tmp_path, verb):
+    file = tmp_path / "holdfast.toml"
+    file.write_text("workers = 900\n")
+    done = command(*verb, str(file))
+    assert done.returncode == 2
+    assert done.stderr == "holdfast: workers: found 900; allowed: int <= 256\n"
+
+
+def test_a_right_configuration(tmp_path):
+    file = tmp_path / "holdfast.toml"
+    file.write_text('[[parent]]\nurl = "https://registry.example"\n')
+    assert command("config", "check", str(file)).returncode == 0
+
+
+REFUSED = [
+    (("--listen", "here"), "listen: found 'here'"),
+    (("--listen", "127.0.0.1:99999"), "listen: found"),
+    (("--workers", "-2"), "workers: found -2"),
+    (("--parent", "http://registry.example"), "--parent-insecure"),
+    (("--parent", "ftp://registry.example"), "parent[0].url"),
+    (
+        ("--parent", "a=https://a.example", "--parent", "a=https://b.example"),
+        "parent[0].name: found 'a' twice",
+    ),
+    (("--tls-cert", "cert.pem"), "tls.key"),
+    (("--tls-cert", "none.pem", "--tls-key", "none.pem"), "tls.cert, tls.key"),
+]
+
+
+@pytest.mark.parametrize(("flags", "said"), REFUSED)
+def test_wrong_flags_exit_2(tmp_path, flags, said):
+    done = command("serve", "--data", str(tmp_path), "--listen", "127.0.0.1:0", *flags)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_a_directory_that_is_not_a_store_is_refused(tmp_path):
+    (tmp_path / "data" / "blobs" / "sha256" / "ab").mkdir(parents=True)
+    (tmp_path / "data" / "blobs" / "sha256" / "ab" / ("ab" * 32)).write_bytes(b"x")
+    done = command("serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert "holdfast rebuild" in done.stderr
+
+
+def test_two_nodes_cannot_share_a_directory_or_a_port(tmp_path):
+    with Node(tmp_path, workers=1) as node:
+        done = command("serve", "--data", str(node.data), "--listen", "127.0.0.1:0")
+        assert (done.returncode, "another" in done.stderr) == (2, True), done.stderr
+        done = command("serve", "--data", str(tmp_path / "other"), "--listen", node.address)
+        assert (done.returncode, "cannot be bound" in done.stderr) == (2, True), done.stderr
+
+
+def test_the_default_is_anything_but_an_open_door(tmp_path):
+    keys = command("config", "keys").stdout
+    assert '`listen` | str | `"127.0.0.1:5000"`' in keys
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pull_restart_and_check(tmp_path, workers):
+    """One process or several: the same bytes, the same store, and nothing for fsck to complain about."""
+    with scripted_process("--sample", "library/sample:latest") as parent:
+        node = Node(tmp_path, configuration=parent_toml(parent.url), workers=workers)
+        first = fetch(node.url, "/v2/library/sample/manifests/latest")
+        assert first.status == 200
+    with node:
+        node.restart()
+        again = fetch(node.url, "/v2/library/sample/manifests/latest")
+        assert (again.status, again.body) == (200, first.body)
+        assert again.headers["warning"].startswith("299 ")
+        assert node.stop() == 0
+    for arguments in (("fsck", "--read-data"), ("rebuild",), ("fsck", "--read-data=1/2")):
+        done = command(*arguments, "--data", str(node.data))
+        assert (done.returncode, "no problems" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_fsck_finds_a_flipped_byte(tmp_path):
+    with scripted_process("--sample", "library/sample:latest") as parent:
+        digest = next(
+            iter(parent.control("blob", {"name": "library/sample", "size": 100_000, "seed": "s"}).values())
+        )
+        with Node(tmp_path, configuration=parent_toml(parent.url), workers=0) as node:
+            assert fetch(node.url, f"/v2/library/sample/blobs/{digest}").status == 200
+            assert node.stop() == 0
+    (file,) = (f for f in (node.data / "blobs").rglob("*") if f.is_file())
+    body = bytearray(file.read_bytes())
+    body[5] ^= 1
+    file.chmod(0o600)
+    file.write_bytes(body)
+    done = command("fsck", "--read-data", "--data", str(node.data))
+    assert done.returncode == 1
+    assert digest in done.stdout
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/"])
+def test_a_wrong_share(tmp_path, text):
+    done = command("fsck", f"--read-data={text}", "--data", str(tmp_path))
+    assert (done.returncode, "n/m" in done.stderr) == (2, True)

@@ -1,0 +1,163 @@
+"""Every refusal of a configuration names the key, what was found and what is allowed."""
+
+import pytest
+from holdfast.config import Configuration
+from holdfast.config_file import ConfigInvalid, from_table, key_table, listen_address, load
+
+A = {"url": "https://a"}
+REFUSED = [
+    ({"colour": 1}, "colour", "unknown key"),
+    ({"limits": {"head": 1}}, "limits.head", "unknown key"),
+    ({"parent": [{"url": "https://a", "colour": 1}]}, "parent[0].colour", "unknown key"),
+    (
+        {"parent": [{"url": "https://a", "credentials": {"token": "x"}}]},
+        "parent[0].credentials.token",
+        "unknown",
+    ),
+    ({"workers": "two"}, "workers: found 'two'", "int"),
+    ({"workers": 257}, "workers: found 257", "<= 256"),
+    ({"catalog": 1}, "catalog: found 1", "bool"),
+    ({"on_miss": "maybe"}, "on_miss: found 'maybe'", "Invalid enum"),
+    ({"limits": {"head_bytes": 5}}, "limits.head_bytes: found 5", ">= 1024"),
+    ({"limits": 5}, "limits: found 5", "object"),
+    ({"parent": [{"name": "x"}]}, "parent[0].url: missing", "must be given"),
+    ({"parent": [{"url": "ftp://a"}]}, "parent[0].url: found 'ftp://a'", "^https?://"),
+    ({"parent": [{"url": "http://a"}]}, "parent[0].url: found 'http://a'", "insecure"),
+    ({"parent": [{"url": "https://u:p@a"}]}, "parent[0].url", "credentials"),
+    ({"parent": [{"url": "https://a"}, {"url": "https://b"}]}, "parent[0].name", "twice"),
+    ({"parent": [{"url": "https://a"}, {"url": "https://b", "name": "b", "default": True}]}, "parent", "one"),
+    ({"parent": [{"url": "https://a", "prefixes": ["A"]}]}, "parent[0].prefixes: found 'A'", "components"),
+    (
+        {"parent": [{"url": "https://a:99999"}]},
+        "parent[0].url: found 'https://a:99999'",
+        "host[:port][/path]",
+    ),
+    ({"parent": [{"url": "https://a:0"}]}, "parent[0].url: found 'https://a:0'", "host[:port][/path]"),
+    ({"parent": [{"url": "https://[::1"}]}, "parent[0].url: found 'https://[::1'", "host[:port]"),
+    ({"parent": [{"url": "https://a b"}]}, "parent[0].url: found 'https://a b'", "host[:port]"),
+    (
+        {"parent": [A | {"mirrors": ["https://m", "ftp://m"]}]},
+        "parent[0].mirrors: found 'ftp://m'",
+        "https://",
+    ),
+    ({"parent": [A | {"mirrors": ["http://m"]}]}, "parent[0].mirrors: found 'http://m'", "insecure"),
+    ({"parent": [A | {"mirrors": ["https://u@m"]}]}, "parent[0].mirrors: found a user", "credentials"),
+    (
+        {"parent": [A | {"realms": ["https://h:99999"]}]},
+        "parent[0].realms: found 'https://h:99999'",
+        "host[:port]",
+    ),
+    (
+        {"parent": [A | {"realms": ["auth.test"]}]},
+        "parent[0].realms: found 'auth.test'",
+        "https://host[:port]",
+    ),
+    (
+        {"parent": [A | {"realms": ["https://h/token"]}]},
+        "parent[0].realms: found 'https://h/token'",
+        "host[:port]",
+    ),
+    ({"parent": [A | {"realms": ["http://h"]}]}, "parent[0].realms: found 'http://h'", "insecure"),
+    ({"parent": [A | {"proxy": "proxy:3128"}]}, "parent[0].proxy: found 'proxy:3128'", "http://host[:port]"),
+    ({"parent": [A | {"proxy": "socks5://p:1"}]}, "parent[0].proxy: found 'socks5://p:1'", "http://host"),
+    ({"parent": [A | {"proxy": "http://p:99999"}]}, "parent[0].proxy: found 'http://p:99999'", "http://host"),
+    (
+        {"parent": [A | {"redirects": ["https://s3"]}]},
+        "parent[0].redirects: found 'https://s3'",
+        "host[:port]",
+    ),
+    ({"parent": [A | {"redirects": ["s3:99999"]}]}, "parent[0].redirects: found 's3:99999'", "host[:port]"),
+    ({"parent": [A | {"redirects": ["s3?x"]}]}, "parent[0].redirects: found 's3?x'", "host[:port]"),
+    ({"parent": [A | {"redirects": [""]}]}, "parent[0].redirects: found ''", "host[:port]"),
+    ({"parent": [A | {"hosts": ["https://h"]}]}, "parent[0].hosts: found 'https://h'", "without scheme"),
+    ({"parent": [A | {"hosts": ["h:443"]}]}, "parent[0].hosts: found 'h:443'", "without scheme and port"),
+    ({"parent": [A | {"hosts": ["*.h"]}]}, "parent[0].hosts: found '*.h'", "host name"),
+    ({"parent": [A | {"ca": "/none.pem"}]}, "parent[0].ca: found '/none.pem'", "(No such file or directory)"),
+    ({"parent": [A | {"ca": "/"}]}, "parent[0].ca: found '/'", "readable file"),
+    ({"parent": [A | {"ca": __file__}]}, f"parent[0].ca: found {__file__!r}", "no certificate can be read"),
+    ({"tls": {"cert": "a.pem"}}, "tls.key", "both"),
+    ({"listen": "localhost"}, "listen: found 'localhost'", "HOST:PORT"),
+    ({"listen": "localhost:65536"}, "listen", "0 to 65535"),
+    ({"tags": {"version": ["("]}}, "tags.version: found '('", "regular expression"),
+    (
+        {"parent": [{"url": "https://a", "credentials": {"password": "p", "password_env": "E"}}]},
+        "parent[0].credentials",
+        "one of",
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "key", "allowed"), REFUSED)
+def test_refusal_names_key_and_rule(table, key, allowed):
+    with pytest.raises(ConfigInvalid) as refusal:
+        from_table(table)
+    assert key in str(refusal.value)
+    assert allowed in str(refusal.value)
+
+
+def test_password_is_never_shown():
+    with pytest.raises(ConfigInvalid) as refusal:
+        from_table({"parent": [{"url": "https://a", "credentials": {"password": 12345}}]})
+    assert "12345" not in str(refusal.value)
+    assert "password" in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["ftp://u:secret@h", "https://u:secret@h/?x", "https://u:secret@h/@/?x"])
+def test_user_information_of_a_url_is_never_shown(text):
+    with pytest.raises(ConfigInvalid) as refusal:
+        from_table({"parent": [{"url": text}]})
+    assert "parent[0].url: found '" in str(refusal.value)
+    assert "//***@" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_places_as_they_are_documented_are_taken():
+    places = {
+        "url": "https://registry.example:5000/path",
+        "mirrors": ["https://[::1]:5000", "https://10.0.0.1", "https://a_b.c-d./x"],
+        "realms": ["https://auth.example", "https://auth.example:8443/"],
+        "proxy": "http://user:password@proxy.example:3128",
+        "redirects": ["s3.internal", "s3.internal:9000", "[fd00::1]:9000", "10.0.0.1"],
+        "hosts": ["node.example", "localhost", "10.0.0.1"],
+    }
+    (parent,) = from_table({"parent": [places]}).parent
+    assert parent.url == places["url"]
+    assert from_table({"parent": [{"url": "http://a", "insecure": True, "realms": ["http://b:1"]}]})
+
+
+def test_defaults_are_a_valid_configuration():
+    assert from_table({}) == Configuration()
+
+
+def test_flags_override_the_file(tmp_path):
+    file = tmp_path / "holdfast.toml"
+    file.write_text('listen = "0.0.0.0:1"\nworkers = 3\n[[parent]]\nurl = "https://a"\n')
+    config = load(file, {"listen": "127.0.0.1:2"})
+    assert (config.listen, config.workers, config.parent[0].url) == ("127.0.0.1:2", 3, "https://a")
+
+
+@pytest.mark.parametrize("text", ["x = ", "\x00"])
+def test_a_file_that_is_not_toml(tmp_path, text):
+    file = tmp_path / "holdfast.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigInvalid, match="not TOML"):
+        load(file)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("localhost:5000", ("localhost", 5000)), (":0", ("0.0.0.0", 0)), ("[::1]:5", ("::1", 5))],
+)
+def test_listen_address(text, address):
+    assert listen_address(text) == address
+
+
+def test_every_key_is_documented():
+    rows = key_table()
+    assert len(rows) > 60
+    assert all(meaning for _, _, _, _, meaning in rows), [key for key, *_, meaning in rows if not meaning]

@@ -1,0 +1,145 @@
+"""Restart delays, the group of a data directory, listening sockets."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from holdfast.config_file import ConfigInvalid
+from holdfast.keeper.negative import KEYS, NegativeCache
+from holdfast.process.group import Group, Member, end, start_time
+from holdfast.process.listen import listeners
+from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
+from holdfast.testing.scripted_process import scripted_process
+from holdfast_core.errors import StoreRefused
+from support.node import Node, parent_toml, restarted
+from support.programs import wait_until
+from support.transfer import fetch
+
+
+def test_a_child_that_dies_young_waits_longer_each_time():
+    delay = RestartDelay()
+    waits = []
+    for now in range(12):
+        delay.started(now)
+        waits.append(delay.after_death(now + 0.1))
+    assert waits == sorted(waits)
+    assert 0 < waits[0] < waits[-1] == LONGEST_DELAY_SECONDS
+
+
+def test_a_child_that_lived_is_restarted_at_once():
+    delay = RestartDelay()
+    delay.started(0)
+    delay.after_death(0.1)
+    delay.started(1)
+    assert delay.after_death(100) == 0
+
+
+def test_one_supervisor_a_directory(tmp_path):
+    group = Group(tmp_path)
+    with pytest.raises(StoreRefused, match="another holdfast"):
+        Group(tmp_path)
+    group.close()
+    Group(tmp_path).close()
+
+
+def test_orphans_are_found_and_strangers_spared(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        group = Group(tmp_path)
+        group.record([child.pid, 2**22 + 1])
+        group.close = lambda: None  # as if killed: the list stays
+        os.close(group._lock)
+        group = Group(tmp_path)
+        (orphan,) = group.orphans()
+        assert orphan == Member(child.pid, start_time(child.pid))
+        end(Member(child.pid, orphan.started + 1), signal.SIGKILL)
+        assert child.poll() is None
+        end(orphan, signal.SIGTERM)
+        assert child.wait(10) == -signal.SIGTERM
+        assert group.orphans() == []
+        group.close()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_listeners_share_one_port():
+    sockets = listeners("127.0.0.1:0", 3)
+    assert len({s.getsockname() for s in sockets}) == 1
+    for s in sockets:
+        s.close()
+
+
+def test_a_port_that_someone_serves_is_refused():
+    (first,) = listeners("127.0.0.1:0", 1)
+    with pytest.raises(ConfigInvalid, match="cannot be bound"):
+        listeners(f"127.0.0.1:{first.getsockname()[1]}", 1)
+    first.close()
+
+
+def test_a_host_that_is_not_known():
+    with pytest.raises(ConfigInvalid, match="not known"):
+        listeners("host.invalid:0", 1)
+
+
+def test_ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+    (only,) = listeners("[::1]:0", 1)
+    assert only.family is socket.AF_INET6
+    only.close()
+
+
+def test_a_404_is_remembered_for_its_time_only():
+    cache = NegativeCache(30)
+    cache.add(("blob", "a"), now=100)
+    assert cache.holds(("blob", "a"), 129.9)
+    assert not cache.holds(("blob", "a"), 130)
+    assert not cache.holds(("blob", "b"), 100)
+
+
+def test_the_negative_cache_is_bounded():
+    cache = NegativeCache(30)
+    for number in range(KEYS + 5):
+        cache.add((str(number),), now=0)
+    assert not cache.holds(("4",), 0)
+    assert cache.holds(("5",), 0)
+
+
+def test_what_was_seen_after_all_is_forgotten():
+    cache = NegativeCache(30)
+    cache.add(("a",), now=0)
+    cache.forget(("a",))
+    assert not cache.holds(("a",), 0)
+
+
+def test_a_keeper_whose_sync_fails_ends_and_the_next_one_takes_over(tmp_path):
+    """A second sync would succeed over lost data (measured), so the process must not try one."""
+    with scripted_process("--sample", "library/sample:latest") as parent:
+        configuration = parent_toml(parent.url)
+        with Node(tmp_path, configuration=configuration, workers=1) as node:
+            (keeper,) = node.children("keeper")
+            inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,syncfs"]
+            inject += ["-e", "inject=fdatasync,syncfs:error=EIO", "-p", str(keeper)]
+            with subprocess.Popen(inject) as strace:
+                wait_until(lambda: traced(keeper), "strace attached")
+                refused = fetch(node.url, "/v2/library/sample/manifests/latest")
+                assert refused.status == 500, refused
+                wait_until(lambda: restarted(node, "keeper", [keeper]), "another keeper")
+                strace.wait()
+            wait_until(node.ready, "ready again")
+            assert fetch(node.url, "/v2/library/sample/manifests/latest").status == 200
+            assert any(e["event"] == "keeper failed" and "Input/output" in e["reason"] for e in node.events())
+
+
+def traced(pid):
+    """Whether a tracer is attached to every thread of a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
