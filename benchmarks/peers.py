@@ -1,0 +1,272 @@
+"""The servers of the comparison, each started on a free port of this machine with its best settings.
+
+docker-registry: file system driver, descriptors cached in memory, no access log, every core it wants.
+nginx: one worker, sendfile, open files cached, no access log. Holdfast: no access log either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.load import LoadFailed, fetch
+from benchmarks.machine import ROOT, group, processor_seconds
+
+START_SECONDS = 60.0
+END_SECONDS = 15.0
+POLL_SECONDS = 0.02
+HOLDFAST_COMMAND = ROOT / ".venv/bin/holdfast"
+
+
+class PeerFailed(RuntimeError):
+    """A server did not start, or is not installed. Says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A self-signed certificate for localhost: P-256, the common choice."""
+
+    cert: Path
+    key: Path
+
+
+def certificate(place: Path) -> Certificate:
+    """Made anew in a directory."""
+    place.mkdir(parents=True, exist_ok=True)
+    made = Certificate(place / "cert.pem", place / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-keyout", made.key, "-out", made.cert], check=True, capture_output=True
+    )
+    return made
+
+
+@dataclass
+class Server:
+    """A running server. As a context it is ended, with all its processes, at the end."""
+
+    place: Path
+    url: str = ""
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __enter__(self) -> Server:
+        self.place.mkdir(parents=True, exist_ok=True)
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises PeerFailed."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for what is left after END_SECONDS."""
+        if not hasattr(self, "process") or self.process.poll() is not None:
+            return
+        members = group(self.process.pid)
+        self.process.terminate()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            for member in members:
+                _kill(member)
+            self.process.wait()
+
+    def processor_seconds(self) -> float:
+        """What all its processes have used so far."""
+        return processor_seconds(group(self.process.pid))
+
+    def spawn(self, command: Sequence[str | Path], *, output: int | None = None) -> None:
+        """Start the program; its complaints go to a file."""
+        with (self.place / "stderr").open("wb") as complaints:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=complaints, text=True
+            )
+
+    def complaint(self) -> str:
+        """The end of what it wrote to standard error."""
+        return (self.place / "stderr").read_text(errors="replace")[-2000:]
+
+    def await_port(self, port: int) -> None:
+        """Wait until something listens. Raises PeerFailed."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+        raise PeerFailed(f"{type(self).__name__} does not listen: {self.complaint()}")
+
+
+@dataclass
+class Holdfast(Server):
+    """`holdfast serve` on a data directory; with a parent, a node before it.
+
+    The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not.
+    """
+
+    data: Path = Path()
+    workers: int = 1
+    parent: str = ""
+    tls: Certificate | None = None
+    at_once: bool = False
+
+    def start(self) -> None:
+        if not HOLDFAST_COMMAND.exists():
+            raise PeerFailed("holdfast is not built: make build")
+        command: list[str | Path] = [
+            HOLDFAST_COMMAND,
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            self.data,
+        ]
+        command += ["--workers", str(self.workers)]
+        command += ["--parent", self.parent, "--parent-insecure"] if self.parent else []
+        command += ["--tls-cert", self.tls.cert, "--tls-key", self.tls.key] if self.tls else []
+        self.spawn(command, output=subprocess.PIPE)
+        assert self.process.stdout is not None
+        found = re.search(r"https?://\S+", self.process.stdout.readline())
+        if found is None:
+            raise PeerFailed(f"holdfast did not start: {self.complaint()}")
+        self.url = found[0]
+        if not self.at_once:
+            self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until it says that it is. Raises PeerFailed."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                fetch(self.url, "/readyz")
+            except (OSError, LoadFailed):
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+        raise PeerFailed(f"holdfast is not ready: {self.complaint()}")
+
+
+REGISTRY_CONFIG = """
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  cache: {{blobdescriptor: inmemory}}
+  filesystem: {{rootdirectory: "{data}"}}
+http:
+  addr: 127.0.0.1:{port}
+{extra}
+"""
+
+
+@dataclass
+class Registry(Server):
+    """Debian's docker-registry; with `parent`, as its pull-through cache."""
+
+    data: Path = Path()
+    parent: str = ""
+    tls: Certificate | None = None
+
+    def start(self) -> None:
+        program = shutil.which("docker-registry") or str(ROOT / ".tools/bin/docker-registry")
+        if not Path(program).exists():
+            raise PeerFailed("docker-registry is not installed")
+        port, extra = free_port(), ""
+        if self.tls:
+            extra += f'  tls: {{certificate: "{self.tls.cert}", key: "{self.tls.key}"}}\n'
+        if self.parent:
+            extra += f"proxy: {{remoteurl: {self.parent}}}\n"
+        config = self.place / "config.yml"
+        config.write_text(REGISTRY_CONFIG.format(data=self.data, port=port, extra=extra))
+        self.spawn([program, "serve", config], output=subprocess.DEVNULL)
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{port}"
+        self.await_port(port)
+
+
+NGINX_CONFIG = """
+{user}
+worker_processes 1;
+daemon off;
+pid {place}/pid;
+error_log stderr crit;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000000;
+    open_file_cache max=10000 inactive=600s;
+    open_file_cache_min_uses 1;
+    client_body_temp_path {place}/body;
+    proxy_temp_path {place}/proxy;
+    fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi;
+    scgi_temp_path {place}/scgi;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    types {{ }}
+    default_type application/octet-stream;
+    server {{
+        listen 127.0.0.1:{port}{tls};
+        root {data};
+        location ~ /manifests/ {{ default_type application/vnd.oci.image.manifest.v1+json; }}
+    }}
+}}
+"""
+
+
+@dataclass
+class Nginx(Server):
+    """nginx over static files."""
+
+    data: Path = Path()
+    tls: Certificate | None = None
+
+    def start(self) -> None:
+        program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+        if program is None:
+            raise PeerFailed("nginx is not installed")
+        port = free_port()
+        tls = (
+            f" ssl;\nssl_certificate {self.tls.cert};\nssl_certificate_key {self.tls.key}" if self.tls else ""
+        )
+        user = "user root;" if os.geteuid() == 0 else ""
+        config = self.place / "nginx.conf"
+        config.write_text(
+            NGINX_CONFIG.format(place=self.place, data=self.data, port=port, tls=tls, user=user)
+        )
+        self.spawn([program, "-p", self.place, "-c", config], output=subprocess.DEVNULL)
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{port}"
+        self.await_port(port)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
