@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 from email.parser import BytesParser
@@ -177,6 +178,19 @@ def test_a_large_blob_cold_and_warm(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
+def tells_what_is_in_memory(place: Path) -> bool:
+    """Whether reads there can be asked not to wait (RWF_NOWAIT). tmpfs cannot: bodies are read on a thread."""
+    (place / "probe").write_bytes(b"x")
+    fd = os.open(place / "probe", os.O_RDONLY)
+    try:
+        return os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    except OSError as error:
+        assert error.errno == errno.EOPNOTSUPP  # noqa: PT017
+        return False
+    finally:
+        os.close(fd)
+
+
 def test_verified_bytes_go_by_sendfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     sendfile = os.sendfile
@@ -194,7 +208,8 @@ def test_verified_bytes_go_by_sendfile(tmp_path: Path, monkeypatch: pytest.Monke
         sent.clear()
         assert (await client.ask(f"/v2/a/blobs/{digest}")).body == LARGE
         # the first 64 KiB go out with the head; a busy socket may take some more by a write
-        assert len(LARGE) // 2 < sum(sent) <= len(LARGE) - 65536
+        most = len(LARGE) - 65536 if tells_what_is_in_memory(tmp_path) else 0
+        assert most // 2 <= sum(sent) <= most
         runs = [(100, 1_200_000), (0, 10), (2_000_000, 2_500_000)]
         text = ",".join(f"{start}-{end - 1}" for start, end in runs)
         several = parts_of(await client.ask(f"/v2/a/blobs/{digest}", Range=f"bytes={text}"))
