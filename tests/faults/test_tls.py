@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import http.client
-import ipaddress
 import os
 import ssl
 from collections.abc import Iterator
@@ -14,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from holdfast.server import CERTIFICATE_SECONDS
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
+from support.certificates import make_pair
 from support.node import Node, parent_toml
 from support.programs import wait_until
 from support.transfer import LIMIT
@@ -80,32 +77,6 @@ def name_of(connection: http.client.HTTPSConnection) -> str:
     assert der
     (name,) = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(name.value)
-
-
-def make_pair(folder: Path, name: str) -> Path:
-    """A self-signed pair for 127.0.0.1, `cert.pem` and `key.pem` in a new folder."""
-    folder.mkdir()
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime(2026, 1, 1)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(private)
-    return folder
 
 
 def put(source: Path, *names: str, to: Path) -> None:

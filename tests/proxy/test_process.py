@@ -113,13 +113,6 @@ def test_the_negative_cache_is_bounded():
     assert cache.holds(("5",), 0)
 
 
-def test_what_was_seen_after_all_is_forgotten():
-    cache = NegativeCache(30)
-    cache.add(("a",), now=0)
-    cache.forget(("a",))
-    assert not cache.holds(("a",), 0)
-
-
 def test_a_keeper_whose_sync_fails_ends_and_the_next_one_takes_over(tmp_path):
     """A second sync would succeed over lost data (measured), so the process must not try one."""
     with scripted_process("--sample", "library/sample:latest") as parent:

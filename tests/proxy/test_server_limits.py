@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import shutil
 import socket
 import ssl
@@ -12,15 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from holdfast.config import Configuration, Limits, Parent, Tls
 from holdfast.server import default_cap
 from holdfast.testing.port import ScriptedFill
 from holdfast.tls import Certificate
 from holdfast_core.digest import Digest
+from support.certificates import make_pair
 from support.serving import PATIENCE, Serving, serve
 
 BODY = b'{"schemaVersion":2}'
@@ -215,28 +211,9 @@ def test_draining_ends_by_force(tmp_path: Path) -> None:
 # -- TLS -------------------------------------------------------------------------------------------
 
 
-def make_pair(folder: Path, name: str) -> Tls:
-    """A self-signed pair for `node.test`, its files in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime(2026, 1, 1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=3650))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("node.test")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "key.pem").write_bytes(private)
+def tls_pair(folder: Path, name: str) -> Tls:
+    """A pair's files as a configuration names them."""
+    make_pair(folder, name)
     return Tls(cert=str(folder / "cert.pem"), key=str(folder / "key.pem"))
 
 
@@ -248,8 +225,8 @@ def trusting(folder: Path) -> ssl.SSLContext:
 
 def test_tls_serves_and_takes_up_a_new_pair(tmp_path: Path) -> None:
     live = tmp_path / "live"
-    tls = make_pair(live, "first")
-    make_pair(tmp_path / "second", "second")
+    tls = tls_pair(live, "first")
+    tls_pair(tmp_path / "second", "second")
     certificate = Certificate(tls)
 
     async def common_name(node: Serving, trust: Path) -> str:
@@ -280,7 +257,7 @@ def test_tls_serves_and_takes_up_a_new_pair(tmp_path: Path) -> None:
 
 def test_tls_name_routes(tmp_path: Path) -> None:
     live = tmp_path / "live"
-    tls = make_pair(live, "first")
+    tls = tls_pair(live, "first")
     hub = Parent(url="https://registry-1.docker.io", name="docker.io", hosts=("node.test",))
     other = Parent(url="https://quay.io", name="quay.io", default=True)
     config = Configuration(parent=(other, hub), on_miss="strict", tls=tls)
@@ -296,7 +273,7 @@ def test_tls_name_routes(tmp_path: Path) -> None:
 
 def test_a_failed_body_over_tls_ends_short(tmp_path: Path) -> None:
     live = tmp_path / "live"
-    certificate = Certificate(make_pair(live, "first"))
+    certificate = Certificate(tls_pair(live, "first"))
 
     async def test(node: Serving) -> None:
         fill = node.port.fills[str(Digest.of(BODY))] = ScriptedFill(BODY)

@@ -31,7 +31,3 @@ class NegativeCache:
             return True
         del self._expiry[key]
         return False
-
-    def forget(self, key: tuple[str, ...]) -> None:
-        """The object was seen after all."""
-        self._expiry.pop(key, None)

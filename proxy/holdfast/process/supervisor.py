@@ -21,14 +21,12 @@ import structlog
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.process import child
+from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import keeper_listener, listeners
 from holdfast.process.restart import RestartDelay
 
 log = structlog.get_logger()
-
-#: How often a replaced worker's successor is looked for (seconds).
-POLL_SECONDS = 0.01
 
 
 class Slot:
@@ -37,6 +35,8 @@ class Slot:
     def __init__(self, role: str, number: int, listener: socket.socket) -> None:
         self.role, self.number, self.listener = role, number, listener
         self.generation = 0
+        #: set when the present generation has its first process
+        self.started = asyncio.Event()
         self.delay = RestartDelay()
 
 
@@ -87,7 +87,9 @@ class Supervisor:
         while self._is_wanted(slot, generation):
             slot.delay.started(self.clock.monotonic())
             process = await self._started(slot)
-            if process is not None and not self._is_wanted(slot, generation):
+            if process is not None and self._is_wanted(slot, generation):
+                slot.started.set()
+            elif process is not None:
                 process.terminate()
             code = await self._ended(process)
             if self._is_wanted(slot, generation):
@@ -167,18 +169,14 @@ class Supervisor:
             return
         old = [process for process, filled in self.living.items() if filled is slot]
         slot.generation += 1
+        slot.started.clear()
         if slot.role == "keeper":
             await self._end_all(old, GRACE_SECONDS)
         self._begin(self._fill(slot, slot.generation))
-        if slot.role == "worker":
-            while self._is_wanted(slot, slot.generation) and not self._has_other(slot, old):
-                await self.clock.sleep(POLL_SECONDS)
-            for process in old:
-                if process.returncode is None:
-                    process.terminate()
-
-    def _has_other(self, slot: Slot, old: list[asyncio.subprocess.Process]) -> bool:
-        return any(filled is slot and process not in old for process, filled in self.living.items())
+        await first(slot.started, self.ending)
+        for process in old:
+            if process.returncode is None:
+                process.terminate()
 
     def _refuse_fixed(self, config: Configuration) -> None:
         for name in ("listen", "data", "workers"):
