@@ -6,11 +6,16 @@ record      what the store hands out: Blob, Manifest, Tag, …
 index       the LMDB environment: opening, refusing, reading
 writer      the one thread that commits, in groups
 journal     the append-only copy of what a rebuild needs
-change      what a write puts into the index, decided without touching it
+change      what a write puts into the index, decided without touching it; ownership: what a client's does
+lock        what is allowed on a repository, manifest or tag
 opening     refusals and crash recovery
 directory   paths, the identity file, the lock; part: a fill's growing file
 reading     blob bytes, checked before they leave
-lookup      the reads; store: the Store, with the writes
+upload      clients' uploads on their way in
+lookup      the reads
+writes      what all writes share; file_work: work on files that ends in a commit
+pushing     the writes for clients; fallback: referrers out of fallback tags; sweep: space given back
+store       the Store, with the writes that bring in what a parent has
 check       fsck: says what is wrong; reindex: rebuild, makes the index again
 """
 
@@ -22,15 +27,19 @@ from holdfast_core.record import (
     Blob,
     Descriptor,
     FillState,
+    Lock,
+    LockChange,
     Manifest,
     ReferrersList,
     Statistics,
     Tag,
     TagList,
     TagMove,
+    Target,
 )
 from holdfast_core.reindex import rebuild
 from holdfast_core.store import Store
+from holdfast_core.upload import Uploads
 
 __all__ = [
     "CHUNK_BYTES",
@@ -41,6 +50,8 @@ __all__ = [
     "Digest",
     "FillPart",
     "FillState",
+    "Lock",
+    "LockChange",
     "Manifest",
     "ReferrersList",
     "Report",
@@ -49,6 +60,8 @@ __all__ = [
     "Tag",
     "TagList",
     "TagMove",
+    "Target",
+    "Uploads",
     "chunk_hash",
     "fsck",
     "rebuild",

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from holdfast_core import format as layout
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import Mistake, NotHeld
-from holdfast_core.record import Blob, Descriptor, FillState, TagMove
+from holdfast_core.record import Blob, Descriptor, FillState, Tag, TagMove
 
 
 class Keep(IntEnum):
@@ -38,8 +38,8 @@ class View(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """The payload, or None when it is absent or damaged."""
 
-    def keys(self, prefix: bytes) -> list[bytes]:
-        """All keys below a prefix."""
+    def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
+        """All keys below a prefix, or the first `limit` of them."""
 
 
 def put(key: bytes, payload: bytes, keep: Keep = Keep.INDEX) -> Change:
@@ -95,7 +95,40 @@ def link(
     return [
         *seen_repository(view, repository, now, keep),
         put(key, layout.encode_link(now, media_type or ""), keep),
+        put(layout.holder_key(key), b""),
+        *remove([layout.UNLINKED + blob.digest.key]),
     ]
+
+
+def unlink(view: View, link: bytes, *, now: float) -> list[Change]:
+    """End a membership, durably. Bytes that no repository links any more are noted, so that a sweep finds
+    them; the next link takes the note away."""
+    holder, digest = layout.holder_key(link), layout.digest_from(link, link[18:])
+    changes = [*remove([link], Keep.DISK), *remove([holder, layout.SEEN + link[1:17] + digest.key])]
+    if all(other == holder for other in view.keys(layout.HOLDER + digest.key, limit=2)):
+        changes.append(put(layout.UNLINKED + digest.key, layout.encode_time(now)))
+    return changes
+
+
+def arrived(view: View, repository: str, blob: Blob, *, now: float) -> list[Change]:
+    """Membership of bytes that a fill brought in. Not where the blob was deleted meanwhile: then they belong
+    to those who want them elsewhere, or to nobody."""
+    if not present(view, layout.deleted_key(repository, "blob", str(blob.digest))):
+        return link(view, repository, blob, now=now)
+    if view.keys(layout.HOLDER + blob.digest.key, limit=1):
+        return []
+    return [put(layout.UNLINKED + blob.digest.key, layout.encode_time(now))]
+
+
+def present(view: View, key: bytes) -> bool:
+    """Whether there is such a record, be it damaged."""
+    return view.keys(key, limit=1) == [key]
+
+
+def refuse_deleted(view: View, repository: str, kind: str, name: str) -> None:
+    """Raise NotHeld for what was deleted here: it is not brought in again."""
+    if present(view, layout.deleted_key(repository, kind, name)):
+        raise NotHeld(f"{kind} {name} was deleted here")
 
 
 def bytes_held(view: View, blob: Blob, table: bytes | None) -> tuple[list[Change], Blob]:
@@ -148,38 +181,52 @@ def end_fills(view: View, digest: Digest) -> list[Change]:
     return remove([*view.keys(layout.FILL + digest.key), *view.keys(layout.FILL_CHUNKS + digest.key)])
 
 
-def referrer(repository: str, subject: Digest, descriptor: Descriptor, keep: Keep) -> Change:
+def referrer(repository: str, subject: Digest, descriptor: Descriptor, keep: Keep) -> list[Change]:
     """A manifest held here that names `subject`."""
     key = layout.referrer_prefix(repository, subject) + Digest.parse(descriptor.digest).key
-    return put(key, layout.encode_descriptor(descriptor), keep)
+    return [put(key, layout.encode_descriptor(descriptor), keep), put(layout.subject_key(key), b"")]
+
+
+def tag_of(view: View, repository: str, name: str) -> Tag | None:
+    """Where a tag points."""
+    payload = view.get(layout.tag_key(repository, name))
+    return None if payload is None else layout.decode_tag(name, payload)
 
 
 def tag(view: View, repository: str, name: str, digest: Digest, *, now: float, origin: str) -> list[Change]:
     """Point a tag at a digest, or confirm that it points there. A mere confirmation is not journaled: after
-    a rebuild the tag is only asked for sooner."""
-    key, moves_key = layout.tag_key(repository, name), layout.moves_key(repository, name)
-    payload = view.get(key)
-    found = None if payload is None else layout.decode_tag(name, payload)
+    a rebuild the tag is only asked for sooner. What was pushed here is not moved by the parent's word."""
+    key, found = layout.tag_key(repository, name), tag_of(view, repository, name)
+    if found is not None and found.origin == "local" != origin:
+        return []
     if found is not None and found.digest == digest and found.origin == origin:
         return [put(key, layout.encode_tag(digest, now, found.moved_at, origin))]
     keep = durability(origin == "local")
-    moved = view.get(moves_key)
-    moves = [TagMove(digest, now, origin), *(layout.decode_moves(moved) if moved else [])]
+    old = [] if found is None or found.digest == digest else [layout.tagged_key(key, found.digest)]
     return [
         *seen_repository(view, repository, now, keep),
         put(key, layout.encode_tag(digest, now, now, origin), keep),
-        put(moves_key, layout.encode_moves(moves), keep),
+        *moved(view, repository, name, TagMove(digest, now, origin), keep),
+        *remove(old),
+        put(layout.tagged_key(key, digest), b""),
     ]
+
+
+def moved(view: View, repository: str, name: str, move: TagMove, keep: Keep) -> list[Change]:
+    """One more of a tag's moves, of which the last 16 are kept."""
+    key = layout.moves_key(repository, name)
+    payload = view.get(key)
+    earlier = layout.decode_moves(payload) if payload else []
+    return [put(key, layout.encode_moves([move, *earlier]), keep)]
 
 
 def drop_tag(view: View, repository: str, name: str) -> list[Change]:
     """Forget a tag; its moves stay. Nothing when there is none."""
-    key = layout.tag_key(repository, name)
-    payload = view.get(key)
-    if payload is None:
+    key, found = layout.tag_key(repository, name), tag_of(view, repository, name)
+    if found is None:
         return remove([key], Keep.JOURNAL)
-    found = layout.decode_tag(name, payload)
-    return remove([key], durability(found.origin == "local"))
+    keep = durability(found.origin == "local")
+    return [*remove([key], keep), *remove([layout.tagged_key(key, found.digest)])]
 
 
 def fetched_list(
@@ -259,13 +306,22 @@ def _with_damage(blob: Blob, damaged: bool) -> Blob:
     return Blob(blob.digest, blob.size, blob.owned, blob.boot, blob.inline, damaged)
 
 
-def discard(view: View, digests: set[Digest]) -> list[Change]:
+def discard(view: View, digests: Iterable[Digest]) -> list[Change]:
     """Forget bytes that cannot be used, and every link to them."""
     changes: list[Change] = []
     for digest in digests:
-        changes += remove([layout.BLOB + digest.key], Keep.JOURNAL)
-        changes += _forget_chunks(view, digest, Keep.JOURNAL)
-        changes += remove([layout.UNSYNCED + digest.key])
-    keys = {digest.key for digest in digests}
-    links = [key for key in view.keys(layout.LINK) if key[18:] in keys]
-    return [*changes, *remove(links, Keep.JOURNAL)]
+        holders = view.keys(layout.HOLDER + digest.key)
+        links = list(map(layout.holder_link, holders))
+        pending = [layout.PENDING + link[1:17] + digest.key for link in links]
+        changes += remove([*links, *(key for key in pending if present(view, key))], Keep.JOURNAL)
+        changes += [*remove(holders), *forget_bytes(view, digest, Keep.JOURNAL)]
+    return changes
+
+
+def forget_bytes(view: View, digest: Digest, keep: Keep) -> list[Change]:
+    """Forget everything about bytes but who links them."""
+    return [
+        *remove([layout.BLOB + digest.key], keep),
+        *_forget_chunks(view, digest, keep),
+        *remove([layout.UNSYNCED + digest.key, layout.UNLINKED + digest.key]),
+    ]

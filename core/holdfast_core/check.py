@@ -17,6 +17,7 @@ from holdfast_core import format as layout
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
 from holdfast_core.errors import RecordDamaged, StoreError
 from holdfast_core.index import Index
+from holdfast_core.opening import derived_keys
 from holdfast_core.record import Blob
 
 
@@ -41,8 +42,8 @@ def fsck(path: str | os.PathLike[str], read_data: tuple[int, int] | None = None)
 
 
 def _check(path: Path, read_data: tuple[int, int] | None, report: Report) -> None:
-    uuid = directory.read_identity(path)
-    if uuid is None:
+    identity = directory.read_identity(path)
+    if identity is None:
         report.problems.append(f"{path} holds no store.json")
         return
     place = directory.Directory(path)
@@ -52,7 +53,7 @@ def _check(path: Path, read_data: tuple[int, int] | None, report: Report) -> Non
             return
         index = Index(place.index, write=False)
         try:
-            _Check(place, index, read_data, report).run(uuid)
+            _Check(place, index, read_data, report).run(identity)
         finally:
             index.close()
     finally:
@@ -71,7 +72,8 @@ class _Check:
         self._names: dict[bytes, str] = {}
         self._manifests: set[bytes] = set()
 
-    def run(self, uuid: bytes) -> None:
+    def run(self, identity: directory.Identity) -> None:
+        uuid = identity.uuid
         if self._index.get(layout.IDENTITY) != uuid:
             self._problem(f"the index and store.json name different stores; {directory.REBUILD}")
         self._records()
@@ -87,6 +89,8 @@ class _Check:
             self._tag(key, payload)
         for table in (layout.CHUNKS, layout.QUARANTINE, layout.UNSYNCED):
             self._orphans(table)
+        if identity.format == layout.FORMAT:
+            self._derived()
         self._strays()
         self._journal(uuid)
 
@@ -173,6 +177,19 @@ class _Check:
         orphans = {layout.digest_in(key, 1) for key, _ in self._rows(table)}
         for digest in sorted(d for d in orphans if d.key not in self._blobs):
             self._problem(f"{digest}: {layout.TABLES[table]} records without a blob")
+
+    def _derived(self) -> None:
+        """The derived tables against those they are derived from. A delete or a sweep would go wrong by them."""
+        for derived, source in layout.DERIVED_TABLES.items():
+            found = {key for key, _ in self._index.scan(derived)}
+            wanted = set(derived_keys(self._index, source))
+            for count, what in ((len(wanted - found), "lacks"), (len(found - wanted), "has too many:")):
+                if count:
+                    self._problem(
+                        f"the {layout.TABLES[derived]} table {what} {count} records; {directory.REBUILD}"
+                    )
+        held = {layout.digest_in(key, 1).key for key, _ in self._index.scan(layout.HOLDER)}
+        self._report.counts["unlinked blobs"] = len(self._blobs - held)
 
     def _strays(self) -> None:
         """Files without a row are garbage: never served, counted, not a problem."""

@@ -6,6 +6,7 @@
     journal/log         copy of the changes that a rebuild needs
     blobs/<alg>/<2>/<hex>   large bytes, one plain file each
     fills/<alg>-<hex>   growing files
+    uploads/            staging files of clients' uploads (upload.py)
     quarantine/         files set aside, never served
 
 File names are made from raw digest bytes, and every file is opened below a directory descriptor with
@@ -23,6 +24,7 @@ import stat
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from holdfast_core import format as layout
 from holdfast_core.digest import Digest
@@ -30,15 +32,17 @@ from holdfast_core.errors import (
     Damaged,
     DigestInvalid,
     Exhausted,
+    Mistake,
     NotHeld,
     StoreError,
     StoreRefused,
     SyncFailed,
+    UploadUnknown,
 )
 from holdfast_core.filesystem import filesystem_type, syncfs
 from holdfast_core.journal import sync_directory, write_all
 
-DIRECTORIES = ("index", "journal", "blobs", "fills", "quarantine")
+DIRECTORIES = ("index", "journal", "blobs", "fills", "uploads", "quarantine")
 ALGORITHMS = ("sha256", "sha512")
 REBUILD = "run `holdfast rebuild`"
 #: statfs(2) numbers of file systems on which LMDB's locks and maps are not to be trusted (lmdb.h, caveats)
@@ -74,7 +78,8 @@ def os_error(error: OSError, what: str) -> StoreError:
 
 
 class Directory:
-    """An open store directory. Descriptors of blobs/ and fills/ are held while it is open."""
+    """An open store directory. Descriptors of blobs/, fills/ and uploads/ are held while it is open;
+    `uploads_fd` is -1 for a reader of a store of format 1, which has none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,6 +91,7 @@ class Directory:
         try:
             self.blobs_fd = os.open(path / "blobs", flags)
             self.fills_fd = os.open(path / "fills", flags)
+            self.uploads_fd = os.open(path / "uploads", flags) if (path / "uploads").exists() else -1
         except OSError as error:
             raise StoreRefused(f"{path} is not a store: {error}") from error
 
@@ -101,14 +107,24 @@ class Directory:
 
     def close(self) -> None:
         """Give the descriptors and the lock back."""
-        for fd in (self.blobs_fd, self.fills_fd, self._lock):
-            if fd >= 0:
-                os.close(fd)
-        self.blobs_fd = self.fills_fd = self._lock = -1
+        for fd in self._held():
+            os.close(fd)
+        self.blobs_fd = self.fills_fd = self.uploads_fd = self._lock = -1
 
     def descriptors(self) -> int:
         """Descriptors held here."""
-        return sum(fd >= 0 for fd in (self.blobs_fd, self.fills_fd, self._lock))
+        return len(self._held())
+
+    def _held(self) -> list[int]:
+        return [fd for fd in (self.blobs_fd, self.fills_fd, self.uploads_fd, self._lock) if fd >= 0]
+
+    def prepare_uploads(self) -> None:
+        """Make uploads/ in a store of format 1."""
+        if self.uploads_fd < 0:
+            (self.path / "uploads").mkdir(exist_ok=True)
+            sync_directory(self.path)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.uploads_fd = os.open(self.path / "uploads", flags)
 
     def open_blob(self, digest: Digest, size: int, *, write: bool = False) -> tuple[int, tuple[int, ...]]:
         """(descriptor, identity) of a blob's file. Raises NotHeld when it is absent, Damaged when it is not a
@@ -140,20 +156,36 @@ class Directory:
         """The same for a part."""
         return _plain_file(self.fills_fd, part_name(digest), size)
 
-    def place_blob(self, name: str, digest: Digest, *, durable: bool) -> None:
-        """Move the file `name` of fills/ to its place. With `durable` in the order that survives a power cut:
-        the bytes, the name, then (by the caller) the index row. Raises SyncFailed, or StoreError."""
+    def place_blob(self, source: Source, digest: Digest, *, durable: bool) -> None:
+        """Move a file to its place. With `durable` in the order that survives a power cut: the bytes, the
+        name, then (by the caller) the index row. Raises SyncFailed, or StoreError."""
         try:
             if durable:
-                self._sync(self.fills_fd, name, os.fdatasync)
-            os.rename(name, blob_name(digest), src_dir_fd=self.fills_fd, dst_dir_fd=self.blobs_fd)
+                self._sync(source.directory, source.name, os.fdatasync)
+            os.rename(source.name, blob_name(digest), src_dir_fd=source.directory, dst_dir_fd=self.blobs_fd)
         except OSError as error:
             raise os_error(error, str(digest)) from error
         if durable:
             self.sync_names(digest)
 
+    def take_back(self, digest: Digest, source: Source) -> None:
+        """Undo `place_blob` whose commit was refused: the file is where it was. Raises StoreError."""
+        try:
+            os.rename(blob_name(digest), source.name, src_dir_fd=self.blobs_fd, dst_dir_fd=source.directory)
+        except OSError as error:
+            raise os_error(error, str(digest)) from error
+
+    def remove_blob(self, digest: Digest) -> None:
+        """Remove a blob's file, if there is one. Raises StoreError."""
+        try:
+            os.unlink(blob_name(digest), dir_fd=self.blobs_fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise os_error(error, str(digest)) from error
+
     def write_blob(self, digest: Digest, body: bytes) -> None:
-        """Put a small body into its place, always durably. Raises SyncFailed, Exhausted, StoreError."""
+        """Put a body in hand into its place, always durably. Raises SyncFailed, Exhausted, StoreError."""
         name = "put-" + part_name(digest)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -164,12 +196,36 @@ class Directory:
                 os.close(fd)
         except OSError as error:
             raise os_error(error, str(digest)) from error
-        self.place_blob(name, digest, durable=True)
+        self.place_blob(Source(self.fills_fd, name), digest, durable=True)
+
+    def blobs_in(self, algorithm: str, first: int) -> list[Digest]:
+        """The digests that files of one of the 256 directories are named by. Other names are nobody's."""
+        found = (Path(algorithm) / f"{first:02x}" / name for name in self._names(f"{algorithm}/{first:02x}"))
+        return [digest for path in found if (digest := digest_of_file(path)) is not None]
+
+    def _names(self, name: str) -> list[str]:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.blobs_fd)
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
+
+    def blob_status(self, digest: Digest) -> os.stat_result | None:
+        """What lies in a blob's place, if it is a plain file."""
+        try:
+            found = os.stat(blob_name(digest), dir_fd=self.blobs_fd, follow_symlinks=False)
+        except OSError:
+            return None
+        return found if stat.S_ISREG(found.st_mode) else None
 
     def sync_blob(self, digest: Digest) -> None:
         """fdatasync of a blob in its place, and its name. Raises SyncFailed."""
         self._sync(self.blobs_fd, blob_name(digest), os.fdatasync)
         self.sync_names(digest)
+
+    def sync_file(self, source: Source) -> None:
+        """fdatasync of a file that may become a blob. Raises SyncFailed."""
+        self._sync(source.directory, source.name, os.fdatasync)
 
     def sync_names(self, digest: Digest) -> None:
         """fsync of the directory a blob lies in. Raises SyncFailed."""
@@ -231,30 +287,54 @@ class Directory:
         self.sync_names(digest)
         return fd
 
-    def read_part(self, digest: Digest, size: int) -> bytes:
-        """All of a small part. Raises StoreError when it is absent or shorter."""
+    def part(self, digest: Digest) -> Source:
+        """The growing file of a fill."""
+        return Source(self.fills_fd, part_name(digest))
+
+    def upload(self, name: str, size: int) -> Source:
+        """A staging file that has all of its bytes. Raises UploadUnknown when it is gone, Mistake when it is
+        not a plain file of `size` bytes."""
+        if "/" in name:
+            raise UploadUnknown(f"no upload {name!r}")
+        try:
+            found = os.stat(name, dir_fd=self.uploads_fd, follow_symlinks=False)
+        except OSError as error:
+            raise UploadUnknown(f"no upload {name}") from error
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            raise Mistake(f"upload {name} is not a plain file of {size} bytes, but of {found.st_size}")
+        return Source(self.uploads_fd, name)
+
+    def read(self, source: Source, size: int) -> bytes:
+        """All of a small file. Raises StoreError when it is absent or shorter."""
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            fd = os.open(part_name(digest), flags, dir_fd=self.fills_fd)
+            fd = os.open(source.name, flags, dir_fd=source.directory)
             try:
                 body = os.pread(fd, size, 0) if size else b""
             finally:
                 os.close(fd)
         except OSError as error:
-            raise os_error(error, part_name(digest)) from error
+            raise os_error(error, source.name) from error
         if len(body) != size:
-            raise StoreError(f"{part_name(digest)} has {len(body)} bytes, not {size}")
+            raise StoreError(f"{source.name} has {len(body)} bytes, not {size}")
         return body
 
-    def drop_part(self, digest: Digest) -> None:
-        """Remove a part, if there is one."""
+    def drop(self, source: Source) -> None:
+        """Remove a part or an upload, if there is one."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(part_name(digest), dir_fd=self.fills_fd)
+            os.unlink(source.name, dir_fd=source.directory)
 
     def free_bytes(self) -> int:
         """Bytes that this process may still write to the file system of the store."""
         found = os.statvfs(self.path)
         return found.f_frsize * (found.f_bfree if os.geteuid() == 0 else found.f_bavail)
+
+
+class Source(NamedTuple):
+    """A file that may become a blob: its name below a directory's descriptor."""
+
+    directory: int
+    name: str
 
 
 def _plain_file(parent: int, name: str, size: int) -> bool:
@@ -303,8 +383,16 @@ def digest_of_file(path: Path) -> Digest | None:
     return digest if digest.hex[:2] == path.parent.name else None
 
 
-def read_identity(path: Path) -> bytes | None:
-    """The uuid in store.json, or None when there is no such file. Raises StoreRefused for any other."""
+class Identity(NamedTuple):
+    """What store.json says."""
+
+    uuid: bytes
+    format: int
+
+
+def read_identity(path: Path) -> Identity | None:
+    """store.json, or None when there is no such file. Raises StoreRefused when it is none or of a format that
+    this code does not read."""
     try:
         found = json.loads((path / "store.json").read_bytes())
     except FileNotFoundError:
@@ -313,18 +401,20 @@ def read_identity(path: Path) -> bytes | None:
         raise StoreRefused(f"{path}/store.json cannot be read: {error}; {REBUILD}") from error
     if (
         not isinstance(found, dict)
-        or found.get("format") != layout.FORMAT
+        or found.get("format") not in layout.FORMATS
         or found.get("engine") != layout.ENGINE
     ):
-        raise StoreRefused(f"{path}/store.json is not of format {layout.FORMAT} on {layout.ENGINE}")
+        formats = " or ".join(map(str, layout.FORMATS))
+        raise StoreRefused(f"{path}/store.json is not of format {formats} on {layout.ENGINE}")
     try:
-        return uuids.UUID(str(found.get("uuid"))).bytes
+        return Identity(uuids.UUID(str(found.get("uuid"))).bytes, int(found["format"]))
     except ValueError as error:
         raise StoreRefused(f"{path}/store.json holds no uuid; {REBUILD}") from error
 
 
 def write_identity(path: Path, uuid: bytes) -> None:
-    """Write store.json, durably and whole. It is the last step of creating a store."""
+    """Write store.json, durably and whole. It is the last step of creating a store, and of bringing one of an
+    earlier format up to date."""
     text = {"uuid": str(uuids.UUID(bytes=uuid)), "format": layout.FORMAT, "engine": layout.ENGINE}
     fresh = path / "store.json.new"
     with fresh.open("wb") as file:

@@ -1,7 +1,7 @@
 """What can go wrong in the store. No HTTP here: `holdfast.errors` holds the one table to status codes.
 
 Three branches tell a caller what to do: the caller erred (`Mistake`), the store is not to be trusted
-(`Damaged`), or the machine is short of something (`Exhausted`). A fourth, `NotHeld`, is an answer.
+(`Damaged`), or the machine is short of something (`Exhausted`). `NotHeld`, `ReadOnly` and `Locked` are answers.
 """
 
 
@@ -55,3 +55,19 @@ class Exhausted(StoreError):
 
 class SyncFailed(StoreError):
     """A sync call failed. The store stops acknowledging: a second sync would succeed over lost data."""
+
+
+class UploadUnknown(StoreError):
+    """No such upload session: ended, expired, closed, or never begun."""
+
+
+class UploadBusy(StoreError):
+    """Somebody else writes to the upload session."""
+
+
+class ReadOnly(StoreError):
+    """The store's mode takes no changes from clients. The text is for them."""
+
+
+class Locked(StoreError):
+    """A lock on the repository, manifest or tag forbids it. The text names which, and is for the client."""

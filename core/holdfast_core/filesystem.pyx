@@ -1,4 +1,5 @@
-"""The file system calls that Python does not offer: syncfs, the kind of a file system, and time since boot."""
+"""The file system calls that Python does not offer: syncfs, room set aside, early writeback, the kind of a file
+system, and time since boot."""
 
 from posix.time cimport CLOCK_BOOTTIME, clock_gettime, timespec
 
@@ -6,6 +7,12 @@ from libc.errno cimport errno
 
 cdef extern from "<unistd.h>" nogil:
     int c_syncfs "syncfs" (int fd)
+
+cdef extern from "<fcntl.h>" nogil:
+    int FALLOC_FL_KEEP_SIZE
+    unsigned int SYNC_FILE_RANGE_WRITE
+    int c_fallocate "fallocate" (int fd, int mode, long long offset, long long length)
+    int c_sync_file_range "sync_file_range" (int fd, long long offset, long long length, unsigned int flags)
 
 cdef extern from "<sys/vfs.h>" nogil:
     cdef struct c_statfs "statfs":
@@ -20,6 +27,26 @@ def syncfs(int fd):
         result = c_syncfs(fd)
     if result != 0:
         raise OSError(errno, "syncfs failed")
+
+
+def reserve(int fd, long long offset, long long length):
+    """Set room on the disk aside for bytes to come; the file's length stays. Raises OSError: ENOSPC when there
+    is none, EOPNOTSUPP when the file system cannot. The GIL is released."""
+    cdef int result
+    with nogil:
+        result = c_fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length)
+    if result != 0:
+        raise OSError(errno, "fallocate failed")
+
+
+def start_writeback(int fd, long long offset, long long length):
+    """Begin to write a range to the disk without waiting for it. No durability, only less to wait for later
+    (sync_file_range(2)). Raises OSError. The GIL is released."""
+    cdef int result
+    with nogil:
+        result = c_sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
+    if result != 0:
+        raise OSError(errno, "sync_file_range failed")
 
 
 def filesystem_type(int fd):

@@ -19,9 +19,10 @@ from blake3 import blake3
 
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import DigestInvalid, Mistake, RecordDamaged
-from holdfast_core.record import Blob, Descriptor, FillState, Tag, TagMove
+from holdfast_core.record import Blob, Descriptor, FillState, Lock, Tag, TagMove, Target
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)  # read; a store of an earlier one is brought up to date when it is opened for writing
 ENGINE = "lmdb-0.9"
 SEAL_BYTES = 8
 VERSION = b"\x01"
@@ -43,6 +44,14 @@ REFERRER_LIST = b"G"  # repository, subject, segment -> the parent's referrers
 FILL = b"F"  # digest, repository
 FILL_CHUNKS = b"K"  # digest, repository, segment -> BLAKE3 of complete chunks of a fill
 SEEN = b"A"  # repository, digest -> last access
+LOCK = b"O"  # repository, kind, name -> what is allowed
+PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
+DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
+UNLINKED = b"Q"  # digest that no repository links -> since when
+# Derived from the keys of others, turned round; never journaled.
+HOLDER = b"W"  # digest, kind, repository: of LINK
+TAGGED = b"Y"  # repository, digest, name: of TAG
+SUBJECT = b"I"  # repository, referrer, subject: of REFERRER
 
 TABLES = {
     IDENTITY: "identity",
@@ -61,11 +70,24 @@ TABLES = {
     FILL: "fill",
     FILL_CHUNKS: "fill chunks",
     SEEN: "seen",
+    LOCK: "lock",
+    PENDING: "pending",
+    DELETED: "deleted",
+    UNLINKED: "unlinked",
+    HOLDER: "holder",
+    TAGGED: "tagged",
+    SUBJECT: "subject",
 }
 #: tables that a rebuild takes from the journal; the others are about this index or this moment
-JOURNALED_TABLES = frozenset((REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST))
+JOURNALED_TABLES = frozenset(
+    (REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, LOCK, PENDING, DELETED)
+)
+#: derived table -> the table whose keys it turns round
+DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 
 AS_BLOB, AS_MANIFEST = b"b", b"m"
+#: what a client names, as it stands in the keys of LOCK and DELETED
+NOUNS = {"repository": b"r", "blob": AS_BLOB, "manifest": AS_MANIFEST, "tag": b"t"}
 
 # LMDB keeps a record in its page up to 2,038 bytes of node (4 KiB pages: half a page, less the headers);
 # a larger one takes pages of its own and fragments the free list. 60 hashes with key and seal stay below.
@@ -82,6 +104,7 @@ _TIME = struct.Struct("<d")
 _LINK = struct.Struct("<d")
 _TAG = struct.Struct("<ddc")
 _MOVE = struct.Struct("<dcB")
+_LOCK = struct.Struct("<dB")
 _LIST_HEAD = struct.Struct("<dI")
 _JOURNALED = struct.Struct("<QQQ16s")
 _SEGMENT = struct.Struct(">I")
@@ -199,6 +222,76 @@ def seen_key(repository: str, digest: Digest) -> bytes:
     return SEEN + repository_hash(repository) + digest.key
 
 
+def target_rest(kind: str, name: str) -> bytes:
+    """The end of a key of LOCK and DELETED. Raises Mistake for an unknown kind or a name that fits none."""
+    if kind not in NOUNS:
+        raise Mistake(f"kind {kind!r}; allowed: {', '.join(NOUNS)}")
+    if kind == "repository":
+        return NOUNS[kind]
+    return NOUNS[kind] + (tag_bytes(name) if kind == "tag" else Digest.parse(name).key)
+
+
+def lock_key(repository: str, target: Target) -> bytes:
+    """LOCK."""
+    return LOCK + repository_hash(repository) + target_rest(target.kind, target.name)
+
+
+def deleted_key(repository: str, kind: str, name: str) -> bytes:
+    """DELETED."""
+    return DELETED + repository_hash(repository) + target_rest(kind, name)
+
+
+def pending_key(repository: str, digest: Digest) -> bytes:
+    """PENDING."""
+    return PENDING + repository_hash(repository) + digest.key
+
+
+def holder_key(link: bytes) -> bytes:
+    """HOLDER: a link's key turned round."""
+    return HOLDER + link[18:] + link[17:18] + link[1:17]
+
+
+def holder_link(holder: bytes) -> bytes:
+    """The inverse of `holder_key`."""
+    return LINK + holder[-16:] + holder[-17:-16] + holder[1:-17]
+
+
+def tagged_prefix(repository: str, digest: Digest) -> bytes:
+    """TAGGED, all tags that point to one manifest."""
+    return TAGGED + repository_hash(repository) + digest.key
+
+
+def tagged_key(tag: bytes, digest: Digest) -> bytes:
+    """TAGGED: a tag's key with its digest."""
+    return TAGGED + tag[1:17] + digest.key + tag[17:]
+
+
+def subject_prefix(repository: str, referrer: Digest) -> bytes:
+    """SUBJECT, all subjects (there is one) of a referrer."""
+    return SUBJECT + repository_hash(repository) + referrer.key
+
+
+def subject_key(referrer: bytes) -> bytes:
+    """SUBJECT: a referrer's key turned round."""
+    subject = digest_in(referrer, 17).key
+    return SUBJECT + referrer[1:17] + referrer[17 + len(subject) :] + subject
+
+
+def subject_referrer(subject: bytes) -> bytes:
+    """The inverse of `subject_key`."""
+    referrer = digest_in(subject, 17).key
+    return REFERRER + subject[1:17] + subject[17 + len(referrer) :] + referrer
+
+
+def derived_key(key: bytes, payload: bytes) -> bytes:
+    """The derived record of a record of LINK, TAG or REFERRER."""
+    if key[:1] == LINK:
+        return holder_key(key)
+    if key[:1] == TAG:
+        return tagged_key(key, decode_tag("", payload).digest)
+    return subject_key(key)
+
+
 def digest_in(key: bytes, start: int) -> Digest:
     """The digest that begins at `start` of a key and may be followed by more."""
     length = {1: 33, 2: 65}.get(key[start] if start < len(key) else 0, 0)
@@ -264,11 +357,9 @@ def decode_tag(name: str, payload: bytes) -> Tag:
 
 
 def encode_moves(moves: Sequence[TagMove]) -> bytes:
-    """MOVES: the last 16, newest first."""
-    return b"".join(
-        _MOVE.pack(m.moved_at, ORIGINS[m.origin], len(m.digest.key)) + m.digest.key
-        for m in moves[:MOVES_KEPT]
-    )
+    """MOVES: the last 16, newest first. No digest: deleted."""
+    entries = ((m, m.digest.key if m.digest is not None else b"") for m in moves[:MOVES_KEPT])
+    return b"".join(_MOVE.pack(m.moved_at, ORIGINS[m.origin], len(key)) + key for m, key in entries)
 
 
 def decode_moves(payload: bytes) -> list[TagMove]:
@@ -277,8 +368,31 @@ def decode_moves(payload: bytes) -> list[TagMove]:
     while at < len(payload):
         moved_at, origin, length = _MOVE.unpack_from(payload, at)
         at += _MOVE.size + length
-        moves.append(TagMove(Digest.from_key(payload[at - length : at]), moved_at, ORIGIN_NAMES[origin]))
+        digest = Digest.from_key(payload[at - length : at]) if length else None
+        moves.append(TagMove(digest, moved_at, ORIGIN_NAMES[origin]))
     return moves
+
+
+def encode_lock(lock: Lock, now: float) -> bytes:
+    """LOCK: when it was set, and a bit for each of read, write, delete, list that is allowed."""
+    bits = lock.read | lock.write << 1 | lock.delete << 2 | lock.list << 3
+    return _LOCK.pack(now, bits)
+
+
+def decode_lock(payload: bytes) -> Lock:
+    """The record of `encode_lock`."""
+    _, bits = _LOCK.unpack(payload)
+    return Lock(*(bool(bits & 1 << place) for place in range(4)))
+
+
+def encode_pending(repository: str, now: float) -> bytes:
+    """PENDING: when it was pushed, and the repository's name."""
+    return _TIME.pack(now) + repository.encode("utf-8", "surrogatepass")
+
+
+def decode_pending(payload: bytes) -> str:
+    """The repository's name out of `encode_pending`."""
+    return payload[_TIME.size :].decode("utf-8", "surrogatepass")
 
 
 def encode_descriptor(descriptor: Descriptor) -> bytes:

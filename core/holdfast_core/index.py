@@ -9,6 +9,7 @@ Rules kept here, with what they cost when broken (measured, docs/design.md):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import weakref
@@ -20,7 +21,7 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from holdfast_core import format as layout
-from holdfast_core.errors import Damaged, Exhausted, StoreError, StoreRefused
+from holdfast_core.errors import Damaged, Exhausted, RecordDamaged, StoreError, StoreRefused
 
 MAP_BYTES = 64 << 30  # address space, not memory: a new index takes 8 KiB
 MAX_READERS = 1024
@@ -52,6 +53,32 @@ def _mark_forked() -> None:
 os.register_at_fork(after_in_child=_mark_forked)
 
 
+class Inside:
+    """The index as planners see it, inside a transaction."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+
+    def get(self, key: bytes) -> bytes | None:
+        """The payload, or None when it is absent or damaged."""
+        value = self._txn.get(key)
+        try:
+            return None if value is None else layout.unseal(key, value)
+        except RecordDamaged:
+            return None
+
+    def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
+        """All keys below a prefix, or the first `limit` of them."""
+        found: list[bytes] = []
+        with self._txn.cursor() as cursor:
+            if cursor.set_range(prefix):
+                for key in cursor.iternext(keys=True, values=False):
+                    if not key.startswith(prefix) or len(found) == limit:
+                        break
+                    found.append(key)
+        return found
+
+
 class Index:
     """An open environment. `begin` starts a transaction; the caller ends it before it does anything else."""
 
@@ -79,6 +106,7 @@ class Index:
             )
         self.begin = self._env.begin
         self.map_bytes = map_bytes
+        self._locks = (-1, False)
         self.reader_check()
         _open.add(self)
 
@@ -131,21 +159,54 @@ class Index:
             txn.abort()
         return None if value is None else layout.unseal(key, value)
 
-    def linked(self, link: bytes, target: bytes) -> tuple[bytes, bytes] | None:
-        """Both payloads out of one transaction, or None when either is absent. Raises RecordDamaged."""
+    def get_and_locks(self, key: bytes) -> tuple[bytes | None, bool]:
+        """`get`, and whether there are any locks at all, out of one transaction. Raises RecordDamaged."""
         txn = self.read_transaction()
         try:
-            first = txn.get(link)
-            if first is None:
-                return None
-            second = txn.get(target)
+            value, locks = txn.get(key), self._any_locks(txn)
         except lmdb.Error as error:
             raise index_error(error) from error
         finally:
             txn.abort()
-        if second is None:
-            return None
-        return layout.unseal(link, first), layout.unseal(target, second)
+        return None if value is None else layout.unseal(key, value), locks
+
+    def linked(self, link: bytes, target: bytes) -> tuple[tuple[bytes, bytes] | None, bool]:
+        """Both payloads, or None when either is absent, and whether there are any locks at all, out of one
+        transaction. Raises RecordDamaged."""
+        txn = self.read_transaction()
+        try:
+            locks = self._any_locks(txn)
+            first = txn.get(link)
+            second = None if first is None else txn.get(target)
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
+        if first is None or second is None:
+            return None, locks
+        return (layout.unseal(link, first), layout.unseal(target, second)), locks
+
+    def _any_locks(self, txn: Transaction) -> bool:
+        """Whether the lock table has a record in this state of the index. Looked at once a state, so that a
+        hit pays for a comparison and not for a search (0.3 µs instead of 1)."""
+        state = txn.id()
+        seen, locks = self._locks
+        if seen != state:
+            with txn.cursor() as cursor:
+                locks = cursor.set_range(layout.LOCK) and cursor.key()[:1] == layout.LOCK
+            self._locks = (state, locks)
+        return locks
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[Inside]:
+        """One state of the index, for a few looks of a planner."""
+        txn = self.read_transaction()
+        try:
+            yield Inside(txn)
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
 
     def scan(self, prefix: bytes, *, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key, sealed value) of all records below `prefix`, keys above `after`, in order. Takes a new

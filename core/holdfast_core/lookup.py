@@ -6,19 +6,34 @@ Identity is (repository, digest). Bytes are stored once; a link a repository say
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 from holdfast_core import format as layout
+from holdfast_core import lock as locks
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Directory
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index
 from holdfast_core.reading import BlobReader, Readers
-from holdfast_core.record import Blob, FillState, Manifest, ReferrersList, Tag, TagList, TagMove
+from holdfast_core.record import (
+    Blob,
+    FillState,
+    Lock,
+    Manifest,
+    ReferrersList,
+    Tag,
+    TagList,
+    TagMove,
+    Target,
+)
 
 
 class Lookup:
-    """What an open store answers. Every method may raise RecordDamaged: a record failed its checksum."""
+    """What an open store answers. Every method may raise RecordDamaged: a record failed its checksum. Blobs,
+    manifests and tags whose attributes forbid reading raise Locked, held or not; other reads leave that to
+    `require_read`. Lists leave out what their attributes forbid to list. Locks cost a hit nothing while there
+    are none."""
 
     def __init__(
         self, index: Index, directory: Directory, *, scrub_interval: float, clock: Callable[[], float]
@@ -28,12 +43,15 @@ class Lookup:
         self._readers = Readers(self._chunk_hash, clock, scrub_interval)
         # bound once: the hit path calls them for every request
         self._get = index.get
+        self._get_and_locks = index.get_and_locks
         self._linked = index.linked
 
     def blob(self, repository: str, digest: Digest) -> Blob | None:
-        """The blob, if it is linked to the repository as a blob. Raises RecordDamaged."""
+        """The blob, if it is linked to the repository as a blob. Raises RecordDamaged, Locked."""
         key = digest.key
-        found = self._linked(layout.link_key(repository, layout.AS_BLOB, key), layout.BLOB + key)
+        found, locks = self._linked(layout.link_key(repository, layout.AS_BLOB, key), layout.BLOB + key)
+        if locks:
+            self.require_read(repository)
         return None if found is None else layout.decode_blob(digest, found[1])
 
     def blob_anywhere(self, digest: Digest) -> Blob | None:
@@ -43,9 +61,11 @@ class Lookup:
 
     def manifest(self, repository: str, digest: Digest) -> Manifest | None:
         """The manifest, if it is linked to the repository as a manifest. One larger than the inline limit is
-        read from its file, checked. Raises RecordDamaged, ChunkDamaged, NotHeld."""
+        read from its file, checked. Raises RecordDamaged, ChunkDamaged, NotHeld, Locked."""
         key = digest.key
-        found = self._linked(layout.link_key(repository, layout.AS_MANIFEST, key), layout.BLOB + key)
+        found, locks = self._linked(layout.link_key(repository, layout.AS_MANIFEST, key), layout.BLOB + key)
+        if locks:
+            self.require_read(repository, Target("manifest", str(digest)))
         if found is None:
             return None
         blob = layout.decode_blob(digest, found[1])
@@ -57,56 +77,117 @@ class Lookup:
             return b"".join(reader.read(at, CHUNK_BYTES) for at in range(0, blob.size, CHUNK_BYTES))
 
     def tag(self, repository: str, name: str) -> Tag | None:
-        """Where a tag points. Raises RecordDamaged."""
-        payload = self._get(layout.tag_key(repository, name))
+        """Where a tag points. Raises RecordDamaged, Locked."""
+        payload, locks = self._get_and_locks(layout.tag_key(repository, name))
+        if locks:
+            self.require_read(repository, Target("tag", name))
         return None if payload is None else layout.decode_tag(name, payload)
 
     def tag_moves(self, repository: str, name: str) -> list[TagMove]:
-        """The last 16 targets of a tag, newest first."""
+        """The last 16 moves of a tag, newest first, its deletions among them. They outlive the tag."""
         payload = self._get(layout.moves_key(repository, name))
         return [] if payload is None else layout.decode_moves(payload)
+
+    def lock(self, repository: str, target: Target) -> Lock:
+        """What is allowed on a repository, manifest or tag."""
+        payload = self._get(layout.lock_key(repository, target))
+        return Lock() if payload is None else layout.decode_lock(payload)
+
+    def require_read(self, repository: str, *targets: Target) -> None:
+        """Raise Locked unless the repository and every one of `targets` may be read; RecordDamaged for a lock
+        that cannot be read."""
+        with self._index.view() as view:
+            locks.require(view, repository, "read", targets)
+
+    def is_deleted(self, repository: str, kind: str, name: str) -> bool:
+        """Whether a "tag", "manifest" or "blob" was deleted here and not pushed again: it is not to be brought
+        back from a parent. `name` is the tag or the digest."""
+        return self._get(layout.deleted_key(repository, kind, name)) is not None
+
+    def is_pending(self, repository: str, digest: Digest) -> bool:
+        """Whether a manifest was pushed here and the parent does not know it yet."""
+        return self._get(layout.pending_key(repository, digest)) is not None
+
+    def pending(self) -> list[tuple[str, Digest]]:
+        """(repository, digest) of all of these."""
+        rows = self._index.scan(layout.PENDING)
+        return [
+            (layout.decode_pending(layout.unseal(key, value)), layout.digest_from(key, key[17:]))
+            for key, value in rows
+        ]
 
     def tags(self, repository: str, *, last: str = "", limit: int | None = None) -> list[str]:
         """Tags held, bytewise sorted, those above `last`, at most `limit`."""
         prefix = layout.TAG + layout.repository_hash(repository)
-        return [key[17:].decode() for key in self._keys(prefix, last, limit)]
+        hidden = self._hidden(repository, "tag")
+        names = (key[17:] for key in self._keys(prefix, last))
+        return [name.decode() for name in islice((n for n in names if n not in hidden), limit)]
 
     def repositories(self, *, last: str = "", limit: int | None = None) -> list[str]:
-        """Repositories of which anything is known, bytewise sorted, those above `last`, at most `limit`."""
-        return [layout.repository_name(key) for key in self._keys(layout.REPOSITORY, last, limit)]
+        """Repositories of which anything is known, bytewise sorted, those above `last`, at most `limit`. One
+        that was emptied stays: its locks and the moves of its tags are still there to be asked for."""
+        any_locks = next(self._index.scan(layout.LOCK), None) is not None
+        names = map(layout.repository_name, self._keys(layout.REPOSITORY, last))
+        shown = (n for n in names if not any_locks or self.lock(n, locks.REPOSITORY).list)
+        return list(islice(shown, limit))
 
-    def _keys(self, prefix: bytes, last: str, limit: int | None) -> list[bytes]:
+    def _keys(self, prefix: bytes, last: str) -> Iterator[bytes]:
         after = prefix + last.encode("utf-8", "surrogatepass") if last else b""
-        found: list[bytes] = []
         for key, value in self._index.scan(prefix, after=after[:511]):
-            if limit is not None and len(found) >= limit:
-                break
             layout.unseal(key, value)
-            found.append(key)
-        return found
+            yield key
+
+    def _hidden(self, repository: str, kind: str) -> set[bytes]:
+        """Ends of the keys of tags or manifests that lists leave out."""
+        prefix = layout.LOCK + layout.repository_hash(repository) + layout.NOUNS[kind]
+        rows = self._index.scan(prefix)
+        return {
+            key[len(prefix) :]
+            for key, value in rows
+            if not layout.decode_lock(layout.unseal(key, value)).list
+        }
+
+    def _left_out(self, repository: str, kind: str) -> set[bytes]:
+        """The same, and those that were deleted here: of lists that the parent gave."""
+        prefix = layout.DELETED + layout.repository_hash(repository) + layout.NOUNS[kind]
+        return self._hidden(repository, kind) | {key[len(prefix) :] for key, _ in self._index.scan(prefix)}
 
     def tag_list(self, repository: str) -> TagList | None:
-        """The parent's tags as last fetched."""
+        """The parent's tags as last fetched, without those deleted here."""
         found = self._list(layout.tag_list_prefix(repository))
-        return None if found is None else TagList(tuple(item.decode() for item in found[0]), found[1])
+        if found is None:
+            return None
+        hidden = self._left_out(repository, "tag")
+        return TagList(tuple(item.decode() for item in found[0] if item not in hidden), found[1])
 
     def has_repository(self, repository: str) -> bool:
         """Whether anything of the repository was ever recorded."""
         return self._get(layout.repository_key(repository)) is not None
 
+    def is_there(self, repository: str, target: Target) -> bool:
+        """Whether a repository, manifest or tag is here, whatever its lock says: who may lock may unlock."""
+        keys = {
+            "repository": lambda: layout.repository_key(repository),
+            "manifest": lambda: layout.link_key(
+                repository, layout.AS_MANIFEST, Digest.parse(target.name).key
+            ),
+            "tag": lambda: layout.tag_key(repository, target.name),
+        }
+        return self._get(keys[target.kind]()) is not None
+
     def referrers(self, repository: str, subject: Digest) -> ReferrersList | None:
         """The parent's referrers as last fetched, and after them the manifests held here that name the
-        subject; each digest once. None when neither is known."""
+        subject; each digest once, without those deleted here. None when neither is known."""
         fetched = self._list(layout.referrer_list_prefix(repository, subject))
         rows = self._index.scan(layout.referrer_prefix(repository, subject))
         local = [layout.decode_descriptor(layout.unseal(key, value)) for key, value in rows]
         if fetched is None and not local:
             return None
         items, fetched_at = fetched or ([], 0.0)
-        merged = {d.digest: d for d in [*local, *map(layout.decode_descriptor, items)]}
-        order = dict.fromkeys(
-            [*(layout.decode_descriptor(i).digest for i in items), *(d.digest for d in local)]
-        )
+        hidden = {str(Digest.from_key(raw)) for raw in self._left_out(repository, "manifest")}
+        every = [*map(layout.decode_descriptor, items), *local]
+        merged = {d.digest: d for d in reversed(every)}
+        order = dict.fromkeys(d.digest for d in every if d.digest not in hidden)
         return ReferrersList(tuple(merged[digest] for digest in order), fetched_at)
 
     def _list(self, prefix: bytes) -> tuple[list[bytes], float] | None:

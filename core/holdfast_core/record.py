@@ -48,11 +48,37 @@ class Tag(Value, frozen=True):
 
 
 class TagMove(Value, frozen=True):
-    """One earlier or present target of a tag."""
+    """One earlier or present target of a tag; `digest` None: the tag was deleted."""
 
-    digest: Digest
+    digest: Digest | None
     moved_at: float
     origin: str
+
+
+class Lock(Value, frozen=True):
+    """What is allowed on a repository, a manifest or a tag; all of it unless somebody said otherwise."""
+
+    read: bool = True
+    write: bool = True
+    delete: bool = True
+    list: bool = True
+
+
+class LockChange(Value, frozen=True):
+    """What is to be allowed from now on; None stays as it is."""
+
+    read: bool | None = None
+    write: bool | None = None
+    delete: bool | None = None
+    list: bool | None = None
+
+
+class Target(Value, frozen=True):
+    """What a lock is on. `kind` is "repository", "manifest" or "tag"; `name` the manifest's digest or the tag,
+    "" for the repository itself."""
+
+    kind: str
+    name: str = ""
 
 
 class Descriptor(msgspec.Struct, frozen=True, array_like=True):

@@ -21,10 +21,9 @@ from holdfast_core.change import Change, Keep
 from holdfast_core.check import Report, hash_file, table_in
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged, StoreError, StoreRefused
-from holdfast_core.index import Index
+from holdfast_core.index import Index, Inside
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
-from holdfast_core.writer import Inside
 
 _BATCH = 10_000  # changes a transaction
 
@@ -60,8 +59,11 @@ def _rebuild(place: directory.Directory, head: tuple[bytes, int] | None) -> Repo
             report.problems.append("there is no journal: names, tags and small content are lost")
         else:
             _replay(place, index, report)
+        opening.derive(index)
         _check_rows(place, index, report)
         _admit_files(place, index, report)
+        if head is not None and not report.problems:
+            _note_unlinked(index, report)
     finally:
         index.close()
     _swap(place.path, fresh)
@@ -77,7 +79,7 @@ def _uuid(path: Path, head: tuple[bytes, int] | None, report: Report) -> bytes:
         report.problems.append(str(error))
         found = None
     if found is not None:
-        return found
+        return found.uuid
     return head[0] if head else uuids.uuid4().bytes
 
 
@@ -192,6 +194,17 @@ def _admit_files(place: directory.Directory, index: Index, report: Report) -> No
         else:
             report.counts["files admitted"] += 1
             opening.commit(index, rows)
+
+
+def _note_unlinked(index: Index, report: Report) -> None:
+    """Bytes that no repository links are for the sweep to take, after its grace. Only when nothing was lost
+    on the way: otherwise they may be what somebody looks for, and they stay."""
+    with index.view() as view:
+        free = [
+            key[1:] for key, _ in index.scan(layout.BLOB) if not view.keys(layout.HOLDER + key[1:], limit=1)
+        ]
+    report.counts["unlinked blobs"] += len(free)
+    opening.commit(index, [change.put(layout.UNLINKED + raw, layout.encode_time(0.0)) for raw in free])
 
 
 def _rows_of_file(place: directory.Directory, digest: Digest, file: Path) -> list[Change] | None:

@@ -19,8 +19,8 @@ import lmdb
 
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep, View
-from holdfast_core.errors import Damaged, Exhausted, RecordDamaged, StoreError, SyncFailed
-from holdfast_core.index import Index, Transaction
+from holdfast_core.errors import Damaged, Exhausted, StoreError, SyncFailed
+from holdfast_core.index import Index, Inside, Transaction
 from holdfast_core.journal import Journal
 
 BATCH_OPERATIONS = 256
@@ -41,32 +41,6 @@ class Operation:
         self.after = after
         self.future = future
         self.settle = settle
-
-
-class Inside:
-    """The index as planners see it, inside the write transaction."""
-
-    def __init__(self, txn: Transaction) -> None:
-        self._txn = txn
-
-    def get(self, key: bytes) -> bytes | None:
-        """The payload, or None when it is absent or damaged."""
-        value = self._txn.get(key)
-        try:
-            return None if value is None else layout.unseal(key, value)
-        except RecordDamaged:
-            return None
-
-    def keys(self, prefix: bytes) -> list[bytes]:
-        """All keys below a prefix."""
-        found: list[bytes] = []
-        with self._txn.cursor() as cursor:
-            if cursor.set_range(prefix):
-                for key in cursor.iternext(keys=True, values=False):
-                    if not key.startswith(prefix):
-                        break
-                    found.append(key)
-        return found
 
 
 class Writer:
@@ -188,7 +162,7 @@ class Writer:
         for operation in batch:
             operation.future.set_exception(error)
 
-    def _commit(self, batch: list[Operation]) -> dict[Operation, StoreError]:
+    def _commit(self, batch: list[Operation]) -> dict[Operation, Exception]:
         """One transaction; the operations that refused themselves, with their reasons."""
         length = self.journal.length
         try:
@@ -203,16 +177,18 @@ class Writer:
 
     def _apply(
         self, txn: Transaction, batch: list[Operation]
-    ) -> tuple[list[Change], dict[Operation, StoreError]]:
+    ) -> tuple[list[Change], dict[Operation, Exception]]:
         view, full = Inside(txn), self._index.bytes_used() > INDEX_SHARE * self._index.map_bytes
         applied: list[Change] = []
-        refused: dict[Operation, StoreError] = {}
+        refused: dict[Operation, Exception] = {}
         for operation in batch:
             try:
                 changes = operation.plan(view)
-                if full and any(c.value is not None and c.keep is not Keep.DISK for c in changes):
+                if full and any(c.value for c in changes) and all(c.keep is not Keep.DISK for c in changes):
                     raise Exhausted(f"the index uses over {INDEX_SHARE:.0%} of its map")
-            except StoreError as error:
+            except lmdb.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - nothing was put yet: it is this operation's alone
                 refused[operation] = error
                 continue
             for key, value, _ in changes:

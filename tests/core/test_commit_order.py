@@ -8,16 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from holdfast_core import Digest, Store, directory
-from holdfast_core.errors import Exhausted, StoreError, SyncFailed
+from holdfast_core import Digest, Lock, Store, Target, directory
+from holdfast_core.errors import Exhausted, SyncFailed
 from holdfast_core.filesystem import syncfs
 from holdfast_core.writer import Operation
-from support.stores import hashed, put_file, put_manifest, read_all, some_bytes
+from support.stores import dump, hashed, push, push_file, put_file, put_manifest, read_all, some_bytes, stage
 
 Opener = Callable[..., Store]
 BODY = some_bytes(100_000)
@@ -38,7 +40,7 @@ class Calls:
         self.commit = writer._commit
         monkeypatch.setattr(writer, "_commit", self.committed)
 
-    def committed(self, batch: list[Operation]) -> dict[Operation, StoreError]:
+    def committed(self, batch: list[Operation]) -> dict[Operation, Exception]:
         refused = self.commit(batch)
         self.note("commit")
         return refused
@@ -48,8 +50,9 @@ class Calls:
 
     def recorded(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(target: int | str, *rest: object, **more: object) -> object:
-            place = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(target)
-            kind = next((k for k in ("journal", "fills", "blobs") if f"/{k}" in place), "fills")
+            fd = target if isinstance(target, int) else more.get("src_dir_fd")
+            place = str(target) if fd is None else os.readlink(f"/proc/self/fd/{fd}")
+            kind = next((k for k in ("journal", "fills", "uploads", "blobs") if f"/{k}" in place), "fills")
             self.note(f"{name} {kind}")
             if self.failing == f"{name} {kind}":
                 raise OSError(self.error, os.strerror(self.error))
@@ -74,6 +77,75 @@ def test_owned_bytes_then_name_then_directory_then_journal_then_row(
         "commit",
         "done",
     ]
+
+
+def test_an_upload_keeps_the_owned_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = stage(store, BODY)
+    calls = Calls(monkeypatch, store)
+    store.push_upload("r", name, len(BODY), *hashed(BODY), now=1.0).result()
+    order = [
+        "fdatasync uploads",
+        "rename uploads",
+        "fsync blobs",
+        "pwrite journal",
+        "fdatasync journal",
+        "commit",
+    ]
+    assert calls.seen == order
+    push_file(store, "q", BODY)
+    # the second one takes the place of what may have rotten, once it is committed
+    assert calls.seen[len(order) :] == ["fdatasync uploads", *order[3:], *order[:3]]
+
+
+def test_what_a_client_changes_is_journaled_on_disk_before_it_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_file(store, "r", BODY)
+    calls = Calls(monkeypatch, store)
+    digest = push(store, "r", b"manifest", "v1", "v2")
+    store.set_lock("r", Target("tag", "v1"), Lock(list=False), now=1.0).result()
+    store.delete_tag("r", "v1", now=1.0).result()
+    store.mount_blob("q", hashed(BODY)[0], source="r", now=1.0).result()
+    store.delete_manifest("r", digest, now=1.0, tombstone=True).result()
+    store.delete_blob("r", hashed(BODY)[0], now=1.0).result()
+    assert calls.seen == ["pwrite journal", "fdatasync journal", "commit"] * 6
+
+
+def test_a_sweep_removes_the_rows_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    push_file(store, "r", BODY)
+    store.delete_blob("r", hashed(BODY)[0], now=1.0).result()
+    calls = Calls(monkeypatch, store)
+    unlink = os.unlink
+
+    def noted(*arguments: Any, **named: Any) -> None:
+        calls.note("unlink")
+        unlink(*arguments, **named)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    store.sweep(now=10.0, grace=1.0).result()
+    assert calls.seen == ["pwrite journal", "fdatasync journal", "commit", "unlink"]
+
+
+def test_many_pushes_share_few_syncs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Group commit: while one batch syncs, the next gathers. A gate holds the first, so that they meet."""
+    gate = threading.Event()
+
+    def waits(_: object) -> list[object]:
+        assert gate.wait(20)
+        return []
+
+    store._submit(waits)  # type: ignore[arg-type]
+    batches = store.statistics().batches
+    bodies = [some_bytes(20_000, n) for n in range(100)]
+    futures = [
+        store.push_upload("r", stage(store, body), len(body), *hashed(body), now=1.0) for body in bodies
+    ]
+    while store.statistics().queued < len(bodies):
+        gate.wait(0.01)
+    gate.set()
+    for future in futures:
+        future.result(30)
+    assert store.statistics().batches - batches <= 2
 
 
 def test_cached_bytes_are_not_synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +187,8 @@ def test_a_cached_file_that_becomes_owned_is_synced_first(
 ) -> None:
     put_file(store, "r", BODY)
     calls = Calls(monkeypatch, store)
-    put_file(store, "q", BODY, owned=True)
+    store.mount_blob("q", hashed(BODY)[0], source="r", now=1.0).result()
     assert calls.seen == [
-        "pwrite fills",
         "fdatasync blobs",
         "fsync blobs",
         "pwrite journal",
@@ -127,9 +198,17 @@ def test_a_cached_file_that_becomes_owned_is_synced_first(
 
 
 @pytest.mark.parametrize(
-    "failing", ["fdatasync fills", "fsync blobs", "fdatasync journal", "syncfs blobs", "fdatasync blobs"]
+    "failing",
+    [
+        "fdatasync fills",
+        "fsync blobs",
+        "fdatasync journal",
+        "syncfs blobs",
+        "fdatasync blobs",
+        "fdatasync uploads",
+    ],
 )
-def test_a_failed_sync_is_the_last_write(
+def test_case_71_a_failed_sync_is_the_last_write(
     opener: Opener, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     store = opener()
@@ -140,8 +219,10 @@ def test_a_failed_sync_is_the_last_write(
     act: Callable[[], object] = partial(put_file, store, "r", BODY, owned=True)
     if failing == "syncfs blobs":
         act = store.sync_cached().result
+    elif failing == "fdatasync uploads":
+        act = partial(push_file, store, "r", BODY)
     elif failing == "fdatasync blobs":
-        act = partial(put_file, store, "q", some_bytes(70_000), owned=True)
+        act = store.mount_blob("q", cached.digest, source="r", now=1.0).result
     with pytest.raises(SyncFailed):
         act()
     calls.failing = ""
@@ -158,7 +239,9 @@ def test_a_failed_sync_is_the_last_write(
 
 
 @pytest.mark.parametrize("failing", ["pwrite fills", "rename fills"])
-def test_a_full_disk_is_no_failed_sync(store: Store, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_case_71_a_full_disk_is_no_failed_sync(
+    store: Store, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     calls = Calls(monkeypatch, store)
     calls.failing, calls.error = failing, errno.ENOSPC
     digest, table = hashed(BODY)
@@ -171,6 +254,25 @@ def test_a_full_disk_is_no_failed_sync(store: Store, monkeypatch: pytest.MonkeyP
     part.close()
     calls.failing = ""
     assert put_file(store, "r", BODY, owned=True).owned
+
+
+@pytest.mark.parametrize("failing", ["rename uploads", "pwrite journal"])
+def test_case_71_an_upload_survives_a_full_disk(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    name, (digest, table) = stage(store, BODY), hashed(BODY)
+    before = dump(store, root)
+    writer = store._writer
+    assert writer is not None
+    monkeypatch.setattr(writer, "_free_bytes", lambda: 0)
+    calls = Calls(monkeypatch, store)
+    calls.failing, calls.error = failing, errno.ENOSPC
+    with pytest.raises(Exhausted):
+        store.push_upload("r", name, len(BODY), digest, table, now=1.0).result()
+    calls.failing = ""
+    assert dump(store, root) == before
+    store.push_upload("r", name, len(BODY), digest, table, now=1.0).result()
+    assert store.statistics().failed == ""
 
 
 def test_a_journal_that_cannot_be_appended_commits_nothing(
@@ -199,6 +301,24 @@ def test_an_operation_that_breaks_does_not_end_the_writer(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         store._submit(broken).result()  # type: ignore[arg-type]
     put_manifest(store, "r", b"after")
+
+
+def test_an_operation_that_breaks_takes_no_other_with_it(store: Store) -> None:
+    gate = threading.Event()
+
+    def waits(_: object) -> list[object]:
+        assert gate.wait(20)
+        return []
+
+    first = store._submit(waits)  # type: ignore[arg-type]
+    digest = Digest.of(b"x")
+    good = store.put_manifest("r", digest, "m", b"x", owned=True, now=1.0)
+    bad = store.put_manifest("r", digest, "\ud800", b"x", owned=True, now=1.0)
+    gate.set()
+    assert first.result(20) is None
+    assert good.result(20) is None
+    assert isinstance(bad.exception(20), UnicodeEncodeError)
+    assert store.manifest("r", digest) is not None
 
 
 # --- as the kernel sees it -------------------------------------------------------------------------------

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from holdfast_core import CHUNK_BYTES, Descriptor, Digest, ReferrersList, Store, TagList, fsck, rebuild
+from holdfast_core import (
+    CHUNK_BYTES,
+    Descriptor,
+    Digest,
+    ReferrersList,
+    Store,
+    TagList,
+    Target,
+    fsck,
+    opening,
+    rebuild,
+)
 from holdfast_core import format as layout
 from holdfast_core.errors import ChunkDamaged
 from holdfast_core.record import Tag, TagMove
 from support import golden
-from support.stores import MEDIA, hashed, read_all
+from support.stores import MEDIA, hashed, push_file, read_all, some_bytes
 
 Opener = Callable[..., Store]
 ARCHIVES = sorted(golden.ARCHIVE.parent.glob("store-format-*.tar.xz"))
@@ -25,22 +37,36 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return golden.unpack(request.param, tmp_path)
 
 
-def test_there_is_one_for_todays_format() -> None:
+def format_of(root: Path) -> int:
+    """What its store.json says."""
+    return int(json.loads((root / "store.json").read_text())["format"])
+
+
+#: tables that came with a format
+TABLES_SINCE = {2: (layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, *layout.DERIVED_TABLES)}
+
+
+def test_there_is_one_for_every_format() -> None:
+    assert len(ARCHIVES) == len(layout.FORMATS)
     assert golden.ARCHIVE in ARCHIVES
     assert golden.ARCHIVE.stat().st_size < 20_000
 
 
 def test_every_kind_of_record_is_in_it(root: Path, opener: Opener) -> None:
-    store = opener(write=False)
-    rows = {name: list(store._index.scan(table)) for table, name in layout.TABLES.items()}
-    assert [name for name, found in rows.items() if not found] == []
+    store, version = opener(write=False), format_of(root)
+    later = {table for since, tables in TABLES_SINCE.items() if since > version for table in tables}
+    rows = {table: list(store._index.scan(table)) for table in layout.TABLES}
+    assert {table for table, found in rows.items() if not found} == later
     for key, value in (row for found in rows.values() for row in found):
         layout.unseal(key, value)
 
 
-def check_kept(store: Store) -> None:
+def check_kept(store: Store, version: int) -> None:
     """What a rebuild must keep, too."""
-    assert store.repositories() == ["docker.io:library/b", "library/a", "library/b"]
+    pushed = ["pushed/c"] if version >= 2 else []
+    assert store.repositories() == ["docker.io:library/b", "library/a", "library/b", *pushed]
+    if version >= 2:
+        check_pushed(store)
     small = store.blob("docker.io:library/b", golden.SHA512)
     assert small is not None
     assert (small.inline, small.owned) == (golden.SMALL, False)
@@ -61,10 +87,27 @@ def check_kept(store: Store) -> None:
     assert store.referrers("library/a", SUBJECT) == ReferrersList((golden.DESCRIPTOR, ours), 4.0)
 
 
+def check_pushed(store: Store) -> None:
+    """What came with format 2."""
+    digest = golden.PUSHED_SHA512
+    found = store.manifest("pushed/c", digest)
+    assert found is not None
+    assert (found.body, found.owned) == (golden.PUSHED, True)
+    assert store.tag("pushed/c", "kept") == Tag("kept", digest, 6.0, 6.0, "local")
+    assert store.tags("pushed/c") == []
+    assert store.lock("pushed/c", Target("tag", "kept")) == golden.LOCK
+    moves = [TagMove(None, 8.0, "local"), TagMove(digest, 6.0, "local")]
+    assert store.tag_moves("pushed/c", "gone") == moves
+    assert store.is_deleted("pushed/c", "tag", "gone")
+    assert store.pending() == [("pushed/c", digest)]
+    assert store.blob("pushed/c", hashed(golden.UNLINKED)[0]) is None
+
+
 @pytest.mark.parametrize("write", [True, False])
 def test_everything_in_it_is_read(root: Path, opener: Opener, write: bool) -> None:
+    version = format_of(root)
     store = opener(write=write)
-    check_kept(store)
+    check_kept(store, version)
     assert store.fills() == [golden.FILL]
     assert store.last_seen("library/a", SUBJECT) == 5.0
     layer = store.blob("library/a", hashed(golden.LAYER)[0])
@@ -76,13 +119,53 @@ def test_everything_in_it_is_read(root: Path, opener: Opener, write: bool) -> No
             reader.read(60 * CHUNK_BYTES, 1)
 
 
+def test_case_76_an_older_store_is_brought_up_to_date_by_its_writer(root: Path, opener: Opener) -> None:
+    before = format_of(root)
+    opener(write=False).close()
+    assert format_of(root) == before
+    assert [p for p in fsck(root, (1, 1)).problems if "quarantined" not in p] == []
+    store = opener()
+    assert format_of(root) == layout.FORMAT
+    push_file(store, "library/a", some_bytes(50_000))
+    store.mount_blob("library/c", hashed(golden.CACHED)[0], source="library/b", now=20.0).result()
+    store.delete_manifest("library/a", SUBJECT, now=20.0).result()
+    assert store.tag("library/a", "v1") is None
+    store.delete_manifest("library/a", SIGNATURE, now=20.0).result()
+    found = store.referrers("library/a", SUBJECT)
+    assert found is not None
+    assert found.descriptors == (golden.DESCRIPTOR,)
+    store.delete_blob("library/b", hashed(golden.CACHED)[0], now=20.0).result()
+    assert store.sweep(now=30.0, grace=5.0).result() >= len(golden.MANIFEST) + len(golden.SIGNATURE)
+    assert store.blob("library/c", hashed(golden.CACHED)[0]) is not None
+    store.close()
+    assert [p for p in fsck(root, (1, 1)).problems if "quarantined" not in p] == []
+
+
+def test_an_update_cut_short_is_taken_up(
+    tmp_path: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = golden.unpack(ARCHIVES[0], tmp_path)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opening, "_recover", cut)
+    with pytest.raises(KeyboardInterrupt):
+        opener()
+    monkeypatch.undo()
+    assert format_of(root) == 1
+    check_kept(opener(), 1)
+    assert format_of(root) == layout.FORMAT
+
+
 def test_it_is_sound_and_can_be_rebuilt(root: Path, opener: Opener) -> None:
+    version = format_of(root)
     opener().close()
     assert [p for p in fsck(root, (1, 1)).problems if "quarantined" not in p] == []
     shutil.rmtree(root / "index")
     assert rebuild(root).problems == []
     store = opener()
-    check_kept(store)
+    check_kept(store, version)
     layer = store.blob("library/a", hashed(golden.LAYER)[0])
     assert layer is not None
     assert read_all(store, layer) == golden.LAYER

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from holdfast_core import Digest, Store, fsck
-from support.stores import hashed, some_bytes
+from support.stores import file_of, hashed, some_bytes
 
 Opener = Callable[..., Store]
 
@@ -18,13 +18,17 @@ CHILD = """
 import os, sys
 sys.path[:0] = {path!r}
 from holdfast_core import Store
-from support.stores import put_file, put_manifest, some_bytes
+from support.stores import hashed, push, push_file, put_file, put_manifest, some_bytes
 store, seed = Store.create_or_open(sys.argv[1], write=True), int(sys.argv[2])
 steps = [
     lambda: put_manifest(store, "r", b"one %d" % seed, owned=True),
     lambda: put_file(store, "r", some_bytes(30_000, 2 * seed), owned=True),
     lambda: put_file(store, "r", some_bytes(30_000, 2 * seed + 1)),
     lambda: put_manifest(store, "r", b"four %d" % seed, owned=True),
+    lambda: push_file(store, "p", some_bytes(30_000, -seed)),
+    lambda: push(store, "p", b"six %d" % seed, "t", now=float(seed)),
+    lambda: store.delete_blob("p", hashed(some_bytes(30_000, -seed))[0], now=1.0).result(),
+    lambda: store.sweep(now=1e12, grace=0.0).result(),
 ]
 os.write(1, b"open\\n")
 for n, step in enumerate(steps):
@@ -73,36 +77,47 @@ def acknowledged_is_there(root: Path, seed: int, said: list[str]) -> None:
             store.manifest("r", Digest.of(b"four %d" % seed)),
         ]
         assert [n for n in (0, 1, 2, 3) if f"done {n}" in said and held[n] is None] == []
+        pushed, tag = hashed(some_bytes(30_000, -seed))[0], store.tag("p", "t")
+        assert "done 4" not in said or seen_to_go(said) or store.blob("p", pushed) is not None
+        assert "done 5" not in said or (tag and tag.digest) == Digest.of(b"six %d" % seed)
+        assert "done 6" not in said or store.blob("p", pushed) is None
+        assert "done 7" not in said or not file_of(root, pushed).exists()
     finally:
         store.close()
     assert fsck(root, (1, 1)).problems == []
 
 
-def test_a_failed_sync_of_the_index_is_the_last_write(made: Path) -> None:
+def seen_to_go(said: list[str]) -> bool:
+    """Whether the delete of the pushed blob was begun: a kill may hit before or after it counted."""
+    return "done 5" in said
+
+
+def test_case_71_a_failed_sync_of_the_index_is_the_last_write(made: Path) -> None:
     index = str(made / "index" / "data.mdb")
     said = run(made, 1, "-P", index, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2")
-    assert said[:5] == ["open", "done 0", "SyncFailed 1", "SyncFailed 2", "SyncFailed 3"]
-    assert said[5].startswith("failed: commit failed")
-    assert said[6] == "reads"
+    assert said[:2] == ["open", "done 0"]
+    assert said[2:9] == [f"SyncFailed {n}" for n in range(1, 8)]
+    assert said[9].startswith("failed: commit failed")
+    assert said[10] == "reads"
     acknowledged_is_there(made, 1, said)
 
 
-def test_a_failed_meta_write_ends_the_writing(made: Path) -> None:
+def test_case_71_a_failed_meta_write_ends_the_writing(made: Path) -> None:
     """LMDB writes its meta page by pwrite64 on a descriptor of its own, and refuses everything when that fails."""
     index = str(made / "index" / "data.mdb")
     said = run(made, 1, "-P", index, "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO:when=3+")
     assert said[0] == "open"
-    assert sum(line.startswith("done") for line in said) < 4
+    assert sum(line.startswith("done") for line in said) < 4, "nothing after the first failure"
     assert [line for line in said if line.startswith("failed: ")] != ["failed: "]
     acknowledged_is_there(made, 1, said)
 
 
-def test_a_kill_at_every_step_of_a_commit(made: Path) -> None:
+def test_case_71_a_kill_at_every_step_of_a_commit(made: Path) -> None:
     """SIGKILL at the first, second, … call of each kind, until a run passes without being hit. The store is the
     same one throughout: each run finds what the one before it left."""
     hits = seed = 0
-    for call in ("pwrite64", "fdatasync", "/^rename", "fsync", "writev"):
-        for number in range(1, 40):
+    for call in ("pwrite64", "fdatasync", "/^rename", "fsync", "writev", "/^unlink"):
+        for number in range(1, 60, 2):
             seed += 1
             inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
             said = run(made, seed, *inject)
@@ -111,6 +126,6 @@ def test_a_kill_at_every_step_of_a_commit(made: Path) -> None:
             hits += 1
             acknowledged_is_there(made, seed, said)
         else:
-            pytest.fail(f"{call} is still hit at its 39th")
+            pytest.fail(f"{call} is still hit at its 59th")
     print(f"{hits} kills")
     assert hits >= 20

@@ -29,16 +29,24 @@ WRITER = """
 import sys
 sys.path[:0] = {path!r}
 from holdfast_core import Store
-from support.stores import put_file, put_manifest, some_bytes
+from support.stores import push, push_file, put_file, put_manifest, some_bytes
 store, n = Store.create_or_open(sys.argv[1], write=True), int(sys.argv[2])
 while True:
     n += 1
     owned = n % 4 < 2
-    if n % 2:
-        digest = put_manifest(store, "r", b"manifest %d" % n, owned=owned)
-        store.put_tag("r", "t%d" % n, digest, now=float(n), origin="local" if owned else "parent").result()
+    if n % 2 and owned:
+        push(store, "r", b"manifest %d" % n, "t%d" % n, now=float(n))
+        gone = push_file(store, "gone", some_bytes(20_000, -n)).digest
+        store.delete_blob("gone", gone, now=float(n)).result()
+    elif n % 2:
+        digest = put_manifest(store, "r", b"manifest %d" % n)
+        store.put_tag("r", "t%d" % n, digest, now=float(n)).result()
+    elif owned:
+        push_file(store, "r", some_bytes(40_000, n))
     else:
-        put_file(store, "r", some_bytes(40_000, n), owned=owned)
+        put_file(store, "r", some_bytes(40_000, n))
+    if n % 8 == 0:
+        store.sweep(now=float(n), grace=5.0).result()
     if n % 16 == 0:
         store.sync_cached().result()
     print(n, flush=True)
@@ -116,6 +124,7 @@ def sound(store: Store, n: int) -> bool:
         digest = Digest.of(b"manifest %d" % n)
         manifest, tag = store.manifest("r", digest), store.tag("r", f"t{n}")
         assert manifest is None or manifest.body == b"manifest %d" % n
+        assert not owned or store.blob("gone", hashed(some_bytes(20_000, -n))[0]) is None
         return not owned or (manifest is not None and tag is not None and tag.digest == digest)
     blob = store.blob("r", hashed(some_bytes(40_000, n))[0])
     try:
@@ -128,7 +137,7 @@ def sound(store: Store, n: int) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
-def test_power_cuts(image: Image, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_71_power_cuts(image: Image, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
     root, last, draw = image.mount_point / "store", 0, random.Random(mode)
     for number in range(int(os.environ.get("HOLDFAST_POWER_CUTS", CUTS))):
         last = work_until_cut(image, mode, last, draw.randint(1, 40))

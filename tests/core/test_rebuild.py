@@ -136,6 +136,8 @@ def test_without_a_journal_the_files_are_admitted_unlinked(
     assert read_all(store, blob) == LARGE
     assert store.blob("library/a", blob.digest) is None
     assert store.repositories() == []
+    assert store.sweep(now=1e12, grace=0.0).result(20) == 0, "they may be what somebody looks for"
+    assert store.blob_anywhere(blob.digest) == blob
 
 
 def test_lost_files_are_named_when_they_were_owned(
@@ -361,6 +363,7 @@ def test_what_names_nothing_is_found(root: Path, opener: Opener) -> None:
     orphan = layout.segment_key(layout.CHUNKS + missing.key, 0)
     rows = [change.put(k, layout.encode_link(1.0)) for k in (link, unnamed)]
     rows += [change.put(orphan, b"x" * 32), change.put(b"?unknown", b"")]
+    rows.append(change.put(layout.tagged_key(layout.tag_key("r", "never"), missing), b""))
     store.close()
     store = opener()
     opening.commit(store._index, rows)
@@ -372,9 +375,11 @@ def test_what_names_nothing_is_found(root: Path, opener: Opener) -> None:
         "has links but no name",
         f"{missing}: chunks records without a blob",
         "1 records of no known table",
+        "the holder table lacks 2 records",
+        "the tagged table has too many: 1 records",
     ):
         assert any(sentence in p for p in problems), sentence
-    assert len(problems) == 5
+    assert len(problems) == 7
 
 
 def test_quarantined_chunks_are_problems(root: Path, opener: Opener) -> None:

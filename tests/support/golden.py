@@ -12,9 +12,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Store
+from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Lock, Store, Target
 from holdfast_core import format as layout
-from support.stores import file_of, hashed, put_file, put_manifest
+from support.stores import file_of, hashed, push, push_file, put_file, put_manifest
 
 ARCHIVE = Path(__file__).parent.parent / "data" / f"store-format-{layout.FORMAT}.tar.xz"
 # zeros, so that the archive stays small
@@ -37,6 +37,11 @@ FILL = FillState(
     7.5,
 )
 TAGS = tuple(f"tag-{n:03}" for n in range(300))
+# since format 2
+PUSHED = b'{"schemaVersion":2,"pushed":1}'
+PUSHED_SHA512 = Digest.of(PUSHED, "sha512")
+UNLINKED = b"nobody's layer" + bytes(20_000)
+LOCK = Lock(write=False, list=False)
 
 
 def build(path: Path) -> None:
@@ -55,6 +60,11 @@ def build(path: Path) -> None:
     store.open_part(FILL.digest, FILL.size).close()
     store.put_fill(FILL)
     store.seen("library/a", subject, 5.0)
+    push(store, "pushed/c", PUSHED, "gone", "kept", algorithm="sha512", now=6.0, pending=True)
+    store.set_lock("pushed/c", Target("tag", "kept"), LOCK, now=7.0)
+    store.delete_tag("pushed/c", "gone", now=8.0, tombstone=True)
+    unlinked = push_file(store, "pushed/c", UNLINKED)
+    store.delete_blob("pushed/c", unlinked.digest, now=9.0)
     store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
     store.close()
 

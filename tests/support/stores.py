@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
+from typing import Any
 
 from holdfast_core import CHUNK_BYTES, Blob, ChunkHasher, Digest, Store
+from holdfast_core import format as layout
 
 MEDIA = "application/vnd.oci.image.manifest.v1+json"
 
@@ -71,3 +74,45 @@ def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ (1 << bit)]))
+
+
+# --- as clients do -----------------------------------------------------------------------------------------
+
+
+def stage(store: Store, body: bytes, name: str | None = None) -> str:
+    """A staging file with all of its bytes; its name."""
+    name = name or Digest.of(b"session of " + body).hex
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=store._directory.uploads_fd)
+    with os.fdopen(fd, "wb") as file:
+        file.write(body)
+    return name
+
+
+def push_file(
+    store: Store, repository: str, body: bytes, *, now: float = 1.0, algorithm: str = "sha256"
+) -> Blob:
+    """Push a blob as an upload that was closed."""
+    digest, table = hashed(body, algorithm)
+    store.push_upload(repository, stage(store, body), len(body), digest, table, now=now).result(30)
+    blob = store.blob(repository, digest)
+    assert blob is not None
+    return blob
+
+
+def push(
+    store: Store, repository: str, body: bytes, *tags: str, algorithm: str = "sha256", **more: Any
+) -> Digest:
+    """Push a manifest with tags; its digest."""
+    digest = Digest.of(body, algorithm)
+    more = {"now": 1.0, **more}
+    store.push_manifest(repository, digest, MEDIA, body, tags=tags, **more).result(30)
+    return digest
+
+
+def dump(store: Store, root: Path) -> tuple[dict[bytes, bytes], dict[str, bytes]]:
+    """All that a store is: every record of the index but the journal's place, and every file but the index,
+    the journal's and the lock."""
+    with store._index.begin() as txn, txn.cursor() as cursor:
+        rows = {key: value for key, value in cursor if key[:1] != layout.JOURNALED}
+    files = (f for f in root.rglob("*") if f.is_file() and f.parent.name not in ("index", "journal"))
+    return rows, {str(f.relative_to(root)): f.read_bytes() for f in files}

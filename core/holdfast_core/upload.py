@@ -1,0 +1,305 @@
+"""Uploads on their way in: the directory of staging files is the table of sessions.
+
+    uploads/<64 hex>            an open session; its length is the offset that was reached
+    uploads/<64 hex>.<32 hex>   the same, sealed: every byte is there and was verified, nobody writes any more
+
+A session's name is the BLAKE3 of its id, repository and identity, so an id used elsewhere names nothing, and a
+listing of the directory gives no id away. Who writes holds an exclusive flock on the file; a process that dies
+lets go of it. So any process goes on with any session, and a restart changes nothing.
+
+A seal is new each time. The store commits a sealed name; whoever takes the session back renames it first. One
+of the two renames wins, so a commit that comes late never finds a file that somebody writes to again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from blake3 import blake3
+
+from holdfast_core.directory import os_error
+from holdfast_core.errors import StoreError, UploadBusy, UploadUnknown
+from holdfast_core.filesystem import reserve, start_writeback
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+NAME_LENGTH = 64
+#: what is written goes towards the disk in steps of this, so that the sync at the end has little left to do
+WRITEBACK_BYTES = 8 << 20
+#: each process begins so much of the sessions that there is room for before it counts again
+SHARES = 16
+#: a session that is sealed and taken back at the same moment is looked for again so often
+TRIES = 3
+
+_T = TypeVar("_T")
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Uploads:
+    """The sessions of a store, in any process. Holds nothing but the descriptor of their directory, which stays
+    its owner's. Calls are short enough for an event loop; those of `Staging` are not. `require` raises ReadOnly
+    where clients may change nothing: asked by `create`, `open` and `remove`, and not by `expire`."""
+
+    def __init__(self, directory_fd: int, require: Callable[[], None] = lambda: None) -> None:
+        self._directory, self._require = directory_fd, require
+        self._counted = (-1, 0)
+        self._room = 0
+
+    @property
+    def ready(self) -> bool:
+        """False for a reader that came before the writer brought a store of format 1 up to date."""
+        return self._directory >= 0
+
+    @staticmethod
+    def name(session: str, repository: str, identity: str = "") -> str:
+        """The name of a session's file."""
+        fields = (field.encode() for field in (session, repository, identity))
+        return blake3(b"".join(len(field).to_bytes(4) + field for field in fields)).hexdigest()
+
+    def create(self, name: str) -> None:
+        """Begin a session. Raises ReadOnly, Exhausted."""
+        self._require()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            os.close(os.open(name, flags, 0o644, dir_fd=self._directory))
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        self._room -= 1
+
+    def count(self) -> int:
+        """Sessions that are open. Counted again when the directory has changed (to a few ms)."""
+        changed = os.fstat(self._directory).st_mtime_ns
+        if changed != self._counted[0]:
+            self._counted = (changed, len(os.listdir(self._directory)))
+        return self._counted[1]
+
+    def has_room(self, limit: int) -> bool:
+        """Whether fewer than `limit` sessions are open. Up to SHARES processes that ask this before each
+        `create` stay within it; far below it they seldom count."""
+        if self._room <= 0:
+            left = limit - self.count()
+            self._room = max(left // SHARES, min(left, 1))
+        return self._room > 0
+
+    def size(self, name: str) -> int:
+        """The offset that a session has reached. Raises UploadUnknown."""
+        return self._either(name, lambda found: _stat(found, self._directory)).st_size
+
+    def remove(self, name: str) -> None:
+        """End a session, even while somebody writes to it. Raises ReadOnly, UploadUnknown."""
+        self._require()
+        self._either(name, lambda found: os.unlink(found, dir_fd=self._directory))
+
+    def open(self, name: str) -> Staging:
+        """Become the one who writes to a session; a seal that its owner died over is taken back. Raises
+        ReadOnly, UploadUnknown, UploadBusy while somebody else has it, Exhausted."""
+        self._require()
+        for _ in range(TRIES):
+            try:
+                staging = self._lock(name, name)
+            except FileNotFoundError:
+                staging = self._take_back(name)
+            if staging is not None:
+                return staging
+        raise UploadUnknown(f"no upload {name}")
+
+    def expire(self, before: float) -> int:
+        """Remove the sessions last written to before `before` (seconds since 1970) that nobody has open; how
+        many that were. What cannot be removed is passed over."""
+        gone = 0
+        for found in os.listdir(self._directory):
+            # nor does what is no session of ours (lost+found, say) keep the others from going
+            with contextlib.suppress(OSError, StoreError):
+                if _stat(found, self._directory).st_mtime >= before:
+                    continue
+                staging = self._lock(found, found)
+                if staging is not None:
+                    with contextlib.closing(staging):
+                        staging.remove()
+                    gone += 1
+        return gone
+
+    def _take_back(self, name: str) -> Staging | None:
+        """A sealed session whose owner is gone, as an open one; None when it is not there any more."""
+        sealed = self._sealed(name)
+        try:
+            staging = self._lock(sealed, name)
+        except FileNotFoundError:
+            return None
+        if staging is None:
+            return None
+        try:
+            os.rename(sealed, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except OSError as error:
+            staging.close()
+            if isinstance(error, FileNotFoundError):
+                return None
+            raise os_error(error, "upload") from error
+        return staging
+
+    def _lock(self, found: str, name: str) -> Staging | None:
+        """The file `found`, locked; None when it was taken away meanwhile. Raises FileNotFoundError."""
+        try:
+            fd = os.open(found, _OPEN, dir_fd=self._directory)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(fd, _stat(found, self._directory)):
+                return Staging(self._directory, name, fd)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise UploadBusy(f"upload {name} is being written to") from error
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+        return None
+
+    def _either(self, name: str, call: Callable[[str], _T]) -> _T:
+        """`call` with the name that the session has now, open or sealed. Raises UploadUnknown."""
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                return call(name)
+            with contextlib.suppress(FileNotFoundError):
+                return call(self._sealed(name))
+        raise UploadUnknown(f"no upload {name}")
+
+    def _sealed(self, name: str) -> str:
+        """The sealed name of a session. Raises UploadUnknown. Looks at every name, so it is only asked for
+        sessions that are being closed, or that do not exist."""
+        for found in os.listdir(self._directory):
+            if found.startswith(name):
+                return found
+        raise UploadUnknown(f"no upload {name}")
+
+
+class Staging:
+    """One session's file, locked: its bytes only grow, but for `roll_back`. Every call may wait for the disk;
+    one thread at a time. Raises Exhausted when the disk is full, StoreError for what else a disk does."""
+
+    def __init__(self, directory_fd: int, name: str, fd: int) -> None:
+        self._directory = directory_fd
+        self._at = name
+        self.name = name
+        self.fd = fd
+        found = os.fstat(fd)
+        #: bytes in place
+        self.size = self._written_back = found.st_size
+        #: where the room ends that is taken; a writer that died may have reserved some
+        self._reserved = found.st_blocks * 512
+
+    def reserve(self, length: int) -> None:
+        """Take room on the disk for `length` more bytes, or raise Exhausted before any of them came. A file
+        system that cannot reserve is not asked to."""
+        try:
+            # asked first: ext4 takes all there is before it says that it is not enough
+            disk = os.fstatvfs(self.fd)
+            if length > disk.f_bavail * disk.f_frsize:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            reserve(self.fd, self.size, length)
+            self._reserved = self.size + length
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                self.roll_back(self.size)
+                raise os_error(error, "upload") from error
+
+    def append(self, data: Buffer) -> None:
+        """Write all of `data` at the end. After an error `size` still says what is in place."""
+        view = memoryview(data).cast("B")
+        try:
+            while view:
+                done = os.pwrite(self.fd, view, self.size)
+                self.size, view = self.size + done, view[done:]
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        if self.size - self._written_back >= WRITEBACK_BYTES:
+            # what fails here fails again in the store's sync: a write-back that is not waited for takes no
+            # notice of errors
+            with contextlib.suppress(OSError):
+                start_writeback(self.fd, self._written_back, self.size - self._written_back)
+            self._written_back = self.size
+
+    def read(self, offset: int, buffer: Buffer) -> int:
+        """Fill `buffer` from `offset`; how many bytes that were, 0 at the end."""
+        try:
+            return os.preadv(self.fd, [buffer], offset)
+        except OSError as error:
+            raise os_error(error, "upload") from error
+
+    def roll_back(self, size: int) -> None:
+        """Forget the bytes beyond `size`, and room that was reserved for more."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        self.size = self._reserved = size
+        self._written_back = min(self._written_back, size)
+
+    def seal(self) -> str:
+        """Give the file, whose bytes were verified, the name under which the store commits it: from now on the
+        bytes under that name do not change. Syncing them is the store's part. Raises UploadUnknown when the
+        session was removed meanwhile."""
+        if self._reserved > self.size:  # room beyond the end would stay with the blob
+            self.roll_back(self.size)
+        self._rename(f"{self.name}.{secrets.token_hex(16)}")
+        return self._at
+
+    def claim(self) -> None:
+        """Take the session out of everybody's reach, for a commit that does not need its file: a name that no id
+        leads to, so that from now on nobody can end it. `unseal` and `remove` follow. Dying in between ends the
+        session; what is left of it expires. Raises UploadUnknown when it was removed meanwhile."""
+        self._rename(secrets.token_hex(NAME_LENGTH // 2))
+
+    def unseal(self) -> None:
+        """Take the session back from a commit that failed. Raises UploadUnknown when it did not fail after
+        all, or when the session was removed."""
+        self._rename(self.name)
+
+    def _rename(self, name: str) -> None:
+        try:
+            os.rename(self._at, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except FileNotFoundError as error:
+            raise UploadUnknown(f"no upload {self.name}") from error
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        self._at = name
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the file may be the store's by now: then it is not to be touched."""
+        return self._at != self.name
+
+    def is_open(self) -> bool:
+        """Whether the session still exists: somebody may have ended it meanwhile."""
+        return os.fstat(self.fd).st_nlink > 0
+
+    def remove(self) -> None:
+        """End the session, if nobody has."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._at, dir_fd=self._directory)
+
+    def close(self) -> None:
+        """Let others write to it. May be called twice."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _stat(name: str, directory_fd: int) -> os.stat_result:
+    return os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+
+
+def _is(fd: int, named: os.stat_result) -> bool:
+    """Whether a descriptor is a plain file and the one that the name means."""
+    found = os.fstat(fd)
+    return stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == (named.st_dev, named.st_ino)

@@ -1,0 +1,309 @@
+"""What all writes of a store share: the writer, the file work, and how bytes come to their place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from holdfast_core import change, opening
+from holdfast_core import format as layout
+from holdfast_core import lock as locks
+from holdfast_core.change import Change, View
+from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
+from holdfast_core.directory import Source
+from holdfast_core.errors import (
+    Damaged,
+    DigestMismatch,
+    Mistake,
+    NotHeld,
+    ReadOnly,
+    RecordDamaged,
+    StoreError,
+    SyncFailed,
+)
+from holdfast_core.file_work import FileWork, Prepared
+from holdfast_core.lookup import Lookup
+from holdfast_core.record import Blob, Statistics
+from holdfast_core.upload import Uploads
+from holdfast_core.writer import Plan, Writer
+
+MODES = ("root", "ReadWrite", "ReadOnly")
+READ_ONLY_TEXT = "This operation is not allowed on this registry."
+
+Links = Callable[[View, Blob], list[Change]]
+Check = Callable[[View], None]
+
+
+def _anything(view: View) -> None:
+    """The check of what nothing forbids."""
+
+
+def _require_mode(mode: str) -> None:
+    if mode == "ReadOnly":
+        raise ReadOnly(READ_ONLY_TEXT)
+
+
+class Writes(Lookup):
+    """An open store and its means to write. `mode` says what clients may do; `uploads` is where their bytes
+    come in. Both are there in every process, whether it opened the store for writing or not."""
+
+    def __init__(
+        self,
+        opened: opening.Opened,
+        *,
+        inline_bytes: int,
+        scrub_interval: float,
+        clock: Callable[[], float],
+        mode: str,
+    ) -> None:
+        super().__init__(opened.index, opened.directory, scrub_interval=scrub_interval, clock=clock)
+        self.mode = mode
+        self.uploads = Uploads(opened.directory.uploads_fd, partial(_require_mode, mode))
+        self._boot = opened.boot
+        self._inline_bytes = inline_bytes
+        self._parts = 0
+        self._seen: dict[bytes, float] = {}
+        self._writer: Writer | None = None
+        self._files: FileWork | None = None
+        if opened.journal is not None:
+            self._writer = Writer(
+                opened.index,
+                opened.journal,
+                boot=opened.boot,
+                clock=clock,
+                free_bytes=opened.directory.free_bytes,
+            )
+            self._files = FileWork(self._writer)
+
+    def close(self) -> None:
+        """Commit what waits, then give everything back. May be called twice."""
+        if self._directory.blobs_fd < 0:
+            return
+        if self._writer is not None and self._files is not None:
+            self._files.close()
+            if self._seen and self._writer.failed is None:
+                self._flush_seen()
+            self._writer.close()
+        self._index.close()
+        self._directory.close()
+
+    def require_writable(self, repository: str = "") -> None:
+        """Raise ReadOnly when clients may change nothing here, Locked when nothing may be pushed to `repository`.
+        Every call that changes something for a client does; an endpoint asks before it reads a body."""
+        _require_mode(self.mode)
+        if repository:
+            with self._index.view() as view:
+                locks.require(view, repository, "write")
+
+    def statistics(self) -> Statistics:
+        """Counters, as of now."""
+        writer, readers = self._writer, self._readers
+        return Statistics(
+            open_readers=readers.open,
+            open_parts=self._parts,
+            descriptors=self._directory.descriptors(),
+            queued=writer.queued() if writer else 0,
+            committed=writer.committed if writer else 0,
+            batches=writer.batches if writer else 0,
+            checked_chunks=readers.checked,
+            damaged_chunks=readers.damaged,
+            index_bytes=self._index.bytes_used(),
+            index_limit=self._index.map_bytes,
+            journal_bytes=writer.journal.length if writer else 0,
+            failed=str(writer.failed or "") if writer else "",
+        )
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise StoreError("this process opened the store for reading")
+        return self._writer
+
+    def _submit(self, plan: Plan, after: Callable[[], None] | None = None) -> Future[None]:
+        return self._writing().submit(plan, after)
+
+    def _file_work(self) -> FileWork:
+        self._writing()
+        assert self._files is not None
+        return self._files
+
+    def _flush_seen(self) -> None:
+        seen, self._seen = self._seen, {}
+        if seen:
+            self._submit(lambda view: [change.put(key, layout.encode_time(now)) for key, now in seen.items()])
+
+    # --- bytes ---------------------------------------------------------------------------------------------
+
+    def _put_body(
+        self,
+        digest: Digest,
+        body: bytes,
+        owned: bool,
+        links: Links,
+        check: Check = _anything,
+        ahead: Callable[[], None] | None = None,
+    ) -> Future[None]:
+        """Bytes in hand: into the index, or when they are too long for it into a file, synced either way. They
+        are hashed on the writer's or a file thread, not on the caller's. `check` raises what `links` would
+        raise, before anything is touched. `ahead` reads the files that `links` needs, after that check and on a
+        file thread."""
+        inline = len(body) <= self._inline_bytes
+        blob = Blob(digest, len(body), owned, b"", body if inline else None)
+
+        def rows(view: View, table: bytes | None) -> list[Change]:
+            check(view)
+            changes, held = change.bytes_held(view, blob, table)
+            return [*changes, *links(view, held), *change.end_fills(view, digest)]
+
+        def plan(view: View) -> list[Change]:
+            require_digest(digest, body)
+            return rows(view, b"")
+
+        def prepare() -> Prepared:
+            require_digest(digest, body)
+            with self._index.view() as view:
+                check(view)
+            if ahead is not None:
+                ahead()
+            if inline:
+                return Prepared(lambda view: rows(view, b""))
+            table = table_of(body)
+            if self._is_held(digest, len(body), owned) and self._is_placed(digest, len(body), table):
+                return Prepared(lambda view: rows(view, None))
+            self._directory.write_blob(digest, body)
+            return Prepared(lambda view: rows(view, table), undo=lambda: self._unplace(digest, None))
+
+        if inline and ahead is None:
+            return self._submit(plan)
+        return self._file_work().begin(prepare, digest)
+
+    def _put_file(
+        self,
+        source: Callable[[], Source],
+        digest: Digest,
+        size: int,
+        table: bytes,
+        owned: bool,
+        links: Links,
+        check: Check = _anything,
+    ) -> Future[None]:
+        """A file that has all of its bytes becomes a blob. When they are held already, one that was fetched is
+        dropped, and one that was pushed takes their place. When the commit is refused the file is where it
+        was."""
+
+        def prepare() -> Prepared:
+            with self._index.view() as view:
+                check(view)
+            file = source()
+            placed, known = self._place(file, digest, size, owned)
+            replaces = known and owned and placed.inline is None
+
+            def plan(view: View) -> list[Change]:
+                check(view)
+                rows, held = change.bytes_held(view, placed, None if known and not replaces else table)
+                return [*rows, *links(view, held), *change.end_fills(view, digest)]
+
+            if replaces:
+                self._directory.sync_file(file)  # here, so that the writer has nothing to wait for
+                return Prepared(plan, after=lambda: self._replace(file, digest))
+            if known or placed.inline is not None:
+                return Prepared(plan, after=lambda: self._directory.drop(file))
+            return Prepared(plan, undo=lambda: self._unplace(digest, file))
+
+        return self._file_work().begin(prepare, digest)
+
+    def _place(self, file: Source, digest: Digest, size: int, owned: bool) -> tuple[Blob, bool]:
+        """Put a file's bytes where they belong, unless they are there: (blob, whether they were)."""
+        found = self._usable(digest, size)
+        if found is not None:
+            self._make_durable(found, owned)
+            return Blob(digest, size, owned, b"" if owned else found.boot, found.inline), True
+        if size <= self._inline_bytes:
+            body = self._directory.read(file, size)
+            require_digest(digest, body)
+            return Blob(digest, size, owned, b"", body), False
+        self._directory.place_blob(file, digest, durable=owned)
+        return Blob(digest, size, owned, b"" if owned else self._boot, None), False
+
+    def _replace(self, file: Source, digest: Digest) -> None:
+        """A pushed file takes the place of the same bytes, which may have rotten since they were hashed: a year
+        ago perhaps, these a moment ago. To compare them costs a read of all of them, to replace them a rename.
+        After the commit, because until then the file is the uploader's."""
+        try:
+            self._directory.place_blob(file, digest, durable=True)
+        except SyncFailed as error:
+            self._writing().fail(error)
+            raise
+
+    def _unplace(self, digest: Digest, file: Source | None) -> None:
+        """A file was placed and its row refused. One that replaced the bytes of an earlier row stays there."""
+        if self.blob_anywhere(digest) is not None:
+            return
+        if file is None:
+            self._directory.remove_blob(digest)
+        else:
+            self._directory.take_back(digest, file)
+
+    def _is_placed(self, digest: Digest, size: int, table: bytes) -> bool:
+        """Whether the file in a blob's place has the bytes of a chunk table. Reads all of it."""
+        try:
+            fd, _ = self._directory.open_blob(digest, size)
+        except (NotHeld, Damaged):
+            return False
+        try:
+            hashes = (chunk_hash(os.pread(fd, CHUNK_BYTES, at)) for at in range(0, size, CHUNK_BYTES))
+            return b"".join(hashes) == table
+        except OSError:  # a sector that cannot be read
+            return False
+        finally:
+            os.close(fd)
+
+    def _is_held(self, digest: Digest, size: int, owned: bool) -> bool:
+        """Whether the bytes are there and sound; on the disk, when they are to be owned."""
+        found = self._usable(digest, size)
+        if found is not None:
+            self._make_durable(found, owned)
+        return found is not None
+
+    def _make_durable(self, found: Blob, owned: bool) -> None:
+        if owned and found.boot:
+            self._directory.sync_blob(found.digest)
+
+    def _usable(self, digest: Digest, size: int) -> Blob | None:
+        """The blob's row, when its bytes are there and none is known to be bad."""
+        with contextlib.suppress(RecordDamaged):
+            found = self.blob_anywhere(digest)
+            if found is None or found.damaged or found.size != size:
+                return None
+            if found.inline is not None or self._directory.has_blob(digest, size):
+                return found
+        return None
+
+    def _held(self, digest: Digest) -> Blob:
+        """The blob's row, when its bytes are there. Raises NotHeld."""
+        found = self.blob_anywhere(digest)
+        if found is None or self._usable(digest, found.size) is None:
+            raise NotHeld(f"{digest} is not held")
+        return found
+
+
+def require_digest(digest: Digest, body: bytes) -> None:
+    """Raise DigestMismatch unless the body hashes to the digest."""
+    found = Digest.of(body, digest.algorithm)
+    if found != digest:
+        raise DigestMismatch(str(digest), str(found))
+
+
+def require_table(digest: Digest, table: bytes, size: int) -> None:
+    """Raise Mistake unless a chunk table fits a size."""
+    if len(table) != 32 * layout.chunk_count(size):
+        raise Mistake(f"{digest}: a table of {len(table)} bytes does not fit {size} bytes")
+
+
+def table_of(body: bytes) -> bytes:
+    """The chunk table of bytes in hand."""
+    hasher = ChunkHasher()
+    hasher.update(body)
+    return hasher.table()
