@@ -1,6 +1,6 @@
-"""What one request costs before and after the store: head gate, h11 for comparison, target, ranges, answer.
+"""What one request costs before and after the store: the gates, h11 for comparison, target, ranges, answer.
 
-Read them against each other, in one run: the gate with h11, and the whole hit with the sum of its parts.
+Read them against each other, in one run: the gates with h11, and the whole hit with the sum of its parts.
 `make bench` measures requests over sockets; this says where their time goes.
 """
 
@@ -22,6 +22,7 @@ from holdfast.routing import Router
 from holdfast.server import Server
 from holdfast.testing.port import ScriptedPort
 from holdfast.wire import head, ranges, routes
+from holdfast.wire.chunks import ChunkReader
 from holdfast.wire.exchange import Exchange
 from holdfast.wire.message import Reply
 from holdfast_core.digest import Digest
@@ -64,6 +65,37 @@ def test_head_by_h11(benchmark: BenchmarkFixture) -> None:
         return connection.next_event()
 
     assert benchmark(read).target == TARGET.encode()
+
+
+SEGMENT = 256_000  # what one read of a socket gives
+
+
+def chunked(size: int) -> bytes:
+    """A segment of chunks of `size` bytes."""
+    return (b"%x\r\n%b\r\n" % (size, bytes(size))) * (SEGMENT // size)
+
+
+@pytest.mark.parametrize("size", [512, 4096, 32_768])
+def test_chunk_gate(benchmark: BenchmarkFixture, size: int) -> None:
+    reader, segment = ChunkReader(), chunked(size)
+    content, _ = benchmark(reader.read, segment)
+    assert len(content) == SEGMENT // size * size
+
+
+@pytest.mark.parametrize("size", [512, 4096, 32_768])
+def test_chunks_by_h11(benchmark: BenchmarkFixture, size: int) -> None:
+    connection, segment = h11.Connection(h11.SERVER), chunked(size)
+    connection.receive_data(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.next_event()
+
+    def read() -> bytes:
+        connection.receive_data(segment)
+        parts = []
+        while isinstance(event := connection.next_event(), h11.Data):
+            parts.append(event.data)
+        return b"".join(parts)
+
+    assert len(benchmark(read)) == SEGMENT // size * size
 
 
 def test_target_known(benchmark: BenchmarkFixture) -> None:

@@ -1,7 +1,8 @@
 """One client connection: reads requests one at a time, answers them, and ends in a way the client can read.
 
 A request that the store answers is served within `data_received`: no task, one write. Everything else runs
-as a task with a deadline. Reading stops while more than a head's worth of bytes waits behind a request.
+as a task with a deadline. Reading stops while more than a head's worth of bytes waits behind a request, or
+more of its body than an endpoint takes at once.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import structlog
 from holdfast_core.errors import StoreError
 
+from holdfast.arrival import WAITING_BYTES, AnswerTimer, Arrival
 from holdfast.delivery import Delivery
 from holdfast.endpoint import dispatch
 from holdfast.endpoint.node import Answer
-from holdfast.errors import KeeperAway, Refusal, RequestTimeout, TooManyConnections
-from holdfast.wire.exchange import Exchange
+from holdfast.errors import ClientGone, KeeperAway, Refusal, RequestTimeout, TooManyConnections
+from holdfast.wire.exchange import Exchange, Phase
 from holdfast.wire.message import Body, Reply, Request
 from holdfast.wire.refusal import reply_to
+from holdfast.wire.routes import READS
 
 if TYPE_CHECKING:
     from holdfast.server import Server
@@ -50,15 +54,15 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._reply: Reply | None = None
         self._task: asyncio.Task[None] | None = None
+        self._arrival: Arrival | None = None
         self._delivery: Delivery | None = None
         self._busy = self._serving = self._lingering = self._keep = self._head_begun = False
-        self._write_paused = self._read_paused = self._half_closed = False
+        self._write_paused = self._read_paused = self._half_closed = self._lost = False
         self._started = 0.0
         self._deadline = NEVER
         self._linger_end = NEVER
         self._window = (0.0, 0)
-        self._socket = -1
-        self._written = 0
+        self._socket, self._written = -1, 0
 
     # -- the transport's calls ---------------------------------------------------------------------
 
@@ -81,21 +85,38 @@ class Connection(asyncio.Protocol):
             self._deadline = self._loop.time() + LINGER_SILENCE_SECONDS
             return
         self._exchange.receive(data)
-        if not self._busy:
+        if self._arrival is not None:
+            self._arrival.wake()
+        elif not self._busy:
             self._serve()
-        elif self._exchange.waiting > self._limits.head_bytes and not self._read_paused:
-            self._read_paused = True
-            self._transport.pause_reading()
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on while somebody takes what comes."""
+        most = self._limits.head_bytes if self._arrival is None else WAITING_BYTES
+        enough = self._exchange.waiting > most
+        if enough is not self._read_paused and not self._lost:
+            self._read_paused = enough
+            (self._transport.pause_reading if enough else self._transport.resume_reading)()
 
     def eof_received(self) -> bool | None:
         """A client may close its half and still read what is under way; over TLS there are no halves. One
         that waits for the keeper or for a fill cannot be told from one that left, so it counts as gone: no
         client of a registry closes its half, and a fill's policy wants to know who left."""
         self._half_closed = True
-        return self._busy and not (self._exchange.secure or self._lingering or self._waiting())
+        if self._arrival is not None:
+            self._arrival.lose(ClientGone("the connection ended before the body"))
+        if self._exchange.secure or self._lingering or (self._busy and self._waiting()):
+            return False
+        if not self._busy:
+            self._loop.call_soon(self._serve)  # what has come and was not read yet; then the end
+        return True
 
     def _waiting(self) -> bool:
-        return self._task is not None or (self._delivery is not None and self._delivery.waiting)
+        """Whether what is under way is for nobody but the client, and waits for others."""
+        if self._task is not None:
+            return self._request is not None and self._request.method in READS
+        return self._delivery is not None and self._delivery.waiting
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -111,28 +132,38 @@ class Connection(asyncio.Protocol):
             self._serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._lost = True
+        if self._arrival is not None:
+            self._arrival.lose(ClientGone("the connection was lost before the body ended"))
         if self._delivery is not None:
             self._log(complete=False)
             self._delivery.stop()
-        self._server.forget(self)
+        if self._task is None:
+            self._server.forget(self)
+        elif self._waiting():
+            self._task.cancel()
 
     # -- requests ----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         """Answer what has been received, until something has to wait."""
-        if self._serving:
+        if self._serving or self._lost:
             return
         self._serving = True
         try:
             for _ in range(TURN_REQUESTS):
-                if self._busy or self._lingering or self._write_paused or not self._next():
+                if self._busy or self._lingering or self._write_paused:
+                    break
+                if not self._next():
+                    if self._half_closed:
+                        self._end()
                     break
             else:
                 self._loop.call_soon(self._serve)
         finally:
             self._serving = False
+        if self._read_paused:
+            self._regulate()
         self._set_deadline()
 
     def _next(self) -> bool:
@@ -141,6 +172,8 @@ class Connection(asyncio.Protocol):
         try:
             request = self._exchange.next_request()
             if request is None:
+                if self._exchange.phase is Phase.OVER:  # what was left of a body is too much, or malformed
+                    self._end()
                 return False
             self._begin(request)
         except Exception as error:  # noqa: BLE001 - every error has an answer
@@ -149,26 +182,62 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._request = request
-        self._busy = True
-        self._head_begun = False
+        self._busy, self._head_begun = True, False
         self._started = self._loop.time()
+        timer = None
+        if self._exchange.body is not None or request.method not in READS:
+            timer = AnswerTimer(self._loop, self._limits.answer_timeout)
+            self._request = request = self._with_body(request, timer)
         answer = dispatch.answer(self._server.node, request)
         if isinstance(answer, Reply):
             self._send(answer)
         else:
-            self._task = self._loop.create_task(self._answer_later(answer))
+            timer = timer or AnswerTimer(self._loop, self._limits.answer_timeout)
+            self._task = self._loop.create_task(self._answer_later(answer, timer))
 
-    async def _answer_later(self, answer: Answer) -> None:
+    def _with_body(self, request: Request, timer: AnswerTimer) -> Request:
+        if self._exchange.body is not None:
+            self._arrival = Arrival(self._loop, self._exchange.body, self._limits, self._go_on)
+            self._arrival.timer = timer
+            if self._half_closed:
+                self._arrival.lose(ClientGone("the connection ended before the body"))
+        return msgspec.structs.replace(request, body=self._arrival, allow=timer.allow)
+
+    def _go_on(self) -> None:
+        """The endpoint wants more of the body."""
+        if (invitation := self._exchange.invite()) and not self._lost:
+            self._write(invitation)
+        self._regulate()
+
+    async def _answer_later(self, answer: Answer, timer: AnswerTimer) -> None:
         assert not isinstance(answer, Reply)
         try:
-            async with asyncio.timeout(self._limits.answer_timeout):
+            async with timer:
                 reply = await answer
         except TimeoutError:
             reply = self._refused(KeeperAway("no answer in time"))
         except Exception as error:  # noqa: BLE001 - every error has an answer
             reply = self._refused(error)
+        except asyncio.CancelledError:
+            self._abandon()
+            self._transport.abort()
+            raise
         self._task = None
-        self._send(reply)
+        if self._lost:
+            self._abandon(reply)
+        else:
+            self._send(reply)
+
+    def _abandon(self, reply: Reply | None = None) -> None:
+        """There is nobody to answer."""
+        self._task = None
+        if self._arrival is not None:
+            self._arrival.close()
+        if reply is not None:
+            reply.drop()
+            self._reply = reply
+            self._log(complete=False)
+        self._server.forget(self)
 
     def _refused(self, error: Exception) -> Reply:
         """The answer that an error is. What is no refusal is logged; what is nobody's plan with its trace."""
@@ -182,10 +251,12 @@ class Connection(asyncio.Protocol):
 
     def _send(self, reply: Reply) -> None:
         self._busy = True
+        if self._arrival is not None:
+            self._arrival.close()
         try:
             answer = self._exchange.answer(reply, self._server.date(), last=self._server.draining)
         except Refusal as error:
-            _close_source(reply)
+            reply.drop()
             reply = self._refused(error)
             answer = self._exchange.answer(reply, self._server.date(), last=True)
         self._reply, self._keep = reply, answer.keep
@@ -198,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._server.flush()
             self._delivery.start(answer.head)
         else:
-            _close_source(reply)
+            reply.drop()
             self._write(answer.head + answer.body)
             self._sent(None)
 
@@ -217,14 +288,11 @@ class Connection(asyncio.Protocol):
                 "body cut short", path=self._request.path if self._request else "", error=str(failure)
             )
         self._log(complete=failure is None)
-        self._delivery = None
+        self._delivery = self._arrival = None
         self._busy = False
-        if failure is not None or not self._keep or self._half_closed or self._server.draining:
+        if failure is not None or not self._keep or self._server.draining:
             self._end()
             return
-        if self._read_paused:
-            self._read_paused = False
-            self._transport.resume_reading()
         self._serve()
 
     def _log(self, *, complete: bool) -> None:
@@ -238,6 +306,7 @@ class Connection(asyncio.Protocol):
             method=request.method if request else "",
             path=request.path if request else "",
             status=reply.status,
+            received=request.body.received if request and request.body else 0,
             bytes=sent,
             seconds=round(self._loop.time() - self._started, 6) if self._started else 0.0,
             complete=complete,
@@ -253,8 +322,7 @@ class Connection(asyncio.Protocol):
         self._lingering = True
         self._server.flush()
         if self._read_paused:
-            self._read_paused = False
-            self._transport.resume_reading()
+            self._regulate()
         now = self._loop.time()
         self._deadline, self._linger_end = now + LINGER_SILENCE_SECONDS, now + LINGER_SECONDS
         self._window = (now, self._delivered())
@@ -268,9 +336,13 @@ class Connection(asyncio.Protocol):
         if not self._busy and not self._lingering and not self._exchange.begun:
             self._end()
 
-    def abort(self) -> None:
-        """End at once."""
+    def abort(self) -> asyncio.Task[None] | None:
+        """End at once. The task that is under way is cancelled, and returned."""
+        task = self._task
+        if task is not None:
+            task.cancel()
         self._transport.abort()
+        return task
 
     # -- deadlines ---------------------------------------------------------------------------------
 
@@ -288,6 +360,10 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Called by the server's sweep: act on whatever deadline has passed."""
+        if self._arrival is not None:
+            self._arrival.check(now)
+        if self._lost:
+            return
         if self._half_closed and self._busy and self._waiting():
             self._transport.close()
         elif self._stuck():
@@ -296,8 +372,9 @@ class Connection(asyncio.Protocol):
             if now >= min(self._deadline, self._linger_end):
                 self._transport.abort()
         elif not self._busy and now >= self._deadline:
-            if self._exchange.begun:
-                self._time_out()
+            if self._exchange.begun and self._exchange.phase is Phase.HEAD:
+                self._request = None
+                self._send(reply_to(RequestTimeout("the request did not arrive in time")))
             else:
                 self._end()
 
@@ -321,12 +398,3 @@ class Connection(asyncio.Protocol):
         """Bytes that left this process."""
         handed = self._written if self._delivery is None else self._delivery.sent
         return handed - self._transport.get_write_buffer_size()
-
-    def _time_out(self) -> None:
-        self._request = None
-        self._send(reply_to(RequestTimeout("the request did not arrive in time")))
-
-
-def _close_source(reply: Reply) -> None:
-    if isinstance(reply.body, Body):
-        reply.body.source.close()

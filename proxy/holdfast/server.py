@@ -26,6 +26,8 @@ CERTIFICATE_SECONDS = 10.0
 HANDSHAKE_SECONDS = 10.0
 #: access lines are written this often (seconds), or when so many wait
 ACCESS_SECONDS, ACCESS_LINES = 0.1, 256
+#: a cancelled endpoint may take so long to undo what it began (seconds)
+TIDY_SECONDS = 5.0
 #: connections beyond the cap that may wait for their 503; more are dropped
 REFUSED_AT_ONCE = 64
 
@@ -173,15 +175,16 @@ class Server:
         await self.close()
 
     async def close(self) -> None:
-        """End at once: listeners, connections, timers."""
+        """End at once: listeners, connections, timers. What is cut off may tidy up after itself."""
         self.draining = self.node.draining = True
         for timer in self._timers.values():
             timer.cancel()
         self.flush_access()
         for server in self._servers:
             server.close()
-        for connection in [*self._connections, *self._refused]:
-            connection.abort()
+        ending = [connection.abort() for connection in [*self._connections, *self._refused]]
+        if tasks := [task for task in ending if task is not None]:
+            await asyncio.wait(tasks, timeout=TIDY_SECONDS)
 
     def _sweep(self) -> None:
         now = self.loop.time()

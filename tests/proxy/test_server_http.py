@@ -13,7 +13,7 @@ from holdfast import errors
 from holdfast.config import Configuration, Parent
 from holdfast.errors import CODES
 from holdfast.testing.port import ScriptedFill
-from holdfast.wire.routes import METHODS, Noun, Route, build
+from holdfast.wire.routes import METHODS, READS, Noun, Route, build
 from holdfast_core import errors as store_errors
 from holdfast_core.digest import Digest
 from support.serving import Serving, serve
@@ -41,7 +41,7 @@ REFUSED = [
 ]
 
 
-def test_oci5_50_to_57_refusals_are_json_and_close(tmp_path: Path) -> None:
+def test_case_50_54_55_57_refusals_are_json_and_close(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         for data, status in REFUSED:
             client = await node.connect()
@@ -56,11 +56,15 @@ def test_oci5_50_to_57_refusals_are_json_and_close(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
+#: the store's own sentences are for its operator, but for these two
+TOLD = (errors.Refusal, store_errors.ReadOnly, store_errors.Locked)
+
+
 def test_every_row_of_the_table_over_the_wire(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         for kind, (status, code) in errors.TABLE.items():
-            node.port.failure = kind("told") if issubclass(kind, errors.Refusal) else kind("secret path")
+            node.port.failure = kind("told" if issubclass(kind, TOLD) else "secret path")
             answer = await client.ask(f"/v2/a/manifests/{DIGEST}")
             assert answer.status == status
             (error,) = json.loads(answer.body)["errors"]
@@ -84,35 +88,39 @@ ROUTES = [
     Route(Noun.UPLOAD, "a", "session"),
     Route(Noun.TAGS, "a"),
     Route(Noun.REFERRERS, "a", DIGEST),
+    Route(Noun.CATALOG),
+    Route(Noun.TAG_HISTORY, "a", "latest"),
+    Route(Noun.ATTRIBUTES, "a"),
+    Route(Noun.ATTRIBUTES, "a", "latest"),
+    Route(Noun.ATTRIBUTES, "a", DIGEST),
     Route(Noun.HEALTH),
     Route(Noun.READINESS),
 ]
 VERBS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get", "PROPFIND"]
 
 
-def test_oci5_63_s15_every_method_on_every_route(tmp_path: Path) -> None:
+def test_case_63_s15_every_method_on_every_route(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         node.put_manifest("a", BODY, "latest")
         client = await node.connect()
         for route in ROUTES:
-            reads, writes = METHODS[route.noun]
             for method in VERBS:
                 answer = await client.ask(build(route), method, X_HTTP_Method_Override="DELETE")
-                if method in reads:
-                    assert answer.status in (200, 404)
+                if method in METHODS[route.noun]:
+                    # a stranger may read and not write
+                    assert answer.status in ((200, 401, 404) if method in READS else (401, 404))
                     continue
                 assert answer.status == 405
-                assert answer.headers["allow"] == ", ".join(reads)
-                if method == "HEAD":
-                    continue
-                error = json.loads(answer.body)["errors"][0]
-                assert (error["code"], "read-only" in error["message"]) == ("UNSUPPORTED", method in writes)
+                assert answer.headers["allow"] == ", ".join(METHODS[route.noun])
+                if method != "HEAD":
+                    assert json.loads(answer.body)["errors"][0]["code"] == "UNSUPPORTED"
         assert (await client.ask("/v2/a/manifests/latest")).body == BODY
 
+    assert {route.noun for route in ROUTES} == set(Noun)
     serve(tmp_path, test)
 
 
-def test_oci5_58_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+def test_case_58_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         bodies = [b"%d" % number for number in range(50)]
         targets = [node.put_manifest("a", body) for body in bodies]
@@ -130,14 +138,14 @@ def test_oci5_58_pipelined_requests_are_answered_in_order(tmp_path: Path) -> Non
     serve(tmp_path, test)
 
 
-def test_oci5_58_bodies_of_refused_requests_do_not_become_requests(tmp_path: Path) -> None:
+def test_case_58_bodies_of_refused_requests_do_not_become_requests(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         inner = b"GET /v2/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
         head = b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(inner)
         chunked = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         client.send(head + inner + chunked + b"%x\r\n" % len(inner) + inner + b"\r\n0\r\n\r\n" + GET)
-        assert [(await client.answer()).status for _ in range(3)] == [405, 405, 200]
+        assert [(await client.answer()).status // 100 for _ in range(3)] == [4, 4, 2]
 
     serve(tmp_path, test)
 
@@ -160,25 +168,24 @@ def upload_and_read(address: tuple[str, int], head: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 30000000\r\n", b"Transfer-Encoding: chunked\r\n"])
-def test_oci5_59_a_client_with_a_large_body_gets_the_answer(tmp_path: Path, framing: bytes) -> None:
+def test_case_59_a_client_with_a_large_body_gets_the_answer(tmp_path: Path, framing: bytes) -> None:
     async def test(node: Serving) -> None:
         head = b"PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n"
         got = await asyncio.to_thread(upload_and_read, node.address, head, 30_000_000)
-        assert got.startswith(b"HTTP/1.1 405 ")
-        assert b"Connection: close\r\n" in got
+        assert got.startswith(b"HTTP/1.1 4")
         assert got.count(b"HTTP/1.1") == 1
 
     serve(tmp_path, test)
 
 
-def test_oci5_57_expect_is_answered_without_reading(tmp_path: Path) -> None:
+def test_case_57_expect_is_answered_without_reading(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         client.send(
             b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
         )
         answer = await client.answer()
-        assert (answer.status, answer.headers["connection"]) == (405, "close")
+        assert (answer.status, answer.headers["connection"]) == (401, "close")
         assert await client.ended() == b""
 
     serve(tmp_path, test)
@@ -195,7 +202,7 @@ def test_http_1_0_and_close_end_the_connection(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_61_62_any_accept_gets_the_stored_bytes(tmp_path: Path) -> None:
+def test_case_61_62_any_accept_gets_the_stored_bytes(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         node.put_manifest("a", BODY, "latest")
         client = await node.connect()
@@ -276,7 +283,21 @@ def test_a_client_that_closes_its_half_gets_its_answer(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_17_many_clients_that_leave_early_leave_nothing_open(tmp_path: Path) -> None:
+def test_a_client_that_closes_its_half_gets_every_answer(tmp_path: Path) -> None:
+    put = b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+
+    async def test(node: Serving) -> None:
+        for last, status in ((GET, 200), (GET[:-2], None), (put + b"abc", 401), (put + b"abcd", 401)):
+            client = await node.connect()
+            client.send(GET * 40 + put + b"body" + GET + last)
+            client.writer.write_eof()
+            found = statuses(await client.ended())
+            assert found == [200] * 40 + [401, 200] + ([status] if status else [])
+
+    serve(tmp_path, test)
+
+
+def test_case_17_many_clients_that_leave_early_leave_nothing_open(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         held = node.put_blob("a", b"x" * 5_000_000)
         coming = str(Digest.of(b"y" * 200_000))
@@ -297,7 +318,7 @@ def test_oci5_17_many_clients_that_leave_early_leave_nothing_open(tmp_path: Path
     serve(tmp_path, test, PARENT)
 
 
-def test_oci5_58_small_and_large_answers_keep_their_order(tmp_path: Path) -> None:
+def test_case_58_small_and_large_answers_keep_their_order(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         large = bytes(3_000_000)
         small, blob = node.put_manifest("a", BODY), node.put_blob("a", large)
@@ -364,7 +385,7 @@ def statuses(stream: bytes) -> list[int]:
     return found
 
 
-def test_oci5_i1_i7_mutated_requests_get_whole_answers_and_no_5xx(tmp_path: Path) -> None:
+def test_case_58_mutated_requests_get_whole_answers_and_no_5xx(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         node.put_manifest("a", BODY, "latest")
         answered = 0

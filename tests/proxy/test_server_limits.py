@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import socket
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,19 +14,14 @@ from holdfast.config import Configuration, Limits, Parent, Tls
 from holdfast.server import default_cap
 from holdfast.testing.port import ScriptedFill
 from holdfast.tls import Certificate
+from holdfast.wire.exchange import Exchange
 from holdfast_core.digest import Digest
 from support.certificates import make_pair
-from support.serving import PATIENCE, Serving, serve
+from support.serving import PATIENCE, Serving, serve, until
 
 BODY = b'{"schemaVersion":2}'
 GET = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
 PARENT = (Parent(url="http://parent.test"),)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def limited(**limits: float) -> Configuration:
@@ -35,7 +29,7 @@ def limited(**limits: float) -> Configuration:
 
 
 @pytest.mark.parametrize("sent", [b"G", GET[:-2], GET + GET[:10]])
-def test_oci5_60_a_head_that_does_not_come_is_answered_408(tmp_path: Path, sent: bytes) -> None:
+def test_case_60_a_head_that_does_not_come_is_answered_408(tmp_path: Path, sent: bytes) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         client.send(sent)
@@ -48,7 +42,7 @@ def test_oci5_60_a_head_that_does_not_come_is_answered_408(tmp_path: Path, sent:
     serve(tmp_path, test, limited(head_timeout=0.2))
 
 
-def test_oci5_60_a_head_that_drips_has_one_deadline(tmp_path: Path) -> None:
+def test_case_60_a_head_that_drips_has_one_deadline(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         answer = asyncio.ensure_future(client.answer())
@@ -62,7 +56,7 @@ def test_oci5_60_a_head_that_drips_has_one_deadline(tmp_path: Path) -> None:
     serve(tmp_path, test, limited(head_timeout=0.3))
 
 
-def test_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
+def test_case_60_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         silent, used = await node.connect(), await node.connect()
         assert (await used.ask("/v2/")).status == 200
@@ -90,7 +84,7 @@ def test_an_answer_that_does_not_come_is_503_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_oci5_60_a_reader_that_stalls_is_let_go(tmp_path: Path, warm: bool) -> None:
+def test_case_60_a_reader_that_stalls_is_let_go(tmp_path: Path, warm: bool) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_blob("a", b"x" * 30_000_000)
         if warm:
@@ -107,7 +101,7 @@ def test_oci5_60_a_reader_that_stalls_is_let_go(tmp_path: Path, warm: bool) -> N
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_slow_reader_is_not_buffered_for(tmp_path: Path, warm: bool) -> None:
+def test_case_60_a_slow_reader_is_not_buffered_for(tmp_path: Path, warm: bool) -> None:
     async def test(node: Serving) -> None:
         body = bytes(30_000_000)
         digest = node.put_blob("a", body)
@@ -146,6 +140,37 @@ def test_requests_behind_a_waiting_one_are_not_read(tmp_path: Path) -> None:
             assert (await client.answer()).status == 200
 
     serve(tmp_path, test, limited())
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_case_60_a_flood_of_requests_is_not_buffered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    most, real = [0], Exchange.receive
+
+    def receive(self: Exchange, data: bytes) -> None:
+        real(self, data)
+        most[0] = max(most[0], self.waiting)
+
+    async def test(node: Serving) -> None:
+        monkeypatch.setattr(Exchange, "receive", receive)
+        node.put_manifest("a", b" " * 4000, "latest")
+        ask = b"GET /v2/a/manifests/latest HTTP/1.1\r\nHost: a\r\nUser-Agent: " + b"x" * 60 + b"\r\n\r\n"
+        client = await node.connect()
+        if not reads:
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(ask * 5000)
+        if not reads:
+            await until(lambda: bool(node.server._connections))
+            (connection,) = node.server._connections
+            await until(lambda: connection._write_paused and connection._read_paused)
+            client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(5000):
+            assert (await client.answer()).status == 200
+        # what one read of a socket gives, behind less than a head
+        assert most[0] < 300_000
+
+    serve(tmp_path, test)
 
 
 def test_the_connection_cap_answers_503(tmp_path: Path) -> None:
@@ -251,6 +276,31 @@ def test_tls_serves_and_takes_up_a_new_pair(tmp_path: Path) -> None:
         assert await common_name(node, tmp_path / "second") == "second"
         assert (await client.ask("/v2/")).status == 200
         assert not certificate.reload()
+
+    serve(tmp_path, test, tls=certificate)
+
+
+def test_case_64_http2_is_neither_offered_nor_spoken(tmp_path: Path) -> None:
+    """So its floods, its lengths and its headers have nowhere to go (design: not a goal)."""
+    live = tmp_path / "live"
+    certificate = Certificate(tls_pair(live, "first"))
+
+    async def test(node: Serving) -> None:
+        context = trusting(live)
+        context.set_alpn_protocols(["h2"])
+        client = await node.connect(ssl=context, server_hostname="node.test")
+        assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert (await client.answer()).status == 505
+        assert await client.ended() == b""
+        client = await node.connect(ssl=trusting(live), server_hostname="node.test")
+        upgrade = {
+            "Upgrade": "h2c",
+            "Connection": "Upgrade, HTTP2-Settings",
+            "HTTP2_Settings": "AAMAAABkAAQAoAAA",
+        }
+        assert (await client.ask("/v2/", **upgrade)).status == 200
+        assert (await client.ask("/v2/")).status == 200
 
     serve(tmp_path, test, tls=certificate)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import h11
 import msgspec
 import pytest
@@ -52,6 +54,8 @@ STREAMS = [
     GET + GET.replace(b"/v2/", b"/v2/?a=%20") + GET,
     PUT + b"Content-Length: 5\r\n\r\nhello" + GET,
     PUT + b"Content-Length: 0\r\n\r\n" + GET,
+    PUT + b"Transfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n" + GET,
+    PUT + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET,
     PUT + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
     GET.replace(b"/v2/", b"/nowhere") + GET,
     GET.replace(b"/v2/", b"/v2/%zz") + GET,
@@ -65,7 +69,7 @@ STREAMS = [
 @pytest.mark.parametrize("stream", STREAMS)
 @settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 30), max_size=12))
-def test_oci5_58_any_cutting_gives_the_same_requests(stream: bytes, sizes: list[int]) -> None:
+def test_case_58_any_cutting_gives_the_same_requests(stream: bytes, sizes: list[int]) -> None:
     whole = run(exchange(), [stream])
     pieces, at = [], 0
     for size in sizes:
@@ -75,14 +79,14 @@ def test_oci5_58_any_cutting_gives_the_same_requests(stream: bytes, sizes: list[
     assert run(exchange(), [stream[i : i + 1] for i in range(len(stream))]) == whole
 
 
-def test_oci5_55_58_a_small_body_is_read_past_and_a_large_one_ends_the_connection() -> None:
+def test_case_55_58_a_small_body_is_read_past_and_a_large_one_ends_the_connection() -> None:
     keep = run(exchange(), [PUT + b"Content-Length: %d\r\n\r\n" % DISCARD_BYTES, b"x" * DISCARD_BYTES + GET])
     assert keep == ["PUT /v2/a/manifests/b ()", "keep True", "GET /v2/ ()", "keep True"]
     large = run(exchange(), [PUT + b"Content-Length: %d\r\n\r\n" % (DISCARD_BYTES + 1), GET])
     assert large == ["PUT /v2/a/manifests/b ()", "keep False"]
 
 
-def test_oci5_53_a_chunked_body_that_is_here_is_read_past() -> None:
+def test_case_53_a_chunked_body_that_is_here_is_read_past() -> None:
     whole = PUT + b"Transfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n" + GET
     assert run(exchange(), [whole]) == ["PUT /v2/a/manifests/b ()", "keep True", "GET /v2/ ()", "keep True"]
 
@@ -97,7 +101,7 @@ BAD_CHUNKS = [
 
 
 @pytest.mark.parametrize("body", [*BAD_CHUNKS, b"5\r\nhel"])
-def test_oci5_53_a_chunked_body_that_is_broken_or_missing_ends_the_connection(body: bytes) -> None:
+def test_case_53_a_chunked_body_that_is_broken_or_missing_ends_the_connection(body: bytes) -> None:
     data = PUT + b"Transfer-Encoding: chunked\r\n\r\n" + body + GET
     assert run(exchange(), [data]) == ["PUT /v2/a/manifests/b ()", "keep False"]
 
@@ -114,6 +118,18 @@ def test_a_refused_target_keeps_the_connection_and_a_refused_head_ends_it() -> N
     assert made.phase is Phase.OVER
     made.receive(GET)
     assert made.next_request() is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"HEAD / HTTP/1.1\r\n\r\n", b"HEAD /\0", b"HEAD / HTTP/1.1\r\nHost: a\r\nA"]
+)
+def test_case_56_a_refused_head_of_a_head_has_no_body_in_its_answer(data: bytes) -> None:
+    made = exchange(data)
+    with contextlib.suppress(ClientMistake):
+        assert made.next_request() is None
+    answer = made.answer(reply_to(HeadInvalid("no")), DATE)
+    assert b"Content-Length: " in answer.head
+    assert (answer.body, answer.keep) == (b"", False)
 
 
 def test_one_request_is_in_hand_at_a_time() -> None:
@@ -162,7 +178,7 @@ def client_reads(request: bytes, answer: Answer) -> tuple[h11.Response, bytes]:
     st.binary(max_size=20),
     st.sampled_from([b"GET", b"HEAD"]),
 )
-def test_h11_reads_back_what_is_written(
+def test_case_56_h11_reads_back_what_is_written(
     status: int, headers: list[tuple[str, str]], body: bytes, method: bytes
 ) -> None:
     request = GET.replace(b"GET", method)
@@ -187,7 +203,7 @@ def test_a_value_that_could_split_the_answer_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("kind", list(errors.TABLE), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("noun", list(Noun))
-def test_oci5_i8_every_error_has_an_answer_with_one_of_the_codes(kind: type[Exception], noun: Noun) -> None:
+def test_every_error_has_an_answer_with_one_of_the_codes(kind: type[Exception], noun: Noun) -> None:
     error = kind("told", detail="d") if issubclass(kind, errors.Refusal) else kind("a private path")
     reply = reply_to(error, noun)
     assert isinstance(reply.body, bytes)

@@ -120,7 +120,7 @@ REFUSED: list[tuple[str, bytes, type[ClientMistake]]] = [
 
 
 @pytest.mark.parametrize(("data", "kind"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_oci5_50_to_57_refused(data: bytes, kind: type[ClientMistake]) -> None:
+def test_case_50_51_52_54_55_57_refused(data: bytes, kind: type[ClientMistake]) -> None:
     with pytest.raises(kind):
         read(data)
 

@@ -6,7 +6,14 @@ import re
 from urllib.parse import quote
 
 import pytest
-from holdfast.errors import DigestInvalid, ManifestUnknown, NameInvalid, PathUnknown, QueryInvalid
+from holdfast.errors import (
+    DigestInvalid,
+    ManifestUnknown,
+    MethodNotAllowed,
+    NameInvalid,
+    PathUnknown,
+    QueryInvalid,
+)
 from holdfast.wire import names, query, routes
 from holdfast.wire.routes import METHODS, Noun, Route
 from hypothesis import given
@@ -51,12 +58,12 @@ BAD_NAMES += [
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
-def test_oci5_09_10_names_within_the_grammar(name: str) -> None:
+def test_case_09_10_names_within_the_grammar(name: str) -> None:
     assert names.repository(name) == name
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_oci5_05_06_09_10_names_outside_the_grammar(name: str) -> None:
+def test_case_05_06_09_10_names_outside_the_grammar(name: str) -> None:
     with pytest.raises(NameInvalid):
         names.repository(name)
 
@@ -64,14 +71,14 @@ def test_oci5_05_06_09_10_names_outside_the_grammar(name: str) -> None:
 @pytest.mark.parametrize(
     "tag", ["_", "0", "latest.sig", "latest", "A" * 128, f"sha256-{HEX}", "v1.0_x-y", "TEST0"]
 )
-def test_oci5_09_tags_within_the_grammar(tag: str) -> None:
+def test_case_09_tags_within_the_grammar(tag: str) -> None:
     assert names.reference(tag) == tag
 
 
 @pytest.mark.parametrize(
     "tag", ["", "-x", ".x", "A" * 129, "a\n", "a b", "a/b", "ä", ".INVALID_MANIFEST_NAME", "a+b"]
 )
-def test_oci5_09_tags_outside_the_grammar_are_unknown(tag: str) -> None:
+def test_case_09_tags_outside_the_grammar_are_unknown(tag: str) -> None:
     with pytest.raises(ManifestUnknown):
         names.reference(tag)
 
@@ -105,7 +112,7 @@ BAD_DIGESTS += [
 
 
 @pytest.mark.parametrize("text", BAD_DIGESTS)
-def test_oci5_01_02_03_digests_outside_the_grammar(text: str) -> None:
+def test_case_01_02_03_digests_outside_the_grammar(text: str) -> None:
     with pytest.raises(DigestInvalid):
         names.digest(text)
 
@@ -155,17 +162,17 @@ BAD_PATHS += ["/v2/a%", "/v2/a%4", "/v2/a%zz", "/v2/a/manifests//x", "/v2/a/..",
 
 
 @pytest.mark.parametrize("path", BAD_PATHS)
-def test_oci5_05_07_paths_that_could_mean_two_things_are_refused(path: str) -> None:
+def test_case_05_07_paths_that_could_mean_two_things_are_refused(path: str) -> None:
     with pytest.raises(PathUnknown):
         query.decode_path(path)
 
 
-def test_oci5_04_a_path_is_decoded_once() -> None:
+def test_case_04_a_path_is_decoded_once() -> None:
     assert query.decode_path(f"/v2/a/blobs/sha256%3A{HEX}") == f"/v2/a/blobs/sha256:{HEX}"
     assert query.decode_path(f"/v2/a/blobs/sha256%253A{HEX}") == f"/v2/a/blobs/sha256%3A{HEX}"
 
 
-def test_oci5_04_12_a_query_is_decoded_once_and_keeps_every_pair() -> None:
+def test_case_04_12_a_query_is_decoded_once_and_keeps_every_pair() -> None:
     assert query.decode_query("a=1&a=2&b&=c&&d=%2B+%252B;e") == (
         ("a", "1"),
         ("a", "2"),
@@ -176,7 +183,7 @@ def test_oci5_04_12_a_query_is_decoded_once_and_keeps_every_pair() -> None:
 
 
 @pytest.mark.parametrize("text", ["a=%", "a=%f", "a=%ff", "%zz=1", "&".join(["t=1"] * 129)])
-def test_oci5_12_a_malformed_query_is_refused(text: str) -> None:
+def test_case_12_a_malformed_query_is_refused(text: str) -> None:
     with pytest.raises(QueryInvalid):
         query.decode_query(text)
 
@@ -207,12 +214,14 @@ ROUTE = st.one_of(
         Route, st.just(Noun.UPLOAD), REPOSITORY, st.from_regex("[0-9a-f]{1,32}", fullmatch=True), PREFIX
     ),
     st.builds(Route, st.sampled_from([Noun.BASE, Noun.CATALOG]), st.just(""), st.just(""), PREFIX),
+    st.builds(Route, st.just(Noun.TAG_HISTORY), REPOSITORY, TAG, PREFIX),
+    st.builds(Route, st.just(Noun.ATTRIBUTES), REPOSITORY, st.one_of(st.just(""), TAG, DIGEST), st.just("")),
     st.sampled_from([Route(Noun.HEALTH), Route(Noun.READINESS)]),
 )
 
 
 @given(ROUTE)
-def test_oci5_08_a_route_survives_its_path(route: Route) -> None:
+def test_case_08_a_route_survives_its_path(route: Route) -> None:
     assert routes.read(routes.build(route)).route == route
 
 
@@ -226,19 +235,42 @@ COLLISIONS = [
     ("/v2/a/blobs/uploads/blobs/uploads/", Noun.UPLOADS, "a/blobs/uploads", ""),
     ("/v2/referrers/referrers/x", Noun.REFERRERS, "referrers", "x"),
     ("/v2/v2/v2/manifests/x", Noun.MANIFEST, "v2/v2", "x"),
-    ("/v2/a/blobs/uploads", Noun.BLOB, "a", "uploads"),
+    ("/v2/a/blobs/uploads", Noun.UPLOADS, "a", ""),
+    ("/v2/a/blobs/uploads/", Noun.UPLOADS, "a", ""),
+    ("/v2/a/blobs/uploads/x", Noun.UPLOAD, "a", "x"),
+    ("/v2/a/_holdfast/tag-history/latest", Noun.TAG_HISTORY, "a", "latest"),
+    ("/v2/tag-history/_holdfast/tag-history/x", Noun.TAG_HISTORY, "tag-history", "x"),
+    ("/acr/v1/a", Noun.ATTRIBUTES, "a", ""),
+    ("/acr/v1/a/manifests/x", Noun.ATTRIBUTES, "a/manifests/x", ""),
+    ("/acr/v1/v2/a/tags/list", Noun.ATTRIBUTES, "v2/a/tags/list", ""),
+    ("/acr/v1/a/_tags/latest", Noun.ATTRIBUTES, "a", "latest"),
+    (f"/acr/v1/a/b/_manifests/sha256:{HEX}", Noun.ATTRIBUTES, "a/b", f"sha256:{HEX}"),
     ("/v2", Noun.BASE, "", ""),
     ("/v2/", Noun.BASE, "", ""),
 ]
 
 
 @pytest.mark.parametrize(("path", "noun", "name", "reference"), COLLISIONS)
-def test_oci5_07_08_paths_are_read_from_the_right(path: str, noun: Noun, name: str, reference: str) -> None:
+def test_case_07_08_paths_are_read_from_the_right(path: str, noun: Noun, name: str, reference: str) -> None:
     assert routes.locate(path) == Route(noun, name, reference)
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1/", "/v2x/", "/v2/a", "/v2/manifests/x", "/v2/tags/list", "/v2/a/b/c"]
+    "path",
+    [
+        *(
+            "/",
+            "/v1/",
+            "/v2x/",
+            "/v2/a",
+            "/v2/manifests/x",
+            "/v2/tags/list",
+            "/v2/a/b/c",
+            "/v2/blobs/uploads",
+        ),
+        *("/v2/_holdfast/tag-history/x", "/v2/tag-history/x", "/v2/a/tag-history/x", "/acr/v1"),
+        *("/acr/v1/_tags/x", "/acr/v1/a/_tags/sha256:x", "/acr/v1/a/_manifests/latest"),
+    ],
 )
 def test_paths_that_lead_nowhere(path: str) -> None:
     with pytest.raises(PathUnknown):
@@ -247,6 +279,14 @@ def test_paths_that_lead_nowhere(path: str) -> None:
 
 def test_every_noun_says_what_it_takes() -> None:
     assert set(METHODS) == set(Noun)
+    for noun, methods in METHODS.items():
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "get", "OPTIONS"):
+            if method in methods:
+                routes.check_method(Route(noun), method)
+                continue
+            with pytest.raises(MethodNotAllowed) as refused:
+                routes.check_method(Route(noun), method)
+            assert refused.value.headers == (("Allow", ", ".join(methods)),)
 
 
 @given(st.binary(max_size=40))

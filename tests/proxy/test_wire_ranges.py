@@ -36,7 +36,7 @@ ONE = [
 
 
 @pytest.mark.parametrize(("text", "start", "end"), ONE)
-def test_oci5_13_14_one_range(text: str, start: int, end: int) -> None:
+def test_case_13_14_one_range(text: str, start: int, end: int) -> None:
     choice = answer(text)
     assert choice.form is Form.SINGLE
     assert choice.runs[0][:2] == (start, end)
@@ -54,7 +54,7 @@ NONE = [
 
 
 @pytest.mark.parametrize("text", [*NONE, "bytes=2048-,-0"])
-def test_oci5_13_14_unsatisfiable(text: str) -> None:
+def test_case_13_14_unsatisfiable(text: str) -> None:
     assert answer(text) == Choice(Form.NONE)
 
 
@@ -64,37 +64,37 @@ IGNORED += ["bytes=--1", "0-1", "bytes=0 -1"]
 
 
 @pytest.mark.parametrize("text", IGNORED)
-def test_oci5_14_outside_the_grammar_is_ignored(text: str) -> None:
+def test_case_14_outside_the_grammar_is_ignored(text: str) -> None:
     assert answer(text) == ranges.WHOLE
 
 
-def test_oci5_15_several_ranges_in_the_order_asked() -> None:
+def test_case_15_several_ranges_in_the_order_asked() -> None:
     choice = answer("bytes=100-199,0-9 , 20-29,-1,2040-")
     assert choice.form is Form.SEVERAL
     assert [run[:2] for run in choice.runs] == [(100, 200), (0, 10), (20, 30), (2047, 2048), (2040, 2048)]
 
 
-def test_oci5_15_overlapping_ranges_are_not_merged() -> None:
+def test_case_15_overlapping_ranges_are_not_merged() -> None:
     assert [run[:2] for run in answer("bytes=0-9,5-14,0-9").runs] == [(0, 10), (5, 15), (0, 10)]
 
 
-def test_oci5_15_one_unsatisfiable_among_others_is_left_out() -> None:
+def test_case_15_one_unsatisfiable_among_others_is_left_out() -> None:
     choice = answer("bytes=0-9,5000-6000")
     assert choice == Choice(Form.SEVERAL, (Run(0, 10),))
 
 
 @pytest.mark.parametrize("count", [257, 10_000])
-def test_oci5_15_too_many_ranges(count: int) -> None:
+def test_case_15_too_many_ranges(count: int) -> None:
     assert answer("bytes=" + ",".join(["0-0"] * count)) == Choice(Form.AMPLIFYING)
     assert answer("bytes=" + ",".join(["0-0"] * 256)).form is Form.SEVERAL
 
 
-def test_oci5_15_ranges_longer_than_the_body() -> None:
+def test_case_15_ranges_longer_than_the_body() -> None:
     assert answer("bytes=0-,0-0") == Choice(Form.AMPLIFYING)
     assert answer("bytes=0-1023,1024-").form is Form.SEVERAL
 
 
-def test_oci5_16_an_empty_body() -> None:
+def test_case_16_an_empty_body() -> None:
     assert answer("bytes=0-0", 0) == Choice(Form.NONE)
     assert answer("bytes=-5", 0) == ranges.WHOLE
 
@@ -103,7 +103,7 @@ def ask(method: str = "GET", *headers: tuple[str, str]) -> tuple[Span, ...]:
     return ranges.asked(Request(method, "/", headers=headers), ETAG)
 
 
-def test_oci5_16_when_a_range_counts() -> None:
+def test_case_16_when_a_range_counts() -> None:
     line = ("range", "bytes=0-1")
     assert ask("GET", line) == (Span(0, 1),)
     assert ask("HEAD", line) == ()

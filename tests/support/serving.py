@@ -28,6 +28,13 @@ PATIENCE = 10.0
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds; a test whose condition never does has failed."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 @dataclass(slots=True)
 class Answer:
     """One answer as it came. `complete` is False when the connection ended before its length."""

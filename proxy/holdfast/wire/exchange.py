@@ -1,8 +1,8 @@
 """One connection's HTTP/1.1 without its socket: bytes in, `Request` out; `Reply` in, bytes out.
 
-A request without a body is read by the head gate alone. One with a body is handed, head and all, to h11,
-which owns the framing of bodies: a fresh h11 connection a message, so that no state outlives it. Answers
-are written here, always with an exact length and never with a coding.
+A head is read by the head gate, and by h11 too when a body is announced. The body belongs to `wire.framing`, from
+which the server takes it while the request is in hand. Answers are written here, always with an exact length and
+never with a coding.
 
 One request is in hand at a time. Bytes that arrive meanwhile wait; the server stops reading.
 """
@@ -14,21 +14,22 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-import h11
-
 from holdfast.config import Limits
-from holdfast.errors import HeadInvalid, NodeFailed
+from holdfast.errors import NodeFailed
 from holdfast.wire import head as gate
 from holdfast.wire import routes
+from holdfast.wire.framing import Chunked, Counted, Framing
 from holdfast.wire.message import Body, Reply, Request
+from holdfast.wire.second_reader import require_agreement
 
-#: a refused body up to this long is read and dropped to keep the connection; a longer one ends it
+#: what a reply left of a body is dropped up to this long, to keep the connection; a longer rest ends it
 DISCARD_BYTES = 64 * 1024
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(StrEnum):
-    """HEAD: a request head is awaited. ANSWER: a request is in hand. DISCARD: it was answered, the rest of
-    its body is being dropped. OVER: nothing more will be read as a request."""
+    """HEAD: a request head is awaited. ANSWER: a request is in hand, its body may be on its way. DISCARD: it
+    was answered, the rest of its body is being dropped. OVER: nothing more will be read as a request."""
 
     HEAD = "head"
     ANSWER = "answer"
@@ -54,23 +55,28 @@ class Answer(NamedTuple):
 
 
 class Exchange:
-    """The state of one connection. `client` is the peer's address, `sni` the TLS server name or ""."""
+    """The state of one connection. `client` is the peer's address, `sni` the TLS server name or "".
 
-    __slots__ = ("_data", "_head", "_limits", "_message", "_seen", "client", "phase", "secure", "sni")
+    `body` is that of the request in hand, or what is being dropped of it; None when it has none.
+    """
+
+    __slots__ = ("_data", "_head", "_invited", "_limits", "_seen", "body", "client", "phase", "secure", "sni")
 
     def __init__(self, limits: Limits, *, client: str = "", secure: bool = False, sni: str = "") -> None:
         self._limits = limits
         self.client, self.secure, self.sni = client, secure, sni
         self.phase = Phase.HEAD
+        self.body: Framing | None = None
         self._data = b""
         self._seen = 0
+        self._invited = False
         self._head: gate.Head | None = None
-        self._message: h11.Connection | None = None
 
     @property
     def waiting(self) -> int:
         """Bytes received and not yet read as anything."""
-        return len(self._data)
+        body = self.body
+        return len(self._data) if body is None else body.waiting + len(body.tail)
 
     @property
     def begun(self) -> bool:
@@ -79,7 +85,11 @@ class Exchange:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer."""
-        if self.phase is not Phase.OVER:
+        if self.phase is Phase.OVER:
+            return
+        if self.body is not None:
+            self.body.feed(data)
+        else:
             self._data = self._data + data if self._data else data
 
     def next_request(self) -> Request | None:
@@ -96,10 +106,9 @@ class Exchange:
             return None
         self._head = head
         self._go(Phase.ANSWER)
-        if head.has_body:
-            self._begin_message(head)
-        else:
-            self._data = self._data[head.size :]
+        rest = self._data[head.size :]
+        self.body = self._framing(head, rest) if head.has_body else None
+        self._data = rest if self.body is None else b""
         target = routes.read(head.target)
         return Request(
             head.method,
@@ -113,6 +122,15 @@ class Exchange:
             target.route,
         )
 
+    def invite(self) -> bytes:
+        """What to send before the body of the request in hand is waited for: 100 Continue, once, when the
+        client waits for it (RFC 9110 10.1.1)."""
+        head, body = self._head, self.body
+        if head is None or body is None or not head.expects or self._invited or body.begun:
+            return b""
+        self._invited = True
+        return CONTINUE
+
     def answer(self, reply: Reply, date: str, *, last: bool = False) -> Answer:
         """The bytes of `reply` to the request in hand, or to the head that was refused.
 
@@ -120,7 +138,9 @@ class Exchange:
         """
         head = self._head
         keep = not (last or reply.close) and head is not None and head.keep_alive and self._body_passes(head)
-        bare = (head is not None and head.method == "HEAD") or reply.status in (204, 304)
+        # a head that was refused is still here: RFC 9110 9.3.2 goes for a malformed HEAD, too
+        heading = head.method == "HEAD" if head is not None else self._data.startswith(b"HEAD ")
+        bare = heading or reply.status in (204, 304)
         encoded = encode_head(reply, date, keep)
         self._finish(keep)
         return Answer(encoded, b"" if bare else reply.body, keep)
@@ -133,66 +153,49 @@ class Exchange:
                 self._seen = len(self._data)
                 return None
             self._seen = 0
-            return gate.parse(self._data, end, limits.target_bytes, limits.headers)
+            head = gate.parse(self._data, end, limits.target_bytes, limits.headers)
+            if head.has_body:
+                require_agreement(head, self._data[: head.size], limits.head_bytes)
+            return head
         except Exception:
-            self._head = None
             self._go(Phase.OVER)
             raise
 
-    def _begin_message(self, head: gate.Head) -> None:
-        """Hand the message to h11; it reads the same head again and must find the same request."""
-        self._message = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
-        data, self._data = self._data, b""
-        self._message.receive_data(data)
-        try:
-            event = self._message.next_event()
-        except h11.RemoteProtocolError as error:
-            raise HeadInvalid("the request head is malformed") from error
-        if not isinstance(event, h11.Request) or event.target != head.target.encode("ascii"):
-            raise HeadInvalid("the request head is malformed")
+    def _framing(self, head: gate.Head, rest: bytes) -> Framing:
+        self._invited = False
+        return Chunked(rest) if head.chunked else Counted(head.length, rest)
 
     def _body_passes(self, head: gate.Head) -> bool:
         """Whether what is left of the request's body is little enough to read past."""
-        if self._message is None:
+        body = self.body
+        if body is None or body.ended:
             return True
-        if head.expects:  # nobody knows whether the client sends the body after a final answer
-            return False
-        return self._drop_body() or (not head.chunked and head.length <= DISCARD_BYTES)
+        if head.expects and not self._invited:
+            return False  # nobody knows whether the client sends the body after a final answer
+        return body.skip(DISCARD_BYTES)
 
     def _finish(self, keep: bool) -> None:
         self._head = None
         if not keep:
             self._go(Phase.OVER)
             self._data = b""
-            self._message = None
+            self.body = None
+        elif self.body is None or self.body.ended:
+            self._go(Phase.HEAD)
+            self._leave_body()
         else:
-            self._go(Phase.HEAD if self._message is None else Phase.DISCARD)
+            self._go(Phase.DISCARD)
 
     def _discard(self) -> None:
-        data, self._data = self._data, b""
-        if self._message is not None and data:
-            self._message.receive_data(data)
-            self._drop_body()
-        if self._message is None:
-            self._go(Phase.HEAD)
+        assert self.body is not None
+        if not self.body.skip(DISCARD_BYTES):
+            self._finish(keep=False)
+        elif self.body.ended:
+            self._finish(keep=True)
 
-    def _drop_body(self) -> bool:
-        """Read past what is here of the body; whether its end was reached. Broken framing never ends."""
-        message = self._message
-        assert message is not None
-        if self._data:
-            message.receive_data(self._data)
-            self._data = b""
-        try:
-            while isinstance(event := message.next_event(), h11.Data):
-                pass
-        except h11.RemoteProtocolError:
-            return False
-        if not isinstance(event, h11.EndOfMessage):
-            return False
-        self._data = message.trailing_data[0]
-        self._message = None
-        return True
+    def _leave_body(self) -> None:
+        if self.body is not None:
+            self._data, self.body = self.body.tail, None
 
     def _go(self, phase: Phase) -> None:
         if phase is self.phase is Phase.OVER:

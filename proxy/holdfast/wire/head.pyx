@@ -5,8 +5,8 @@ about where a request ends. This gate takes none of it: whatever it lets by, h11
 (tests/proxy/test_wire_head.py holds the two against each other), and it is stricter than h11 where
 reliability.md 2.1 found h11 tolerant. It raises the exception that names the rule that was broken.
 
-A plain GET or HEAD needs nothing more than this. A request with a body goes on to h11, which owns the
-framing of bodies (see `holdfast.wire.exchange`).
+A request without a body needs nothing more than this. What follows the head of another one is counted, or
+goes through the chunk gate (`holdfast.wire.framing`).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,12 +11,47 @@ import msgspec
 from holdfast.wire.routes import Noun, Route
 
 
+class RequestBody(Protocol):
+    """The body of the request in hand, as its endpoint reads it. Not reading stops the client: past about
+    1 MiB that nobody took, its socket is left alone.
+
+    `length` is the Content-Length, None when the body is chunked. `received` counts the bytes handed out.
+
+    An endpoint that reads a body is a coroutine. It has the answer timeout between two reads, and again from
+    the end of the body to its answer, or what it asks for by `Request.allow`. When the client leaves, it learns
+    so from `read`, and only there: a request that changes something is not cancelled because its client is
+    gone, so that what was begun is finished or undone; its answer is thrown away. GET and HEAD are cancelled.
+    Every coroutine is cancelled when the answer timeout or the drain timeout has passed.
+
+    An answer given before the end is sent at once. A rest of up to 64 KiB is dropped and the connection goes
+    on; with a longer one the connection ends, in such a way that the client can read the answer.
+    """
+
+    @property
+    def length(self) -> int | None: ...
+    @property
+    def received(self) -> int: ...
+    async def read(self) -> bytes:
+        """The next bytes, at most about 1 MiB, as soon as there are any; b"" at the end, then always.
+
+        The first call tells a client that waits for it to go on (`Expect: 100-continue`). Raises
+        `BodyBroken` (malformed chunks), `ClientGone` (after the last byte that came) or `RequestTimeout`
+        (nothing, or under 1 KiB/s, for the stall timeout).
+        """
+
+
+def _nothing(seconds: float) -> None:
+    """Nobody counts."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One parsed request head. `path` is decoded once; `query` holds every pair in order, decoded once.
 
     `headers` are (lower-case name, value) pairs in the order sent, repeated lines kept.
     `route` is where the path leads. `host` is the Host header without its port, lower case; `sni` the TLS
-    server name or "".
+    server name or "". `body` is None when there is none: neither Content-Length above 0 nor chunks.
+    An endpoint at work that takes long, and can tell, says so by `allow`: the answer has as many seconds from
+    now. A GET or HEAD has the answer timeout and no more.
     """
 
     method: str
@@ -28,6 +63,8 @@ class Request(msgspec.Struct, frozen=True):
     client: str = ""
     secure: bool = False
     route: Route = Route(Noun.BASE)
+    body: RequestBody | None = None
+    allow: Callable[[float], None] = _nothing
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None. `name` in lower case."""
@@ -56,7 +93,8 @@ class Source(Protocol):
     its hold-back rule lets go. `read` raises `holdfast.errors.Refusal` or `holdfast_core.errors.StoreError`
     when the bytes cannot be had; the server then ends the body short of its Content-Length, by FIN.
     `lend` names a descriptor and how many bytes (1..length) from `offset` may go out of it as they are, by
-    the rules of `read_nowait`, or None. `distant` says that a read may wait for the link, not just for a disk.
+    the rules of `read_nowait`, or None. `distant` says that a read may wait for the link, not just for a disk;
+    then `arrived` waits for it without reading, and raises as `read`.
     """
 
     size: int
@@ -64,6 +102,7 @@ class Source(Protocol):
 
     def lend(self, offset: int, length: int) -> tuple[int, int] | None: ...
     def read_nowait(self, offset: int, length: int) -> bytes | None: ...
+    async def arrived(self, offset: int) -> None: ...
     async def read(self, offset: int, length: int) -> bytes: ...
     def close(self) -> None: ...
 
@@ -100,3 +139,8 @@ class Reply:
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes | Body = b""
     close: bool = False
+
+    def drop(self) -> None:
+        """Let go of a body that is not sent."""
+        if isinstance(self.body, Body):
+            self.body.source.close()

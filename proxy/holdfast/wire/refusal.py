@@ -16,7 +16,13 @@ from holdfast.wire.routes import Noun
 RETRY_SECONDS = {429: 1, 503: 5}
 
 # The table's code for "this could not be had" names a manifest; other endpoints name their own noun.
-_NOUN_CODES = {Noun.BLOB: "BLOB_UNKNOWN", Noun.TAGS: "NAME_UNKNOWN", Noun.CATALOG: "NAME_UNKNOWN"}
+_NOUN_CODES = {
+    Noun.BLOB: "BLOB_UNKNOWN",
+    Noun.UPLOADS: "BLOB_UPLOAD_INVALID",
+    Noun.UPLOAD: "BLOB_UPLOAD_INVALID",
+    Noun.TAGS: "NAME_UNKNOWN",
+    Noun.CATALOG: "NAME_UNKNOWN",
+}
 
 
 def reply_to(error: Exception, noun: Noun = Noun.BASE) -> Reply:

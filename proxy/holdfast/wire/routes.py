@@ -10,12 +10,13 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-from holdfast.errors import MethodNotAllowed, PathUnknown, ReadOnly
+from holdfast.errors import MethodNotAllowed, PathUnknown
 from holdfast.wire.query import Pairs, split
 
 
 class Noun(StrEnum):
-    """The endpoints (distribution-spec, "Endpoints"; the last two are this server's own)."""
+    """The endpoints: those of the distribution spec ("Endpoints"), then this server's own. ATTRIBUTES is
+    where Azure's registries have it."""
 
     BASE = "base"
     MANIFEST = "manifest"
@@ -25,13 +26,17 @@ class Noun(StrEnum):
     TAGS = "tags"
     REFERRERS = "referrers"
     CATALOG = "catalog"
+    TAG_HISTORY = "tag-history"
+    ATTRIBUTES = "attributes"
     HEALTH = "health"
     READINESS = "readiness"
 
 
 class Route(NamedTuple):
     """Where a path leads. `prefix` is what stood before `/v2`, without slashes. `name` and `reference` are
-    as in the path, not yet checked against their grammar."""
+    as in the path, not yet checked against their grammar.
+
+    ATTRIBUTES are a repository's (`reference` empty), a manifest's (with a colon) or a tag's."""
 
     noun: Noun
     name: str = ""
@@ -47,22 +52,27 @@ class Target(NamedTuple):
     route: Route
 
 
-#: What each route takes. Reads are answered; writes are what the spec defines and this node refuses so far.
+#: What each route takes; these are also the values of `Allow`. READS change nothing.
 READS = ("GET", "HEAD")
-METHODS: dict[Noun, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Noun.BASE: (READS, ()),
-    Noun.MANIFEST: (READS, ("PUT", "DELETE")),
-    Noun.BLOB: (READS, ("DELETE",)),
-    Noun.UPLOADS: ((), ("POST",)),
-    Noun.UPLOAD: ((), ("GET", "PATCH", "PUT", "DELETE")),
-    Noun.TAGS: (READS, ()),
-    Noun.REFERRERS: (READS, ()),
-    Noun.CATALOG: (READS, ()),
-    Noun.HEALTH: (READS, ()),
-    Noun.READINESS: (READS, ()),
+METHODS: dict[Noun, tuple[str, ...]] = {
+    Noun.BASE: READS,
+    Noun.MANIFEST: (*READS, "PUT", "DELETE"),
+    Noun.BLOB: (*READS, "DELETE"),
+    Noun.UPLOADS: ("POST",),
+    Noun.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
+    Noun.TAGS: READS,
+    Noun.REFERRERS: READS,
+    Noun.CATALOG: READS,
+    Noun.TAG_HISTORY: READS,
+    Noun.ATTRIBUTES: ("GET", "PATCH"),
+    Noun.HEALTH: READS,
+    Noun.READINESS: READS,
 }
 
 _FIXED = {"/healthz": Noun.HEALTH, "/readyz": Noun.READINESS}
+_SAFE = "/:@+=,"
+_ATTRIBUTES = "/acr/v1/"
+_HISTORY = "/_holdfast"
 _NAMED = {"manifests": Noun.MANIFEST, "blobs": Noun.BLOB, "referrers": Noun.REFERRERS}
 
 # Targets of a pull come again and again; reading one is pure. Longer ones are rare and not kept, so the
@@ -87,6 +97,8 @@ def locate(path: str) -> Route:
     """The route of a decoded path. Raises `PathUnknown`."""
     if path in _FIXED:
         return Route(_FIXED[path])
+    if path.startswith(_ATTRIBUTES):
+        return _attributes(path[len(_ATTRIBUTES) :])
     before, found, rest = f"{path}/".partition("/v2/")
     if not found:
         raise PathUnknown("no such endpoint")
@@ -101,45 +113,67 @@ def _below_v2(rest: str) -> Route:
         return Route(Noun.CATALOG)
     above, _, last = rest.rpartition("/")
     name, _, noun = above.rpartition("/")
-    if name and noun in _NAMED:
+    if name and noun in _NAMED and (noun, last) != ("blobs", "uploads"):
         return Route(_NAMED[noun], name, last)
-    if name and noun == "tags" and last == "list":
+    return _uncommon(name, noun, last)
+
+
+def _uncommon(name: str, noun: str, last: str) -> Route:
+    """`<name>/tags/list`, `<name>/_holdfast/tag-history/<tag>`, `<name>/blobs/uploads/<session>` and
+    `<name>/blobs/uploads/`, whose last slash may be left out: `uploads` is no digest."""
+    if name and (noun, last) == ("tags", "list"):
         return Route(Noun.TAGS, name)
-    return _upload(name, noun, last)
-
-
-def _upload(name: str, noun: str, last: str) -> Route:
-    """`<name>/blobs/uploads/` and `<name>/blobs/uploads/<session>`."""
+    if name and (noun, last) == ("blobs", "uploads"):
+        return Route(Noun.UPLOADS, name)
+    if noun == "tag-history" and name.endswith(_HISTORY):
+        return Route(Noun.TAG_HISTORY, name[: -len(_HISTORY)], last)
     if noun == "uploads" and name.endswith("/blobs"):
         repository = name[: -len("/blobs")]
         return Route(Noun.UPLOAD, repository, last) if last else Route(Noun.UPLOADS, repository)
     raise PathUnknown("no such endpoint")
 
 
+def _attributes(rest: str) -> Route:
+    """`<name>`, `<name>/_tags/<tag>` and `<name>/_manifests/<digest>`; no name has a part that begins with _."""
+    above, _, last = rest.rpartition("/")
+    name, _, noun = above.rpartition("/")
+    if noun not in ("_tags", "_manifests"):
+        return Route(Noun.ATTRIBUTES, rest)
+    if not name or (noun == "_manifests") is not (":" in last):
+        raise PathUnknown("no such endpoint: a tag is named by its tag, a manifest by its digest")
+    return Route(Noun.ATTRIBUTES, name, last)
+
+
 def build(route: Route) -> str:
     """The escaped path of a route: the inverse of `locate`."""
+    for path, noun in _FIXED.items():
+        if route.noun is noun:
+            return path
+    if route.noun is Noun.ATTRIBUTES:
+        path = _ATTRIBUTES + route.name
+        if route.reference:
+            path += f"/{'_manifests' if ':' in route.reference else '_tags'}/{route.reference}"
+        return quote(path, safe=_SAFE)
     tails = {
         Noun.BASE: "",
         Noun.CATALOG: "_catalog",
         Noun.TAGS: f"{route.name}/tags/list",
         Noun.UPLOADS: f"{route.name}/blobs/uploads/",
         Noun.UPLOAD: f"{route.name}/blobs/uploads/{route.reference}",
+        Noun.REFERRERS: f"{route.name}/referrers/{route.reference}",
+        Noun.TAG_HISTORY: f"{route.name}{_HISTORY}/tag-history/{route.reference}",
     }
-    for path, noun in _FIXED.items():
-        if route.noun is noun:
-            return path
     tail = tails.get(route.noun, f"{route.name}/{route.noun.value}s/{route.reference}")
-    if route.noun is Noun.REFERRERS:
-        tail = f"{route.name}/referrers/{route.reference}"
-    return quote(f"/{route.prefix}/v2/{tail}" if route.prefix else f"/v2/{tail}", safe="/:@+=,")
+    return quote(f"/{route.prefix}/v2/{tail}" if route.prefix else f"/v2/{tail}", safe=_SAFE)
 
 
 def check_method(route: Route, method: str) -> None:
-    """Raises `ReadOnly` for a write the spec defines, `MethodNotAllowed` for anything else not taken."""
-    reads, writes = METHODS[route.noun]
-    if method in reads:
-        return
-    allow = (("Allow", ", ".join(reads)),)
-    if method in writes:
-        raise ReadOnly("this node is read-only so far: it takes no pushes and no deletes", headers=allow)
-    raise MethodNotAllowed("the endpoint does not take this method", detail=method[:20], headers=allow)
+    """Raises `MethodNotAllowed`, with what is allowed, for a method that the route does not take."""
+    allowed = METHODS[route.noun]
+    if method not in allowed:
+        allow = ", ".join(allowed)
+        raise MethodNotAllowed(
+            f"the endpoint does not take this method; it takes {allow}",
+            detail=method[:20],
+            headers=(("Allow", allow),),
+        )

@@ -1,0 +1,36 @@
+"""h11 as the second reader of every head that announces a body.
+
+Two readers that disagree on where a body ends are what request smuggling is made of. The head gate is ours and
+strict; h11 is everybody's and well tested. A request with a body is taken only when both find the same one. It
+costs about 50 µs a push request; requests without a body, the hits, do not come here.
+"""
+
+from __future__ import annotations
+
+import h11
+
+from holdfast.errors import HeadInvalid
+from holdfast.wire.head import Head
+
+
+def require_agreement(head: Head, data: bytes, limit: int) -> None:
+    """`data` is the head as it came. Raises `HeadInvalid` when h11 does not read the same request in it."""
+    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=limit)
+    reader.receive_data(data)
+    try:
+        event = reader.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HeadInvalid("the request head is malformed") from error
+    if not isinstance(event, h11.Request) or _said(event) != _found(head):
+        raise HeadInvalid("the request head is ambiguous")
+
+
+def _said(event: h11.Request) -> tuple[bytes, bytes, list[bytes], list[bytes]]:
+    lengths = [value for name, value in event.headers if name == b"content-length"]
+    codings = [value for name, value in event.headers if name == b"transfer-encoding"]
+    return event.method, event.target, lengths[:1], codings
+
+
+def _found(head: Head) -> tuple[bytes, bytes, list[bytes], list[bytes]]:
+    lengths = [] if head.chunked else [b"%d" % head.length]
+    return head.method.encode(), head.target.encode(), lengths, [b"chunked"] if head.chunked else []
