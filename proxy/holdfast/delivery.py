@@ -194,19 +194,31 @@ class Delivery:
         self.sent += of_body
         self._transport.write(data)
 
+    async def _bring(self) -> bytes:
+        """Wait for the next bytes; b"" when they need not be read, because the file can send them."""
+        source = self._source
+        if source.distant:
+            await source.arrived(self._at)
+            if self._send_file() or self.blocked:
+                return b""
+        data = await source.read(self._at, min(CHUNK_BYTES, self._end - self._at))
+        if not data:
+            raise NodeFailed("the source ended before the body")
+        return data
+
     async def _wait(self) -> None:
-        """Read what is not in memory, then go on."""
+        """Bring what is not in memory, then go on."""
         try:
-            data = await self._source.read(self._at, min(CHUNK_BYTES, self._end - self._at))
-            if not data:
-                raise NodeFailed("the source ended before the body")
+            data = await self._bring()
         except Exception as failure:  # noqa: BLE001 - the body ends short; the connection logs why
             self._task = None
             return self._finish(failure)
         self._task = None
         if self._done is not _nobody:
-            self._write(data, len(data))
-            self._move()
+            if data:
+                self._write(data, len(data))
+            if not self.blocked:
+                self._move()
         return None
 
     def _finish(self, failure: Exception | None) -> None:

@@ -121,8 +121,12 @@ def test_a_machine_that_dies_keeps_what_was_checkpointed(tmp_path: Path) -> None
             options = {**OPTIONS, "checkpoint_bytes": 4 * MIB, "checkpoint_interval": 3600.0}
             async with filling(store, parent, **options) as node:
                 task = await half(node, content, 11 * MIB)
+                (fill,) = node.fills._by_number.values()
                 await until(lambda: bool(store.fills()) and store.fills()[0].extents[0][1] >= 4 * MIB)
-                (state,) = store.fills()
+                await until(lambda: not fill._chores)  # nothing that it is about to write
+                fill._task.cancel()
+                for transfer in list(fill.traffic.transfers.values()):
+                    transfer.stop()
                 node.fills._by_number.clear()  # nothing is written down at the end
                 task.cancel()
             await asyncio.gather(task, return_exceptions=True)

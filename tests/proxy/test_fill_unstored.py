@@ -129,7 +129,7 @@ def test_the_window_is_bounded_and_goes_at_the_pace_of_the_slowest_reader(tmp_pa
             answer = await node.fills.open("demo", digest, 0, -1, True)
             slow = await node.fills.attach(answer.fill, 0, answer.size, True)
             fill = node.fills._by_number[answer.fill]
-            medium = fill.medium
+            medium = fill.stock.medium
             assert medium is not None
             assert medium.window is not None
             quick = Drain(node, digest)

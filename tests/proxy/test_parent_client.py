@@ -134,6 +134,9 @@ def test_known_offline_answers_at_once_without_the_network_and_probes_once_an_in
             await _settled(parent)
             assert parent.counters["probes"] == 1
             await scripted.start()
+            assert not await parent.probe()  # a pull had it asked within the interval
+            assert parent.counters["probes"] == 1
+            clock.advance(11)
             assert await parent.probe()
             states.append(parent.state)
             await parent.get_manifest("team/app", "v1")

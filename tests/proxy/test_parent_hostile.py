@@ -258,7 +258,7 @@ def test_s2_a_private_host_that_is_configured_may_be_redirected_to() -> None:
 # ---- S3: redirects
 
 
-def test_s3_headers_at_each_hop() -> None:
+def test_case_65_s3_headers_at_each_hop() -> None:
     """home → home/hop → away → back home: credentials on the first two only."""
 
     async def case(scripted: ScriptedParent) -> None:
@@ -282,7 +282,7 @@ def test_s3_headers_at_each_hop() -> None:
     run(case)
 
 
-def test_s3_credentials_stay_away_on_every_hop_at_the_other_origin() -> None:
+def test_case_65_s3_credentials_stay_away_on_every_hop_at_the_other_origin() -> None:
     async def case(scripted: ScriptedParent) -> None:
         locked(scripted)
         async with ScriptedParent() as away:

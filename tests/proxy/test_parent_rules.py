@@ -6,27 +6,22 @@ import asyncio
 
 import pytest
 from holdfast.errors import (
+    ConnectTimedOut,
+    KnownOffline,
     ParentBroken,
     ParentErred,
     ParentFailed,
     ParentNotFound,
     ParentThrottled,
     ParentUnreachable,
+    SlotsTaken,
+    StillErring,
+    TimedOut,
 )
 from holdfast.parent.caps import Caps, TokenBucket
 from holdfast.parent.health import Health, best
 from holdfast.parent.pace import Pace
-from holdfast.parent.retry import (
-    ConnectTimedOut,
-    Deadline,
-    KnownOffline,
-    SlotsTaken,
-    StillErring,
-    TimedOut,
-    persist,
-    retry_after,
-    wait_before_next,
-)
+from holdfast.parent.retry import Deadline, persist, retry_after, wait_before_next
 from holdfast.parent.stream import Placement, placement, strong_etag
 from holdfast.testing.clock import START, FakeClock
 from hypothesis import given

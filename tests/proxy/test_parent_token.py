@@ -12,7 +12,7 @@ import pytest
 from holdfast.config import Credentials
 from holdfast.errors import ParentBroken, ParentDenied, ParentErred
 from holdfast.manifest import OCI_MANIFEST
-from holdfast.parent import quirks
+from holdfast.parent import quirks, token
 from holdfast.parent.challenge import Challenge, NoChallenge, RealmRule, choose, parse_challenges
 from holdfast.parent.credentials import HelperLogin, Secret, login_source
 from holdfast.parent.token import read_grant
@@ -295,6 +295,27 @@ def test_wrong_password_is_asked_once_in_30_s_and_at_once_when_it_changed(tmp_pa
             assert scripted.count(path="/token") == 1
             file.write_text("canary-password\n")
             await parent.get_manifest("team/app", "v1")
+
+    run(case)
+
+
+def test_what_is_remembered_of_refusals_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token, "REPOSITORIES", 3)
+
+    async def case(scripted: ScriptedParent) -> None:
+        bearer(scripted, login=True)
+        wrong = Credentials(username="user", password="no")
+        async with client_of(scripted, credentials=wrong) as parent:
+
+            async def refused(name: str) -> int:
+                before = scripted.count(path="/token")
+                with pytest.raises(ParentDenied):
+                    await parent.get_manifest(name, "v1")
+                return scripted.count(path="/token") - before
+
+            names = ["team/a", "team/b", "team/c", "team/d"]
+            assert [await refused(name) for name in names] == [1, 1, 1, 1]
+            assert [await refused(name) for name in names[::-1]] == [0, 0, 0, 1]
 
     run(case)
 

@@ -14,6 +14,9 @@ from holdfast.fill.reader import Reader
 
 #: How long an opened fill waits for its reader to attach (seconds); a worker does it at once.
 ATTACH_SECONDS = 30.0
+#: After news of growth the next is gathered for so long (seconds), or until so many bytes came: telling forty
+#: readers of every packet cost more than sending them its bytes.
+GATHER_SECONDS, GATHER_BYTES = 0.005, 1 << 20
 
 
 def failure_change(error: BaseException) -> Failed:
@@ -25,7 +28,7 @@ def failure_change(error: BaseException) -> Failed:
 
 
 class Audience:
-    """Woken by events. News of growth is gathered for one turn of the loop."""
+    """Woken by events. News of growth goes to subscribers at once when there was none lately, else gathered."""
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -33,6 +36,9 @@ class Audience:
         self._subscribers: dict[int, Callable[[FillChange], None]] = {}
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._grown = Extents()
+        #: the next news of growth, and the end of the pause after the last
+        self._soon: asyncio.Handle | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._numbers = count()
 
     @property
@@ -44,6 +50,11 @@ class Audience:
     def has_whole(self) -> bool:
         """Somebody wants the blob itself."""
         return any(r.whole for r in self.readers) or any(w.whole for w in self._tickets.values())
+
+    @property
+    def has_ranges(self) -> bool:
+        """Somebody wants a part of the blob."""
+        return not all(r.whole for r in self.readers) or not all(w.whole for w in self._tickets.values())
 
     def wants(self) -> set[Want]:
         """What is wanted, equal wants once."""
@@ -91,10 +102,17 @@ class Audience:
             for offset in [o for o in self._waiting if start <= o < end]:
                 self._wake(offset)
         if self._subscribers:
-            if not self._grown:
-                asyncio.get_running_loop().call_soon(self._tell_growth)
             for run in runs:
                 self._grown.add(*run)
+            if self._soon is None and self._is_worth_telling(runs):
+                self._soon = asyncio.get_running_loop().call_soon(self._tell_growth)
+
+    def _is_worth_telling(self, runs: list[Run]) -> bool:
+        """Whether news of growth cannot wait: there was none lately, it is much, or all that somebody wants."""
+        if self._pause is None or self._grown.total >= GATHER_BYTES:
+            return True
+        ends = [reader.end for reader in self.readers if not reader.whole]
+        return any(start < wanted <= end for wanted in ends for start, end in runs)
 
     def _wake(self, offset: int) -> None:
         for future in self._waiting.pop(offset, ()):
@@ -104,8 +122,20 @@ class Audience:
     def _tell_growth(self) -> None:
         runs = list(self._grown)
         self._grown = Extents()
+        for handle in (self._soon, self._pause):
+            if handle is not None:
+                handle.cancel()
+        self._soon = None
+        self._pause = (
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pause_over) if runs else None
+        )
         for run in runs:
             self._tell(Grown(*run))
+
+    def _pause_over(self) -> None:
+        self._pause = None
+        if self._grown:
+            self._tell_growth()
 
     def _tell(self, change: FillChange) -> None:
         for on_change in list(self._subscribers.values()):

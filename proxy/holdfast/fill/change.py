@@ -9,7 +9,7 @@ import msgspec
 
 
 class Grown(msgspec.Struct, frozen=True, array_like=True, tag="g"):
-    """Bytes [start, end) are on disk now. Coalesced: one a loop turn, not one a read."""
+    """Bytes [start, end) are on disk now. Coalesced: one a few milliseconds, not one a read."""
 
     start: int
     end: int

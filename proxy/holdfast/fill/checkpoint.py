@@ -23,7 +23,11 @@ RECHECK_CHUNKS = 16
 
 def chunk_extents(chunks: Iterable[int], size: int) -> Extents:
     """The bytes of these chunks."""
-    return Extents((index * CHUNK_BYTES, min((index + 1) * CHUNK_BYTES, size)) for index in chunks)
+    known = set(chunks)
+    firsts = sorted(i for i in known if i - 1 not in known)
+    lasts = sorted(i for i in known if i + 1 not in known)
+    runs = zip(firsts, lasts, strict=True)
+    return Extents((first * CHUNK_BYTES, min((last + 1) * CHUNK_BYTES, size)) for first, last in runs)
 
 
 class Ledger:
@@ -60,11 +64,11 @@ class Ledger:
 
     async def _hash(self, medium: Medium, held: Extents, frontier: Frontier) -> None:
         """The frontier hashes what it passes; the rest is read back."""
-        complete = whole_chunks(held, medium.size)
+        complete, coming = whole_chunks(held, medium.size), held.run_end(0)
+        await frontier.passed(coming)
         passed = frontier.hasher.complete_chunks()
         self.chunks.update((i, passed[i]) for i in complete if i < len(passed) and i not in self.chunks)
-        coming = held.run_end(frontier.position) if frontier.is_busy else 0
-        missing = [i for i in complete if i not in self.chunks and i * CHUNK_BYTES >= coming]
+        missing = [i for i in complete if i not in self.chunks]
         loop = asyncio.get_running_loop()
         self.chunks |= await loop.run_in_executor(self._means.hashers, hash_chunks, medium, missing)
 

@@ -17,7 +17,7 @@ from holdfast.clock import Clock
 from holdfast.config import Fills as Policy
 from holdfast.errors import (
     BlobUnknown,
-    NodeFailed,
+    FillGone,
     ParentBroken,
     ParentDenied,
     ParentNotFound,
@@ -151,7 +151,7 @@ class Fills:
     ) -> BlobAnswer | None:
         """Wait for the size; None when another repository's failure says nothing about this one."""
         last = None if end < 0 else end
-        if not fill.has(start, last) and (fill.size is not None or self._is_parents(fill, repository)):
+        if not fill.stock.has(start, last) and (fill.size is not None or self._is_parents(fill, repository)):
             refuse_offline(fill.parent)
         leave = fill.reserve(Want(whole=True) if whole else Want(start, last, position=start))
         self._idle.pop(fill, None)
@@ -174,8 +174,24 @@ class Fills:
             headers = (("Content-Range", f"bytes */{size}"),)
             raise RangeUnsatisfiable(f"the blob has {size} bytes", headers=headers)
 
+    def size_of(self, repository: str, digest: str) -> int | None:
+        """The size of a blob that is, or was, on its way in through this repository; None when no fill knows
+        it. Asks nobody."""
+        wanted = Digest.parse(digest)
+        fill, parked = self._by_digest.get(wanted), self._parked.get(wanted)
+        if fill is not None:
+            return fill.size if repository in fill.repositories and fill.size else None
+        return parked.size if parked is not None and parked.repository == repository else None
+
+    async def bring(self, repository: str, digest: str) -> None:
+        """Begin to bring all of a blob that nobody reads yet; returns when its size is known."""
+        answer = await self.open(repository, digest, 0, -1, whole=True)
+        if answer.fill:
+            self._numbered(answer.fill).sticky = True
+            (await self.attach(answer.fill, 0, -1, whole=True)).close()
+
     async def attach(self, fill: int, start: int, end: int, whole: bool) -> Reader:
-        """A reader of [start, end) of an open fill; `end` -1 is the blob's end. Raises NodeFailed when
+        """A reader of [start, end) of an open fill; `end` -1 is the blob's end. Raises FillGone when
         the fill is not there any more: open it again."""
         found = self._numbered(fill)  # before anything waits for it: its failure was told already
         self._idle.pop(found, None)
@@ -192,7 +208,7 @@ class Fills:
     def _numbered(self, number: int) -> Fill:
         fill = self._by_number.get(number)
         if fill is None or fill.size is None or fill.has_failed:
-            raise NodeFailed(f"no fill {number}", code="BLOB_UNKNOWN")
+            raise FillGone(f"fill {number} has ended", code="BLOB_UNKNOWN")
         return fill
 
     # -- fills -------------------------------------------------------------------------------------

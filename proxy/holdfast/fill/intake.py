@@ -13,12 +13,10 @@ from typing import Protocol
 from holdfast_core.errors import Exhausted
 
 from holdfast.errors import ParentBroken
-from holdfast.fill.extents import Extents, Run
+from holdfast.fill.extents import Extents
 from holdfast.fill.means import Means
 from holdfast.fill.medium import Medium
 
-#: Received and not yet written, a fill. The transfer waits beyond it, so the parent's sender does.
-PENDING_BYTES = 4 << 20
 #: Memory a fill may use once the disk is full.
 WINDOW_BYTES = 64 << 20
 #: Free space is looked at again after so many written bytes.
@@ -39,25 +37,29 @@ class Bringer(Protocol):
     compares: bool
 
 
+Data = bytes | memoryview
 Piece = tuple[int, memoryview]
 
 
 class Intake:
-    """One fill's queue of received bytes. `landed(runs)` is told what is readable now; `move()` is called
-    when the disk is full and returns once bytes go to memory; `make_room()` drops memory nobody needs."""
+    """One fill's queue of received bytes. `landed(pieces)` is told what is readable now; `move()` is called
+    when the disk is full and returns once bytes go to memory; `make_room()` drops memory nobody needs;
+    `is_far_behind()` says that no more is to be taken before more was hashed."""
 
     def __init__(
         self,
         means: Means,
         medium: Medium,
         held: Extents,
-        landed: Callable[[list[Run]], None],
+        landed: Callable[[list[Piece]], None],
         move: Callable[[], None],
         make_room: Callable[[], None],
+        is_far_behind: Callable[[], bool],
     ) -> None:
         self._means, self._medium, self._held = means, medium, held
         self._on_landed, self._move, self._make_room = landed, move, make_room
-        self._pending: list[tuple[Bringer, int, bytes]] = []
+        self._is_far_behind = is_far_behind
+        self._pending: list[tuple[Bringer, int, Data]] = []
         self._bytes = 0
         self._since_check = 0
         self._work = asyncio.Event()
@@ -66,8 +68,9 @@ class Intake:
         self.failure: BaseException | None = None
         self._task = asyncio.ensure_future(self._run())
 
-    async def put(self, bringer: Bringer, offset: int, data: bytes) -> None:
-        """Take bytes; returns when there is room for more. Raises what made writing fail."""
+    async def put(self, bringer: Bringer, offset: int, data: Data) -> None:
+        """Take bytes; returns once the writer has them, so that what comes meanwhile gathers where it is
+        received and the parent's sender waits. Raises what made writing fail."""
         if self.failure is not None:
             raise self.failure
         self._pending.append((bringer, offset, data))
@@ -77,7 +80,7 @@ class Intake:
             await self._wait()
 
     def _is_full(self) -> bool:
-        if self._bytes > PENDING_BYTES:
+        if self._pending or self._is_far_behind():
             return True
         if self._medium.in_memory + self._bytes <= WINDOW_BYTES:
             return False
@@ -97,7 +100,7 @@ class Intake:
             raise self.failure
 
     def woken(self) -> None:
-        """A reader moved on or left: memory may have become free."""
+        """A reader moved on or left, or more was hashed: memory may have become free."""
         self._room.set()
 
     async def _run(self) -> None:
@@ -113,25 +116,25 @@ class Intake:
 
     async def _write_batch(self) -> None:
         batch, self._pending = self._pending, []
+        self._room.set()
         pieces = [piece for _, offset, data in batch for piece in self._missing(offset, data)]
         known = [p for b, offset, data in batch if b.compares for p in self._known(offset, data)]
         await self._written(pieces, known)
-        runs = [(offset, offset + len(data)) for offset, data in pieces]
-        for run in runs:
-            self._medium.landed(run)
-        for bringer, offset, data in batch:
-            bringer.gained += self._held.add(offset, offset + len(data))
-            bringer.landed = max(bringer.landed, offset + len(data))
-            self._bytes -= len(data)
-        self._on_landed(runs)
+        for offset, data in pieces:
+            self._medium.landed((offset, offset + len(data)))
+        for bringer, offset, taken in batch:
+            bringer.gained += self._held.add(offset, offset + len(taken))
+            bringer.landed = max(bringer.landed, offset + len(taken))
+            self._bytes -= len(taken)
+        self._on_landed(pieces)
         self._room.set()
 
-    def _missing(self, offset: int, data: bytes) -> list[Piece]:
+    def _missing(self, offset: int, data: Data) -> list[Piece]:
         view = memoryview(data)
         gaps = self._held.gaps(offset, offset + len(data))
         return [(start, view[start - offset : end - offset]) for start, end in gaps]
 
-    def _known(self, offset: int, data: bytes) -> list[Piece]:
+    def _known(self, offset: int, data: Data) -> list[Piece]:
         view, last = memoryview(data), offset + len(data)
         runs = ((max(start, offset), min(end, last)) for start, end in self._held.runs(offset, last))
         return [(start, view[start - offset : end - offset]) for start, end in runs]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast_core.errors import NotHeld
 
-from holdfast.fill.extents import Extents
-from holdfast.fill.medium import Medium
 from holdfast.fill.plan import Want
+
+if TYPE_CHECKING:
+    from holdfast.fill.stock import Stock
 
 
 class Source(Protocol):
     """The fill, as its readers see it."""
 
-    size: int | None
-    held: Extents
-    medium: Medium | None
+    stock: Stock
     verified: bool
 
     async def wait_landed(self, offset: int) -> None: ...
@@ -31,9 +30,9 @@ class Reader:
     unstored fill, which waits for its slowest reader."""
 
     def __init__(self, fill: Source, start: int, end: int, whole: bool) -> None:
-        assert fill.size is not None
-        self.size: int = fill.size
-        self.start, self.end, self.whole = start, min(end, fill.size), whole
+        assert fill.stock.size is not None
+        self.size: int = fill.stock.size
+        self.start, self.end, self.whole = start, min(end, fill.stock.size), whole
         self.position = -1
         self.failure: BaseException | None = None
         self._fill = fill
@@ -70,24 +69,24 @@ class Reader:
 
     def available(self, offset: int) -> int:
         """End of the run that holds `offset`; `offset` when it is not there."""
-        return self._fill.held.run_end(offset)
+        return self._fill.stock.held.run_end(offset)
 
     def read(self, offset: int, length: int) -> bytes:
         """1..length bytes that are there; none that are not. Raises NotHeld when there are none."""
         there = min(length, self.available(offset) - offset)
-        if self._fill.medium is None or there <= 0:
+        if self._fill.stock.medium is None or there <= 0:
             raise NotHeld(f"byte {offset} has not arrived")
-        data = self._fill.medium.read(offset, there)
+        data = self._fill.stock.medium.read(offset, there)
         self.advance(offset + len(data))
         return data
 
     def lend(self, offset: int, length: int) -> tuple[int, int] | None:
         """See `holdfast.keeper.port.Following`. Memory is given back behind a reader, so it is not lent."""
         there = min(length, self.available(offset) - offset)
-        if self._fill.medium is None or there <= 0:
+        if self._fill.stock.medium is None or there <= 0:
             return None
         self.advance(offset)
-        return self._fill.medium.lend(there)
+        return self._fill.stock.medium.lend(there)
 
     def advance(self, offset: int) -> None:
         """The reader needs nothing below `offset` any more. Goes forward only."""

@@ -23,8 +23,9 @@ class Owner(Protocol):
     name: str
     text: str
     etag: str
-    size: int | None
 
+    @property
+    def size(self) -> int | None: ...
     @property
     def is_background(self) -> bool: ...
     def sized(self, size: int, etag: str) -> Intake: ...

@@ -1,6 +1,10 @@
 """A fill while the disk is full: bytes pass through a window of memory at the pace of its slowest reader.
 
 What is behind every reader and the hash is dropped, so each reader is wanted for from where it is.
+
+Who comes while nothing was dropped shares the transfer. Who comes later gets a fill, and a transfer, of his
+own: the bytes that he needs first are nowhere here any more, and to fetch them into this window would make
+its readers wait for him.
 """
 
 from __future__ import annotations

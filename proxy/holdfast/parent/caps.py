@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from holdfast.clock import Clock
-from holdfast.parent.retry import SlotsTaken
+from holdfast.errors import SlotsTaken
 
 #: a transfer may wait longer for its turn than a person does
 TRANSFER_QUEUE_SECONDS = 300.0

@@ -20,7 +20,7 @@ from yarl import URL
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentFailed, ParentNotFound
+from holdfast.errors import ParentBroken, ParentFailed, ParentNotFound, TimedOut
 from holdfast.manifest import (
     MEDIA_TYPES,
     Child,
@@ -37,7 +37,7 @@ from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
 from holdfast.parent.health import State, best
 from holdfast.parent.redirect import origin
-from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, TimedOut, persist
+from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
 from holdfast.parent.stream import BlobStream, Placement, placement
 from holdfast.parent.transport import Answer, Transport
 from holdfast.wire.names import is_repository, is_tag
@@ -288,10 +288,17 @@ class Parent:
     # ---- life
 
     async def probe(self) -> bool:
-        """Ask the endpoints that are offline (or the parent itself, if none is) whether they are back."""
-        away = [endpoint for endpoint in self.endpoints if endpoint.health.state == "offline"]
-        await asyncio.gather(*(endpoint.probe() for endpoint in away or self.endpoints[-1:]))
+        """Ask the endpoints that are offline whether they are back, unless a pull caused that to be asked
+        within the interval. Returns whether one of all is there."""
+        now = self._clock.monotonic()
+        due = [endpoint for endpoint in self.endpoints if endpoint.health.probe_due(now)]
+        await asyncio.gather(*(endpoint.probe() for endpoint in due))
         return self.state != "offline"
+
+    def until_probe(self) -> float:
+        """Seconds until `probe` has something to ask, or to look again."""
+        now = self._clock.monotonic()
+        return min(endpoint.health.until_probe(now) for endpoint in self.endpoints)
 
     async def close(self) -> None:
         """Cancel what is under way and end every connection."""

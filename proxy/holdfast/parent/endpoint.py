@@ -17,6 +17,8 @@ from yarl import URL
 from holdfast import config
 from holdfast.clock import Clock
 from holdfast.errors import (
+    ConnectTimedOut,
+    KnownOffline,
     ParentBroken,
     ParentDenied,
     ParentErred,
@@ -24,13 +26,16 @@ from holdfast.errors import (
     ParentNotFound,
     ParentThrottled,
     ParentUnreachable,
+    RedirectRefused,
+    SlotsTaken,
+    StillErring,
 )
 from holdfast.parent.challenge import RealmRule
 from holdfast.parent.credentials import LoginSource, Secret
 from holdfast.parent.health import Health
 from holdfast.parent.quirks import Quirk, quirk_of, quirk_of_service
 from holdfast.parent.redirect import STATUSES, Hop, headers_for, next_hop, origin, target
-from holdfast.parent.retry import ConnectTimedOut, Deadline, KnownOffline, SlotsTaken, StillErring
+from holdfast.parent.retry import Deadline
 from holdfast.parent.token import Authority, refuse_unwell
 from holdfast.parent.transport import Answer, Transport
 
@@ -50,10 +55,6 @@ class Ask:
     tail: str
     headers: Mapping[str, str] = field(default_factory=dict)
     transfer: bool = False
-
-
-class RedirectRefused(ParentErred):
-    """The target of a redirect refused or could not be reached; the parent may give a better one."""
 
 
 class Endpoint:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
-from holdfast.errors import ParentFailed
-from holdfast.parent.retry import TRIES, KnownOffline, StillErring
+from holdfast.errors import KnownOffline, ParentFailed, StillErring
+from holdfast.parent.retry import TRIES
 
 State = Literal["online", "degraded", "offline"]
 
@@ -87,6 +87,10 @@ class Health:
             return False
         self._next_probe = now + self.probe_interval
         return True
+
+    def until_probe(self, now: float) -> float:
+        """Seconds until a probe is due; the interval while the endpoint is there."""
+        return max(0.0, self._next_probe - now) if self.state == "offline" else self.probe_interval
 
     def _good(self) -> None:
         self._strikes = 0

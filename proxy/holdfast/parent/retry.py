@@ -13,7 +13,16 @@ from math import ceil
 from typing import TypeVar
 
 from holdfast.clock import Clock
-from holdfast.errors import ParentErred, ParentFailed, ParentThrottled, ParentUnreachable
+from holdfast.errors import (
+    ConnectTimedOut,
+    KnownOffline,
+    ParentErred,
+    ParentFailed,
+    ParentThrottled,
+    ParentUnreachable,
+    SlotsTaken,
+    StillErring,
+)
 
 T = TypeVar("T")
 
@@ -22,26 +31,6 @@ BASE_SECONDS, CEILING_SECONDS = 0.25, 8.0
 RETRY_AFTER_CAP_SECONDS = 300
 #: what an ask that somebody waits for may take in all
 INTERACTIVE_SECONDS = 20.0
-
-
-class TimedOut(ParentUnreachable):
-    """Connected, but the answer did not start in time."""
-
-
-class ConnectTimedOut(TimedOut):
-    """No connection within the connect time-out: nothing is there, so the endpoint counts as offline."""
-
-
-class KnownOffline(ParentUnreachable):
-    """Refused without touching the network: the endpoint is offline, and a probe runs once an interval."""
-
-
-class StillErring(ParentErred):
-    """Refused without touching the network: this repository answered 5xx five times just now."""
-
-
-class SlotsTaken(ParentThrottled):
-    """This node's own cap on connections or requests to the parent left no room in time."""
 
 
 #: failures that another try within the same ask cannot help

@@ -73,14 +73,14 @@ class BlobStream:
         self.etag = strong_etag(answer.header("ETag"))
         self._answer, self._counters = answer, counters
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         position, pace = self.start, self._answer.pace()
         while position < self.end:
             piece = await self._next(position, pace)
             position += len(piece)
             yield piece
 
-    async def _next(self, position: int, pace: Pace) -> bytes:
+    async def _next(self, position: int, pace: Pace) -> bytes | memoryview:
         try:
             piece = await self._answer.next_bytes(pace)
         except ParentUnreachable:

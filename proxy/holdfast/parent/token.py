@@ -12,13 +12,21 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import structlog
 from yarl import URL
 
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentThrottled
+from holdfast.errors import (
+    ParentBroken,
+    ParentDenied,
+    ParentErred,
+    ParentFailed,
+    ParentThrottled,
+    TimedOut,
+)
 from holdfast.parent.challenge import NoChallenge, Realm, RealmRule, choose, parse_challenges
 from holdfast.parent.credentials import Login, LoginSource, Secret
 from holdfast.parent.retry import Deadline, retry_after
@@ -34,7 +42,9 @@ LEAST_SECONDS, MOST_SECONDS = 60.0, 86_400.0
 RENEW_SHARE = 0.8
 #: how long a refusal by the token server is believed (peers.md 2.4, row 46)
 DENIED_SECONDS = 30.0
-TOKENS = 1024
+#: repositories of which a token, or a refusal, is remembered
+REPOSITORIES = 1024
+T = TypeVar("T")
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")
 
@@ -101,7 +111,7 @@ class Authority:
         self._realm: Realm | None = None
         self._refresh: dict[URL, Secret] = {}
         self._tokens: OrderedDict[str, Token] = OrderedDict()
-        self._denied: dict[str, _Denied] = {}
+        self._denied: OrderedDict[str, _Denied] = OrderedDict()
         self._flights: dict[str, asyncio.Task[Token]] = {}
 
     async def header(self, name: str) -> Secret | None:
@@ -187,15 +197,13 @@ class Authority:
         try:
             body = await self._exchange(realm.url, fields, login)
         except ParentDenied as error:
-            self._denied[name] = _Denied(self._clock.monotonic() + DENIED_SECONDS, login, error.message)
+            denied = _Denied(self._clock.monotonic() + DENIED_SECONDS, login, error.message)
+            _remember(self._denied, name, denied)
             raise
         token, refresh = read_grant(body, self._clock.monotonic())
         if refresh is not None:
             self._refresh[realm.url] = refresh
-        self._tokens[name] = token
-        self._tokens.move_to_end(name)
-        while len(self._tokens) > TOKENS:
-            self._tokens.popitem(last=False)
+        _remember(self._tokens, name, token)
         return token
 
     def _recall_denial(self, name: str, login: Login | None) -> None:
@@ -239,9 +247,21 @@ class Authority:
         answer = await self._transport.send(method, target, headers, deadline, form=form)
         try:
             refuse_unwell(answer, self._clock.now())
-            return answer.status, await answer.body(BODY_BYTES)
+            # a token is small: all who wait share this one request, so its body gets no longer than its head
+            async with asyncio.timeout(self._seconds):
+                return answer.status, await answer.body(BODY_BYTES)
+        except TimeoutError:
+            raise TimedOut(f"the token server did not answer fully within {self._seconds:g} s") from None
         finally:
             await answer.close()
+
+
+def _remember(kept: OrderedDict[str, T], name: str, what: T) -> None:
+    """Keep the newest of each repository, and of so many repositories."""
+    kept[name] = what
+    kept.move_to_end(name)
+    while len(kept) > REPOSITORIES:
+        kept.popitem(last=False)
 
 
 def refuse_unwell(answer: Answer, now: float) -> None:

@@ -20,11 +20,12 @@ from yarl import URL
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentFailed, ParentUnreachable
+from holdfast.errors import ConnectTimedOut, ParentBroken, ParentFailed, ParentUnreachable, TimedOut
 from holdfast.parent.address import AddressPolicy, CheckingResolver, Lookup
+from holdfast.parent.body import Body, take_over
 from holdfast.parent.caps import Caps
 from holdfast.parent.pace import Pace
-from holdfast.parent.retry import ConnectTimedOut, Deadline, TimedOut
+from holdfast.parent.retry import Deadline
 
 READ_BYTES = 256 * 1024
 #: bodies of refusals up to this size are read away, so that the connection can be used again
@@ -41,6 +42,7 @@ class Answer:
     ) -> None:
         self._response, self._held, self._clock = response, held, clock
         self._stall_timeout = stall_timeout
+        self._content: aiohttp.StreamReader | Body | None = None
         self.status, self.url = response.status, response.url
 
     def header(self, name: str) -> str | None:
@@ -60,10 +62,12 @@ class Answer:
         """A fresh measure of whether the body comes fast enough."""
         return Pace(self._stall_timeout)
 
-    async def next_bytes(self, pace: Pace) -> bytes:
+    async def next_bytes(self, pace: Pace) -> bytes | memoryview:
         """The next bytes of the body, b"" at its end. Raises ParentUnreachable or ParentBroken."""
-        content = self._response.content
         try:
+            if self._content is None:
+                self._content = take_over(self._response) or self._response.content
+            content = self._content
             if piece := content.read_nowait():
                 pace.add(len(piece), 0.0)
                 return piece
