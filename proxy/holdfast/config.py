@@ -36,7 +36,11 @@ class Limits(Section, frozen=True):
     head_timeout: Annotated[float, key("whole head, from its first byte", "s", gt=0, le=600)] = 10.0
     idle_timeout: Annotated[float, key("keep-alive connection without a request", "s", gt=0, le=3600)] = 75.0
     stall_timeout: Annotated[float, key("a reader that takes no byte", "s", gt=0, le=3600)] = 60.0
-    answer_timeout: Annotated[float, key("headers of every answer start within", "s", gt=0, le=28)] = 25.0
+    #: counts while nothing but the node is waited for: from the end of a request's body, and not while an upload
+    #: is being verified and committed, which takes as long as its bytes take (`push.turn.STEP_SECONDS`)
+    answer_timeout: Annotated[
+        float, key("headers of an answer start within; longer while an upload is verified", "s", gt=0, le=28)
+    ] = 25.0
     drain_timeout: Annotated[float, key("finish transfers after SIGTERM", "s", ge=0, le=3600)] = 300.0
     manifest_bytes: Annotated[int, key("manifest, either way", "bytes", ge=4 << 20, le=64 << 20)] = 8 << 20
     connections: Annotated[
@@ -88,6 +92,26 @@ class Fills(Section, frozen=True):
     reserve_bytes: Annotated[int, key("free space below which fills stream unstored", "bytes", ge=0)] = (
         256 << 20
     )
+
+
+class Push(Section, frozen=True):
+    """What a push must bring, and when what is left of pushes goes."""
+
+    require_blobs: Annotated[
+        bool,
+        key(
+            "refuse an image whose config or layers are neither here nor known at the parent; foreign layers,"
+            " indexes and subjects are never checked"
+        ),
+    ] = True
+    sessions: Annotated[int, key("upload sessions at once, whole node", "", ge=1, le=1_000_000)] = 10_000
+    expiry: Annotated[float, key("an upload session nobody wrote to is removed after", "s", ge=60)] = (
+        7 * 86400.0
+    )
+    sweep_interval: Annotated[float, key("between removals of bytes that no repository has", "s", ge=1)] = (
+        3600.0
+    )
+    sweep_grace: Annotated[float, key("such bytes stay for", "s", ge=0)] = 86400.0
 
 
 class Credentials(Section, frozen=True):
@@ -158,6 +182,17 @@ class Configuration(Section, frozen=True):
     on_miss: Annotated[
         Literal["parent", "strict"], key("ask the parent, or answer 404 from what is held")
     ] = "parent"
+    mode: Annotated[
+        Literal["", "ReadWrite", "ReadOnly"],
+        key(
+            "whether this node takes pushes and deletes; empty: ReadOnly with a parent, ReadWrite without;"
+            " Registry and Mirror are taken for ReadWrite and ReadOnly"
+        ),
+    ] = ""
+    anonymous: Annotated[
+        Literal["none", "pull", "push"],
+        key("what a caller without login may do; push includes deleting and locking"),
+    ] = "pull"
     catalog: Annotated[bool, key("answer /v2/_catalog")] = False
     inline_bytes: Annotated[
         int, key("values up to this size live in the index", "bytes", ge=0, le=1 << 20)
@@ -170,4 +205,15 @@ class Configuration(Section, frozen=True):
     limits: Annotated[Limits, key("")] = field(default_factory=Limits)
     tags: Annotated[Tags, key("")] = field(default_factory=Tags)
     fills: Annotated[Fills, key("")] = field(default_factory=Fills)
+    push: Annotated[Push, key("")] = field(default_factory=Push)
     parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
+
+    @property
+    def store_mode(self) -> Literal["root", "ReadWrite", "ReadOnly"]:
+        """The mode that the store enforces. A root that says ReadOnly is a frozen registry: what it holds is
+        served and nothing changes."""
+        if self.mode == "ReadOnly":
+            return "ReadOnly"
+        if not self.parent:
+            return "root"
+        return self.mode or "ReadOnly"

@@ -20,6 +20,8 @@ from holdfast.wire.names import is_repository
 HOST = r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
 #: what follows `//` in a URL: user information, host, port
 AUTHORITY = re.compile(rf"(?:[^@]*@)?{HOST}(?::[0-9]{{1,5}})?")
+#: what connected registries called their modes before; read, and never shown (connected-registry C1)
+FORMER_MODES = {"Registry": "ReadWrite", "Mirror": "ReadOnly"}
 
 
 class ConfigInvalid(Exception):
@@ -49,6 +51,8 @@ def read_table(path: Path) -> dict[str, Any]:
 def from_table(table: dict[str, Any]) -> Configuration:
     """A checked configuration from plain values."""
     refuse_unknown_keys(table, Configuration, "")
+    if isinstance(mode := table.get("mode"), str):
+        table = {**table, "mode": FORMER_MODES.get(mode, mode)}
     try:
         config = msgspec.convert(table, Configuration)
     except msgspec.ValidationError as error:
@@ -88,9 +92,15 @@ def explain(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     found: Any = table
     for step in re.findall(r"\w+", where):
         found = found[int(step)] if step.isdigit() else found[step]
-    allowed = text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
+    allowed = choices(where) or text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
     shown = "***" if "credentials" in where else show(found)
     return f"{where}: found {shown}; allowed: {allowed}"
+
+
+def choices(where: str) -> str:
+    """The values of a key that takes one of a few words, "" for any other key."""
+    wanted = re.sub(r"\[[0-9]+\]", "[]", where)
+    return next((kind for name, kind, *_ in key_table() if name == wanted and kind.startswith('"')), "")
 
 
 def show(found: Any) -> str:

@@ -100,7 +100,64 @@ class MethodNotAllowed(ClientMistake):
 
 
 class ReadOnly(ClientMistake):
-    """This node takes no pushes."""
+    """This node takes no pushes and no deletes, whoever asks (connected-registry C2)."""
+
+
+class Locked(ClientMistake):
+    """An attribute of the repository, manifest or tag forbids it (image locking, C7)."""
+
+
+class Unauthorized(ClientMistake):
+    """What this caller may not do. The answer carries `WWW-Authenticate`."""
+
+
+class TagInvalid(ClientMistake):
+    """A tag outside the grammar, where one is to be made."""
+
+
+class TooManyTags(ClientMistake):
+    """More `tag` parameters in one push than are taken (oci-spec rule 66)."""
+
+
+class ManifestInvalid(ClientMistake):
+    """The body is no manifest that every client reads the same way."""
+
+
+class ManifestTooLarge(ClientMistake):
+    """A manifest over `limits.manifest_bytes`."""
+
+
+class ManifestBlobUnknown(ClientMistake):
+    """A pushed image names a config or layer that is neither held nor known at the parent."""
+
+
+class AttributesInvalid(ClientMistake):
+    """A body that is no set of changeable attributes."""
+
+
+class PreconditionFailed(ClientMistake):
+    """If-Match or If-None-Match does not hold (RFC 9110 13.1)."""
+
+
+class SizeInvalid(ClientMistake):
+    """A body that is longer or shorter than was said."""
+
+
+class UploadUnknown(ClientMistake):
+    """No such upload session in this repository, for this caller."""
+
+
+class UploadInvalid(ClientMistake):
+    """An upload request that means nothing."""
+
+
+class UploadOutOfOrder(ClientMistake):
+    """A chunk that does not go on where the session stands, or a session that somebody else is writing to.
+    The answer carries `Location` and `Range`."""
+
+
+class TooManyUploads(ClientMistake):
+    """As many upload sessions as `push.sessions` are open."""
 
 
 class HeadInvalid(ClientMistake):
@@ -116,7 +173,15 @@ class TargetTooLong(ClientMistake):
 
 
 class RequestTimeout(ClientMistake):
-    """The head did not arrive in time. The connection closes."""
+    """The head did not arrive in time, or its body stalled. The connection closes."""
+
+
+class BodyBroken(ClientMistake):
+    """The framing of a body breaks RFC 9112 7.1. The connection closes."""
+
+
+class ClientGone(ClientMistake):
+    """The client left before its body ended; seldom is anybody there to read the answer."""
 
 
 class VersionUnsupported(ClientMistake):
@@ -165,12 +230,44 @@ class ParentNotFound(ParentFailed):
     permanent = True
 
 
+class TimedOut(ParentUnreachable):
+    """Connected, but the answer did not start, or did not go on, in time."""
+
+
+class ConnectTimedOut(TimedOut):
+    """No connection within the connect time-out: nothing is there, so the endpoint counts as offline."""
+
+
+class KnownOffline(ParentUnreachable):
+    """Refused without touching the network: the endpoint is offline, and a probe runs once an interval."""
+
+
+class StillErring(ParentErred):
+    """Refused without touching the network: this repository answered 5xx five times just now."""
+
+
+class SlotsTaken(ParentThrottled):
+    """This node's own cap on connections or requests to the parent left no room in time."""
+
+
+class RedirectRefused(ParentErred):
+    """The target of a redirect refused or could not be reached; the parent may give a better one."""
+
+
 class KeeperAway(Refusal):
     """The keeper is restarting; hits go on, misses wait for it."""
 
 
 class NodeFailed(Refusal):
     """A fault of this node."""
+
+
+class NodeFull(Refusal):
+    """No space for what was pushed."""
+
+
+class FillGone(NodeFailed):
+    """The fill that was named has ended in between: ask for its blob again."""
 
 
 #: exception -> (status, code). The most specific class wins (looked up along the MRO).
@@ -186,27 +283,77 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     QueryInvalid: (400, "UNSUPPORTED"),
     PathUnknown: (404, "UNSUPPORTED"),
     MethodNotAllowed: (405, "UNSUPPORTED"),
-    ReadOnly: (405, "UNSUPPORTED"),
+    ReadOnly: (405, "DENIED"),
+    Locked: (405, "DENIED"),
+    Unauthorized: (401, "UNAUTHORIZED"),
+    TagInvalid: (400, "NAME_INVALID"),
+    TooManyTags: (414, "UNSUPPORTED"),
+    ManifestInvalid: (400, "MANIFEST_INVALID"),
+    ManifestTooLarge: (413, "SIZE_INVALID"),
+    ManifestBlobUnknown: (400, "MANIFEST_BLOB_UNKNOWN"),
+    AttributesInvalid: (400, "UNSUPPORTED"),
+    PreconditionFailed: (412, "DENIED"),
+    SizeInvalid: (400, "SIZE_INVALID"),
+    UploadUnknown: (404, "BLOB_UPLOAD_UNKNOWN"),
+    UploadInvalid: (400, "BLOB_UPLOAD_INVALID"),
+    UploadOutOfOrder: (416, "BLOB_UPLOAD_INVALID"),
+    TooManyUploads: (429, "TOOMANYREQUESTS"),
     HeadInvalid: (400, "UNSUPPORTED"),
     HeadTooLarge: (431, "UNSUPPORTED"),
     TargetTooLong: (414, "UNSUPPORTED"),
     RequestTimeout: (408, "UNSUPPORTED"),
+    BodyBroken: (400, "SIZE_INVALID"),
+    ClientGone: (400, "SIZE_INVALID"),
     VersionUnsupported: (505, "UNSUPPORTED"),
     ExpectationFailed: (417, "UNSUPPORTED"),
     TooManyConnections: (503, "TOOMANYREQUESTS"),
     ParentUnreachable: (503, "MANIFEST_UNKNOWN"),
+    ConnectTimedOut: (503, "MANIFEST_UNKNOWN"),
+    KnownOffline: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),
+    StillErring: (502, "MANIFEST_UNKNOWN"),
+    RedirectRefused: (502, "MANIFEST_UNKNOWN"),
     ParentThrottled: (429, "TOOMANYREQUESTS"),
+    SlotsTaken: (429, "TOOMANYREQUESTS"),
     ParentDenied: (404, "MANIFEST_UNKNOWN"),
     ParentNotFound: (404, "MANIFEST_UNKNOWN"),
     KeeperAway: (503, "MANIFEST_UNKNOWN"),
     NodeFailed: (500, "MANIFEST_UNKNOWN"),
+    NodeFull: (503, "MANIFEST_UNKNOWN"),
+    FillGone: (500, "MANIFEST_UNKNOWN"),
     store_errors.DigestInvalid: (400, "DIGEST_INVALID"),
     store_errors.NotHeld: (404, "MANIFEST_UNKNOWN"),
+    store_errors.ReadOnly: (405, "DENIED"),
+    store_errors.Locked: (405, "DENIED"),
+    store_errors.UploadUnknown: (404, "BLOB_UPLOAD_UNKNOWN"),
+    store_errors.UploadBusy: (416, "BLOB_UPLOAD_INVALID"),
     store_errors.Exhausted: (503, "MANIFEST_UNKNOWN"),
     store_errors.StoreError: (500, "MANIFEST_UNKNOWN"),
 }
+
+
+#: Refusals of the store whose sentence is for the client, and what they are here.
+_OF_STORE: dict[type[store_errors.StoreError], type[Refusal]] = {
+    store_errors.ReadOnly: ReadOnly,
+    store_errors.Locked: Locked,
+    store_errors.DigestMismatch: DigestInvalid,
+    store_errors.UploadUnknown: UploadUnknown,
+    store_errors.UploadBusy: UploadOutOfOrder,
+}
+TRANSLATED: tuple[type[store_errors.StoreError], ...] = (*_OF_STORE, store_errors.Exhausted)
+
+
+def of_store(error: store_errors.StoreError) -> Refusal:
+    """What a store's error is to a client. One that is nobody's plan tells nothing: it may name a file."""
+    for kind in type(error).__mro__:
+        if kind in _OF_STORE:
+            return _OF_STORE[kind](str(error))
+    if isinstance(error, store_errors.Exhausted):
+        return NodeFull(
+            "the disk of this node is full; nothing was stored", detail="free space, then push again"
+        )
+    return NodeFailed("the store could not do it")
 
 
 def status_and_code(error: Exception) -> tuple[int, str]:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from holdfast.cli.serve import overrides
+from holdfast.config_file import from_table
 from holdfast.testing.scripted_process import scripted_process
 from support.node import Node, parent_toml
 from support.transfer import fetch
@@ -51,6 +53,8 @@ REFUSED = [
         "parent[0].name: found 'a' twice",
     ),
     (("--tls-cert", "cert.pem"), "tls.key"),
+    (("--mode", "WriteBack"), "--mode"),
+    (("--anonymous", "delete"), "--anonymous"),
     (("--tls-cert", "none.pem", "--tls-key", "none.pem"), "tls.cert, tls.key"),
 ]
 
@@ -68,6 +72,20 @@ def test_a_directory_that_is_not_a_store_is_refused(tmp_path):
     done = command("serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
     assert done.returncode == 2
     assert "holdfast rebuild" in done.stderr
+
+
+def test_flags_become_keys():
+    flags = {
+        **dict.fromkeys(("listen", "data", "workers", "on_miss", "tls_cert", "tls_key")),
+        "parents": ("https://a.example",),
+        "parent_insecure": False,
+        "mode": "Registry",
+        "anonymous": "push",
+    }
+    config = from_table(overrides(flags))
+    assert (config.mode, config.store_mode, config.anonymous) == ("ReadWrite", "ReadWrite", "push")
+    nothing = from_table(overrides({**flags, "mode": None, "anonymous": None}))
+    assert (nothing.store_mode, nothing.anonymous) == ("ReadOnly", "pull")
 
 
 def test_two_nodes_cannot_share_a_directory_or_a_port(tmp_path):

@@ -17,7 +17,7 @@ REFUSED = [
     ({"workers": "two"}, "workers: found 'two'", "int"),
     ({"workers": 257}, "workers: found 257", "<= 256"),
     ({"catalog": 1}, "catalog: found 1", "bool"),
-    ({"on_miss": "maybe"}, "on_miss: found 'maybe'", "Invalid enum"),
+    ({"on_miss": "maybe"}, "on_miss: found 'maybe'", '"parent" or "strict"'),
     ({"limits": {"head_bytes": 5}}, "limits.head_bytes: found 5", ">= 1024"),
     ({"limits": 5}, "limits: found 5", "object"),
     ({"parent": [{"name": "x"}]}, "parent[0].url: missing", "must be given"),
@@ -78,6 +78,11 @@ REFUSED = [
     ({"tls": {"cert": "a.pem"}}, "tls.key", "both"),
     ({"listen": "localhost"}, "listen: found 'localhost'", "HOST:PORT"),
     ({"listen": "localhost:65536"}, "listen", "0 to 65535"),
+    ({"mode": "WriteBack"}, "mode: found 'WriteBack'", '"" or "ReadWrite" or "ReadOnly"'),
+    ({"mode": "registry"}, "mode: found 'registry'", '"ReadWrite"'),
+    ({"anonymous": "delete"}, "anonymous: found 'delete'", '"none" or "pull" or "push"'),
+    ({"push": {"require_blobs": "yes"}}, "push.require_blobs: found 'yes'", "bool"),
+    ({"push": {"expiry": 1}}, "push.expiry: found 1", ">= 60"),
     ({"tags": {"version": ["("]}}, "tags.version: found '('", "regular expression"),
     (
         {"parent": [{"url": "https://a", "credentials": {"password": "p", "password_env": "E"}}]},
@@ -85,6 +90,26 @@ REFUSED = [
         "one of",
     ),
 ]
+
+
+MODES = [
+    ({}, "root"),
+    ({"mode": "ReadWrite"}, "root"),
+    ({"mode": "Registry"}, "root"),
+    ({"mode": "ReadOnly"}, "ReadOnly"),
+    ({"parent": [{"url": "https://a"}]}, "ReadOnly"),
+    ({"mode": "Mirror", "parent": [{"url": "https://a"}]}, "ReadOnly"),
+    ({"mode": "ReadWrite", "parent": [{"url": "https://a"}]}, "ReadWrite"),
+    ({"mode": "Registry", "parent": [{"url": "https://a"}]}, "ReadWrite"),
+]
+
+
+@pytest.mark.parametrize(("table", "mode"), MODES)
+def test_the_mode_of_the_store(table, mode):
+    config = from_table(table)
+    assert config.store_mode == mode
+    assert config.mode in ("", "ReadWrite", "ReadOnly")  # a former name is never shown
+    assert config.anonymous == "pull"
 
 
 @pytest.mark.parametrize(("table", "key", "allowed"), REFUSED)

@@ -58,7 +58,7 @@ def check_range(answer: Answer, status: int, start: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("inline", [0, 16384])
-def test_oci5_13_14_ranges_of_a_held_blob(tmp_path: Path, inline: int) -> None:
+def test_case_13_14_ranges_of_a_held_blob(tmp_path: Path, inline: int) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_blob("a", DATA)
         client = await node.connect()
@@ -68,7 +68,7 @@ def test_oci5_13_14_ranges_of_a_held_blob(tmp_path: Path, inline: int) -> None:
     serve(tmp_path, test, Configuration(inline_bytes=inline))
 
 
-def test_oci5_13_ranges_of_a_blob_on_its_way_in(tmp_path: Path) -> None:
+def test_case_13_ranges_of_a_blob_on_its_way_in(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = digest_of(DATA)
         fill = node.port.fills[digest] = ScriptedFill(DATA)
@@ -96,7 +96,7 @@ def parts_of(answer: Answer) -> list[tuple[str, str, bytes]]:
 
 
 @pytest.mark.parametrize(("data", "inline"), [(DATA, 16384), (DATA, 0), (LARGE, 0)])
-def test_oci5_15_several_ranges_of_a_held_blob(tmp_path: Path, data: bytes, inline: int) -> None:
+def test_case_15_several_ranges_of_a_held_blob(tmp_path: Path, data: bytes, inline: int) -> None:
     async def test(node: Serving) -> None:
         digest, size = node.put_blob("a", data), len(data)
         answer = await node.ask(f"/v2/a/blobs/{digest}", Range=f"bytes=1000-1999,0-9,5-14,-3,{size - 5}-")
@@ -110,7 +110,7 @@ def test_oci5_15_several_ranges_of_a_held_blob(tmp_path: Path, data: bytes, inli
     serve(tmp_path, test, Configuration(inline_bytes=inline))
 
 
-def test_oci5_15_hundred_ranges_and_too_many(tmp_path: Path) -> None:
+def test_case_15_hundred_ranges_and_too_many(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_blob("a", DATA)
         client = await node.connect()
@@ -129,7 +129,7 @@ def test_oci5_15_hundred_ranges_and_too_many(tmp_path: Path) -> None:
     serve(tmp_path, test, PARENT)
 
 
-def test_oci5_15_several_ranges_of_a_blob_on_its_way_in(tmp_path: Path) -> None:
+def test_case_15_several_ranges_of_a_blob_on_its_way_in(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = digest_of(DATA)
         fill = node.port.fills[digest] = ScriptedFill(DATA, landed=1600)
@@ -141,7 +141,7 @@ def test_oci5_15_several_ranges_of_a_blob_on_its_way_in(tmp_path: Path) -> None:
     serve(tmp_path, test, PARENT)
 
 
-def test_oci5_16_if_range_empty_blob_and_two_lines(tmp_path: Path) -> None:
+def test_case_16_if_range_empty_blob_and_two_lines(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest, empty = node.put_blob("a", DATA), node.put_blob("a", b"")
         client = await node.connect()
@@ -372,7 +372,7 @@ def flip(path: Path, offset: int, old: bytes) -> None:
         handle.write(bytes([old[offset] ^ 255]))
 
 
-def test_oci5_72_a_damaged_chunk_is_repaired_and_never_leaves(tmp_path: Path) -> None:
+def test_case_72_a_damaged_chunk_is_repaired_and_never_leaves(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_blob("a", LARGE)
         flip(tmp_path, 1_500_000, LARGE)
@@ -395,7 +395,7 @@ def test_oci5_72_a_damaged_chunk_is_repaired_and_never_leaves(tmp_path: Path) ->
 
 @pytest.mark.parametrize("by_tag", [False, True])
 @pytest.mark.parametrize("offline", [False, True])
-def test_oci5_72_a_damaged_manifest_is_repaired_and_never_leaves(
+def test_case_72_a_damaged_manifest_is_repaired_and_never_leaves(
     tmp_path: Path, by_tag: bool, offline: bool
 ) -> None:
     async def test(node: Serving) -> None:
@@ -422,7 +422,7 @@ def file_of(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("failure", [errors.ParentUnreachable("offline"), None], ids=["refused", "useless"])
-def test_oci5_72_a_chunk_that_cannot_be_repaired_ends_the_body_short(
+def test_case_72_a_chunk_that_cannot_be_repaired_ends_the_body_short(
     tmp_path: Path, failure: Exception | None
 ) -> None:
     async def test(node: Serving) -> None:

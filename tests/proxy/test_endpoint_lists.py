@@ -12,7 +12,7 @@ from holdfast import errors
 from holdfast.config import Configuration, Limits, Parent
 from holdfast.endpoint import referrers
 from holdfast_core.digest import Digest
-from holdfast_core.record import Descriptor
+from holdfast_core.record import Descriptor, LockChange, Target
 from support.serving import Answer, Client, Serving, serve
 
 PARENT = Configuration(parent=(Parent(url="http://parent.test"),))
@@ -50,7 +50,7 @@ async def walk(client: Client, target: str) -> list[list[str]]:
 TAGS = ["A", "Z", "_", "a", "b", "test0", "v1.0", "v1.10", "v1.2"]
 
 
-def test_oci5_46_47_71_to_77_tags(tmp_path: Path) -> None:
+def test_case_46_47_tags(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         node.put_manifest("a/b", BODY, *reversed(TAGS))
         client = await node.connect()
@@ -81,7 +81,7 @@ def test_oci5_46_47_71_to_77_tags(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_48_a_link_keeps_prefix_namespace_and_odd_cursors(tmp_path: Path) -> None:
+def test_case_48_a_link_keeps_prefix_namespace_and_odd_cursors(tmp_path: Path) -> None:
     hub = Parent(url="https://registry-1.docker.io", name="docker.io")
     config = Configuration(parent=(hub,), on_miss="strict", limits=Limits(page_size=2))
 
@@ -94,7 +94,7 @@ def test_oci5_48_a_link_keeps_prefix_namespace_and_odd_cursors(tmp_path: Path) -
     serve(tmp_path, test, config)
 
 
-def test_oci5_49_an_unknown_repository(tmp_path: Path) -> None:
+def test_case_49_an_unknown_repository(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         answer = await node.ask("/v2/none/tags/list")
         assert (answer.status, b'"NAME_UNKNOWN"' in answer.body) == (404, True)
@@ -125,6 +125,19 @@ def test_the_parents_tags_are_merged_with_what_is_held(tmp_path: Path) -> None:
     serve(tmp_path, test, PARENT)
 
 
+def test_the_parent_is_not_asked_for_lists_of_what_may_not_be_read(tmp_path: Path) -> None:
+    async def test(node: Serving) -> None:
+        digest = node.put_manifest("a", BODY, "held")
+        node.store.set_lock("a", Target("repository"), LockChange(read=False), now=1.0).result()
+        node.port.tag_lists["a"] = ["parent"]
+        for path in ("tags/list", f"referrers/{digest}", "_holdfast/tag-history/held"):
+            answer = await node.ask(f"/v2/a/{path}")
+            assert (answer.status, b'"DENIED"' in answer.body) == (405, True)
+        assert node.port.asked == {}
+
+    serve(tmp_path, test, PARENT)
+
+
 def descriptor(number: int, kind: str = "application/x", **annotations: str) -> Descriptor:
     digest = str(Digest.of(str(number).encode()))
     return Descriptor("application/vnd.oci.image.manifest.v1+json", digest, number, kind, annotations)
@@ -139,7 +152,7 @@ def index_of(answer: Answer) -> list[dict[str, Any]]:
     return list(found["manifests"])
 
 
-def test_oci5_39_78_to_86_referrers(tmp_path: Path) -> None:
+def test_case_39_referrers(tmp_path: Path) -> None:
     rows = [descriptor(1, "a/x+y", k="v", e=""), descriptor(2, "b"), descriptor(3, ""), descriptor(4, "b")]
 
     async def test(node: Serving) -> None:

@@ -49,7 +49,7 @@ def test_a_manifest_is_served_as_it_was_stored(tmp_path: Path) -> None:
     serve(tmp_path, test, PARENT)
 
 
-def test_oci5_56_head_has_the_headers_of_get_and_no_body(tmp_path: Path) -> None:
+def test_case_56_head_has_the_headers_of_get_and_no_body(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_manifest("a", BODY, "latest")
         blob, large = node.put_blob("a", b"x" * 100), node.put_blob("a", b"x" * 100_000)
@@ -67,7 +67,7 @@ def test_oci5_56_head_has_the_headers_of_get_and_no_body(tmp_path: Path) -> None
 CURRENT = ['"{0}"', "{0}", 'W/"{0}"', '"x", "{0}"', "*"]
 
 
-def test_oci5_45_if_none_match(tmp_path: Path) -> None:
+def test_case_45_if_none_match(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_manifest("a", BODY, "latest")
         targets = [f"manifests/{digest}", "manifests/latest", f"blobs/{node.put_blob('a', BODY)}"]
@@ -81,7 +81,7 @@ def test_oci5_45_if_none_match(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_16_ranges_of_a_manifest(tmp_path: Path) -> None:
+def test_case_16_ranges_of_a_manifest(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_manifest("a", BODY)
         client = await node.connect()
@@ -96,7 +96,7 @@ def test_oci5_16_ranges_of_a_manifest(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_i5_a_manifest_is_in_its_repository_only(tmp_path: Path) -> None:
+def test_a_manifest_is_in_its_repository_only(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         digest = node.put_manifest("a", BODY)
         blob = node.put_blob("a", b"blob")
@@ -124,7 +124,7 @@ REFERENCES = [
 ]
 
 
-def test_oci5_01_to_09_references_that_name_nothing(tmp_path: Path) -> None:
+def test_case_01_02_04_09_references_that_name_nothing(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         client = await node.connect()
         for reference, status, expected in REFERENCES:
@@ -135,7 +135,7 @@ def test_oci5_01_to_09_references_that_name_nothing(tmp_path: Path) -> None:
     serve(tmp_path, test)
 
 
-def test_oci5_41_43_both_algorithms_live_side_by_side(tmp_path: Path) -> None:
+def test_case_41_43_both_algorithms_live_side_by_side(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
         long = Digest.of(BODY, "sha512")
         node.store.put_manifest("a", long, "type/long", BODY, owned=False, now=1.0).result()

@@ -155,6 +155,6 @@ def test_tag_classes(name: str, kind: str, seconds: float) -> None:
     assert not is_fresh(held, 1000.0 + seconds, TAGS)
 
 
-def test_a_tag_pushed_here_is_always_fresh_and_a_clock_that_went_back_makes_one_old() -> None:
+def test_case_74_a_tag_pushed_here_is_always_fresh_and_a_clock_that_went_back_makes_one_old() -> None:
     assert is_fresh(Tag("a", DIGEST, 0.0, 0.0, "local"), 1e9, TAGS)
     assert not is_fresh(Tag("a", DIGEST, 1000.0, 0.0, "parent"), 999.0, TAGS)

@@ -80,9 +80,13 @@ class ParentDouble:
         await self._answer("referrers", name, digest)
         return self.found
 
+    def until_probe(self):
+        return 10.0
+
     async def probe(self):
-        self.asked.append(("probe",))
-        return False
+        if self.state == "offline":
+            self.asked.append(("probe",))
+        return self.state != "offline"
 
     async def close(self):
         pass
@@ -101,6 +105,9 @@ class FillsDouble:
 
     def troubles(self):
         return ["the disk is full"]
+
+    def size_of(self, repository, digest):
+        return None
 
     async def open(self, *arguments):
         if self.failure:
@@ -482,10 +489,10 @@ def test_an_offline_parent_is_probed_once_an_interval(tmp_path):
         await keeper.start()
         for state, probes in (("online", 0), ("offline", 1), ("offline", 2)):
             parent.state = state
-            while clock.sleepers < 2:
+            while clock.sleepers < 4:  # every round of the keeper
                 await asyncio.sleep(0)
             clock.advance(10)
-            while clock.sleepers < 2:
+            while clock.sleepers < 4:  # every round of the keeper
                 await asyncio.sleep(0)
             assert parent.asked.count(("probe",)) == probes
 

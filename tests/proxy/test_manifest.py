@@ -9,6 +9,7 @@ import pytest
 from holdfast.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
+    NODE_LIMIT,
     OCI_INDEX,
     OCI_MANIFEST,
     ManifestInvalid,
@@ -213,3 +214,40 @@ def test_any_json_is_parsed_or_refused(document: Any) -> None:
 def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
     with pytest.raises(ManifestInvalid):
         parse(body, OCI_MANIFEST)
+
+
+def test_case_38_hundred_thousand_children_are_within_the_bound_and_more_members_are_not() -> None:
+    child = json.dumps(descriptor(mediaType=OCI_MANIFEST), separators=(",", ":"))
+    body = f'{{"schemaVersion":2,"manifests":[{",".join([child] * 100_000)}]}}'.encode()
+    assert len(parse(body, OCI_INDEX).children) == 100_000
+    for mark in (b"[],", b"{},", b"0,"):
+        with pytest.raises(ManifestInvalid, match="over 500000 members"):
+            decode(b"[" + mark * NODE_LIMIT + b"0]")
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udc00":1}', '["\\ud800\\ud800"]', '"\\udc00\\ud800"'])
+def test_case_35_half_of_a_surrogate_pair_is_no_text(text: str) -> None:
+    with pytest.raises(ManifestInvalid, match="surrogate"):
+        decode(text.encode())
+
+
+@pytest.mark.parametrize("text", ['"\\ud83d\\ude00"', '"\\\\ud800"', '"\\u00e9"'])
+def test_case_35_whole_characters_are_kept(text: str) -> None:
+    assert decode(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize("version", [2.0, True, "2", 1, 3, None, "absent"])
+def test_the_schema_version_is_the_number_2(version: Any) -> None:
+    with pytest.raises(ManifestInvalid, match="schemaVersion"):
+        parse(image(schemaVersion=version), OCI_MANIFEST)
+
+
+def test_layers_that_are_kept_elsewhere() -> None:
+    def layer(**changes: Any) -> bool:
+        return parse(image(layers=[descriptor(**changes)]), OCI_MANIFEST).children[1].is_foreign
+
+    assert layer(urls=["https://elsewhere.example/"])
+    assert layer(mediaType="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
+    assert layer(mediaType="application/vnd.oci.image.layer.nondistributable.v1.tar+zstd")
+    assert not layer(mediaType="application/vnd.oci.image.layer.v1.tar+gzip")
+    assert not layer(urls=[])

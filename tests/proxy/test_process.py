@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from holdfast.config_file import ConfigInvalid
+from holdfast.config_file import ConfigInvalid, from_table
 from holdfast.keeper.negative import KEYS, NegativeCache
 from holdfast.process.group import Group, Member, end, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
+from holdfast.process.store import open_store
+from holdfast.process.supervisor import role
 from holdfast.testing.scripted_process import scripted_process
 from holdfast_core.errors import StoreRefused
+from support import golden
 from support.node import Node, parent_toml, restarted
 from support.programs import wait_until
 from support.transfer import fetch
@@ -136,3 +139,39 @@ def traced(pid):
     """Whether a tracer is attached to every thread of a process."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "root"),
+        ({"mode": "ReadWrite"}, "root"),
+        ({"mode": "Mirror"}, "root, ReadOnly"),
+        ({"parent": [{"url": "https://a"}]}, "1 parent, ReadOnly"),
+        (
+            {"mode": "Registry", "parent": [{"url": "https://a"}, {"name": "b", "url": "https://b"}]},
+            "2 parents, ReadWrite",
+        ),
+    ],
+)
+def test_a_node_says_what_it_is(table, said):
+    assert role(from_table(table)) == said
+
+
+def test_case_76_an_older_store_takes_pushes_in_every_worker(tmp_path):
+    """A worker that is faster than the keeper waits until the store is brought up to date."""
+    oldest = golden.ARCHIVE.with_name("store-format-1.tar.xz")
+    tmp_path.joinpath("data").mkdir()
+    golden.unpack(oldest, tmp_path).rename(tmp_path / "data")
+    with Node(tmp_path, "--anonymous", "push", workers=3) as node:
+        statuses = [fetch(node.url, "/v2/new/blobs/uploads/", method="POST").status for _ in range(12)]
+    assert statuses == [202] * 12
+
+
+def test_a_worker_does_not_serve_a_store_that_is_not_up_to_date(tmp_path):
+    root = golden.unpack(golden.ARCHIVE.with_name("store-format-1.tar.xz"), tmp_path)
+    config = from_table({"data": str(root)})
+    with pytest.raises(StoreRefused, match="brought up to date"):
+        open_store(config, write=False)
+    open_store(config, write=True).close()
+    open_store(config, write=False).close()

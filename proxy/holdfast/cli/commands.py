@@ -35,6 +35,17 @@ def holdfast() -> None:
 @click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parents.")
 @click.option("--workers", type=int, help="Worker processes; 0: everything in one process; -1: one per core.")
 @click.option("--on-miss", type=click.Choice(["parent", "strict"]), help="Ask the parent, or answer 404.")
+@click.option(
+    "--mode",
+    type=click.Choice(["ReadWrite", "ReadOnly", "Registry", "Mirror"]),
+    metavar="ReadWrite|ReadOnly",
+    help="Take pushes and deletes, or not. Without it ReadOnly with a parent, ReadWrite without.",
+)
+@click.option(
+    "--anonymous",
+    type=click.Choice(["none", "pull", "push"]),
+    help="What a caller without login may do; push includes deleting. Default: pull.",
+)
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
 def serve(file: Path | None, **flags: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 from holdfast_core.errors import StoreRefused
 
 from holdfast.cli.commands import FAILED, refuse
@@ -27,21 +28,36 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         check_certificate(config)
         return config
 
+    def reread() -> Configuration:
+        warn_of_strangers(config := read())
+        return config
+
     try:
         config = read()
         log.configure(config.log_level, "supervisor" if config.workers else "node")
+        warn_of_strangers(config)
         group = Group(Path(config.data))
         group.end_orphans()
         prepare_store(config)
-        sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, read))
+        sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, reread))
     except (ConfigInvalid, StoreRefused) as error:
         refuse(str(error))
+
+
+def warn_of_strangers(config: Configuration) -> None:
+    """One line when anybody who reaches the address may change what is here."""
+    if config.anonymous == "push" and config.store_mode != "ReadOnly":
+        structlog.get_logger().warning(
+            "strangers may push", listen=config.listen, note="anonymous = push: no login is asked for"
+        )
 
 
 def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Flags as configuration keys; flags that were not given are absent."""
     table = {
-        name: flags[name] for name in ("listen", "data", "workers", "on_miss") if flags[name] is not None
+        name: flags[name]
+        for name in ("listen", "data", "workers", "on_miss", "mode", "anonymous")
+        if flags[name] is not None
     }
     if flags["tls_cert"] or flags["tls_key"]:
         table["tls"] = {"cert": flags["tls_cert"] or "", "key": flags["tls_key"] or ""}
@@ -105,7 +121,7 @@ def serve_group(config: Configuration, group: Group, read: Any) -> int:
 
     async def main() -> int:
         supervisor = Supervisor(config, SystemClock(), group, read)
-        announce(supervisor.address, bool(config.tls.cert), len(config.parent))
+        announce(supervisor.address, config)
         return await supervisor.run()
 
     return asyncio.run(main())

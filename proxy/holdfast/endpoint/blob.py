@@ -10,9 +10,10 @@ from holdfast_core.errors import Damaged, NotHeld
 from holdfast_core.record import Blob
 
 from holdfast.endpoint.content import Content, from_memory, from_source, headers_of, is_current
+from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.source import FillSource, NoSource, StoredSource
-from holdfast.errors import BlobUnknown, NodeFailed, RangeRefused
+from holdfast.errors import BlobUnknown, FillGone, KeeperAway, NodeFailed, RangeRefused
 from holdfast.keeper.port import BlobAnswer, Following
 from holdfast.routing import Scope
 from holdfast.wire import names, ranges
@@ -20,6 +21,8 @@ from holdfast.wire.message import Reply, Request
 from holdfast.wire.ranges import Choice, Form, Run, Span
 
 MEDIA_TYPE = "application/octet-stream"
+#: a blob is asked for so often when its fill fails before anybody follows it
+TRIES = 3
 
 
 class Asked(NamedTuple):
@@ -42,8 +45,7 @@ def answer(node: Node, request: Request) -> Answer:
         except (NotHeld, Damaged) as damage:
             if not node.asks(scope):
                 raise NodeFailed("the blob's file is missing or damaged", code="BLOB_UNKNOWN") from damage
-    if not node.asks(scope):
-        raise BlobUnknown("no such blob here", detail=request.route.reference)
+    check_asked(node, scope, "blob", str(asked.digest), BlobUnknown)
     # a client that names the digest has the bytes: 304 needs the parent's word that it has them, no transfer
     sized = request.method == "HEAD" or is_current(request, str(asked.digest))
     return _sized(asked) if sized else _filled(asked)
@@ -74,7 +76,9 @@ def _held(asked: Asked, blob: Blob) -> Reply:
 
 async def _sized(asked: Asked) -> Reply:
     """HEAD of a blob that is not held, or a condition on it: its size by the parent's HEAD, no transfer."""
-    content = _content(asked, await asked.node.port.blob_size(asked.scope.key, str(asked.digest)))
+    with absent_to_pushers(asked.node, asked.request, BlobUnknown):
+        size = await asked.node.port.blob_size(asked.scope.key, str(asked.digest))
+    content = _content(asked, size)
     headers = headers_of(content, asked.scope)
     if is_current(asked.request, content.digest):
         return Reply(304, headers)
@@ -82,7 +86,18 @@ async def _sized(asked: Asked) -> Reply:
 
 
 async def _filled(asked: Asked) -> Reply:
-    """GET of a blob that is not held: served while it arrives, the asked range first."""
+    """GET of a blob that is not held; asked for again when the fill that was named ended before it could be
+    followed, so that the client gets the blob, or the reason why it cannot be had."""
+    for _ in range(TRIES):
+        try:
+            return await _asked_once(asked)
+        except FillGone:
+            continue
+    raise KeeperAway("the blob's transfer failed again and again", code="BLOB_UNKNOWN", retry_after=5)
+
+
+async def _asked_once(asked: Asked) -> Reply:
+    """Served while it arrives, the asked range first. Raises FillGone."""
     spans = ranges.asked(asked.request, f'"{asked.digest}"')
     limit = asked.node.config.limits.ranges
     if len(spans) > limit:

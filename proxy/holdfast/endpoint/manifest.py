@@ -13,11 +13,12 @@ from holdfast_core.errors import ChunkDamaged
 from holdfast_core.record import Manifest, Tag
 
 from holdfast.endpoint.content import Content, from_memory, headers_of, is_current
+from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.warning import warning
 from holdfast.errors import KeeperAway, ManifestUnknown, NodeFailed, ParentFailed, ParentNotFound
 from holdfast.keeper.freshness import is_fresh
-from holdfast.keeper.port import ManifestAnswer
+from holdfast.keeper.port import Kind, ManifestAnswer
 from holdfast.routing import Scope
 from holdfast.wire import names
 from holdfast.wire.message import Reply, Request
@@ -78,14 +79,15 @@ def _by_tag(asked: Asked, name: str) -> Answer:
 
 
 def _missing(asked: Asked) -> Answer:
-    if not asked.node.asks(asked.scope):
-        raise ManifestUnknown("no such manifest here", detail=asked.request.route.reference)
+    kind: Kind = "tag" if isinstance(asked.reference, str) else "manifest"
+    check_asked(asked.node, asked.scope, kind, str(asked.reference), ManifestUnknown)
     return _fetch(asked)
 
 
 async def _fetch(asked: Asked) -> Reply:
     """The answer to a miss. Raises what the keeper raises."""
-    told = await asked.node.port.manifest(asked.scope.key, str(asked.reference))
+    with absent_to_pushers(asked.node, asked.request, ManifestUnknown):
+        told = await asked.node.port.manifest(asked.scope.key, str(asked.reference))
     return _told(asked, told)
 
 

@@ -27,9 +27,11 @@ NOTHING = ReferrersList((), 0.0)
 
 
 def answer(node: Node, request: Request) -> Answer:
-    """The referrers, or what will ask the keeper for the parent's."""
+    """The referrers, or what will ask the keeper for the parent's. Raises `Locked` where the repository may not be
+    read."""
     scope = node.router.scope(request)
     subject = names.digest(request.route.reference)
+    node.store.require_read(scope.key)
     held = node.store.referrers(scope.key, subject)
     if not node.asks(scope) or (held is not None and _is_fresh(node, held)):
         return _reply(node, request, scope, held or NOTHING, ListAnswer())

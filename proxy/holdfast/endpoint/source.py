@@ -40,6 +40,9 @@ class NoSource:
         """Not for reading."""
         raise NodeFailed("a HEAD answer has no body")
 
+    async def arrived(self, offset: int) -> None:
+        """Nothing is on its way."""
+
     async def read(self, offset: int, length: int) -> bytes:
         """Not for reading."""
         raise NodeFailed("a HEAD answer has no body")
@@ -70,6 +73,9 @@ class StoredSource:
         if reader.fd < 0 or not reader.verified(offset, length):
             return None
         return (reader.fd, length) if reader.read_nowait(offset + length - 1, 1) else None
+
+    async def arrived(self, offset: int) -> None:
+        """All of it has."""
 
     async def read(self, offset: int, length: int) -> bytes:
         """At least one byte from `offset`. Raises when a damaged chunk cannot be repaired."""
@@ -125,6 +131,13 @@ class FillSource:
         ready = min(following.available(offset), offset + length, self._end())
         return following.lend(offset, ready - offset) if ready > offset else None
 
+    async def arrived(self, offset: int) -> None:
+        """Wait until the byte at `offset` is there and may go. Raises as the follower."""
+        following = self._following(offset)
+        if offset >= self._end():
+            await self._verdict(following)
+        await following.wait_for(offset)
+
     def read_nowait(self, offset: int, length: int) -> bytes | None:
         """Bytes that are on disk and may go, or None."""
         following = self._following(offset)
@@ -133,10 +146,9 @@ class FillSource:
 
     async def read(self, offset: int, length: int) -> bytes:
         """At least one byte from `offset`, as soon as it is there and may go. Raises as the follower."""
+        await self.arrived(offset)
         following = self._following(offset)
-        if offset >= self._end():
-            await self._verdict(following)
-        ready = min(await following.wait_for(offset), offset + length, self._end())
+        ready = min(following.available(offset), offset + length, self._end())
         return following.read(offset, ready - offset)
 
     def close(self) -> None:

@@ -16,9 +16,10 @@ CURRENT = ListAnswer()
 
 
 def answer(node: Node, request: Request) -> Answer:
-    """The list, or what will ask the keeper for the parent's."""
+    """The list, or what will ask the keeper for the parent's. Raises `Locked` where reading is not allowed."""
     scope = node.router.scope(request)
     page = asked_page(request, node.config.limits.page_size)
+    node.store.require_read(scope.key)
     if not node.asks(scope) or _is_fresh(node, scope):
         return _reply(node, request, scope, page, CURRENT)
     return _fetched(node, request, scope, page)

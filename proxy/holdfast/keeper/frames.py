@@ -14,8 +14,10 @@ from holdfast import errors
 from holdfast.fill.change import FillChange, Snapshot
 
 HEADER_BYTES = 4
-#: Far above the largest honest message (a tag list never travels here).
-LARGEST_BYTES = 16 << 20
+#: The largest manifest that can be configured (64 MiB), either way, and what stands around it.
+LARGEST_BYTES = 65 << 20
+#: Rows of one `Seen`; each is under 1 KiB.
+SEEN_ROWS = 10_000
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, tag="c"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Exhausted, StoreError
+from holdfast_core.errors import Exhausted, NotHeld, StoreError
 from holdfast_core.record import Descriptor, Tag
 from holdfast_core.store import Store
 
@@ -24,6 +24,8 @@ from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
+from holdfast.keeper.push import Pushes
+from holdfast.keeper.turns import Turns
 from holdfast.repository import Repository
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ SYNC_INTERVAL_SECONDS = 5.0
 SIZE_TTL_SECONDS = 60.0
 
 
-class Keeper:
+class Keeper(Pushes):
     """The one writer. `parents` maps a namespace to its parent; empty on a root."""
 
     def __init__(
@@ -55,6 +57,7 @@ class Keeper:
         self.config, self.clock = config, clock
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
+        self.turns = Turns()
         self.flights: Flights[ManifestAnswer] = Flights()
         self.lists: Flights[None] = Flights()
         self.heads: Flights[int] = Flights()
@@ -64,18 +67,22 @@ class Keeper:
         #: because only a fresh start finds out what is on the disk (reliability.md 1.2, L9 and L10)
         self.store_failed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._chores: set[asyncio.Task[None]] = set()
+        self._incomplete: set[tuple[str, Digest]] = set()
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""
         await self.fills.start()
-        self._tasks.append(asyncio.create_task(self._sync_round()))
+        self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
         self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
+        self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
 
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""
-        for task in self._tasks:
+        running = [*self._tasks, *self._chores]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(self.flights.close(), self.lists.close(), self.heads.close())
         await self.fills.close()
         if not self.store_failed.is_set():
@@ -143,6 +150,7 @@ class Keeper:
     async def _fetch(self, repository: str, reference: str) -> ManifestAnswer:
         """A manifest that is not held: one GET for all askers, a 404 remembered."""
         key = ("manifest", repository, reference)
+        self._refuse_deleted(repository, "manifest" if ":" in reference else "tag", reference)
         self._refuse_known_missing(key, errors.ManifestUnknown, reference)
         try:
             return await self.flights.result(
@@ -157,6 +165,7 @@ class Keeper:
     async def _bring(self, repository: str, reference: str) -> ManifestAnswer:
         parent, name = self._required_parent(repository)
         fetched = await parent.get_manifest(name, reference)
+        self._refuse_deleted(repository, "manifest", fetched.digest)
         try:
             await self._keep(repository, reference, fetched)
         except Exhausted as error:
@@ -192,6 +201,8 @@ class Keeper:
         known = self.sizes.get((repository, digest))
         if known and self.clock.monotonic() < known[1]:
             return known[0]
+        if (size := self.fills.size_of(repository, digest)) is not None:
+            return size
         return await self._blob_outcome(
             repository,
             digest,
@@ -215,6 +226,10 @@ class Keeper:
         return await self._blob_outcome(
             repository, digest, lambda: self.fills.open(repository, digest, start, end, whole)
         )
+
+    async def bring_blob(self, repository: str, digest: str) -> None:
+        """See `Pushes.bring_blob`."""
+        await self.fills.bring(repository, digest)
 
     async def _blob_outcome(self, repository: str, digest: str, work: Callable[[], Awaitable[T]]) -> T:
         """Run a question about a blob; a 404 is remembered, every refusal names the blob."""
@@ -366,9 +381,11 @@ class Keeper:
     async def _probe_round(self, parent: Parent) -> None:
         """One probe an interval while a parent is away, instead of one time-out a pull."""
         while True:
-            await self.clock.sleep(parent.config.probe_interval)
-            if parent.state == "offline":
-                await parent.probe()
+            await self.clock.sleep(parent.until_probe())
+            await parent.probe()
 
     async def _committed(self, future: Future[None]) -> None:
-        await asyncio.wrap_future(future)
+        try:
+            await asyncio.wrap_future(future)
+        except NotHeld as deleted:  # while it was on its way
+            raise errors.ManifestUnknown("this was deleted here", detail=str(deleted)) from deleted

@@ -6,9 +6,14 @@ Repositories travel as their store key, digests as text.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+from holdfast.keeper.condition import NO_CONDITION, Condition
+
+Kind = Literal["tag", "manifest", "blob"]
+Lockable = Literal["repository", "manifest", "tag"]
 
 
 class ManifestAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -35,6 +40,10 @@ class ListAnswer(msgspec.Struct, frozen=True, array_like=True):
 
     age: int = 0
     stale: str = ""
+
+
+#: What a lock is to allow: (read, write, delete, list); None stays as it is. A tuple, so that it travels as it is.
+Allowed = tuple[bool | None, bool | None, bool | None, bool | None]
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True):
@@ -114,3 +123,43 @@ class KeeperPort(Protocol):
         ...
 
     async def status(self) -> Status: ...
+
+    # What follows changes what this node owns. Each returns once it is on disk, raises
+    # `holdfast.errors.ReadOnly` and `Locked`, and may be asked twice: when a keeper dies between the commit
+    # and its answer, the next one is asked again. Not so with a condition.
+
+    async def put_manifest(
+        self,
+        repository: str,
+        digest: str,
+        tags: tuple[str, ...],
+        media_type: str,
+        body: bytes,
+        condition: Condition = NO_CONDITION,
+    ) -> None:
+        """Own a manifest, and the tags that name it from now on, in one commit. The endpoint read it. Raises
+        `PreconditionFailed`."""
+        ...
+
+    async def put_blob(self, repository: str, digest: str, body: bytes) -> None:
+        """Own a small blob. Raises `DigestInvalid` when it is not the bytes of its digest."""
+        ...
+
+    async def commit_upload(self, repository: str, name: str, size: int, digest: str, table: bytes) -> None:
+        """Own the blob in the staging file `name`, of `size` bytes that hash to `digest`; `table` is
+        `ChunkHasher.table()` of them. The file is gone from the uploads afterwards."""
+        ...
+
+    async def mount(self, repository: str, digest: str, source: str) -> bool:
+        """Own a blob that is held through `source`, "" for any repository; False when it is not."""
+        ...
+
+    async def delete(
+        self, repository: str, kind: Kind, name: str, condition: Condition = NO_CONDITION
+    ) -> None:
+        """Delete by tag or digest. Raises `ManifestUnknown`, `BlobUnknown` or `PreconditionFailed`."""
+        ...
+
+    async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
+        """Change what is allowed on a repository (`name` ""), manifest (digest) or tag."""
+        ...

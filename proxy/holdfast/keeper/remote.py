@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -21,21 +20,19 @@ from holdfast_core.store import Store
 
 from holdfast import errors
 from holdfast.clock import Clock
-from holdfast.keeper.frames import (
-    Advance,
-    Call,
-    Changed,
-    Failure,
-    FollowAnswer,
-    Frame,
-    FrameReader,
-    Leave,
-    Result,
-    Seen,
-    encode,
-    refusal_of,
+from holdfast.keeper.condition import NO_CONDITION, Condition
+from holdfast.keeper.frames import SEEN_ROWS, Advance, Seen
+from holdfast.keeper.link import Link
+from holdfast.keeper.port import (
+    Allowed,
+    BlobAnswer,
+    Following,
+    Kind,
+    ListAnswer,
+    Lockable,
+    ManifestAnswer,
+    Status,
 )
-from holdfast.keeper.port import BlobAnswer, Following, ListAnswer, ManifestAnswer, Status
 from holdfast.keeper.view import FillView, KeeperLost
 
 log = structlog.get_logger()
@@ -45,123 +42,16 @@ T = TypeVar("T")
 RECONNECT_SECONDS = 0.05
 #: How long a call waits for the keeper to come back; within the 25 s of every answer.
 AWAY_SECONDS = 15.0
+#: How many keepers a call is put to before it is given up.
+ATTEMPTS = 5
+#: How often a reader asks for its blob anew, and the pause before the second time (it doubles; 5 s in all).
+ATTACH_ATTEMPTS, ATTACH_PAUSE_SECONDS = 8, 0.02
 #: A reader tells how far it has come after so many bytes; half of the least read-ahead of a range.
 ADVANCE_BYTES = 1 << 20
 #: Opened fills remembered at most; a body that joins late was opened moments ago.
 HANDLES = 10_000
 #: Access times are told this often (seconds).
 SEEN_SECONDS = 10.0
-
-
-class Link(asyncio.Protocol):
-    """One connection to one keeper process. Ends when either ends."""
-
-    def __init__(self, on_end: Callable[[], None]) -> None:
-        self._on_end = on_end
-        self._frames = FrameReader()
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._follows: dict[int, int] = {}
-        self._numbers = 0
-        self.views: dict[int, FillView] = {}
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
-
-    def data_received(self, data: bytes) -> None:
-        for frame in self._frames.feed(data):
-            self._take(frame)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        lost = KeeperLost()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(lost)
-        for view in self.views.values():
-            view.lose(lost)
-        self._on_end()
-
-    @property
-    def alive(self) -> bool:
-        """Whether calls can be sent."""
-        return self.transport is not None and not self.transport.is_closing()
-
-    def send(self, frame: Frame) -> None:
-        """Send, or say nothing when the connection is gone."""
-        if self.transport:
-            self.transport.write(encode(frame))
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Ask and wait. Raises the refusal, or KeeperLost."""
-        if not self.alive:
-            raise KeeperLost
-        self._numbers += 1
-        number = self._numbers
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self.send(Call(number, method, arguments))
-        try:
-            return await answer
-        finally:
-            del self._answers[number]
-
-    async def follow(self, fill: int, start: int, end: int, whole: bool) -> tuple[int, FillView]:
-        """Attach a reader to a fill. The view is made where the answer arrives, before the next frame is
-        looked at: news that follows in the same packet must find it."""
-        if not self.alive:
-            raise KeeperLost
-        self._follows[self._numbers + 1] = fill
-        answer: tuple[int, FillView] = await self.call("follow", fill, start, end, whole)
-        return answer
-
-    def leave(self, fill: int, reader: int, view: FillView) -> None:
-        """A reader is gone; the last one closes the view."""
-        self.send(Leave(reader))
-        view.readers -= 1
-        if view.readers == 0:
-            if self.views.get(fill) is view:
-                del self.views[fill]
-            view.close()
-
-    def _take(self, frame: Frame) -> None:
-        if isinstance(frame, Changed):
-            if view := self.views.get(frame.fill):
-                view.change(frame.change)
-        elif isinstance(frame, Result | Failure):
-            self._settle(frame)
-
-    def _settle(self, frame: Result | Failure) -> None:
-        fill = self._follows.pop(frame.number, None)
-        answer = self._answers.get(frame.number)
-        try:
-            value = self._outcome(frame, fill)
-        except (errors.Refusal, OSError) as error:
-            if answer and not answer.done():
-                answer.set_exception(error)
-            return
-        if answer and not answer.done():
-            answer.set_result(value)
-        elif fill is not None:
-            self.leave(fill, *value)  # the asker left before its answer came
-
-    def _outcome(self, frame: Result | Failure, fill: int | None) -> Any:
-        if isinstance(frame, Failure):
-            raise refusal_of(frame.kind, frame.message, frame.detail, frame.code, frame.retry_after)
-        return frame.value if fill is None else self._joined(fill, frame.value)
-
-    def _joined(self, fill: int, value: Any) -> tuple[int, FillView]:
-        answer = msgspec.convert(value, FollowAnswer)
-        view = self.views.get(fill)
-        if (
-            view is None or view.failure is not None
-        ):  # a fill that failed may go on; slow readers keep its past
-            try:
-                self.views[fill] = FillView(answer.snapshot)
-            except OSError:  # the file was renamed into the store in between
-                self.send(Leave(answer.reader))
-                raise
-        self.views[fill].readers += 1
-        return answer.reader, self.views[fill]
 
 
 class Opened(NamedTuple):
@@ -232,9 +122,12 @@ class RemoteKeeper:
             raise errors.KeeperAway("the keeper is restarting", retry_after=2) from None
         return self._link
 
-    async def _call(self, kind: type[T], method: str, *arguments: Any) -> tuple[Link, T]:
-        """Ask until a keeper lives long enough to answer."""
-        for _ in range(5):
+    async def _call(
+        self, kind: type[T], method: str, *arguments: Any, attempts: int = ATTEMPTS
+    ) -> tuple[Link, T]:
+        """Ask until a keeper lives long enough to answer. What depends on how things are is put to one keeper
+        only: when it dies, nobody knows whether its own doing is why the condition no longer holds."""
+        for _ in range(attempts):
             link = await self._connected()
             try:
                 return link, msgspec.convert(await link.call(method, *arguments), kind)
@@ -290,6 +183,52 @@ class RemoteKeeper:
         """See `KeeperPort.repair`."""
         await self._call(type(None), "repair", repository, digest, start, end)
 
+    async def put_manifest(
+        self,
+        repository: str,
+        digest: str,
+        tags: tuple[str, ...],
+        media_type: str,
+        body: bytes,
+        condition: Condition = NO_CONDITION,
+    ) -> None:
+        """See `KeeperPort.put_manifest`."""
+        attempts = ATTEMPTS if condition == NO_CONDITION else 1
+        arguments = (repository, digest, tags, media_type, body, condition)
+        await self._call(type(None), "put_manifest", *arguments, attempts=attempts)
+
+    async def put_blob(self, repository: str, digest: str, body: bytes) -> None:
+        """See `KeeperPort.put_blob`."""
+        await self._call(type(None), "put_blob", repository, digest, body)
+
+    async def commit_upload(self, repository: str, name: str, size: int, digest: str, table: bytes) -> None:
+        """See `KeeperPort.commit_upload`."""
+        await self._call(type(None), "commit_upload", repository, name, size, digest, table)
+
+    async def mount(self, repository: str, digest: str, source: str) -> bool:
+        """See `KeeperPort.mount`."""
+        return (await self._call(bool, "mount", repository, digest, source))[1]
+
+    async def delete(
+        self, repository: str, kind: Kind, name: str, condition: Condition = NO_CONDITION
+    ) -> None:
+        """See `KeeperPort.delete`. When a keeper died over it, nothing left to delete is what was wanted."""
+        for attempt in range(ATTEMPTS if condition == NO_CONDITION else 1):
+            link = await self._connected()
+            try:
+                return cast(None, await link.call("delete", repository, kind, name, condition))
+            except KeeperLost:
+                continue
+            except (errors.ManifestUnknown, errors.BlobUnknown):
+                if attempt == 0:
+                    raise
+                return None
+        raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
+
+    async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
+        """See `KeeperPort.set_lock`."""
+        await self._call(type(None), "set_lock", repository, kind, name, change)
+
     async def status(self) -> Status:
         """See `KeeperPort.status`. Does not wait for a keeper that is away."""
         if self._link is None or not self._link.alive:
@@ -310,7 +249,9 @@ class RemoteKeeper:
 
     def _send_seen(self) -> None:
         if self._seen and self._link and self._link.alive:
-            self._link.send(Seen(tuple(self._seen)))
+            rows = tuple(self._seen)
+            for start in range(0, len(rows), SEEN_ROWS):
+                self._link.send(Seen(rows[start : start + SEEN_ROWS]))
             self._seen.clear()
 
 
@@ -340,7 +281,9 @@ class RemoteFollowing:
         """Ask for the blob once more from `offset` on: it may be held by now, or filling anew."""
         self._detach()
         self.start = max(self.start, offset)
-        for _ in range(5):
+        for attempt in range(ATTACH_ATTEMPTS):
+            if attempt:  # the file may be on its way from fills/ to blobs/, and the index not know it yet
+                await self.port.clock.sleep(ATTACH_PAUSE_SECONDS * 2 ** (attempt - 1))
             answer = await self.port.blob(self.repository, self.digest, self.start, self.end, self.whole)
             if not answer.fill:
                 return self._take_held()

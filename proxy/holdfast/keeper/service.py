@@ -33,7 +33,12 @@ from holdfast.keeper.keeper import Keeper
 log = structlog.get_logger()
 
 #: The only methods a worker can call, as they are named in `KeeperPort`.
-METHODS = frozenset({"manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"})
+METHODS = frozenset(
+    {
+        *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"),
+        *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock"),
+    }
+)
 
 
 class Service:
@@ -117,7 +122,8 @@ class Connection(asyncio.Protocol):
         except errors.Refusal as refusal:
             self._send(failure_of(call.number, refusal))
         except StoreError as error:
-            self._send(Failure(call.number, "NodeFailed", str(error), "", None, None))
+            log.error("store failed", method=call.method, error=str(error))
+            self._send(failure_of(call.number, errors.of_store(error)))
         except Exception as error:
             log.exception("call failed", method=call.method)
             self._send(

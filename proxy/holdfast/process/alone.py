@@ -35,7 +35,7 @@ async def _main(config: Configuration, group: Group) -> int:
     keeper = make_keeper(config, store, clock := SystemClock())
     await keeper.start()
     host, port = sockets[0].getsockname()[:2]
-    announce((host, port), bool(config.tls.cert), len(config.parent))
+    announce((host, port), config)
     failure = asyncio.create_task(_end_with(keeper.store_failed, ending))
     await serve(config, store, keeper, clock, sockets, ending)
     failure.cancel()

@@ -222,10 +222,17 @@ def worker_count(config: Configuration) -> int:
     return config.workers if config.workers > 0 else len(os.sched_getaffinity(0))
 
 
-def announce(address: tuple[str, int], secure: bool, parents: int) -> None:
-    """The one line on stdout: where the node listens."""
+def announce(address: tuple[str, int], config: Configuration) -> None:
+    """The one line on stdout: where the node listens, and what it is."""
     host, port = address
     shown = f"[{host}]" if ":" in host else host
-    role = f"{parents} parent{'s' if parents != 1 else ''}" if parents else "root"
-    sys.stdout.write(f"holdfast: serving on {'https' if secure else 'http'}://{shown}:{port} ({role})\n")
+    scheme = "https" if config.tls.cert else "http"
+    sys.stdout.write(f"holdfast: serving on {scheme}://{shown}:{port} ({role(config)})\n")
     sys.stdout.flush()
+
+
+def role(config: Configuration) -> str:
+    """What a node is, for a person: `root`, `root, ReadOnly`, `2 parents, ReadWrite`."""
+    parents, mode = len(config.parent), config.store_mode
+    place = f"{parents} parent{'s' if parents != 1 else ''}" if parents else "root"
+    return place if mode == "root" else f"{place}, {mode}"

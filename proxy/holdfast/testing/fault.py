@@ -55,6 +55,7 @@ class Fault(Struct, kw_only=True, omit_defaults=True):
       shift        a 206 that says what was asked but starts that many bytes later
       endless      "headers", "body" (chunked, without end) or "line" (one header line without end)
       gzip         the body compressed, with Content-Encoding
+      expire       every token given out so far stops working while this answer is sent
       gate         waits until the test lets it go (in process only)
     """
 
@@ -80,6 +81,7 @@ class Fault(Struct, kw_only=True, omit_defaults=True):
     shift: int = 0
     endless: str = ""
     gzip: bool = False
+    expire: bool = False
     gate: Gate | None = None
     taken: int = 0
 

@@ -14,6 +14,8 @@ from holdfast_core.store import Store
 from holdfast.clock import Clock
 from holdfast.errors import BlobUnknown, ManifestUnknown, NameUnknown
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
+from holdfast.keeper.push import Pushes
+from holdfast.keeper.turns import Turns
 
 
 @dataclass(slots=True)
@@ -85,8 +87,8 @@ class ScriptedFollowing:
         self._fill.closed += 1
 
 
-class ScriptedPort:
-    """`holdfast.keeper.port.KeeperPort` that a test scripts.
+class ScriptedPort(Pushes):
+    """`holdfast.keeper.port.KeeperPort` that a test scripts. Changes are made in the store as the keeper makes them.
 
     `manifests` maps (repository, reference) to (media type, body); `tag_lists` and `referrer_lists` hold
     what the parent would say; `fills` maps a digest to a fill. `failure` is raised by every question when
@@ -95,6 +97,7 @@ class ScriptedPort:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store, self.clock = store, clock
+        self.parents, self.turns = {}, Turns()
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.answers: dict[tuple[str, str], ManifestAnswer] = {}
         self.tag_lists: dict[str, list[str]] = {}

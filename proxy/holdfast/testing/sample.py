@@ -17,6 +17,7 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_EMPTY = "application/vnd.oci.empty.v1+json"
 SBOM = "application/spdx+json"
+LAYER_BYTES = (4_000, 200_000)
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Sample:
 def build_sample(
     name: str = "sample",
     *,
-    layer_bytes: tuple[int, int] = (4_000, 200_000),
+    layer_bytes: tuple[int, int] = LAYER_BYTES,
     architectures: tuple[str, ...] = ("amd64", "arm64"),
 ) -> Sample:
     """The same bytes for the same arguments, on any machine with the same zlib.

@@ -14,6 +14,7 @@ import msgspec
 
 from holdfast.testing.content import Generated, Held
 from holdfast.testing.fault import Fault
+from holdfast.testing.sample import LAYER_BYTES, Sample, build_sample
 from holdfast.testing.scripted_wire import Answer, Recorded
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ScriptedControl:
     `stats`     {"requests": {"GET /v2/…": n}, "bytes": {digest: n}, "connections": n, "taken": [n a fault]}
     `settings`  any of SETTINGS, `rate` (bytes a second), and `door` ({"scheme": "bearer", …})
     `blob`      {"name", "size", "seed"} → {"digest"}
-    `sample`    {"name", "tag"} → {"index", "images", "layers", "artifact"}
+    `sample`    {"name", "tags", "layer_bytes"} → {"index", "images", "layers", "artifact"}
     `reset`     counts and script; `expire` every token given out
     """
 
@@ -45,7 +46,7 @@ class ScriptedControl:
             "expire": lambda _: self._parent.door.expire(),
             "settings": self._settings,
             "blob": self._blob,
-            "sample": lambda wanted: describe(self._parent, wanted["name"], wanted.get("tag", "latest")),
+            "sample": self._sample,
         }
         try:
             result = calls[verb](json.loads(request.body or b"{}"))
@@ -87,10 +88,20 @@ class ScriptedControl:
         content = Generated(int(wanted["size"]), str(wanted.get("seed", "holdfast")))
         return {"digest": self._parent.add_blob(wanted["name"], content)}
 
+    def _sample(self, wanted: dict[str, Any]) -> dict[str, object]:
+        small, large = wanted.get("layer_bytes", LAYER_BYTES)
+        sample = build_sample(wanted["name"], layer_bytes=(small, large))
+        first, *others = wanted.get("tags", ["latest"])
+        for tag in others:
+            self._parent.add_sample(wanted["name"], tag, sample)
+        return describe(self._parent, wanted["name"], first, sample)
 
-def describe(parent: ScriptedParent, name: str, tag: str = "latest") -> dict[str, object]:
-    """Put a sample image into a repository and return its digests."""
-    sample = parent.add_sample(name, tag)
+
+def describe(
+    parent: ScriptedParent, name: str, tag: str = "latest", sample: Sample | None = None
+) -> dict[str, object]:
+    """Put a sample image (built when not given) into a repository and return its digests."""
+    sample = parent.add_sample(name, tag, sample)
     return {
         "index": sample.index,
         "images": sample.images,

@@ -210,7 +210,10 @@ class ScriptedParent:
         if fault.drop:
             await wire.close(reset=fault.reset)
             return False
-        return await wire.send(request, *self._answer(request, fault), self.pace, self._sent)
+        answer, fault = self._answer(request, fault)
+        if fault.expire:
+            self.door.expire()
+        return await wire.send(request, answer, fault, self.pace, self._sent)
 
     def _answer(self, request: Recorded, fault: Fault) -> tuple[Answer, Fault]:
         if fault.redirect:
@@ -314,7 +317,8 @@ def _referrers_of(repository: Repository, subject: str) -> Iterable[dict[str, ob
                 "mediaType": held.media_type,
                 "digest": digest,
                 "size": len(held.body),
-                "artifactType": document.get("artifactType") or document["config"]["mediaType"],
+                "artifactType": document.get("artifactType")
+                or document.get("config", {}).get("mediaType", ""),
                 "annotations": document.get("annotations", {}),
             }
 
