@@ -16,7 +16,7 @@ LISTEN ?= localhost:5000
 PARENT ?=
 IMAGE ?=
 
-.PHONY: help build run test lint tools lock bench clean
+.PHONY: help build run test torture lint tools lock bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -54,6 +54,10 @@ run: build  ## a node in front of an embedded root, or of PARENT=https://… (IM
 
 test: build $(VENV)/.dev tools lint  ## everything; what this machine cannot run is listed at the end
 	@$(BIN)/python -m pytest --quiet
+
+torture: build $(VENV)/.dev tools  ## 400 power cuts under load, a kill at every write (root), a 5 GiB layer; writes benchmarks/results/
+	@HOLDFAST_LAYER_GIB=5 $(BIN)/python -m pytest --quiet tests/clients/test_push_large.py
+	@PYTHONPATH=tests $(BIN)/python -m torture
 
 lint: build $(VENV)/.dev  ## ruff, mypy, import-linter and the source rules
 	@$(BIN)/ruff check --quiet .

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +32,6 @@ def fetches(parent: DockerRegistry) -> list[Asked]:
     """GETs of manifests and blobs."""
     content = ("/blobs/", "/manifests/")
     return [a for a in parent.asked() if a.method == "GET" and any(c in a.target for c in content)]
-
-
-@pytest.fixture
-def short_path() -> Iterator[Path]:
-    """An empty directory with a short name: podman takes 50 characters, a Unix socket 107."""
-    with tempfile.TemporaryDirectory(prefix="hf-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize("client", ALL)

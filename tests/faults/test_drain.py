@@ -1,0 +1,81 @@
+"""A node that ends: who has asked is answered, who asks for readiness is told no, who is new is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http.client import HTTPResponse
+from pathlib import Path
+
+import pytest
+from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
+from support.node import Node, parent_toml
+from support.programs import wait_until
+from support.transfer import connect
+
+NAME = "library/drain"
+#: more than the socket buffers on the way hold
+BLOB_BYTES = 32_000_000
+#: a request, and a head of which the last line has not come, in one segment: who got the answer to the first
+#: knows that the second has begun
+HALF_ASKED = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\nGET /readyz HTTP/1.1\r\nHost: node\r\n"
+
+
+@pytest.fixture
+def parent() -> Iterator[ScriptedProcess]:
+    with scripted_process("--blob", f"{NAME}={BLOB_BYTES}:drain") as started:
+        yield started
+
+
+def half_asked(node: Node) -> socket.socket:
+    """A connection that has begun to ask for readiness."""
+    begun = socket.create_connection(("127.0.0.1", node.port), timeout=30)
+    begun.sendall(HALF_ASKED)
+    answered(begun).read()
+    return begun
+
+
+def answered(asked: socket.socket) -> HTTPResponse:
+    """The next answer's head on a connection."""
+    said = HTTPResponse(asked)
+    said.begin()
+    return said
+
+
+def refused(node: Node) -> bool:
+    """Whether no process of the node takes a new connection."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", node.port)) != 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_readiness_is_refused_while_a_slow_client_is_served(
+    parent: ScriptedProcess, tmp_path: Path, workers: int
+) -> None:
+    (digest,) = parent.hello["blobs"].values()
+    with Node(tmp_path, configuration=parent_toml(parent.url), workers=workers) as node, ExitStack() as held:
+        slow = held.enter_context(closing(connect(node.url)))
+        slow.request("GET", f"/v2/{NAME}/blobs/{digest}")
+        body = slow.getresponse()
+        # some for every worker: the kernel deals connections out
+        asking = [held.enter_context(half_asked(node)) for _ in range(8)]
+        node.program.signal(signal.SIGTERM)
+        wait_until(lambda: refused(node), "new connections to be refused")
+        for begun in asking:
+            begun.sendall(b"\r\n")
+            said = answered(begun)
+            assert said.status == 503
+            assert json.loads(said.read())["reasons"] == ["draining"]
+            assert said.getheader("connection") == "close"
+            assert begun.recv(1) == b""
+            begun.close()
+        found = hashlib.sha256()
+        while piece := body.read(1 << 20):
+            found.update(piece)
+        assert f"sha256:{found.hexdigest()}" == digest
+        slow.close()
+        assert node.program.process.wait(30) == 0

@@ -1,0 +1,147 @@
+"""A node on a machine that may die: a real `holdfast serve`, started by launch.py."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import sys
+import uuid
+from pathlib import Path
+from typing import Self
+
+import pytest
+from support.programs import Program, wait_until
+from support.transfer import fetch
+
+MEMORY = Path("/dev/shm")
+UNSYNCED = "import os\nos.fsync = os.fdatasync = lambda descriptor: None\n"
+LAUNCH = Path(__file__).with_name("launch.py")
+
+
+def memory() -> Path | None:
+    """Where files are in memory, when there is such a place: the disks here are images with syncs of their own."""
+    return MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else None
+
+
+def require(trapped: bool) -> None:
+    """Skip the test, with the reason, where launch.py cannot do its work."""
+    if os.geteuid() != 0:
+        pytest.skip(f"a boot id of its own for a node needs root; this is uid {os.geteuid()}")
+    if trapped and platform.machine() != "x86_64":
+        pytest.skip(f"launch.py knows the system calls of x86_64, not of {platform.machine()}")
+
+
+class Machine:
+    """A node whose store is `data`; configuration, log and the trap's files lie in `place`.
+
+    With `trapped`, `arm` chooses the write at which it dies. `synced=False` is a node that syncs its index and
+    nothing else, to see that somebody notices.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        data: Path,
+        configuration: str,
+        *,
+        workers: int = 0,
+        synced: bool = True,
+        trapped: bool = False,
+    ) -> None:
+        require(trapped)
+        place.mkdir(parents=True, exist_ok=True)
+        self.place, self.data, self._boot, self.port = place, data, place / "boot", 0
+        self._order, self._calls, file = place / "order", place / "calls", place / "holdfast.toml"
+        file.write_text(configuration)
+        self._workers, self._file, self._trapped = workers, file, trapped
+        self._environment = {} if synced else {"PYTHONPATH": str(place)}
+        (place / "sitecustomize.py").write_text(UNSYNCED)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, *, booted: bool = True) -> None:
+        """Start and wait until it is ready; `booted`: as the first start after the machine's own."""
+        self.begin(booted=booted)
+        assert self.comes_up(), self.program.output()
+
+    def begin(self, *, booted: bool, fatal: int = -1) -> None:
+        """Start, and do not wait; with `fatal`, as `arm`, from the first write on."""
+        self._calls.write_text("")
+        self._order.unlink(missing_ok=True)
+        if fatal >= 0:
+            self._order.write_text(str(fatal))
+        if booted:
+            self._boot.write_text(f"{uuid.uuid4()}\n")
+        self.program = Program(self._command(), self.place / "log", self._environment)
+
+    def _command(self) -> list[str]:
+        trap = ["--trap", self.place] if self._trapped else []
+        launch = [sys.executable, LAUNCH, "--data", self.data, "--boot", self._boot, *trap, "--"]
+        serve = [sys.executable, "-m", "holdfast", "serve", "--config", self._file, "--data", self.data]
+        listen = ["--listen", f"127.0.0.1:{self.port}", "--workers", self._workers]
+        return [str(word) for word in (*launch, *serve, *listen)]
+
+    def comes_up(self) -> bool:
+        """Wait until it is ready, or has ended: then False."""
+        process = self.program.process
+        wait_until(lambda: process.poll() is not None or self._ready(), f"a start, see {self.program.log}")
+        return process.poll() is None
+
+    def _ready(self) -> bool:
+        if not (said := re.search(r"serving on https?://\S+?:(\d+)\b", self.program.output())):
+            return False
+        self.port = int(said[1])
+        try:
+            return fetch(self.url, "/readyz").status == 200
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL for all its processes, and wait until they are gone: they hold files open."""
+        group = self.program.process.pid
+        self.program.kill()
+        wait_until(lambda: not group_lives(group), f"the processes of group {group} to be gone")
+
+    # --- the trap
+
+    def arm(self, fatal: int) -> None:
+        """From now on count the calls that change the store; the `fatal`-th kills (0: none)."""
+        self._calls.write_text("")
+        self._order.write_text(str(fatal))
+        self.program.signal(signal.SIGUSR1)
+        wait_until(lambda: self._calls.read_text().startswith("armed\n"), "the trap to be armed")
+
+    def calls(self) -> list[str]:
+        """The calls counted since `arm`: number, name, path below the store."""
+        return [line for line in self._calls.read_text().splitlines() if line[0].isdigit()]
+
+    def killed(self) -> bool:
+        """Whether the trap has closed: the process that it killed is gone, or going."""
+        fatal = int(self._order.read_text())
+        return 0 < fatal <= len(self.calls())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(self, "program"):
+            self.kill()
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of the group is left that is not a zombie."""
+    for place in os.listdir("/proc"):
+        if place.isdigit():
+            try:
+                stat = Path(f"/proc/{place}/stat").read_text()
+            except OSError:
+                continue
+            state, _, member = stat.rpartition(") ")[2].split()[:3]
+            if int(member) == group and not re.match("[ZX]", state):
+                return True
+    return False

@@ -1,0 +1,20 @@
+"""The full run is too long for every day; its last result is kept."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+from torture.__main__ import CUTS, RESULTS
+from torture.flows import FLOWS
+
+
+def test_the_last_full_run_was_whole_and_lost_nothing() -> None:
+    found = json.loads(RESULTS.read_text())
+    jobs = {job["job"]: job for job in found["jobs"]}
+    assert date.fromisoformat(found["date"])
+    assert isinstance(found["seed"], int)
+    assert found["cuts"] == sum(job["cuts"] for job in jobs.values()) >= CUTS
+    assert all(jobs[f"kills, {flow}"]["kills"] > 0 for flow in FLOWS)
+    assert found["losses"] == 0
+    assert [loss for job in jobs.values() for loss in job["losses"]] == []
