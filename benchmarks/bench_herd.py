@@ -42,7 +42,7 @@ def measure(name: str, place: Path, size: int, rate: float, rounds: int, bound: 
                 last.append(herd(node.url, targets[1], CLIENTS)[-1].seconds)
                 gets.append(blob_requests(parent)[0] - before)
             shutil.rmtree(place / "cache")
-    verdicts = [Verdict("GETs at the parent", max(gets), 1, at_least=False, unit="GET")]
+    verdicts = [Verdict("at the parent", max(gets), 1, at_least=False, unit="GET")]
     pairs = Figure("", "", tuple(a / b for a, b in zip(last, alone, strict=True)))
     if bound:
         verdicts.append(Verdict("one client's time, for the last", pairs.median, bound, at_least=False))

@@ -128,6 +128,7 @@ class Holdfast(Server):
     workers: int = 1
     parent: str = ""
     tls: Certificate | None = None
+    anonymous: str = ""
     at_once: bool = False
 
     def start(self) -> None:
@@ -144,6 +145,7 @@ class Holdfast(Server):
         command += ["--workers", str(self.workers)]
         command += ["--parent", self.parent, "--parent-insecure"] if self.parent else []
         command += ["--tls-cert", self.tls.cert, "--tls-key", self.tls.key] if self.tls else []
+        command += ["--anonymous", self.anonymous] if self.anonymous else []
         self.spawn(command, output=subprocess.PIPE)
         assert self.process.stdout is not None
         found = re.search(r"https?://\S+", self.process.stdout.readline())
