@@ -19,27 +19,33 @@ store       the Store, with the writes that bring in what a parent has
 check       fsck: says what is wrong; reindex: rebuild, makes the index again
 """
 
-from holdfast_core.check import Report, fsck
-from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
-from holdfast_core.part import FillPart
-from holdfast_core.reading import BlobReader
-from holdfast_core.record import (
-    Blob,
-    Descriptor,
-    FillState,
-    Lock,
-    LockChange,
-    Manifest,
-    ReferrersList,
-    Statistics,
-    Tag,
-    TagList,
-    TagMove,
-    Target,
-)
-from holdfast_core.reindex import rebuild
-from holdfast_core.store import Store
-from holdfast_core.upload import Uploads
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast_core.check import Report, fsck
+    from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
+    from holdfast_core.part import FillPart
+    from holdfast_core.reading import BlobReader
+    from holdfast_core.record import (
+        Blob,
+        Descriptor,
+        FillState,
+        Lock,
+        LockChange,
+        Manifest,
+        ReferrersList,
+        Statistics,
+        Tag,
+        TagList,
+        TagMove,
+        Target,
+    )
+    from holdfast_core.reindex import rebuild
+    from holdfast_core.store import Store
+    from holdfast_core.upload import Uploads
 
 __all__ = [
     "CHUNK_BYTES",
@@ -66,3 +72,26 @@ __all__ = [
     "fsck",
     "rebuild",
 ]
+
+_RECORDS = (
+    "Blob Descriptor FillState Lock LockChange Manifest ReferrersList Statistics Tag TagList TagMove Target"
+)
+_PLACES = {
+    **dict.fromkeys(("Report", "fsck"), "check"),
+    **dict.fromkeys(("CHUNK_BYTES", "ChunkHasher", "Digest", "chunk_hash"), "digest"),
+    **dict.fromkeys(_RECORDS.split(), "record"),
+    "FillPart": "part",
+    "BlobReader": "reading",
+    "rebuild": "reindex",
+    "Store": "store",
+    "Uploads": "upload",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names are loaded when they are asked for (PEP 562): a process that only knows the errors of a store, as the
+    supervisor, holds neither LMDB nor the rest (2 MB)."""
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{place}"), name)
