@@ -11,7 +11,7 @@ from holdfast.errors import ParentBroken, ParentErred, ParentFailed, ParentNotFo
 from holdfast.fill.patience import LONGEST_BACKOFF_SECONDS, TRIES, Patience
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated, Held
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import Fault, Gate
 from holdfast_core.errors import Exhausted
 from support.fills import BLOBS, MIB, Drain, Site, drain, run, site, until
 
@@ -114,12 +114,9 @@ def test_a_token_that_runs_out_in_the_middle_is_renewed_once(tmp_path: Path) -> 
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.parent.door.scheme = "bearer"
-            # one GET without a token, one with; that one ends early
-            node.script(skip=1, cut_after=MIB)
-            task = drain(node, digest)
-            await until(lambda: node.fills.counters["unique_bytes"] >= MIB)
-            node.parent.door.expire()
-            assert await task == content.read(0, content.size)
+            # one GET without a token, one with; that one ends early, and its token with it
+            node.script(skip=1, cut_after=MIB, expire=True)
+            assert await drain(node, digest) == content.read(0, content.size)
             assert node.parent.door.made == 2
             assert node.sent(digest) == content.size
 
@@ -199,10 +196,13 @@ def test_a_changed_etag_compares_what_came_before(tmp_path: Path) -> None:
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.script(cut_after=MIB)
+            resumed = Gate()
+            node.script(gate=resumed)
             client = Drain(node, digest)
             task = asyncio.ensure_future(client.all())
-            await until(lambda: len(client.out) > 0)
+            await resumed.wait_arrived()
             node.parent.etags[digest] = '"other"'
+            resumed.release()
             assert await task == content.read(0, content.size)
             assert node.gets() == 2
             assert node.parent.log[-1].header("if-range") == f'"{digest}"'
@@ -216,10 +216,13 @@ def test_a_changed_etag_over_other_bytes_ends_every_body(tmp_path: Path) -> None
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.script(cut_after=MIB, flip_at=10)
+            resumed = Gate()
+            node.script(gate=resumed)
             client = Drain(node, digest)
             task = asyncio.ensure_future(client.all())
-            await until(lambda: len(client.out) > 0)
+            await resumed.wait_arrived()
             node.parent.etags[digest] = '"other"'
+            resumed.release()
             with pytest.raises(ParentBroken):
                 await task
             assert len(client.out) <= MIB
@@ -243,10 +246,13 @@ def test_a_changed_size_ends_every_body(tmp_path: Path) -> None:
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.script(cut_after=MIB)
+            resumed = Gate()
+            node.script(gate=resumed)
             client = Drain(node, digest)
             task = asyncio.ensure_future(client.all())
-            await until(lambda: len(client.out) > 0)
+            await resumed.wait_arrived()
             node.parent.repository("demo").blobs[digest] = Resized(content.read(0, 3 * MIB), digest)
+            resumed.release()
             with pytest.raises(ParentBroken):
                 await task
             await nothing_left(node, digest)
