@@ -29,7 +29,7 @@ def keeper_of(node: Site) -> Keeper:
 
 def test_the_size_of_a_blob_on_its_way_in_is_asked_nobody(tmp_path: Path) -> None:
     async def main() -> None:
-        async with site(tmp_path, silence=0.2) as node:
+        async with site(tmp_path) as node:
             digest = node.parent.add_blob("demo", content := Generated(3 * MIB))
             node.script(stall_after=MIB)
             keeper, client = keeper_of(node), Drain(node, digest)

@@ -14,6 +14,7 @@ from holdfast.testing.content import Generated, Held
 from holdfast.testing.fault import Fault, Gate
 from holdfast_core.errors import Exhausted
 from support.fills import BLOBS, MIB, Drain, Site, drain, run, site, until
+from support.parent_cases import silent_when
 
 
 async def begun(node: Site, digest: str, count: int) -> tuple[Drain, asyncio.Task[bytes]]:
@@ -83,9 +84,18 @@ def test_a_cut_range_goes_on_to_its_own_end(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_stalled_transfer_is_taken_up_where_it_stood(tmp_path: Path) -> None:
+def silent_after(monkeypatch: pytest.MonkeyPatch, node: Site, count: int) -> None:
+    """The first transfer's silence counts, once it has brought `count` bytes; no other's does."""
+    received = node.fills.counters
+    silent_when(monkeypatch, lambda: node.gets() == 1 and received["received_bytes"] >= count)
+
+
+def test_a_stalled_transfer_is_taken_up_where_it_stood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
-        async with site(tmp_path, silence=0.3) as node:
+        async with site(tmp_path, silence=0.1) as node:
+            silent_after(monkeypatch, node, MIB)
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.script(stall_after=MIB)
@@ -95,9 +105,12 @@ def test_a_stalled_transfer_is_taken_up_where_it_stood(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_dripping_transfer_is_taken_up_where_it_stood(tmp_path: Path) -> None:
+def test_a_dripping_transfer_is_taken_up_where_it_stood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with site(tmp_path, silence=0.5) as node:
+            silent_after(monkeypatch, node, MIB)
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
             node.script(drip=50.0, drip_after=MIB)

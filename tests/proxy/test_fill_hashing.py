@@ -16,6 +16,7 @@ from holdfast.fill.medium import Medium
 from holdfast.testing.content import Generated
 from holdfast_core.digest import ChunkHasher
 from support.fills import drain, run, site, until
+from support.programs import PATIENCE
 
 MIB = 1 << 20
 CONTENT = Generated(21 * MIB + 77)
@@ -106,7 +107,7 @@ def test_the_link_waits_for_a_hash_that_is_slower(
     content = Generated(96 * MIB)
 
     def slow(hasher: ChunkHasher, pieces: list[Stretch]) -> None:
-        assert free.wait(10)
+        assert free.wait(PATIENCE)
         hash_pieces(hasher, pieces)
 
     async def main() -> None:

@@ -155,7 +155,7 @@ def test_the_window_is_bounded_and_goes_at_the_pace_of_the_slowest_reader(tmp_pa
             assert await task == content.read(0, content.size)
             assert node.gets() == 1
 
-    run(main(), 30)
+    run(main())
 
 
 def test_who_comes_after_the_first_bytes_are_gone_gets_a_fill_of_his_own(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_who_comes_after_the_first_bytes_are_gone_gets_a_fill_of_his_own(tmp_pat
             assert node.gets() == 2
             task.cancel()
 
-    run(main(), 30)
+    run(main())
 
 
 def test_a_worker_follows_across_the_move(disk: Path) -> None:
@@ -275,7 +275,7 @@ def test_workers_over_the_socket_read_every_byte(disk: Path) -> None:
         await port.close()
         await service.close()
 
-    run(on(disk, body), 30)
+    run(on(disk, body))
 
 
 def test_dropped_memory_is_given_back() -> None:

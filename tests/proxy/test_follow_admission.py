@@ -21,6 +21,7 @@ from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.store import Store
 from holdfast_core.writer import Writer
 from support.fills import MIB, Site, filling, run, until
+from support.programs import PATIENCE
 
 
 @asynccontextmanager
@@ -63,7 +64,7 @@ def test_a_reader_that_comes_while_the_blob_is_admitted_waits_for_it(
     go, commit = threading.Event(), Writer._commit
 
     def held_up(self: Writer, batch: list[Any]) -> Any:
-        go.wait(20)
+        go.wait(PATIENCE)
         return commit(self, batch)
 
     async def test() -> None:
@@ -83,4 +84,4 @@ def test_a_reader_that_comes_while_the_blob_is_admitted_waits_for_it(
             assert reader.read(0, 10) == content.read(0, 10)
             reader.close()
 
-    run(test(), 30)
+    run(test())

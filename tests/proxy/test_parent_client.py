@@ -209,7 +209,7 @@ def test_connections_are_capped_and_manifests_pass_transfers() -> None:
         stocked(scripted)
         gate = Gate()
         scripted.script(Fault(path="/blobs/", gate=gate, times=-1))
-        async with client_of(scripted, connections=4, answer_timeout=10.0) as parent:
+        async with client_of(scripted, connections=4) as parent:
             reads = [asyncio.create_task(read_all(parent, "team/app", BLOB.digest)) for _ in range(12)]
             await gate.wait_arrived(3)
             await parent.get_manifest("team/app", "v1")

@@ -316,7 +316,7 @@ def test_stall_is_aborted() -> None:
     async def case(scripted: ScriptedParent) -> None:
         stocked(scripted)
         scripted.script(Fault(path="/blobs/", stall_after=1000))
-        async with client_of(scripted) as parent:
+        async with client_of(scripted, stall_timeout=0.1) as parent:
             with pytest.raises(ParentUnreachable):
                 await read_all(parent, "team/app", BLOB.digest)
 

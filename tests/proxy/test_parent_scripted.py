@@ -16,6 +16,7 @@ from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast.testing.scripted_process import scripted_process
 from support.parent_cases import run
+from support.programs import PATIENCE
 
 
 def test_generated_bytes_are_the_same_at_any_offset() -> None:
@@ -115,11 +116,11 @@ def test_as_a_program() -> None:
     with scripted_process("--sample", "demo:v1", "--blob", "demo=100000:s") as scripted:
         digest = scripted.hello["blobs"]["demo=100000:s"]
         assert digest == Generated(100_000, "s").digest
-        with urllib.request.urlopen(f"{scripted.url}/v2/demo/blobs/{digest}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{scripted.url}/v2/demo/blobs/{digest}", timeout=PATIENCE) as answer:
             assert hashlib.sha256(answer.read()).hexdigest() in digest
         scripted.script(Fault(path="/tags/", status=503))
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{scripted.url}/v2/demo/tags/list", timeout=10)
+            urllib.request.urlopen(f"{scripted.url}/v2/demo/tags/list", timeout=PATIENCE)
         refused.value.close()
         stats = scripted.stats()
         assert stats["bytes"][digest] == 100_000

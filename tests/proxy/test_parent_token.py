@@ -138,7 +138,7 @@ def test_50_at_once_make_one_token_request() -> None:
         bearer(scripted)
         gate = Gate()
         scripted.script(Fault(path="/token", gate=gate, times=-1))
-        async with client_of(scripted, connections=64, answer_timeout=10.0) as parent:
+        async with client_of(scripted, connections=64) as parent:
             asks = [asyncio.create_task(parent.get_manifest("team/app", "v1")) for _ in range(50)]
             await gate.wait_arrived()
             gate.release()

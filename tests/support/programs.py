@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools" / "bin"
-#: Longest wait (s) for a program to say or do something. A loaded machine is slow; a test never depends on it.
+#: Longest wait (s) for anything. It ends a hang: a loaded machine is slow, and no test depends on it.
 PATIENCE = 60.0
 SEARCH = os.pathsep.join([str(TOOLS), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
@@ -59,6 +59,11 @@ def run_bytes(*command: str | Path, env: Mapping[str, str] | None = None, limit:
     return done.stdout
 
 
+def whole_lines(said: str) -> str:
+    """Without the line that is just being written: half a number is a number too."""
+    return said[: said.rfind("\n") + 1]
+
+
 class Program:
     """A program in a process group of its own, with stdout and stderr in one file. Use it as a context."""
 
@@ -84,14 +89,16 @@ class Program:
             return said.read().decode(errors="replace")
 
     def wait_for(self, pattern: str, limit: float = PATIENCE) -> re.Match[str]:
-        """Wait until it says something. Raises AssertionError with all it said when it ends first."""
+        """Wait until it says something in a whole line. Raises AssertionError with all it said when it ends
+        first."""
         match: re.Match[str] | None = None
 
         def said() -> bool:
             nonlocal match
             ended = self.process.poll() is not None
-            match = re.search(pattern, self.output())
-            assert match or not ended, f"{self.process.args!r} ended:\n{self.output()}"
+            so_far = self.output()
+            match = re.search(pattern, so_far if ended else whole_lines(so_far))
+            assert match or not ended, f"{self.process.args!r} ended:\n{so_far}"
             return match is not None
 
         wait_until(said, f"{pattern} in {self.log}", limit)
