@@ -18,7 +18,7 @@ from support.node import Node, parent_toml
 from support.transfer import connect
 
 NAME = "library/herd"
-CLIENTS, BLOB_BYTES, BLOCK_BYTES = 60, 20_000_000, 1 << 16
+CLIENTS, BLOB_BYTES, BLOCK_BYTES = 60, 6_000_000, 1 << 16
 LOGIN = '[parent.credentials]\nusername = "herd"\npassword = "secret"\n'
 #: before each answer of the parent (s), so that the whole herd is there before the first answer is
 LATENCY = 0.3

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from support.programs import Program, wait_until
+from support.programs import Program, wait_until, whole_lines
 from support.transfer import fetch
 
 COMMAND = (sys.executable, "-m", "holdfast", "serve")
@@ -78,7 +78,7 @@ class Node:
 
     def events(self) -> list[dict[str, Any]]:
         """Log lines of this run."""
-        lines = self.program.output().splitlines()
+        lines = whole_lines(self.program.output()).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def children(self, role: str) -> list[int]:
