@@ -17,7 +17,8 @@ from holdfast.tls import Certificate
 from holdfast.wire.exchange import Exchange
 from holdfast_core.digest import Digest
 from support.certificates import make_pair
-from support.serving import PATIENCE, Serving, serve, until
+from support.programs import PATIENCE
+from support.serving import Serving, serve, until
 
 BODY = b'{"schemaVersion":2}'
 GET = b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -60,9 +61,12 @@ def test_case_60_an_idle_connection_is_closed_without_a_word(tmp_path: Path) -> 
     async def test(node: Serving) -> None:
         silent, used = await node.connect(), await node.connect()
         assert (await used.ask("/v2/")).status == 200
+        await until(lambda: len(node.server._connections) == 2)
+        for connection in [*node.server._connections]:
+            connection.check(node.server.loop.time() + 3601)
         assert await silent.ended() == await used.ended() == b""
 
-    serve(tmp_path, test, limited(idle_timeout=0.2))
+    serve(tmp_path, test, limited(idle_timeout=3600.0))
 
 
 def test_an_answer_that_does_not_come_is_503_in_time(tmp_path: Path) -> None:
@@ -92,12 +96,17 @@ def test_case_60_a_reader_that_stalls_is_let_go(tmp_path: Path, warm: bool) -> N
             await until(lambda: node.server.statistics().connections == 0)
         with socket.create_connection(node.address) as stalled:
             stalled.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            await until(lambda: node.server.statistics().connections == 1)
+            await until(lambda: bool(node.server._connections))
+            (connection,) = node.server._connections
+            await until(connection._stuck)
+            # the first look finds what the kernel took when the answer began, the second finds nothing
+            for later in (3601, 2 * 3601):
+                connection.check(node.server.loop.time() + later)
             await until(lambda: node.server.statistics().connections == 0)
         assert any(event["event"] == "reader stalled" for event in node.logs)
         assert node.store.statistics().open_readers == 0
 
-    serve(tmp_path, test, limited(stall_timeout=0.5))
+    serve(tmp_path, test, limited(stall_timeout=3600.0))
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -45,6 +45,7 @@ class Registry:
     keeper: Keeper
     clock: Any
     node: Node
+    server: Server
     address: tuple[str, int]
     data: Path
     parent: ScriptedParent | None
@@ -195,7 +196,7 @@ async def pushing(
     clock: FakeClock | SystemClock = FakeClock(jump=False)
     logs = record_logs()
     if parent is not None:
-        row = Parent(url=parent.url, insecure=True, connect_timeout=1.0, answer_timeout=5.0)
+        row = Parent(url=parent.url, insecure=True)
         config = msgspec.structs.replace(config, parent=(row,))
         clock = SystemClock()  # what waits for a parent waits in real time
     async with AsyncExitStack() as stack:
@@ -211,7 +212,7 @@ async def pushing(
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         await server.start([listener])
         stack.push_async_callback(server.close)
-        held = Registry(store, keeper, clock, node, listener.getsockname(), data, parent, logs)
+        held = Registry(store, keeper, clock, node, server, listener.getsockname(), data, parent, logs)
         try:
             yield held
         finally:
