@@ -239,7 +239,7 @@ def test_opening_looks_at_no_blob_however_many_there_are(opener: Opener, root: P
     store.close()
     for mode in ("write", "read"):
         child = start(OPENER, root, mode, digests[ROWS // 2])
-        out, _ = child.communicate(timeout=30)
+        out, _ = child.communicate(timeout=60)
         opened, blobs, moved = map(int, out.split())
         assert child.returncode == 0
         assert opened <= 25, f"{opened} files or directories touched"

@@ -336,7 +336,7 @@ def test_case_75_deletes_show_at_once_in_other_processes(store: Store, root: Pat
     child.stdin.write("\n")
     child.stdin.flush()
     assert child.stdout.readline() == "False False\n"
-    child.communicate("\n", timeout=30)
+    child.communicate("\n", timeout=60)
 
 
 def test_tombstones_keep_the_parents_content_out_until_it_is_pushed(store: Store) -> None:

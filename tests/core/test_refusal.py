@@ -166,7 +166,7 @@ def test_two_writers(opener: Opener, root: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
     assert "is written by another process" in child.stderr
 

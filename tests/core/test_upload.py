@@ -479,7 +479,7 @@ def test_case_29_a_killed_process_lets_go_of_its_session(uploads, folder, how):
     with pytest.raises(UploadBusy):
         uploads.open(NAME)
     child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     with writing(uploads) as staging:
         assert staging.size == len(b"from the child")
         assert isinstance(staging, Staging)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node, parent_toml
-from support.programs import wait_until
+from support.programs import PATIENCE, wait_until
 from support.transfer import connect
 
 NAME = "library/drain"
@@ -33,7 +33,7 @@ def parent() -> Iterator[ScriptedProcess]:
 
 def half_asked(node: Node) -> socket.socket:
     """A connection that has begun to ask for readiness."""
-    begun = socket.create_connection(("127.0.0.1", node.port), timeout=30)
+    begun = socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE)
     begun.sendall(HALF_ASKED)
     answered(begun).read()
     return begun
@@ -78,4 +78,4 @@ def test_readiness_is_refused_while_a_slow_client_is_served(
             found.update(piece)
         assert f"sha256:{found.hexdigest()}" == digest
         slow.close()
-        assert node.program.process.wait(30) == 0
+        assert node.program.process.wait(PATIENCE) == 0

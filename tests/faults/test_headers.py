@@ -12,6 +12,7 @@ from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from support.node import Node, parent_toml
+from support.programs import PATIENCE
 from support.transfer import connect, fetch
 
 NAME = "library/same"
@@ -44,7 +45,7 @@ def filling(node: Node, target: str, gate: Gate, loop: asyncio.AbstractEventLoop
         answer = connection.getresponse()
         headers = told(answer)
         assert answer.read(1) == BLOB.read(0, 1)
-        asyncio.run_coroutine_threadsafe(gate.wait_arrived(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(gate.wait_arrived(), loop).result(PATIENCE)
         loop.call_soon_threadsafe(gate.release)
         assert answer.read() == BLOB.read(1, BLOB.size)
         return headers

@@ -19,6 +19,7 @@ from holdfast.push.budget import Budget, Share
 from holdfast.wire.message import Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, OPEN, Registry, chunked, index, put, request, run
 
 SPARSE = msgspec.structs.replace(OPEN, push=Push(require_blobs=False))
@@ -55,7 +56,7 @@ def test_all_get_on_within_the_total(bodies: list[list[int]], leaving: set[int])
         for number in leaving:
             if number < len(tasks):
                 tasks[number].cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert all(task.cancelled() or task.exception() is None for task in tasks)
         assert budget.free == TOTAL
@@ -73,7 +74,7 @@ def test_a_share_that_does_not_grow_holds_up_nobody() -> None:
             for _ in range(10):
                 shares = [budget.share() for _ in range(3)]
                 for share in shares:
-                    await asyncio.wait_for(share.cover(RESERVE), 5)
+                    await asyncio.wait_for(share.cover(RESERVE), PATIENCE)
                 for share in shares:
                     share.__exit__(None, None, None)
         assert budget.free == TOTAL
@@ -92,7 +93,7 @@ def test_those_who_wait_go_on_in_the_order_of_asking() -> None:
                 order.append(number)
                 await asyncio.sleep(0)
 
-        await asyncio.wait_for(asyncio.gather(*map(one, range(9))), 5)
+        await asyncio.wait_for(asyncio.gather(*map(one, range(9))), PATIENCE)
         assert order == list(range(9))
 
     asyncio.run(main())
@@ -144,7 +145,7 @@ def test_many_long_manifests_at_once(tmp_path: Path, counted: type[Held]) -> Non
             clients.append((client, raw[-5:]))
         for client, rest in clients:
             client.send(rest)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             answers = await asyncio.gather(*(client.answer() for client, _ in clients))
         assert [answer.status for answer in answers] == [201] * many
         first_reads = many // 2 << 20  # of bodies without a length, before they are counted
@@ -168,7 +169,7 @@ def test_short_manifests_pass_while_long_ones_wait(tmp_path: Path) -> None:
             short.send(chunked("PUT", "/v2/a/manifests/chunked", [index()], Content_Type=OCI_INDEX))
             assert (await short.answer()).status == 201
             assert not waiting.done()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert (await waiting).status == 201
 
     run(tmp_path, test, SPARSE)
@@ -199,7 +200,7 @@ def test_a_body_that_broke_off_is_free_at_once(
         )
         client = await node.connect()
         client.send(raw[:-100])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while sum(map(len, counted.live)) < 2 << 20:
                 await asyncio.sleep(0.01)
             assert len(connections) == 1

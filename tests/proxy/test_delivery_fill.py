@@ -16,6 +16,7 @@ from holdfast.delivery import CHUNK_BYTES, LEAST_FILE_BYTES, Delivery
 from holdfast.testing.content import Generated
 from holdfast.wire.message import Body, Piece
 from support.fills import MIB, until
+from support.programs import PATIENCE
 
 CONTENT = Generated(5 * MIB + 123)
 BODY = CONTENT.read(0, CONTENT.size)
@@ -125,7 +126,7 @@ def loop(request: pytest.FixtureRequest) -> Loop:
 
 def bounded(loop: Loop, case: Callable[[], Any]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             await case()
 
     loop(main())

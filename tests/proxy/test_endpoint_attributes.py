@@ -11,6 +11,7 @@ from typing import Any
 from holdfast_core import format as layout
 from holdfast_core.digest import Digest
 from holdfast_core.record import Lock, TagMove, Target
+from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, Registry, code, index, run
 
 ALL = {"deleteEnabled": True, "writeEnabled": True, "readEnabled": True, "listEnabled": True}
@@ -93,7 +94,7 @@ def test_of_changes_at_once_every_one_holds(tmp_path: Path) -> None:
         go_on = threading.Event()
 
         def blocking(view: object) -> tuple[()]:
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
             return ()
 
         blocked = node.store._submit(blocking)
@@ -103,13 +104,13 @@ def test_of_changes_at_once_every_one_holds(tmp_path: Path) -> None:
             asyncio.create_task(node.ask("PATCH", "/acr/v1/a/_tags/x", body.encode())) for body in asked
         ]
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while node.store.statistics().queued < len(asked):
                     await asyncio.sleep(0.001)
         finally:
             go_on.set()
         assert {answer.status for answer in await asyncio.gather(*patches)} == {200}
-        blocked.result(10)
+        blocked.result(PATIENCE)
         assert node.store.lock("a", Target("tag", "x")) == Lock(False, False, False, True)
 
     run(tmp_path, test)

@@ -15,6 +15,7 @@ from holdfast import errors
 from holdfast.config import Configuration, Fills, Parent
 from holdfast.testing.port import ScriptedFill
 from holdfast_core.digest import Digest
+from support.programs import PATIENCE
 from support.serving import Answer, Client, Serving, serve
 
 PARENT = Configuration(parent=(Parent(url="http://parent.test"),), fills=Fills(holdback_bytes=64))
@@ -262,7 +263,7 @@ def test_a_condition_that_fails_on_a_miss_gets_the_blob(tmp_path: Path) -> None:
 
 
 async def body_so_far(client: Client, size: int) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return await client.reader.readexactly(size)
 
 
@@ -352,7 +353,7 @@ def test_a_client_that_leaves_is_told_to_the_keeper(tmp_path: Path) -> None:
             client.send(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-\r\n\r\n".encode())
             await client.reader.readuntil(b"\r\n\r\n")
             client.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while fill.closed < 20:
                 await asyncio.sleep(0.01)
         assert node.server.statistics().connections == 0

@@ -25,6 +25,7 @@ from holdfast.testing.clock import FakeClock
 from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.record import Lock, Target
 from holdfast_core.store import Store
+from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, descriptor, index
 
 BODY = index()
@@ -389,6 +390,6 @@ def test_sessions_and_bytes_that_nobody_has_go_in_rounds(tmp_path: Path) -> None
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.002)

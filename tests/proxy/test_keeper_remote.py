@@ -15,6 +15,7 @@ from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
 from holdfast.keeper.remote import RemoteKeeper
 from holdfast.keeper.service import Service
 from holdfast_core.digest import Digest
+from support.programs import PATIENCE
 
 DIGEST = "sha256:" + "1" * 64
 
@@ -141,7 +142,7 @@ def part(tmp_path):
 
 
 async def until(true):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0)
 

@@ -28,8 +28,8 @@ from holdfast.errors import CODES
 from holdfast.wire.message import Request
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, index, pushing
-from support.serving import PATIENCE
 
 MARKS = [index(annotations={"mark": str(number)}) for number in range(3)]
 SMUGGLED = b"GET /v2/a/manifests/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

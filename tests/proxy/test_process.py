@@ -19,7 +19,7 @@ from holdfast.testing.scripted_process import scripted_process
 from holdfast_core.errors import StoreRefused
 from support import golden
 from support.node import Node, parent_toml, restarted
-from support.programs import wait_until
+from support.programs import PATIENCE, wait_until
 from support.transfer import fetch
 
 
@@ -62,7 +62,7 @@ def test_orphans_are_found_and_strangers_spared(tmp_path):
         end(Member(child.pid, orphan.started + 1), signal.SIGKILL)
         assert child.poll() is None
         end(orphan, signal.SIGTERM)
-        assert child.wait(10) == -signal.SIGTERM
+        assert child.wait(PATIENCE) == -signal.SIGTERM
         assert group.orphans() == []
         group.close()
     finally:

@@ -13,6 +13,7 @@ from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
+from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, OCI_MANIFEST, OPEN, Registry, code, descriptor, image, index, run
 
 READ_WRITE = msgspec.structs.replace(OPEN, mode="ReadWrite")
@@ -179,7 +180,9 @@ def test_an_image_may_name_blobs_that_the_parent_has(tmp_path: Path) -> None:
         assert json.loads(answer.body)["errors"][0]["detail"] == NONE
         assert parent.count("GET", "/blobs/") == 0
         assert (await node.put("a", "x", image(config, layer))).status == 201
-        async with asyncio.timeout(10):  # nobody asks for it, and yet it comes: the link may be down tomorrow
+        async with asyncio.timeout(
+            PATIENCE
+        ):  # nobody asks for it, and yet it comes: the link may be down tomorrow
             while node.store.blob("a", Digest.parse(layer)) is None:
                 await asyncio.sleep(0.01)
         assert parent.count("GET", "/blobs/") == 1

@@ -14,6 +14,7 @@ from holdfast.keeper import push as keeper_push
 from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
+from support.programs import PATIENCE
 from support.pushing import OPEN, Registry, image, pushing
 
 READ_WRITE = msgspec.structs.replace(OPEN, mode="ReadWrite")
@@ -21,13 +22,13 @@ LAYER = b"a layer of the parent"
 
 
 async def held(node: Registry, text: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while node.store.blob("a", Digest.parse(text)) is None:
             await asyncio.sleep(0.01)
 
 
 async def forgotten(node: Registry) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while node.keeper._incomplete:
             await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from holdfast.testing.port import ScriptedFill
 from holdfast.wire.routes import METHODS, READS, Noun, Route, build
 from holdfast_core import errors as store_errors
 from holdfast_core.digest import Digest
+from support.programs import PATIENCE
 from support.serving import Serving, serve
 
 BODY = b'{"schemaVersion":2}'
@@ -153,7 +154,7 @@ def test_case_58_bodies_of_refused_requests_do_not_become_requests(tmp_path: Pat
 def upload_and_read(address: tuple[str, int], head: bytes, size: int) -> bytes:
     """A client that writes its whole body before it reads, as simple ones do."""
     with socket.create_connection(address) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.sendall(head)
         sent = 0
         while sent < size:
@@ -310,7 +311,7 @@ def test_case_17_many_clients_that_leave_early_leave_nothing_open(tmp_path: Path
             )
             await client.reader.read(number + 1)
             client.writer.transport.abort()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while node.server.statistics().connections or node.store.statistics().open_readers:
                 await asyncio.sleep(0.01)
         assert node.port.fills[coming].closed == 50

@@ -7,6 +7,7 @@ import asyncio
 from holdfast.keeper.turns import Turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.programs import PATIENCE
 
 STEP = st.tuples(
     st.sampled_from("ab"),  # repository
@@ -45,7 +46,7 @@ def test_whoever_is_alone_is_alone_and_everybody_gets_a_turn(
 
         tasks = [asyncio.create_task(change(n, *step[:3])) for n, step in enumerate(steps)]
         cuts = [cancelled(t, step[3]) for t, step in zip(tasks, steps, strict=True) if step[3] is not None]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             results = await asyncio.gather(*tasks, *cuts, return_exceptions=True)
         assert not [r for r in results if isinstance(r, AssertionError)]
         assert {n for n, step in enumerate(steps) if step[3] is None} <= set(seen)

@@ -16,6 +16,7 @@ from holdfast.push.means import Means
 from holdfast_core import ChunkHasher, Digest
 from holdfast_core.errors import Exhausted
 from holdfast_core.upload import Staging, Uploads
+from support.programs import PATIENCE
 from support.stores import hashed, some_bytes
 
 NAME = Uploads.name("id", "r")
@@ -58,7 +59,7 @@ def threads():
 
 
 def take(staging, hasher, threads, body, most=None):
-    asyncio.run(asyncio.wait_for(Intake(staging, hasher, threads).take(body, most), 10))
+    asyncio.run(asyncio.wait_for(Intake(staging, hasher, threads).take(body, most), PATIENCE))
 
 
 def content(staging):
@@ -118,7 +119,7 @@ class Gate(Staging):
     written = 0
 
     def append(self, data):
-        assert self.opened.wait(10)
+        assert self.opened.wait(PATIENCE)
         super().append(data)
 
 
@@ -137,7 +138,7 @@ def test_a_disk_that_does_not_keep_up_stops_the_client(staging, threads):
             await asyncio.sleep(0)
         assert body.reads == reads  # nobody reads on
         staging.opened.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE)
         return held
 
     assert PENDING_BYTES <= asyncio.run(run()) <= PENDING_BYTES + (1 << 18)
@@ -180,7 +181,7 @@ def test_a_cancelled_intake_leaves_no_thread_in_the_file(staging, threads):
             await asyncio.sleep(0)
         assert not task.done()  # the write is waited for
         staging.opened.set()
-        await asyncio.wait((task,), timeout=10)
+        await asyncio.wait((task,), timeout=PATIENCE)
         assert task.cancelled()
         assert staging.size == 3
 
@@ -222,7 +223,7 @@ def test_what_a_failed_upload_held_is_free_without_the_collector(staging, thread
     gc.collect()
     gc.disable()
     try:
-        asyncio.run(asyncio.wait_for(test(), 10))
+        asyncio.run(asyncio.wait_for(test(), PATIENCE))
         assert [ref() for ref in alive] == [None]
     finally:
         gc.enable()

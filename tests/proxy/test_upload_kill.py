@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from support.node import Node
-from support.programs import wait_until
+from support.programs import PATIENCE, wait_until
 from support.pushing import request
 from support.stores import some_bytes
 from support.uploads import BLOBS, UPLOADS, digest_of
@@ -76,7 +76,7 @@ def ask(
     node: Node, method: str, target: str, body: bytes | None = None, span: str = ""
 ) -> tuple[int, dict[str, str], bytes]:
     """One request on a connection of its own: any worker may get it."""
-    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE)
     try:
         connection.request(method, target, body, {"Content-Range": span} if span else {})
         answer = connection.getresponse()
@@ -108,7 +108,7 @@ def stopped(pid: int) -> Iterator[None]:
 @contextmanager
 def waiting(node: Node, raw: bytes) -> Iterator[socket.socket]:
     """A client that sent something and waits."""
-    with socket.create_connection(("127.0.0.1", node.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE) as client:
         client.sendall(raw)
         yield client
 

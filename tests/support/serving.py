@@ -21,9 +21,7 @@ from holdfast.testing.port import ScriptedPort
 from holdfast.tls import Certificate
 from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.store import Store
-
-#: a test that waits longer than this for a byte has failed (seconds)
-PATIENCE = 10.0
+from support.programs import PATIENCE
 
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 

@@ -27,7 +27,7 @@ class ScriptedProcess:
     def control(self, verb: str, wanted: object = None) -> Any:
         """POST to /_control/<verb> (GET for stats); raises urllib.error.HTTPError when it is refused."""
         body = None if verb == "stats" else msgspec.json.encode(wanted if wanted is not None else {})
-        with urllib.request.urlopen(f"{self.url}/_control/{verb}", body, timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/_control/{verb}", body, timeout=60) as answer:
             return json.load(answer)
 
     def script(self, *faults: Fault) -> None:
@@ -48,6 +48,6 @@ def scripted_process(*arguments: str) -> Iterator[ScriptedProcess]:
         yield ScriptedProcess(process)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
