@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,16 @@ from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.errors import StoreError
-from support.fills import BLOBS, MIB, drain, run, site, until
+from support.fills import BLOBS, MIB, drain, held_hashing, run, site, until
 from support.parent_cases import BLOB, client_of, read_all, stocked
 from support.parent_cases import run as run_case
-from support.programs import PATIENCE
 
 
-def test_a_reader_that_comes_after_the_failure_is_told_to_open_again(tmp_path: Path) -> None:
+def test_a_reader_that_comes_after_the_failure_is_told_to_open_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = held_hashing(monkeypatch)
+
     async def main() -> None:
         async with site(tmp_path) as node:
             content = Generated(300_000)
@@ -36,6 +38,7 @@ def test_a_reader_that_comes_after_the_failure_is_told_to_open_again(tmp_path: P
             first = await node.fills.open("demo", digest, 0, -1, True)
             late = await node.fills.open("demo", digest, 0, -1, True)
             reader = await node.fills.attach(first.fill, 0, -1, True)
+            verdict.set()
             with pytest.raises(ParentBroken):
                 await reader.wait_verified()
             with pytest.raises(NodeFailed):
@@ -122,17 +125,12 @@ def test_a_new_fill_waits_until_the_old_one_dropped_its_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first fill's end is held up by its hashing; the part it drops must not be the second's."""
-    free = threading.Event()
-
-    def held_up(*what: Any) -> None:
-        assert free.wait(PATIENCE)
-        hash_pieces(*what)
+    free = held_hashing(monkeypatch)
 
     async def main() -> None:
         async with site(tmp_path) as node:
             content = Generated(4 * MIB)
             digest = node.parent.add_blob("demo", content)
-            monkeypatch.setattr(hashing, "hash_pieces", held_up)
             node.script(cut_after=MIB, flip_at=10)
             gate = Gate()
             node.script(gate=gate)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from holdfast.endpoint.source import FillSource
 from holdfast.fill.change import Grown, Moved, Snapshot
 from holdfast.fill.extents import Extents
 from holdfast.fill.medium import Medium
 from holdfast.keeper.view import FillView
 from holdfast.testing.content import Generated
-from support.fills import MIB, drain, run, site, until
+from support.fills import MIB, drain, held_hashing, run, site, until
 
 HOLDBACK = 64 << 10
 BODY = Generated(3 * MIB).read(0, 3 * MIB)
@@ -40,7 +41,9 @@ def test_a_reader_lends_what_landed(tmp_path: Path) -> None:
     run(main())
 
 
-def test_the_tail_is_not_lent_before_the_verdict(tmp_path: Path) -> None:
+def test_the_tail_is_not_lent_before_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = held_hashing(monkeypatch)
+
     async def main() -> None:
         async with site(tmp_path) as node:
             digest = node.parent.add_blob("demo", BODY)
@@ -50,6 +53,7 @@ def test_the_tail_is_not_lent_before_the_verdict(tmp_path: Path) -> None:
             await until(lambda: reader.available(0) == answer.size)
             assert lent(source, 0, answer.size) == BODY[:-HOLDBACK]
             assert source.lend(answer.size - HOLDBACK, HOLDBACK) is None
+            verdict.set()
             assert await source.read(answer.size - HOLDBACK, HOLDBACK) == BODY[-HOLDBACK:]
             source.close()
             assert await drain(node, digest) == BODY

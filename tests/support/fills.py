@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from holdfast import config
 from holdfast.clock import Clock, SystemClock
+from holdfast.fill import hashing
 from holdfast.fill.fills import Fills
 from holdfast.fill.reader import Reader
 from holdfast.parent.client import Parent
@@ -18,6 +21,7 @@ from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.store import Store
+from support.programs import PATIENCE
 
 MIB = 1 << 20
 BLOBS = "/blobs/"
@@ -98,6 +102,18 @@ def run(work: Coroutine[Any, Any, None]) -> None:
             await work
 
     asyncio.run(bounded())
+
+
+def held_hashing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No byte is hashed, and so no fill comes to its end, before the event is set."""
+    go_on, hash_pieces = threading.Event(), hashing.hash_pieces
+
+    def held_up(*what: Any) -> None:
+        assert go_on.wait(PATIENCE)
+        hash_pieces(*what)
+
+    monkeypatch.setattr(hashing, "hash_pieces", held_up)
+    return go_on
 
 
 async def until(condition: Callable[[], bool]) -> None:
