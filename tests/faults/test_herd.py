@@ -75,7 +75,9 @@ def test_a_herd_on_a_cold_tag_and_a_cold_blob_asks_the_parent_once(tmp_path: Pat
             digest = parent.add_blob(NAME, blob)
             parent.door.scheme, parent.latency = "bearer", LATENCY
             parent.door.username, parent.door.password = "herd", "secret"
-            with Node(tmp_path, configuration=parent_toml(parent.url) + LOGIN, workers=2) as node:
+            # who comes after the first answer, on a slow machine, finds it fresh
+            settings = parent_toml(parent.url).replace("floating_ttl = 0.0", "floating_ttl = 3600.0") + LOGIN
+            with Node(tmp_path, configuration=settings, workers=2) as node:
                 tag = await asyncio.to_thread(herd, node, f"/v2/{NAME}/manifests/latest", index)
                 assert tag == right
                 manifests = admitted(parent, "manifests")
