@@ -131,7 +131,7 @@ def test_many_pushes_share_few_syncs(store: Store, monkeypatch: pytest.MonkeyPat
     gate = threading.Event()
 
     def waits(_: object) -> list[object]:
-        assert gate.wait(20)
+        assert gate.wait(60)
         return []
 
     store._submit(waits)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_many_pushes_share_few_syncs(store: Store, monkeypatch: pytest.MonkeyPat
         gate.wait(0.01)
     gate.set()
     for future in futures:
-        future.result(30)
+        future.result(60)
     assert store.statistics().batches - batches <= 2
 
 
@@ -307,7 +307,7 @@ def test_an_operation_that_breaks_takes_no_other_with_it(store: Store) -> None:
     gate = threading.Event()
 
     def waits(_: object) -> list[object]:
-        assert gate.wait(20)
+        assert gate.wait(60)
         return []
 
     first = store._submit(waits)  # type: ignore[arg-type]

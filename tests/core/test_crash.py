@@ -62,7 +62,7 @@ def kill(child: subprocess.Popen[str]) -> list[str]:
     assert child.stdin
     child.send_signal(signal.SIGKILL)
     rest = child.stdout.read().split("\n")
-    child.wait(10)
+    child.wait(60)
     child.stdin.close()
     child.stdout.close()
     assert child.returncode == -signal.SIGKILL

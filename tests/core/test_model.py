@@ -313,13 +313,13 @@ class Stores(RuleBasedStateMachine):
     def sweep(self) -> None:
         model = self.model
         ripe = [d for d, since in model.unlinked.items() if since <= self.now - GRACE]
-        assert self.store.sweep(now=self.now, grace=GRACE).result(30) == sum(len(BODY_OF[d]) for d in ripe)
+        assert self.store.sweep(now=self.now, grace=GRACE).result(60) == sum(len(BODY_OF[d]) for d in ripe)
         for digest in ripe:
             del model.unlinked[digest], model.bytes[digest]
 
     @rule()
     def sync(self) -> None:
-        self.store.sync_cached().result(30)
+        self.store.sync_cached().result(60)
 
     @rule()
     def reopen(self) -> None:

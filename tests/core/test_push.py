@@ -118,7 +118,7 @@ def test_case_24_concurrent_pushes_of_one_blob_leave_one_file(store: Store, root
         for n, name in enumerate(names)
     ]
     for future in futures:
-        future.result(30)
+        future.result(60)
     assert files_of(root) == [file_of(root, digest)]
     assert all(store.blob(f"r{n}", digest) is not None for n in range(3))
 
@@ -462,15 +462,15 @@ def test_one_push_waits_for_no_other(store: Store, monkeypatch: pytest.MonkeyPat
     def slow(source: object, wanted: Digest, **more: object) -> None:
         if wanted == digest:
             begun.set()
-            assert gate.wait(20)
+            assert gate.wait(60)
         place(source, wanted, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(store._directory, "place_blob", slow)
     names = [stage(store, BODY, f"{n:064x}") for n in range(60)]
     futures = [store.push_upload("r", name, len(BODY), digest, table, now=1.0) for name in names]
-    assert begun.wait(20)
+    assert begun.wait(60)
     push_file(store, "r", OTHER)
     assert not any(future.done() for future in futures)
     gate.set()
     for future in futures:
-        future.result(30)
+        future.result(60)

@@ -315,7 +315,7 @@ def test_a_close_waits_for_the_read_on_another_thread(opener: Opener, root: Path
         calls.append(1)
         if held_back and not go.is_set():
             held.set()
-            go.wait(10)
+            go.wait(60)
         return 1.0
 
     held_back = False
@@ -325,7 +325,7 @@ def test_a_close_waits_for_the_read_on_another_thread(opener: Opener, root: Path
     held_back, result = True, []
     thread = threading.Thread(target=lambda: result.append(reader.read(0, 100)))
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     reader.close()
     assert reader.fd >= 0
     go.set()

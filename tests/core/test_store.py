@@ -283,7 +283,7 @@ def waiting(gate: threading.Event, begun: threading.Event | None = None) -> Plan
     def plan(view: View) -> list[Change]:
         if begun:
             begun.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return []
 
     return plan
@@ -323,7 +323,7 @@ def test_a_cancelled_change_is_not_made(store: Store) -> None:
     begun, gate = threading.Event(), threading.Event()
 
     store._submit(waiting(gate, begun))
-    assert begun.wait(10)
+    assert begun.wait(60)
     dropped = store.put_tag("r", "dropped", Digest.of(b""), now=1.0)
     assert dropped.cancel()
     gate.set()

@@ -32,7 +32,7 @@ BLOB, TABLE = hashed(BODY)
 
 
 def swept(store: Store, now: float = 100.0, grace: float = 10.0) -> int:
-    return store.sweep(now=now, grace=grace).result(30)
+    return store.sweep(now=now, grace=grace).result(60)
 
 
 def test_unlinked_bytes_are_reclaimed_after_the_grace(store: Store, root: Path) -> None:
@@ -131,13 +131,13 @@ class Gate:
             found = real(*arguments, **more) if after else None
             if not self.reached.is_set():
                 self.reached.set()
-                assert self.go.wait(20)
+                assert self.go.wait(60)
             return found if after else real(*arguments, **more)
 
         monkeypatch.setattr(owner, name, call)
 
     def wait(self) -> None:
-        assert self.reached.wait(20)
+        assert self.reached.wait(60)
 
 
 def unlinked(store: Store) -> None:
@@ -273,11 +273,11 @@ def test_pushes_deletes_and_sweeps_at_random_lose_nothing(opener: Opener, root: 
             body = die.choice(bodies)
             digest, table = hashed(body)
             name = stage(store, body, f"{number * 1000 + turn:064x}")
-            store.push_upload(repository, name, len(body), digest, table, now=1.0).result(30)
+            store.push_upload(repository, name, len(body), digest, table, now=1.0).result(60)
             blob = store.blob(repository, digest)
             if blob is None or read_all(store, blob) != body:
                 failures.append(f"{repository} lost {digest} in turn {turn}")
-            store.delete_blob(repository, digest, now=1.0).result(30)
+            store.delete_blob(repository, digest, now=1.0).result(60)
 
     def sweeper() -> None:
         while not stop.is_set():

@@ -93,7 +93,7 @@ def push_file(
 ) -> Blob:
     """Push a blob as an upload that was closed."""
     digest, table = hashed(body, algorithm)
-    store.push_upload(repository, stage(store, body), len(body), digest, table, now=now).result(30)
+    store.push_upload(repository, stage(store, body), len(body), digest, table, now=now).result(60)
     blob = store.blob(repository, digest)
     assert blob is not None
     return blob
@@ -105,7 +105,7 @@ def push(
     """Push a manifest with tags; its digest."""
     digest = Digest.of(body, algorithm)
     more = {"now": 1.0, **more}
-    store.push_manifest(repository, digest, MEDIA, body, tags=tags, **more).result(30)
+    store.push_manifest(repository, digest, MEDIA, body, tags=tags, **more).result(60)
     return digest
 
 
