@@ -19,7 +19,7 @@ def built(place: Path, build: str) -> subprocess.CompletedProcess[str]:
             shutil.copytree(ROOT / name, place / name, ignore=skipped)
         else:
             shutil.copy(ROOT / name, place / name)
-    return run(place, "setup.py", "-q", "build_ext", "--inplace", HOLDFAST_BUILD=build)
+    return run(place, "setup.py", "-q", "build_ext", "--inplace", "--parallel=2", HOLDFAST_BUILD=build)
 
 
 def run(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

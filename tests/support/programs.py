@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools" / "bin"
 #: Longest wait (s) for anything. It ends a hang: a loaded machine is slow, and no test depends on it.
-PATIENCE = 60.0
+PATIENCE = 120.0
 SEARCH = os.pathsep.join([str(TOOLS), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 #: Longest wait for an answer (s).
-LIMIT = 60.0
+LIMIT = 120.0
 
 
 @dataclass(frozen=True, slots=True)
