@@ -315,8 +315,8 @@ def test_an_operation_that_breaks_takes_no_other_with_it(store: Store) -> None:
     good = store.put_manifest("r", digest, "m", b"x", owned=True, now=1.0)
     bad = store.put_manifest("r", digest, "\ud800", b"x", owned=True, now=1.0)
     gate.set()
-    assert first.result(20) is None
-    assert good.result(20) is None
+    assert first.result(60) is None
+    assert good.result(60) is None
     assert isinstance(bad.exception(20), UnicodeEncodeError)
     assert store.manifest("r", digest) is not None
 

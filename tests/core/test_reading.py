@@ -329,7 +329,7 @@ def test_a_close_waits_for_the_read_on_another_thread(opener: Opener, root: Path
     reader.close()
     assert reader.fd >= 0
     go.set()
-    thread.join(10)
+    thread.join(60)
     assert result == [BODY[:100]]
     assert reader.fd == -1
 

@@ -186,8 +186,8 @@ def test_case_44_a_push_between_the_row_and_the_file_waits(
     other = push_file(store, "other", some_bytes(50_000, 5))
     assert not future.done(), "it would have placed its file by now"
     gate.go.set()
-    future.result(20)
-    assert sweep.result(20) == len(BODY)
+    future.result(60)
+    assert sweep.result(60) == len(BODY)
     assert other.owned
     sound(store, root, how)
 
@@ -203,7 +203,7 @@ def test_a_push_that_counts_on_the_bytes_keeps_them(
     gate.wait()
     assert swept(store) == 0
     gate.go.set()
-    future.result(20)
+    future.result(60)
     assert swept(store) == 0
     sound(store, root, how)
 
@@ -219,7 +219,7 @@ def test_bytes_that_were_linked_and_let_go_again_meanwhile_have_their_grace(
     push_file(store, "q", BODY)
     store.delete_blob("q", BLOB, now=95.0).result()
     gate.go.set()
-    assert sweep.result(20) == 0
+    assert sweep.result(60) == 0
     assert store.blob_anywhere(BLOB) is not None
     assert swept(store, now=105.0) == len(BODY)
 
@@ -236,7 +236,7 @@ def test_a_file_that_has_no_row_yet_is_no_stray(
     assert file_of(root, BLOB).exists()
     every_directory(store)
     gate.go.set()
-    future.result(20)
+    future.result(60)
     sound(store, root, how)
 
 
@@ -255,8 +255,8 @@ def test_a_discard_does_not_take_what_is_placed_meanwhile(
     gate.wait()
     future = starts(store, "upload")
     gate.go.set()
-    discard.result(20)
-    future.result(20)
+    discard.result(60)
+    future.result(60)
     sound(store, root, "upload")
 
 
@@ -290,7 +290,7 @@ def test_pushes_deletes_and_sweeps_at_random_lose_nothing(opener: Opener, root: 
     for thread in clients:
         thread.join(60)
     stop.set()
-    sweeping.join(30)
+    sweeping.join(60)
     assert failures == []
     swept(store, now=1e12)
     assert list((root / "blobs").glob("*/*/*")) == []
@@ -349,5 +349,5 @@ def test_a_sweep_ends_when_the_store_closes(store: Store, monkeypatch: pytest.Mo
     while store._files is not None and not store._files.closing:
         gate.go.wait(0.001)
     gate.go.set()
-    closing.join(20)
-    assert sweep.result(20) == 20_000
+    closing.join(60)
+    assert sweep.result(60) == 20_000
