@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from holdfast.fill import audience
-from holdfast.fill.audience import GATHER_BYTES, Audience
+from holdfast.fill.audience import GATHER_READER_SECONDS, GATHER_SECONDS, Audience
 from holdfast.fill.change import FillChange, Grown, Moved, Verified
 from holdfast.fill.reader import Reader
 from support.fills import run, until
@@ -51,16 +51,27 @@ def subscribed() -> tuple[Audience, list[FillChange]]:
 
 
 @pytest.mark.usefixtures("endless")
-def test_the_first_news_is_told_at_once_and_more_of_it_by_the_mebibyte() -> None:
+def test_the_first_news_is_told_at_once_and_more_of_it_gathered() -> None:
     async def main() -> None:
         told, news = subscribed()
         await grow(told, 1)
         assert news == [Grown(0, STEP)]
-        await grow(told, 104, STEP)
+        await grow(told, 500, STEP)
         assert news == [Grown(0, STEP)]
-        await grow(told, 1, 105 * STEP)
-        assert news == [Grown(0, STEP), Grown(STEP, 106 * STEP)]
-        assert 104 * STEP < GATHER_BYTES <= 105 * STEP
+
+    run(main())
+
+
+@pytest.mark.parametrize("readers", [0, 40])
+def test_the_pause_grows_with_the_readers(readers: int) -> None:
+    async def main() -> None:
+        told, news = subscribed()
+        told.readers = cast("set[Reader]", {Someone(7 * STEP, True) for _ in range(readers)})
+        began = asyncio.get_running_loop().time()
+        await grow(told, 2)
+        await until(lambda: len(news) == 2)
+        least = GATHER_SECONDS + readers * GATHER_READER_SECONDS
+        assert asyncio.get_running_loop().time() - began >= least * 0.9
 
     run(main())
 

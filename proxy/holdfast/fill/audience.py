@@ -14,9 +14,9 @@ from holdfast.fill.reader import Reader
 
 #: How long an opened fill waits for its reader to attach (seconds); a worker does it at once.
 ATTACH_SECONDS = 30.0
-#: After news of growth the next is gathered for so long (seconds), or until so many bytes came: telling forty
-#: readers of every packet cost more than sending them its bytes.
-GATHER_SECONDS, GATHER_BYTES = 0.005, 1 << 20
+#: After news of growth the next is gathered for so long (seconds), and longer for each reader: every one of
+#: them is woken, and telling forty of every packet cost more than sending them its bytes.
+GATHER_SECONDS, GATHER_READER_SECONDS = 0.005, 0.000_25
 
 
 def failure_change(error: BaseException) -> Failed:
@@ -108,8 +108,8 @@ class Audience:
                 self._soon = asyncio.get_running_loop().call_soon(self._tell_growth)
 
     def _is_worth_telling(self, runs: list[Run]) -> bool:
-        """Whether news of growth cannot wait: there was none lately, it is much, or all that somebody wants."""
-        if self._pause is None or self._grown.total >= GATHER_BYTES:
+        """Whether news of growth cannot wait: there was none lately, or it is all that somebody wants."""
+        if self._pause is None:
             return True
         ends = [reader.end for reader in self.readers if not reader.whole]
         return any(start < wanted <= end for wanted in ends for start, end in runs)
@@ -125,10 +125,10 @@ class Audience:
         for handle in (self._soon, self._pause):
             if handle is not None:
                 handle.cancel()
-        self._soon = None
-        self._pause = (
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._pause_over) if runs else None
-        )
+        self._soon = self._pause = None
+        if runs:
+            seconds = GATHER_SECONDS + GATHER_READER_SECONDS * len(self.readers)
+            self._pause = asyncio.get_running_loop().call_later(seconds, self._pause_over)
         for run in runs:
             self._tell(Grown(*run))
 
