@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from holdfast.delivery import CHUNK_BYTES, LEAST_FILE_BYTES, Delivery
+from holdfast.delivery import CHUNK_BYTES, LEAST_FILE_BYTES, SECURE_CHUNK_BYTES, Delivery
 from holdfast.testing.content import Generated
 from holdfast.wire.message import Body, Piece
 from support.fills import MIB, until
@@ -32,6 +32,7 @@ class Arriving:
         self.size = len(BODY)
         self.there = self.read_bytes = 0
         self.closed = False
+        self.longest = 0
         self.fault: Exception | None = None
         self._lends = lends
         self._file = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -56,6 +57,7 @@ class Arriving:
             raise self.fault
         data = os.pread(self._file, max(0, min(length, self.there - offset)), offset)
         self.read_bytes += len(data)
+        self.longest = max(self.longest, len(data))
         return data or None
 
     async def arrived(self, offset: int) -> None:
@@ -157,6 +159,7 @@ def test_what_cannot_go_by_file_is_read(loop: Loop, tmp_path: Path, plain: bool,
             assert client.out == BODY
             assert client.ends == [None]
         assert source.read_bytes == len(BODY)
+        assert source.longest == (CHUNK_BYTES if plain else SECURE_CHUNK_BYTES)
 
     bounded(loop, case)
 
