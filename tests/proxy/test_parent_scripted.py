@@ -112,8 +112,9 @@ def test_the_link_is_shared_by_all_connections() -> None:
     run(case)
 
 
-def test_as_a_program() -> None:
-    with scripted_process("--sample", "demo:v1", "--blob", "demo=100000:s") as scripted:
+@pytest.mark.parametrize("more", [(), ("--held",)])
+def test_as_a_program(more: tuple[str, ...]) -> None:
+    with scripted_process("--sample", "demo:v1", "--blob", "demo=100000:s", *more) as scripted:
         digest = scripted.hello["blobs"]["demo=100000:s"]
         assert digest == Generated(100_000, "s").digest
         with urllib.request.urlopen(f"{scripted.url}/v2/demo/blobs/{digest}", timeout=PATIENCE) as answer:

@@ -116,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--sample", action="append", default=[], metavar="NAME[:TAG]")
     parser.add_argument("--blob", action="append", default=[], metavar="NAME=SIZE[:SEED]")
+    parser.add_argument(
+        "--held", action="store_true", help="compute blobs beforehand and keep them in memory"
+    )
     parser.add_argument("--rate", type=float, default=0.0, help="bytes a second over all connections")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--tls-cert", default="")
@@ -153,7 +156,8 @@ def _fill(parent: ScriptedParent, options: argparse.Namespace) -> dict[str, obje
     for wanted in options.blob:
         name, _, rest = wanted.partition("=")
         size, _, seed = rest.partition(":")
-        blobs[wanted] = parent.add_blob(name, Generated(int(size), seed or "holdfast"))
+        content = Generated(int(size), seed or "holdfast")
+        blobs[wanted] = parent.add_blob(name, content.read(0, content.size) if options.held else content)
     return {"samples": samples, "blobs": blobs}
 
 
