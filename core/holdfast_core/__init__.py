@@ -14,6 +14,7 @@ reading     blob bytes, checked before they leave
 upload      clients' uploads on their way in
 lookup      the reads
 writes      what all writes share; file_work: work on files that ends in a commit
+resources   documents of the control plane
 pushing     the writes for clients; fallback: referrers out of fallback tags; sweep: space given back
 store       the Store, with the writes that bring in what a parent has
 check       fsck: says what is wrong; reindex: rebuild, makes the index again
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         LockChange,
         Manifest,
         ReferrersList,
+        Resource,
+        ResourceChange,
         Statistics,
         Tag,
         TagList,
@@ -61,6 +64,8 @@ __all__ = [
     "Manifest",
     "ReferrersList",
     "Report",
+    "Resource",
+    "ResourceChange",
     "Statistics",
     "Store",
     "Tag",
@@ -74,7 +79,8 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Descriptor FillState Lock LockChange Manifest ReferrersList Statistics Tag TagList TagMove Target"
+    "Blob Descriptor FillState Lock LockChange Manifest ReferrersList Resource ResourceChange Statistics Tag TagList"
+    " TagMove Target"
 )
 _PLACES = {
     **dict.fromkeys(("Report", "fsck"), "check"),

@@ -41,6 +41,10 @@ class View(Protocol):
     def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
         """All keys below a prefix, or the first `limit` of them."""
 
+    def rows(self, prefix: bytes, *, after: bytes, limit: int | None = None) -> list[tuple[bytes, bytes]]:
+        """(key, payload) of the records below a prefix with keys above `after`, in order, at most `limit`; damaged
+        ones are left out."""
+
 
 def put(key: bytes, payload: bytes, keep: Keep = Keep.INDEX) -> Change:
     """A change that stores `payload`."""

@@ -19,6 +19,7 @@ from holdfast_core.errors import RecordDamaged, StoreError
 from holdfast_core.index import Index
 from holdfast_core.opening import derived_keys
 from holdfast_core.record import Blob
+from holdfast_core.resources import recounted
 
 
 class Report(msgspec.Struct):
@@ -91,6 +92,7 @@ class _Check:
             self._orphans(table)
         if identity.format == layout.FORMAT:
             self._derived()
+        self._counts()
         self._strays()
         self._journal(uuid)
 
@@ -190,6 +192,12 @@ class _Check:
                     )
         held = {layout.digest_in(key, 1).key for key, _ in self._index.scan(layout.HOLDER)}
         self._report.counts["unlinked blobs"] = len(self._blobs - held)
+
+    def _counts(self) -> None:
+        """Numbers of documents of the control plane against the documents."""
+        for row in recounted(self._index):
+            kind = row.key[1:-1].decode("utf-8", "replace")
+            self._problem(f"the number of {kind} records is not that of the records; {directory.REBUILD}")
 
     def _strays(self) -> None:
         """Files without a row are garbage: never served, counted, not a problem."""

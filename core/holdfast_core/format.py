@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import DigestInvalid, Mistake, RecordDamaged
-from holdfast_core.record import Blob, Descriptor, FillState, Lock, Tag, TagMove, Target
+from holdfast_core.record import Blob, Descriptor, FillState, Lock, Resource, Tag, TagMove, Target
 
 FORMAT = 2
 FORMATS = (1, 2)  # read; a store of an earlier one is brought up to date when it is opened for writing
@@ -48,6 +48,7 @@ LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
 UNLINKED = b"Q"  # digest that no repository links -> since when
+RESOURCE = b"E"  # kind, name -> a document of the control plane; kind -> how many; nothing -> the revision
 # Derived from the keys of others, turned round; never journaled.
 HOLDER = b"W"  # digest, kind, repository: of LINK
 TAGGED = b"Y"  # repository, digest, name: of TAG
@@ -74,13 +75,17 @@ TABLES = {
     PENDING: "pending",
     DELETED: "deleted",
     UNLINKED: "unlinked",
+    RESOURCE: "resource",
     HOLDER: "holder",
     TAGGED: "tagged",
     SUBJECT: "subject",
 }
 #: tables that a rebuild takes from the journal; the others are about this index or this moment
 JOURNALED_TABLES = frozenset(
-    (REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, LOCK, PENDING, DELETED)
+    (
+        *(REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST),
+        *(LOCK, PENDING, DELETED, RESOURCE),
+    )
 )
 #: derived table -> the table whose keys it turns round
 DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
@@ -95,6 +100,7 @@ SEGMENT_CHUNKS = 60
 SEGMENT_BYTES = 1900
 MOVES_KEPT = 16
 NAME_BYTES = 480  # LMDB keys end at 511
+KIND_BYTES, RESOURCE_NAME_BYTES = 32, 255
 TAG_BYTES = 128  # distribution-spec, "Pulling manifests": a tag has at most 128 characters
 
 OWNED, INLINE, DAMAGED = 1, 2, 4
@@ -108,6 +114,7 @@ _LOCK = struct.Struct("<dB")
 _LIST_HEAD = struct.Struct("<dI")
 _JOURNALED = struct.Struct("<QQQ16s")
 _SEGMENT = struct.Struct(">I")
+_NUMBER = struct.Struct("<Q")
 ORIGINS = {"parent": b"p", "local": b"l"}
 ORIGIN_NAMES = {raw: name for name, raw in ORIGINS.items()}
 NO_BOOT = bytes(16)
@@ -244,6 +251,40 @@ def deleted_key(repository: str, kind: str, name: str) -> bytes:
 def pending_key(repository: str, digest: Digest) -> bytes:
     """PENDING."""
     return PENDING + repository_hash(repository) + digest.key
+
+
+def resource_prefix(kind: str) -> bytes:
+    """RESOURCE, all of one kind; itself the key of their number. Raises Mistake for a kind that is none."""
+    raw = kind.encode("utf-8", "surrogatepass")
+    if not 0 < len(raw) <= KIND_BYTES or b"\0" in raw:
+        raise Mistake(f"kind {kind!r}; allowed: 1 to {KIND_BYTES} bytes without NUL")
+    return RESOURCE + raw + b"\0"
+
+
+def resource_prefix_of(key: bytes) -> bytes:
+    """The prefix of a document's key, or of itself."""
+    return key[: key.index(b"\0", 1) + 1]
+
+
+def resource_range(kind: str, prefix: str, after: str) -> tuple[bytes, bytes]:
+    """(what the keys begin with, what they are above) of the documents of a kind. The count of the kind, whose key is
+    the shortest, is never among them; a document named exactly `prefix` is not either."""
+    whole = resource_prefix(kind)
+    below = whole + resource_name(prefix)
+    return below, max(below, whole + resource_name(after))[:511]
+
+
+def resource_name(name: str) -> bytes:
+    """A document's name as it stands in keys: without its casing."""
+    return name.lower().encode("utf-8", "surrogatepass")
+
+
+def resource_key(kind: str, name: str) -> bytes:
+    """RESOURCE. Raises Mistake for an empty or over-long name."""
+    raw = resource_name(name)
+    if not 0 < len(raw) <= RESOURCE_NAME_BYTES:
+        raise Mistake(f"{kind} name of {len(raw)} bytes; allowed: 1 to {RESOURCE_NAME_BYTES}")
+    return resource_prefix(kind) + raw
 
 
 def holder_key(link: bytes) -> bytes:
@@ -393,6 +434,38 @@ def encode_pending(repository: str, now: float) -> bytes:
 def decode_pending(payload: bytes) -> str:
     """The repository's name out of `encode_pending`."""
     return payload[_TIME.size :].decode("utf-8", "surrogatepass")
+
+
+def encode_number(number: int) -> bytes:
+    """RESOURCE: the revision, or the number of documents of a kind."""
+    return _NUMBER.pack(number)
+
+
+def decode_number(payload: bytes | None) -> int:
+    """The record of `encode_number`; 0 for none."""
+    return 0 if payload is None else int(_NUMBER.unpack(payload)[0])
+
+
+class ResourceRow(msgspec.Struct, frozen=True, array_like=True):
+    """RESOURCE: MessagePack array of a document's name with its casing, its revision and its body."""
+
+    name: str
+    revision: int
+    body: bytes
+
+
+_resource = msgspec.msgpack.Decoder(ResourceRow)
+
+
+def encode_resource(name: str, revision: int, body: bytes) -> bytes:
+    """RESOURCE."""
+    return msgspec.msgpack.encode(ResourceRow(name, revision, body))
+
+
+def decode_resource(kind: str, payload: bytes) -> Resource:
+    """The record of `encode_resource`."""
+    row = _resource.decode(payload)
+    return Resource(kind, row.name, row.revision, row.body)
 
 
 def encode_descriptor(descriptor: Descriptor) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,21 @@ class Inside:
                     if not key.startswith(prefix) or len(found) == limit:
                         break
                     found.append(key)
+        return found
+
+    def rows(self, prefix: bytes, *, after: bytes, limit: int | None = None) -> list[tuple[bytes, bytes]]:
+        """(key, payload) of the records below a prefix with keys above `after`, in order, at most `limit`; damaged
+        ones are left out."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._txn.cursor() as cursor:
+            if not cursor.set_range(after):
+                return found
+            for key, value in cursor:
+                if not key.startswith(prefix) or len(found) == limit:
+                    break
+                if key != after:
+                    with contextlib.suppress(RecordDamaged):
+                        found.append((key, layout.unseal(key, value)))
         return found
 
 
@@ -208,35 +224,41 @@ class Index:
         finally:
             txn.abort()
 
-    def scan(self, prefix: bytes, *, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """(key, sealed value) of all records below `prefix`, keys above `after`, in order. Takes a new
-        transaction every 1,000 records, and holds none while the caller works."""
-        start = after or prefix
-        while True:
-            part = self._slice(prefix, start, skip=start if after else b"")
+    def scan(
+        self, prefix: bytes, *, after: bytes = b"", limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """(key, sealed value) of all records below `prefix`, keys above `after`, in order, at most `limit`. Takes a
+        new transaction every 1,000 records, and holds none while the caller works."""
+        start, left = after or prefix, sys.maxsize if limit is None else limit
+        while left > 0:
+            wanted = min(left, SCAN_KEYS)
+            part = self._slice(prefix, start, start if after else b"", wanted)
             yield from part
-            if len(part) < SCAN_KEYS:
+            if len(part) < wanted:
                 return
             start = after = part[-1][0]
+            left -= wanted
 
-    def _slice(self, prefix: bytes, start: bytes, skip: bytes) -> list[tuple[bytes, bytes]]:
+    def _slice(self, prefix: bytes, start: bytes, skip: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         txn = self.read_transaction()
         try:
-            return collect(txn, prefix, start, skip)
+            return collect(txn, prefix, start, skip, limit)
         except lmdb.Error as error:
             raise index_error(error) from error
         finally:
             txn.abort()
 
 
-def collect(txn: Transaction, prefix: bytes, start: bytes, skip: bytes) -> list[tuple[bytes, bytes]]:
-    """Up to 1,000 records below `prefix` from `start` on, `skip` left out."""
+def collect(
+    txn: Transaction, prefix: bytes, start: bytes, skip: bytes, limit: int = SCAN_KEYS
+) -> list[tuple[bytes, bytes]]:
+    """Up to `limit` records below `prefix` from `start` on, `skip` left out."""
     part: list[tuple[bytes, bytes]] = []
     with txn.cursor() as cursor:
         if not cursor.set_range(start):
             return part
         for key, value in cursor:
-            if not key.startswith(prefix) or len(part) == SCAN_KEYS:
+            if not key.startswith(prefix) or len(part) == limit:
                 break
             if key != skip:
                 part.append((key, value))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
+from uuid import UUID
 
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.directory import Directory
+from holdfast_core.directory import Directory, read_identity
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index
 from holdfast_core.reading import BlobReader, Readers
@@ -22,6 +24,7 @@ from holdfast_core.record import (
     Lock,
     Manifest,
     ReferrersList,
+    Resource,
     Tag,
     TagList,
     TagMove,
@@ -213,6 +216,29 @@ class Lookup:
             head.repository, digest, head.size, head.etag, head.extents, chunks, head.whole, head.updated_at
         )
 
+    def resource(self, kind: str, name: str) -> Resource | None:
+        """A document of the control plane by its name, whatever its casing. Raises RecordDamaged, Mistake."""
+        payload = self._get(layout.resource_key(kind, name))
+        return None if payload is None else layout.decode_resource(kind, payload)
+
+    def resources(
+        self, kind: str, *, after: str = "", limit: int | None = None, prefix: str = ""
+    ) -> list[Resource]:
+        """Documents of a kind by lower-cased name: those above `after` whose name begins with `prefix`, at most
+        `limit`. Raises RecordDamaged."""
+        below, start = layout.resource_range(kind, prefix, after)
+        rows = self._index.scan(below, after=start, limit=limit)
+        return [layout.decode_resource(kind, layout.unseal(key, value)) for key, value in rows]
+
+    def resource_count(self, kind: str) -> int:
+        """How many documents of a kind there are. Raises RecordDamaged."""
+        return layout.decode_number(self._get(layout.resource_prefix(kind)))
+
+    def control_revision(self) -> int:
+        """Counts the transactions that changed a document of a kind that is not quiet; 0 before the first. Raises
+        RecordDamaged."""
+        return layout.decode_number(self._get(layout.RESOURCE))
+
     def last_seen(self, repository: str, digest: Digest) -> float | None:
         """The last access that was written, in wall seconds."""
         payload = self._get(layout.seen_key(repository, digest))
@@ -237,6 +263,18 @@ class Lookup:
         segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)
         payload = self._get(layout.segment_key(layout.CHUNKS + digest.key, segment)) or b""
         return payload[place * 32 : place * 32 + 32]
+
+    @property
+    def path(self) -> Path:
+        """The directory of the store."""
+        return self._directory.path
+
+    @property
+    def uuid(self) -> str:
+        """What tells this store from every other, as text."""
+        identity = read_identity(self._directory.path)
+        assert identity is not None  # it is open
+        return str(UUID(bytes=identity.uuid))
 
     def free_bytes(self) -> int:
         """Bytes that may still be written to the file system of the store."""

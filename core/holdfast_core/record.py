@@ -91,6 +91,24 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True):
     annotations: dict[str, str] = {}
 
 
+class Resource(Value, frozen=True):
+    """A document of the control plane. `name` keeps its casing; documents are told apart without it. `revision` rises
+    with every change of the document, also when it was removed in between, but for those of quiet kinds."""
+
+    kind: str
+    name: str
+    revision: int
+    body: bytes
+
+
+class ResourceChange(Value, frozen=True):
+    """A document to put, or with `body` None to remove."""
+
+    kind: str
+    name: str
+    body: bytes | None
+
+
 class TagList(Value, frozen=True):
     """The parent's tags, in its order, as fetched at `fetched_at` (wall seconds)."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from holdfast_core import change, directory, journal, opening
+from holdfast_core import change, directory, journal, opening, resources
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
 from holdfast_core.check import Report, hash_file, table_in
@@ -60,6 +60,7 @@ def _rebuild(place: directory.Directory, head: tuple[bytes, int] | None) -> Repo
         else:
             _replay(place, index, report)
         opening.derive(index)
+        opening.commit(index, resources.recounted(index))
         _check_rows(place, index, report)
         _admit_files(place, index, report)
         if head is not None and not report.problems:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 
-from holdfast_core import change, opening
+from holdfast_core import change, opening, resources
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.change import Change, View
@@ -26,7 +25,8 @@ from holdfast_core.errors import (
 )
 from holdfast_core.file_work import FileWork, Prepared
 from holdfast_core.lookup import Lookup
-from holdfast_core.record import Blob, Statistics
+from holdfast_core.record import Blob, ResourceChange, Statistics
+from holdfast_core.resources import ResourceView
 from holdfast_core.upload import Uploads
 from holdfast_core.writer import Plan, Writer
 
@@ -47,8 +47,8 @@ def _require_mode(mode: str) -> None:
 
 
 class Writes(Lookup):
-    """An open store and its means to write. `mode` says what clients may do; `uploads` is where their bytes
-    come in. Both are there in every process, whether it opened the store for writing or not."""
+    """An open store and its means to write. `uploads` is where clients' bytes come in; it is there in every
+    process, whether it opened the store for writing or not."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Writes(Lookup):
         mode: str,
     ) -> None:
         super().__init__(opened.index, opened.directory, scrub_interval=scrub_interval, clock=clock)
-        self.mode = mode
-        self.uploads = Uploads(opened.directory.uploads_fd, partial(_require_mode, mode))
+        self._mode = mode
+        self.uploads = Uploads(opened.directory.uploads_fd, lambda: _require_mode(self._mode))
         self._boot = opened.boot
         self._inline_bytes = inline_bytes
         self._parts = 0
@@ -90,10 +90,22 @@ class Writes(Lookup):
         self._index.close()
         self._directory.close()
 
+    @property
+    def mode(self) -> str:
+        """What clients may do: one of MODES."""
+        return self._mode
+
+    def set_mode(self, mode: str) -> None:
+        """From now on clients may do what `mode` says, their uploads under way included: a managed node learns its
+        mode from its parent. In this process only. Raises Mistake for an unknown mode."""
+        if mode not in MODES:
+            raise Mistake(f"mode {mode!r}; allowed: {', '.join(MODES)}")
+        self._mode = mode
+
     def require_writable(self, repository: str = "") -> None:
         """Raise ReadOnly when clients may change nothing here, Locked when nothing may be pushed to `repository`.
         Every call that changes something for a client does; an endpoint asks before it reads a body."""
-        _require_mode(self.mode)
+        _require_mode(self._mode)
         if repository:
             with self._index.view() as view:
                 locks.require(view, repository, "write")
@@ -133,6 +145,19 @@ class Writes(Lookup):
         seen, self._seen = self._seen, {}
         if seen:
             self._submit(lambda view: [change.put(key, layout.encode_time(now)) for key, now in seen.items()])
+
+    def change_resources(
+        self, plan: Callable[[ResourceView], Sequence[ResourceChange]], *, quiet: frozenset[str]
+    ) -> Future[None]:
+        """Change documents of the control plane, all or nothing, on disk when the future is done. `plan` decides on
+        what is there, inside the transaction; what it raises the future raises, and nothing was changed. Kinds in
+        `quiet` are only appended to the journal and do not count as a revision. The operator's doing and the
+        parent's, no client's: allowed in every mode."""
+
+        def planned(view: View) -> list[Change]:
+            return resources.changed(view, plan(resources.Resources(view)), quiet)
+
+        return self._submit(planned)
 
     # --- bytes ---------------------------------------------------------------------------------------------
 

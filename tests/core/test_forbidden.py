@@ -62,7 +62,7 @@ def furnished(store: Store) -> Digest:
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_read_only_refuses_on_the_call_itself(opener: Opener, root: Path, act: str) -> None:
+def test_s17_read_only_refuses_on_the_call_itself(opener: Opener, root: Path, act: str) -> None:
     store = opener()
     digest = furnished(store)
     store.close()

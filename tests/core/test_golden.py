@@ -13,6 +13,7 @@ from holdfast_core import (
     Descriptor,
     Digest,
     ReferrersList,
+    Resource,
     Store,
     TagList,
     Target,
@@ -43,7 +44,12 @@ def format_of(root: Path) -> int:
 
 
 #: tables that came with a format
-TABLES_SINCE = {2: (layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, *layout.DERIVED_TABLES)}
+TABLES_SINCE = {
+    2: (
+        *(layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, layout.RESOURCE),
+        *layout.DERIVED_TABLES,
+    )
+}
 
 
 def test_there_is_one_for_every_format() -> None:
@@ -101,6 +107,8 @@ def check_pushed(store: Store) -> None:
     assert store.is_deleted("pushed/c", "tag", "gone")
     assert store.pending() == [("pushed/c", digest)]
     assert store.blob("pushed/c", hashed(golden.UNLINKED)[0]) is None
+    assert store.resources("token") == [Resource("token", "Plant", 1, golden.DOCUMENT)]
+    assert (store.resource_count("token"), store.control_revision()) == (1, 1)
 
 
 @pytest.mark.parametrize("write", [True, False])

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Lock, Store, Target
+from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Lock, ResourceChange, Store, Target
 from holdfast_core import format as layout
 from support.stores import file_of, hashed, push, push_file, put_file, put_manifest
 
@@ -42,6 +42,7 @@ PUSHED = b'{"schemaVersion":2,"pushed":1}'
 PUSHED_SHA512 = Digest.of(PUSHED, "sha512")
 UNLINKED = b"nobody's layer" + bytes(20_000)
 LOCK = Lock(write=False, list=False)
+DOCUMENT = b'{"name":"Plant"}'
 
 
 def build(path: Path) -> None:
@@ -65,6 +66,8 @@ def build(path: Path) -> None:
     store.delete_tag("pushed/c", "gone", now=8.0, tombstone=True)
     unlinked = push_file(store, "pushed/c", UNLINKED)
     store.delete_blob("pushed/c", unlinked.digest, now=9.0)
+    document = ResourceChange("token", "Plant", DOCUMENT)
+    store.change_resources(lambda view: [document], quiet=frozenset()).result()
     store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
     store.close()
 
