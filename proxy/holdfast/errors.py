@@ -8,6 +8,8 @@ UNSUPPORTED, DENIED or NAME_UNKNOWN (peers.md 3.3), and a parent that is away is
 
 from __future__ import annotations
 
+from typing import Any
+
 from holdfast_core import errors as store_errors
 
 CODES = frozenset(
@@ -109,6 +111,47 @@ class Locked(ClientMistake):
 
 class Unauthorized(ClientMistake):
     """What this caller may not do. The answer carries `WWW-Authenticate`."""
+
+
+class HostRefused(ClientMistake):
+    """The request is for another host than `login.server` (RFC 9110 15.5.20)."""
+
+
+class Denied(ClientMistake):
+    """Somebody who is logged in may not do this, and another token would not help."""
+
+
+class TooManyLogins(ClientMistake):
+    """Too many failed logins with this name or from this address; `retry_after` says when to try again."""
+
+
+class ControlMistake(ClientMistake):
+    """A control-plane request that is refused. `field` is the property's path as in the request ("" for the whole);
+    the message names it, what was found and the rule. Nothing was changed."""
+
+    def __init__(self, message: str, *, field: str = "", **more: Any) -> None:
+        super().__init__(message, detail=more.pop("detail", "") or field, **more)
+
+
+class ControlInvalid(ControlMistake):
+    """A value outside its rule (connected-registry 1.2, 1.5)."""
+
+
+class ControlConflict(ControlMistake):
+    """Right in itself, and against what is there: a name that is taken, a limit, an immutable field, something in
+    use, an instance that is active already (`ALREADY_ACTIVATED`)."""
+
+
+class ControlUnknown(ControlMistake):
+    """No such connected registry, token, scope map or password."""
+
+
+class MediaTypeRefused(ClientMistake):
+    """A body of another Content-Type than the endpoint takes."""
+
+
+class BodyTooLarge(ClientMistake):
+    """A body that no request of this endpoint needs."""
 
 
 class TagInvalid(ClientMistake):
@@ -286,6 +329,15 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ReadOnly: (405, "DENIED"),
     Locked: (405, "DENIED"),
     Unauthorized: (401, "UNAUTHORIZED"),
+    HostRefused: (421, "DENIED"),
+    Denied: (403, "DENIED"),
+    TooManyLogins: (429, "TOOMANYREQUESTS"),
+    ControlInvalid: (400, "UNSUPPORTED"),
+    ControlConflict: (409, "DENIED"),
+    ControlUnknown: (404, "NAME_UNKNOWN"),
+    ControlMistake: (400, "UNSUPPORTED"),
+    MediaTypeRefused: (415, "UNSUPPORTED"),
+    BodyTooLarge: (413, "SIZE_INVALID"),
     TagInvalid: (400, "NAME_INVALID"),
     TooManyTags: (414, "UNSUPPORTED"),
     ManifestInvalid: (400, "MANIFEST_INVALID"),

@@ -7,7 +7,7 @@ the parent, however many workers ask. Implements `KeeperPort`, so that it serves
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +20,7 @@ from holdfast_core.store import Store
 from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.keeper.control import Control
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
@@ -42,7 +43,7 @@ SYNC_INTERVAL_SECONDS = 5.0
 SIZE_TTL_SECONDS = 60.0
 
 
-class Keeper(Pushes):
+class Keeper(Pushes, Control):
     """The one writer. `parents` maps a namespace to its parent; empty on a root."""
 
     def __init__(
@@ -55,6 +56,9 @@ class Keeper(Pushes):
     ) -> None:
         self.store, self.parents, self.fills = store, parents, fills
         self.config, self.clock = config, clock
+        self.limits = config.control
+        #: what else is told in `status`: sentences about the node's own parent, when it is a connected registry
+        self.notes: Callable[[], Sequence[str]] = tuple
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
@@ -342,7 +346,7 @@ class Keeper(Pushes):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [*self.fills.troubles()]
+        troubles = [*self.fills.troubles(), *self.notes()]
         troubles += [
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]

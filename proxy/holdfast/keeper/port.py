@@ -163,3 +163,9 @@ class KeeperPort(Protocol):
     async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
         """Change what is allowed on a repository (`name` ""), manifest (digest) or tag."""
         ...
+
+    async def control(self, command: bytes) -> bytes:
+        """Do one command of `holdfast.control.command`, as JSON, in one transaction; the answer is a
+        `command.Result` as JSON. Raises `ControlInvalid`, `ControlConflict`, `ControlUnknown` or
+        `PreconditionFailed`, and then nothing was changed. Allowed in every mode: it is no client's doing."""
+        ...

@@ -20,6 +20,7 @@ from holdfast_core.store import Store
 
 from holdfast import errors
 from holdfast.clock import Clock
+from holdfast.control import command as commands
 from holdfast.keeper.condition import NO_CONDITION, Condition
 from holdfast.keeper.frames import SEEN_ROWS, Advance, Seen
 from holdfast.keeper.link import Link
@@ -228,6 +229,22 @@ class RemoteKeeper:
     async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
         """See `KeeperPort.set_lock`."""
         await self._call(type(None), "set_lock", repository, kind, name, change)
+
+    async def control(self, command: bytes) -> bytes:
+        """See `KeeperPort.control`. When a keeper died over a deletion, nothing left to delete is what was wanted; a
+        command with a condition is put to one keeper only."""
+        order = commands.understood(command)
+        for attempt in range(1 if commands.is_conditional(order) else ATTEMPTS):
+            link = await self._connected()
+            try:
+                return cast(bytes, await link.call("control", command))
+            except KeeperLost:
+                continue
+            except errors.ControlUnknown:
+                if attempt == 0 or not isinstance(order, commands.DELETIONS):
+                    raise
+                return msgspec.json.encode(commands.Result(changed=True))
+        raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
 
     async def status(self) -> Status:
         """See `KeeperPort.status`. Does not wait for a keeper that is away."""

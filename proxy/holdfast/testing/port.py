@@ -12,7 +12,9 @@ from holdfast_core.record import Descriptor
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
+from holdfast.config import Control as Limits
 from holdfast.errors import BlobUnknown, ManifestUnknown, NameUnknown
+from holdfast.keeper.control import Control
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
@@ -87,7 +89,7 @@ class ScriptedFollowing:
         self._fill.closed += 1
 
 
-class ScriptedPort(Pushes):
+class ScriptedPort(Pushes, Control):
     """`holdfast.keeper.port.KeeperPort` that a test scripts. Changes are made in the store as the keeper makes them.
 
     `manifests` maps (repository, reference) to (media type, body); `tag_lists` and `referrer_lists` hold
@@ -98,6 +100,7 @@ class ScriptedPort(Pushes):
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store, self.clock = store, clock
         self.parents, self.turns = {}, Turns()
+        self.limits = Limits()
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.answers: dict[tuple[str, str], ManifestAnswer] = {}
         self.tag_lists: dict[str, list[str]] = {}
@@ -132,6 +135,11 @@ class ScriptedPort(Pushes):
         if ":" not in reference:
             await _done(self.store.put_tag(repository, reference, digest, now=now))
         return ManifestAnswer(str(digest))
+
+    async def control(self, command: bytes) -> bytes:
+        """See `KeeperPort.control`. Done in the store, as the keeper does it."""
+        await self._ask("control")
+        return await super().control(command)
 
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperPort.blob_size`."""

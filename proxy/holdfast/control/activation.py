@@ -1,0 +1,232 @@
+"""Commands of the nodes themselves: activation by a lease, reports, and on a managed node what its parent says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast.control import hierarchy, moment, states
+from holdfast.control.command import Activate, Receive, Release, Report, Result
+from holdfast.control.context import Context, unknown
+from holdfast.control.draft import SELF, Draft
+from holdfast.control.resource import (
+    IDENTITY,
+    REGISTRY,
+    SCOPE_MAP,
+    STATUS,
+    TOKEN,
+    Configuration,
+    ConnectedRegistry,
+    Identity,
+    Lease,
+    ScopeMap,
+    Status,
+    SyncResult,
+    Token,
+    name_in,
+)
+from holdfast.errors import ControlConflict, ControlInvalid
+
+LONGEST_LEASE_SECONDS = 90 * 86400.0
+INSTANCE_CHARACTERS = 128
+#: Troubles of one node that are kept.
+DETAILS = 100
+
+
+def activate(draft: Draft, order: Activate, context: Context) -> Result:
+    """See `Activate`."""
+    registry = _directly_below(draft, order.name)
+    status = draft.status(registry.name)
+    if not 0 < len(order.instance) <= INSTANCE_CHARACTERS:
+        raise ControlInvalid(
+            f"instance has {len(order.instance)} characters; allowed: 1 to {INSTANCE_CHARACTERS}",
+            field="instance",
+        )
+    same = status.lease is not None and status.lease.instance == order.instance
+    if not same and states.is_held(status.lease, context.now):
+        raise already_activated()
+    generation = status.generation + (not same)
+    sync = status.registry_sync_result
+    if sync.sync_state == "NotActivated":
+        sync = SyncResult(sync_trigger="InitialSync", sync_state="Pending")
+    return _heard(
+        draft,
+        registry,
+        msgspec.structs.replace(
+            status,
+            version=order.version or status.version,
+            generation=generation,
+            registry_sync_result=sync,
+        ),
+        order.instance,
+        order.lease_seconds,
+        context,
+    )
+
+
+def _heard(
+    draft: Draft, registry: ConnectedRegistry, status: Status, instance: str, seconds: float, context: Context
+) -> Result:
+    """The active instance was heard of: its lease begins anew."""
+    if not 0 < seconds <= LONGEST_LEASE_SECONDS:
+        raise ControlInvalid(
+            f"a lease of {seconds} s; allowed: above 0, at most {LONGEST_LEASE_SECONDS:.0f}",
+            field="lease_seconds",
+        )
+    expires = moment.stamp(context.now + seconds)
+    lease = Lease(instance=instance, generation=status.generation, expires=expires)
+    heard = msgspec.structs.replace(status, lease=lease, last_activity_time=context.stamp)
+    draft.put(STATUS, heard, registry.name)
+    return Result(name=registry.name, generation=status.generation, expires=expires)
+
+
+def release(draft: Draft, order: Release, context: Context) -> Result:
+    """See `Release`."""
+    registry = _directly_below(draft, order.name)
+    status = draft.status(registry.name)
+    lease = status.lease
+    if lease is not None and (lease.instance, lease.generation) == (order.instance, order.generation):
+        draft.put(STATUS, msgspec.structs.replace(status, lease=None), registry.name)
+    return Result(name=registry.name)
+
+
+def report(draft: Draft, order: Report, context: Context) -> Result:
+    """See `Report`."""
+    registry = _directly_below(draft, order.name)
+    status = draft.status(registry.name)
+    lease = status.lease
+    if lease is None:
+        raise ControlConflict(
+            f"the connected registry {registry.name} is not active; activate it first",
+            detail=states.NOT_ACTIVATED,
+        )
+    if (lease.instance, lease.generation) != (order.instance, order.generation):
+        raise already_activated()
+    _take_below(draft, registry, order.below)
+    return _heard(
+        draft, registry, _reported(registry, status, order), order.instance, order.lease_seconds, context
+    )
+
+
+def _reported(registry: ConnectedRegistry, status: Status, order: Report) -> Status:
+    return msgspec.structs.replace(
+        status,
+        version=order.version or status.version,
+        last_sync_time=order.last_sync_time or status.last_sync_time,
+        login_server=order.login_server or status.login_server,
+        status_details=order.status_details[:DETAILS],
+        registry_sync_result=_synced(registry, status.registry_sync_result, order.registry_sync_result),
+        syncing=order.syncing,
+    )
+
+
+def _synced(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult | None) -> SyncResult:
+    """The state of the last full synchronisation. A report that was on its way when the operator asked for another one
+    does not answer that. Raises `ControlInvalid` for a state that cannot follow."""
+    if reported is None:
+        return held
+    if reported.sync_state not in states.reachable(held.sync_state):
+        raise ControlInvalid(
+            f"syncState {reported.sync_state} cannot follow {held.sync_state}",
+            field="registrySyncResult.syncState",
+        )
+    waits = held.sync_state == "Pending" and held.sync_trigger == "ManualResync"
+    began = reported.last_sync_start_time or ""
+    return held if waits and began < registry.resync_requested else reported
+
+
+def _take_below(draft: Draft, registry: ConnectedRegistry, below: dict[str, Status]) -> None:
+    """What a node knows of those below it; of others it has nothing to say."""
+    if not below:
+        return
+    known = {one.name.lower() for one in hierarchy.descendants(draft, registry)}
+    for name, status in below.items():
+        if name.lower() in known:
+            draft.put(STATUS, status, name.lower())
+
+
+def already_activated() -> ControlConflict:
+    """The original's refusal of a second instance (connected-registry 2.5)."""
+    return ControlConflict(
+        f"{states.ALREADY_ACTIVATED}: {states.ALREADY_ACTIVATED_TEXT}", detail=states.ALREADY_ACTIVATED
+    )
+
+
+def _directly_below(draft: Draft, name: str) -> ConnectedRegistry:
+    """The connected registry, when this node is its parent: another one would hold a second lease of it."""
+    registry, identity = draft.registry(name), draft.identity()
+    if registry is None or (identity is not None and registry.name.lower() == identity.name.lower()):
+        raise unknown(REGISTRY, name_in(name))
+    here = "" if identity is None else identity.name.lower()
+    parent = name_in(registry.parent.id or "")
+    if parent.lower() != here:
+        raise ControlConflict(
+            f"the parent of the connected registry {registry.name} is {parent or 'the root'}; connect there",
+            field="name",
+        )
+    return registry
+
+
+# --- on a managed node -------------------------------------------------------------------------------------
+
+
+def receive(draft: Draft, order: Receive, context: Context) -> Result:
+    """See `Receive`."""
+    draft.put(IDENTITY, order.identity, SELF)
+    if order.configuration is not None:
+        _require_whole(order.configuration, order.identity)
+        _replace_all(draft, order.configuration)
+    return Result(name=order.identity.name)
+
+
+def _require_whole(configuration: Configuration, identity: Identity) -> None:
+    """Refuse what is for somebody else, or has a token whose permissions are not there. The rules of the tree are the
+    root's: a node takes what its parent decided."""
+    own = configuration.registry.name.lower()
+    if own != identity.name.lower():
+        raise ControlInvalid(
+            f"the configuration is of {configuration.registry.name}, this node is {identity.name}",
+            field="registry",
+        )
+    known = {own}
+    for registry in configuration.below:
+        if name_in(registry.parent.id or "").lower() not in known or registry.name.lower() in known:
+            raise ControlInvalid(f"{registry.name} is not below {configuration.registry.name}", field="below")
+        known.add(registry.name.lower())
+    maps = {one.name.lower() for one in configuration.scope_maps}
+    for token in configuration.tokens:
+        scope = name_in(token.scope_map_id).lower()
+        if scope not in maps and not scope.startswith("_"):
+            raise ControlInvalid(f"the token {token.name} has no scope map", field="tokens")
+
+
+def _replace_all(draft: Draft, configuration: Configuration) -> None:
+    registries = (configuration.registry, *configuration.below)
+    for registry in configuration.below:
+        _cut_loose(draft, registry)
+    _replace_kind(draft, REGISTRY, registries)
+    _replace_kind(draft, TOKEN, configuration.tokens)
+    _replace_kind(draft, SCOPE_MAP, configuration.scope_maps)
+    _forget(draft, STATUS, {registry.name.lower() for registry in registries})
+
+
+def _replace_kind(draft: Draft, kind: str, values: Sequence[ConnectedRegistry | Token | ScopeMap]) -> None:
+    _forget(draft, kind, {value.name.lower() for value in values})
+    for value in values:
+        if draft.get(kind, value.name) != value:
+            draft.put(kind, value)
+
+
+def _forget(draft: Draft, kind: str, wanted: set[str]) -> None:
+    for name in draft.names(kind):
+        if name not in wanted:
+            draft.remove(kind, name)
+
+
+def _cut_loose(draft: Draft, registry: ConnectedRegistry) -> None:
+    """The operator deactivated a registry below this node: its instance's lease ends here."""
+    held = draft.registry(registry.name)
+    status = draft.status(registry.name)
+    if held is not None and held.deactivated != registry.deactivated and status.lease is not None:
+        draft.put(STATUS, msgspec.structs.replace(status, lease=None), registry.name)

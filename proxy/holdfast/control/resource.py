@@ -1,0 +1,223 @@
+"""The resources of the control plane, field by field as the original has them (connected-registry 1.2, 4.1).
+
+What is stored, what the API shows and what goes down to a child are the same structs. JSON names are camelCase.
+Times are RFC 3339 in UTC ("2026-11-26T22:00:00Z"), durations ISO 8601 ("PT3H"). Ids are paths
+(`/tokens/plant`); a plain name is taken on input.
+
+What an operator wants of a connected registry (`ConnectedRegistry`) and what the node itself reports (`Status`) are
+two records: a heartbeat changes nothing that anybody else wrote, and no ETag.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+Mode = Literal["ReadWrite", "ReadOnly"]
+LogLevel = Literal["Debug", "Information", "Warning", "Error", "None"]
+EnabledStatus = Literal["enabled", "disabled"]
+SwitchStatus = Literal["Enabled", "Disabled"]
+SyncTrigger = Literal["SyncTokenUpdate", "InitialSync", "ManualResync", "RecoveryService"]
+SyncState = Literal["NotActivated", "Pending", "Syncing", "Succeeded", "Failed", "TimedOut"]
+ConnectionState = Literal["Online", "Offline", "Syncing", "Unhealthy"]
+PasswordName = Literal["password1", "password2"]
+
+
+class Wire(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Base of everything that is stored or sent as JSON."""
+
+
+class SyncProperties(Wire, frozen=True):
+    """How a connected registry synchronises with its parent. `token_id` is the sync token."""
+
+    token_id: str
+    schedule: str = "* * * * *"
+    sync_window: str | None = None
+    message_ttl: str = "P2D"
+
+
+class ParentProperties(Wire, frozen=True):
+    """The parent: `id` of another connected registry, None for the root."""
+
+    sync_properties: SyncProperties
+    id: str | None = None
+
+
+class Logging(Wire, frozen=True):
+    """What the node logs; taken up at its next sync."""
+
+    log_level: LogLevel = "Information"
+    audit_log_status: SwitchStatus = "Disabled"
+
+
+class GarbageCollection(Wire, frozen=True):
+    """When bytes that nobody has go; `schedule` is cron."""
+
+    enabled: bool = True
+    schedule: str = "0 0 * * *"
+
+
+class ConnectedRegistry(Wire, frozen=True):
+    """What the operator wants of one connected registry. `name` keeps its casing; names compare without it.
+
+    `deactivated` and `resync_requested` are when the operator last asked for it: they go down the tree with the rest,
+    so that it reaches a registry whose parent is no root; the API does not show them."""
+
+    name: str
+    mode: Mode
+    parent: ParentProperties
+    created: str = ""
+    client_token_ids: tuple[str, ...] = ()
+    logging: Logging = field(default_factory=Logging)
+    notifications_list: tuple[str, ...] = ()
+    garbage_collection: GarbageCollection = field(default_factory=GarbageCollection)
+    deactivated: str = ""
+    resync_requested: str = ""
+
+
+class StatusDetail(Wire, frozen=True):
+    """One trouble. `type` is a component ("Disk"), `code` its error ("DiskError")."""
+
+    type: str
+    code: str
+    description: str
+    timestamp: str = ""
+    correlation_id: str = ""
+
+
+class Certificate(Wire, frozen=True):
+    """Where the node's certificate lies."""
+
+    type: Literal["LocalDirectory"] = "LocalDirectory"
+    location: str = ""
+
+
+class LoginTls(Wire, frozen=True):
+    """Whether clients speak TLS to the node."""
+
+    status: SwitchStatus = "Disabled"
+    certificate: Certificate | None = None
+
+
+class LoginServer(Wire, frozen=True):
+    """Where clients find the node, as it says itself."""
+
+    host: str = ""
+    tls: LoginTls = field(default_factory=LoginTls)
+
+
+class SyncResult(Wire, frozen=True):
+    """The last full synchronisation."""
+
+    sync_trigger: SyncTrigger | None = None
+    sync_state: SyncState = "NotActivated"
+    last_sync_start_time: str | None = None
+    last_sync_end_time: str | None = None
+    last_successful_sync_end_time: str | None = None
+
+
+class Lease(Wire, frozen=True):
+    """Which instance is active. `generation` counts activations; `expires` is when another may take over."""
+
+    instance: str
+    generation: int
+    expires: str
+
+
+class Status(Wire, frozen=True):
+    """What a connected registry last said of itself. Never shown with its lease."""
+
+    version: str | None = None
+    last_activity_time: str | None = None
+    last_sync_time: str | None = None
+    login_server: LoginServer | None = None
+    status_details: tuple[StatusDetail, ...] = ()
+    registry_sync_result: SyncResult = field(default_factory=SyncResult)
+    syncing: bool = False
+    lease: Lease | None = None
+    #: of the last lease; stays after deactivation, so that an old instance is told apart
+    generation: int = 0
+
+
+class ScopeMap(Wire, frozen=True):
+    """Named permissions. `actions` keep the casing they were given in."""
+
+    name: str
+    actions: tuple[str, ...] = ()
+    description: str = ""
+    type: Literal["UserDefined", "SystemDefined"] = "UserDefined"
+    creation_date: str = ""
+
+
+class Password(Wire, frozen=True):
+    """One of a token's two passwords. `verifier` proves it and never leaves but for a child's gateway: "sha256:<hex>"
+    of a generated secret of 256 bits, an argon2id string for what a person chose."""
+
+    name: PasswordName
+    creation_time: str
+    verifier: str
+    expiry: str | None = None
+
+
+class Token(Wire, frozen=True):
+    """An identity: name, status, two passwords, one scope map."""
+
+    name: str
+    scope_map_id: str
+    status: EnabledStatus = "enabled"
+    creation_date: str = ""
+    passwords: tuple[Password, ...] = ()
+
+
+class Configuration(Wire, frozen=True):
+    """What the gateway hands to a child: its own resource, those below it, and every token and scope map that any of
+    them needs, verifiers included. `etag` is that of the answer."""
+
+    registry: ConnectedRegistry
+    etag: str = ""
+    below: tuple[ConnectedRegistry, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    scope_maps: tuple[ScopeMap, ...] = ()
+
+
+class Identity(Wire, frozen=True):
+    """On a managed node: who it is. One record, kind "identity", name "self". `activated` is "" until the parent
+    first said yes; from then on the node starts without it. `generation` is that of its lease."""
+
+    name: str
+    instance: str
+    activated: str = ""
+    generation: int = 0
+    etag: str = ""
+    last_contact: str = ""
+    trouble: str = ""
+
+
+#: Kinds of records in the store. QUIET ones do not count as a change of the control plane.
+REGISTRY, STATUS, SCOPE_MAP, TOKEN, IDENTITY = (
+    "connected-registry",
+    "status",
+    "scope-map",
+    "token",
+    "identity",
+)
+KINDS = {
+    REGISTRY: ConnectedRegistry,
+    STATUS: Status,
+    SCOPE_MAP: ScopeMap,
+    TOKEN: Token,
+    IDENTITY: Identity,
+}
+QUIET = frozenset({STATUS, IDENTITY})
+PATHS = {REGISTRY: "connectedRegistries", SCOPE_MAP: "scopeMaps", TOKEN: "tokens"}
+
+
+def id_of(kind: str, name: str) -> str:
+    """`/tokens/plant`."""
+    return f"/{PATHS[kind]}/{name}"
+
+
+def name_in(id: str) -> str:
+    """The name at the end of an id, or the plain name itself."""
+    return id.rpartition("/")[2]

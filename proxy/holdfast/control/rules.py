@@ -1,0 +1,240 @@
+"""Rules about single values (connected-registry 1.2, 1.5, 1.6, 4.1). What compares resources is in hierarchy.py.
+
+Every check takes the field as a request names it and raises `ControlInvalid` that says what was found, what is allowed
+and, where it helps, what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from holdfast.control import actions, moment
+from holdfast.control.resource import name_in
+from holdfast.errors import ControlConflict, ControlInvalid
+from holdfast.wire.names import is_repository, is_tag, shown
+
+#: connected-registry 8, contradiction 4
+_REGISTRY = re.compile(r"[a-zA-Z][a-zA-Z0-9]{4,39}")
+#: Of the resource model; a scope map may be longer, because `<token>-scope-map` is made of every token's name.
+_TOKEN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{4,49}")
+_SCOPE_MAP = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{4,63}")
+DESCRIPTION_CHARACTERS = 256
+CONTINUOUS = "* * * * *"
+TTL = (timedelta(days=1), timedelta(days=90), "P1D to P90D")
+WINDOW = (timedelta(hours=1), timedelta(days=7), "PT1H to P7D")
+#: Longer texts are no schedule, duration or pattern that anybody writes.
+TEXT_CHARACTERS = 512
+NOTIFICATIONS = 500
+_DURATION_LETTERS = re.compile(r"P[0-9WDTHMSY.,]{1,30}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+def registry_name(name: str, field: str = "name") -> str:
+    """A name that a connected registry may have."""
+    return _name(_REGISTRY, name, field, "a letter first, then letters and digits, 5 to 40 characters")
+
+
+def token_name(name: str, field: str = "name") -> str:
+    """A name that a token may have."""
+    return _name(_TOKEN, name, field, "letters, digits and -, 5 to 50 characters")
+
+
+def scope_map_name(name: str, field: str = "name") -> str:
+    """A name that an operator's scope map may have. A leading _ is the system's."""
+    return _name(_SCOPE_MAP, name, field, "letters, digits, - and _ (not first), 5 to 64 characters")
+
+
+def _name(pattern: re.Pattern[str], text: str, field: str, rule: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ControlInvalid(f"{field} {shown(text)!r} is no name; allowed: {rule}", field=field)
+    return text
+
+
+def description(text: str) -> str:
+    """A description of at most 256 characters."""
+    if len(text) > DESCRIPTION_CHARACTERS:
+        raise ControlInvalid(
+            f"description has {len(text)} characters; allowed: {DESCRIPTION_CHARACTERS} at most",
+            field="description",
+        )
+    return text
+
+
+def repositories(names: Iterable[str], field: str = "repositories") -> tuple[str, ...]:
+    """Repositories or patterns, each once, in lower case; they need not exist."""
+    found = tuple(dict.fromkeys(name.lower() for name in names))
+    for name in found:
+        if not actions.is_pattern(name):
+            raise ControlInvalid(
+                f"{field}: {shown(name)!r} is no repository; allowed: a name such as team/app, everything below one"
+                " as team/*, or *",
+                field=field,
+            )
+    return found
+
+
+def action_list(texts: Sequence[str], field: str = "actions") -> tuple[str, ...]:
+    """Actions, each once whatever its casing, the first casing kept."""
+    for text in texts:
+        actions.parse(text)
+    return actions.merged(texts, ())
+
+
+def unambiguous(add: Iterable[str], remove: Iterable[str], what: str, field: str) -> None:
+    """Refuse what is to be added and removed at once (connected-registry 1.5, rule 12)."""
+    both = sorted({name_in(t).lower() for t in add} & {name_in(t).lower() for t in remove})
+    if both:
+        raise ControlInvalid(f"Update ambiguity. {what} in both lists: {', '.join(both)}", field=field)
+
+
+def unambiguous_patterns(
+    add: Iterable[str],
+    remove: Iterable[str],
+    what: str = "Notifications",
+    field: str = "notificationsList",
+) -> None:
+    """The same for texts that are no ids."""
+    both = sorted({text.lower() for text in add} & {text.lower() for text in remove})
+    if both:
+        raise ControlInvalid(f"Update ambiguity. {what} in both lists: {', '.join(both)}", field=field)
+
+
+# --- schedules and durations -------------------------------------------------------------------------------
+
+
+def cron(text: str, field: str) -> str:
+    """A cron expression of five fields in UTC that comes round."""
+    if not _comes_round(text):
+        raise ControlInvalid(
+            f"{field} {shown(text)!r} is no schedule; allowed: a cron expression of 5 fields (minute, hour, day,"
+            " month, weekday) in UTC that names a time that exists",
+            field=field,
+        )
+    return text
+
+
+@lru_cache(maxsize=256)
+def _comes_round(text: str) -> bool:
+    from cronsim import CronSim, CronSimError
+
+    if len(text) > TEXT_CHARACTERS or not text.isascii() or len(text.split()) != 5:
+        return False
+    try:
+        return next(CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)), None) is not None
+    except CronSimError:
+        return False
+
+
+def is_continuous(schedule: str) -> bool:
+    """Whether a schedule is every minute: always connected."""
+    return all(part in ("*", "*/1") for part in schedule.split())
+
+
+def message_ttl(text: str) -> str:
+    """How long a message waits (connected-registry 1.5, rule 9)."""
+    return _duration(text, "messageTtl", *TTL)
+
+
+def sync_window(text: str | None, schedule: str) -> str | None:
+    """How long a scheduled connection lasts. Needed unless the schedule is every minute, and then ignored."""
+    if text is not None:
+        return _duration(text, "syncWindow", *WINDOW)
+    if not is_continuous(schedule):
+        raise ControlInvalid(
+            f"syncWindow is missing; with the schedule {schedule!r} the registry is connected for a time at each"
+            f" occurrence: give {WINDOW[2]}, or the schedule {CONTINUOUS!r}",
+            field="syncWindow",
+        )
+    return None
+
+
+def _duration(text: str, field: str, least: timedelta, most: timedelta, rule: str) -> str:
+    found = duration(text)
+    if found is None or not least <= found <= most:
+        what = "is no duration" if found is None else "is out of range"
+        raise ControlInvalid(f"{field} {shown(text)!r} {what}; allowed: {rule} (ISO 8601)", field=field)
+    return text
+
+
+def duration(text: str) -> timedelta | None:
+    """An ISO 8601 duration of weeks, days, hours, minutes, seconds. None for another text, and for months and years,
+    whose length depends on when they begin."""
+    from isodate import ISO8601Error, parse_duration  # type: ignore[import-untyped]
+
+    if not _DURATION_LETTERS.fullmatch(text):  # isodate lets a trailing newline by
+        return None
+    try:
+        found = parse_duration(text)
+    except (ISO8601Error, ValueError, OverflowError, ArithmeticError):
+        return None
+    return found if isinstance(found, timedelta) else None
+
+
+def expiry(text: str | None, now: float) -> str | None:
+    """When a password ends: a time to come, or None for never."""
+    if text is None:
+        return None
+    try:
+        at = moment.seconds(text)
+    except (ValueError, OverflowError) as error:
+        raise ControlInvalid(
+            f"expiry {shown(text)!r} is no time; allowed: RFC 3339 with a zone, such as 2030-01-31T00:00:00Z",
+            field="expiry",
+        ) from error
+    if at <= now:
+        raise ControlInvalid(f"expiry {shown(text)} is past; now it is {moment.stamp(now)}", field="expiry")
+    return moment.stamp(at)
+
+
+# --- notifications -----------------------------------------------------------------------------------------
+
+
+def notifications(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of the grammar below, each once (connected-registry 1.6).
+
+    pattern  = artifact ":" action
+    artifact = name [ ":" tag ] [ "@" digest ]
+    action   = "push" | "delete" | "*"
+    """
+    found = tuple(dict.fromkeys(patterns))
+    if len(found) > NOTIFICATIONS:
+        raise ControlInvalid(
+            f"notificationsList has {len(found)} patterns; allowed: {NOTIFICATIONS} at most",
+            field="notificationsList",
+        )
+    for pattern in found:
+        if not is_notification(pattern):
+            raise ControlInvalid(
+                f"notificationsList: {shown(pattern)!r} is no pattern; allowed: name[:tag][@digest]:action with the"
+                " action push, delete or *; * for any of them, and name/* for everything below",
+                field="notificationsList",
+            )
+    return found
+
+
+def is_notification(pattern: str) -> bool:
+    """Whether a text is a pattern of events."""
+    artifact, _, action = pattern.rpartition(":")
+    if len(pattern) > TEXT_CHARACTERS or action not in ("push", "delete", "*"):
+        return False
+    named, at, digest = artifact.partition("@")
+    if at and digest != "*" and not _DIGEST.fullmatch(digest):
+        return False
+    name, colon, tag = named.partition(":")
+    return (name == "*" or is_repository(name.removesuffix("/*"))) and (
+        not colon or tag == "*" or is_tag(tag)
+    )
+
+
+# --- numbers -----------------------------------------------------------------------------------------------
+
+
+def within_limit(found: int, limit: int, what: str, field: str, key: str) -> None:
+    """Refuse more than the configuration allows; `key` names its key."""
+    if found > limit:
+        raise ControlConflict(
+            f"{found} {what}; allowed: {limit} at most (configuration: control.{key})", field=field
+        )

@@ -1,0 +1,72 @@
+"""The state machines of a connected registry as tables (connected-registry 1.4), and what of them is a function of
+what is known."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from holdfast.control import moment
+from holdfast.control.resource import ConnectedRegistry, ConnectionState, Lease, Status, SyncState
+from holdfast.control.schedule import closed_for
+
+ActivationStatus = Literal["Active", "Inactive"]
+ActivationEvent = Literal["activate", "deactivate", "release", "report"]
+
+#: state -> event -> next state; an event that is not here is refused.
+ACTIVATION: dict[ActivationStatus, dict[ActivationEvent, ActivationStatus]] = {
+    "Inactive": {"activate": "Active", "deactivate": "Inactive", "release": "Inactive"},
+    "Active": {"activate": "Active", "deactivate": "Inactive", "release": "Inactive", "report": "Active"},
+}
+#: state of the last full synchronisation -> those that may follow it
+SYNC: dict[SyncState, frozenset[SyncState]] = {
+    "NotActivated": frozenset({"NotActivated", "Pending", "Syncing"}),
+    "Pending": frozenset({"Pending", "Syncing", "Failed", "TimedOut"}),
+    "Syncing": frozenset({"Pending", "Syncing", "Succeeded", "Failed", "TimedOut"}),
+    "Succeeded": frozenset({"Pending", "Syncing", "Succeeded"}),
+    "Failed": frozenset({"Pending", "Syncing", "Failed"}),
+    "TimedOut": frozenset({"Pending", "Syncing", "TimedOut"}),
+}
+
+ALREADY_ACTIVATED = "ALREADY_ACTIVATED"
+ALREADY_ACTIVATED_TEXT = (
+    "This connected registry is already activated by another instance."
+    " Only one instance is supported at any time."
+)
+NOT_ACTIVATED = "NOT_ACTIVATED"
+
+
+def activation(status: Status) -> ActivationStatus:
+    """Active until it is deactivated or released, however long its instance has been silent."""
+    return "Inactive" if status.lease is None else "Active"
+
+
+def after(state: ActivationStatus, event: ActivationEvent) -> ActivationStatus | None:
+    """The next state, or None when the event is refused."""
+    return ACTIVATION[state].get(event)
+
+
+def is_held(lease: Lease | None, now: float) -> bool:
+    """Whether a lease keeps other instances out."""
+    return lease is not None and not moment.is_past(lease.expires, now)
+
+
+def reachable(state: SyncState) -> frozenset[SyncState]:
+    """The states of a synchronisation that a later report may name: reports skip states, and never go back to before
+    the activation."""
+    found: set[SyncState] = {state}
+    while more := set().union(*(SYNC[one] for one in found)) - found:
+        found |= more
+    return frozenset(found)
+
+
+def connection(status: Status, registry: ConnectedRegistry, now: float) -> ConnectionState:
+    """What the parent says of the connection. A node is heard of at least once a lease while it is connected; between
+    the windows of a schedule it is not, and Offline, though its lease outlasts them. Troubles it reported come before a
+    transfer."""
+    if not is_held(status.lease, now) or status.last_activity_time is None:
+        return "Offline"
+    if closed_for(registry.parent.sync_properties, now) > 0:
+        return "Offline"
+    if status.status_details:
+        return "Unhealthy"
+    return "Syncing" if status.syncing else "Online"

@@ -1,0 +1,62 @@
+"""The keeper's side of the control plane: a command becomes one transaction.
+
+What takes long is done before it: a secret that a person chose is hashed on a thread, one at a time, because each takes
+19 MiB and the writer's thread has pushes to commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from holdfast_core.record import ResourceChange
+from holdfast_core.resources import ResourceView
+from holdfast_core.store import Store
+
+from holdfast import config, errors
+from holdfast.clock import Clock
+from holdfast.control import command as commands
+from holdfast.control import password
+from holdfast.control.execute import Context, execute
+from holdfast.control.resource import QUIET
+from holdfast.keeper.push import stored
+
+
+class Control:
+    """The part of `KeeperPort` that changes the control plane."""
+
+    store: Store
+    clock: Clock
+    #: bounds of the control plane
+    limits: config.Control
+    #: one secret is hashed at a time
+    _hashing: asyncio.Lock | None = None
+
+    async def control(self, command: bytes) -> bytes:
+        """See `KeeperPort.control`."""
+        order = commands.understood(command)
+        return msgspec.json.encode(await self.execute(order))
+
+    async def execute(self, order: commands.Command) -> commands.Result:
+        """Do a command. Raises as `KeeperPort.control`."""
+        context = Context(self.clock.now(), self.limits, verifier=await self._verifier(order))
+        results: list[commands.Result] = []
+
+        def plan(view: ResourceView) -> Sequence[ResourceChange]:
+            outcome = execute(view, order, context)
+            results.append(outcome.result)
+            return outcome.changes
+
+        await stored(self.store.change_resources(plan, quiet=QUIET), errors.ControlUnknown)
+        return results[-1]
+
+    async def _verifier(self, order: commands.Command) -> str:
+        """The verifier of the secret that a person chose, "" where nobody did. Raises `ControlInvalid`."""
+        secret = order.secret if isinstance(order, commands.GenerateCredentials) else None
+        if secret is None:
+            return ""
+        if self._hashing is None:
+            self._hashing = asyncio.Lock()
+        async with self._hashing:
+            return await asyncio.to_thread(password.verifier_of, secret)
