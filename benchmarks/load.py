@@ -38,10 +38,11 @@ class Rate:
     p99: float
 
 
-def wrk(url: str, connections: int, seconds: float) -> Rate:
+def wrk(url: str, connections: int, seconds: float, *headers: str) -> Rate:
     """Requests a second of one URL from one client thread. Raises LoadFailed if any answer is no 200."""
     command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
-    done = subprocess.run([*command, "-H", ACCEPT, url], capture_output=True, text=True, check=True)
+    command += [part for line in (ACCEPT, *headers) for part in ("-H", line)]
+    done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise LoadFailed(done.stdout)
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)

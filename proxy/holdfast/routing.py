@@ -68,6 +68,12 @@ class Router:
         target = self._targets.get(repository.namespace)
         return f"{target.prefixes[0]}/{repository.name}" if target and target.prefixes else None
 
+    def name(self, request: Request) -> str:
+        """The one name of a request's repository, whichever way it was reached: what scope maps speak of. One that no
+        path reaches has its store key, which no scope map but `*` covers. Raises as `scope`."""
+        key = self.scope(request).key
+        return self.listed(key) or key
+
     def _find(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
         self.check_prefix(before)
         parent, scoped = self._parent(before, name, namespace, host, sni)

@@ -23,13 +23,15 @@ _TURNS = 10
 
 class Certificate:
     """The pair in `config`'s files. `context` is what the server listens with; it never changes, what it
-    hands out does. Raises OSError or ssl.SSLError when the first pair cannot be used."""
+    hands out does. With `client_ca`, a file of authorities, a client may prove a certificate of theirs, and one that
+    proves another is not let in. Raises OSError or ssl.SSLError when the first pair, or the authorities, cannot be
+    used."""
 
-    def __init__(self, config: Tls) -> None:
-        self._config = config
+    def __init__(self, config: Tls, client_ca: str = "") -> None:
+        self._config, self._client_ca = config, client_ca
         self._content = self._read()
-        self._current = _tried_context(config)
-        self.context = _context(config)
+        self._current = _tried_context(config, client_ca)
+        self.context = _context(config, client_ca)
         self.context.sni_callback = self._choose
 
     def reload(self) -> bool:
@@ -38,7 +40,7 @@ class Certificate:
             content = self._read()
             if content == self._content:
                 return False
-            self._current = _tried_context(self._config)
+            self._current = _tried_context(self._config, self._client_ca)
         except (OSError, ssl.SSLError) as error:
             log.error("certificate refused", file=self._config.cert, error=str(error))
             return False
@@ -47,25 +49,28 @@ class Certificate:
         return True
 
     def _read(self) -> bytes:
-        files = (Path(self._config.cert).read_bytes(), Path(self._config.key).read_bytes())
-        return hashlib.sha256(b"\0".join(files)).digest()
+        names = (self._config.cert, self._config.key, self._client_ca)
+        return hashlib.sha256(b"\0".join(Path(name).read_bytes() for name in names if name)).digest()
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         connection.context = self._current
         connection.sni = (name or "").lower()  # type: ignore[attr-defined]
 
 
-def _context(config: Tls) -> ssl.SSLContext:
+def _context(config: Tls, client_ca: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(config.cert, config.key)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
-def _tried_context(config: Tls) -> ssl.SSLContext:
+def _tried_context(config: Tls, client_ca: str) -> ssl.SSLContext:
     """A context that has shaken hands with itself. Raises ssl.SSLError when it cannot."""
-    context = _context(config)
+    context = _context(config, client_ca)
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_mode = ssl.CERT_NONE

@@ -1,10 +1,15 @@
-"""From a request to its endpoint: route and method, mode, right, endpoint, in this order."""
+"""From a request to its endpoint: route and method, host, mode, right, endpoint, in this order.
+
+What strangers may at the level of this node is done for anybody, without asking who it is. For the rest, and where an
+endpoint wants to know, the caller is identified, and goes along in the request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+import msgspec
 from holdfast_core import errors as store_errors
 
 from holdfast import authorise, errors
@@ -20,13 +25,23 @@ from holdfast.endpoint import (
     ping,
     referrers,
     tags,
+    token,
     upload,
 )
 from holdfast.endpoint.node import Answer, Node
+from holdfast.login.caller import Caller, Holder, Stranger
 from holdfast.wire.message import Reply, Request
 from holdfast.wire.routes import METHODS, READS, Noun, check_method
 
 Endpoint = Callable[[Node, Request], Answer]
+
+
+def _gateway(node: Node, request: Request) -> Answer:
+    """The gateway is imported with the first call of a child: a node without children does without its half MB."""
+    from holdfast.endpoint import gateway
+
+    return gateway.answer(node, request)
+
 
 #: What answers GET and, by the same headers, HEAD.
 READERS: dict[Noun, Endpoint] = {
@@ -49,12 +64,17 @@ ENDPOINTS: dict[tuple[Noun, str], Endpoint] = {
     **upload.ENDPOINTS,
     (Noun.ATTRIBUTES, "GET"): attributes.show,
     (Noun.ATTRIBUTES, "PATCH"): attributes.change,
+    **token.ENDPOINTS,
+    **{(Noun.GATEWAY, method): _gateway for method in METHODS[Noun.GATEWAY]},
 }
+
+#: They answer under any name: whoever asks for the health of a node has its address and nothing else.
+UNPINNED = frozenset({Noun.HEALTH, Noun.READINESS})
 
 
 class Plan(NamedTuple):
-    """What a request of one route and method goes through: `authorise`, looked up once. `levels` are the values
-    of `anonymous` that allow it."""
+    """What a request of one route and method goes through: `authorise`, looked up once. At `levels` anybody may make
+    it, and the endpoint does not ask who it is."""
 
     endpoint: Endpoint
     changes: bool
@@ -62,7 +82,7 @@ class Plan(NamedTuple):
 
 
 def _plan(noun: Noun, method: str, endpoint: Endpoint) -> Plan:
-    return Plan(endpoint, authorise.changes(noun, method), authorise.levels(noun, method))
+    return Plan(endpoint, authorise.changes(noun, method), authorise.plain_levels(noun, method))
 
 
 #: By route, then by method: every request looks here, and an enumeration's members are slow to hash.
@@ -84,17 +104,46 @@ def answer(node: Node, request: Request) -> Answer:
     noun = request.route.noun
     plan = PLANS[noun].get(request.method)
     if plan is None:
-        check_method(request.route, request.method)
-        raise errors.PathUnknown("no such endpoint")
+        raise _unplanned(request)
+    access = node.access
+    if access.is_pinned and noun not in UNPINNED:
+        access.realm.check_host(request)
     try:
+        level = access.level()
         if plan.changes:
             node.store.require_writable()
-        if node.config.anonymous not in plan.levels:
-            authorise.require(noun, request.method, node.config.anonymous)
-        found = plan.endpoint(node, request)
+        found = plan.endpoint(node, request) if level in plan.levels else _identified(node, request, plan)
     except _REFUSED as refused:
         raise _allowing(refused, noun) from refused
     return found if isinstance(found, Reply) else _settled(found, noun)
+
+
+def _unplanned(request: Request) -> errors.Refusal:
+    if (
+        request.route.noun is not Noun.API
+    ):  # the operator's, on another listener: nothing tells that it is there
+        check_method(request.route, request.method)
+    return errors.PathUnknown("no such endpoint")
+
+
+def _identified(node: Node, request: Request, plan: Plan) -> Answer:
+    """The same for a caller that has to be known."""
+    found = node.access.caller(request)
+    if isinstance(found, Stranger | Holder):
+        return _admitted(node, request, plan, found)
+    return _admitted_later(node, request, plan, found)
+
+
+async def _admitted_later(
+    node: Node, request: Request, plan: Plan, coming: Coroutine[Any, Any, Caller]
+) -> Reply:
+    reply = _admitted(node, request, plan, await coming)
+    return reply if isinstance(reply, Reply) else await reply
+
+
+def _admitted(node: Node, request: Request, plan: Plan, caller: Caller) -> Answer:
+    authorise.require(node, request, caller)
+    return plan.endpoint(node, msgspec.structs.replace(request, caller=caller))
 
 
 async def _settled(reply: Coroutine[Any, Any, Reply], noun: Noun) -> Reply:

@@ -11,6 +11,7 @@ from holdfast_core.store import Store
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.keeper.port import KeeperPort
+from holdfast.login.access import Access
 from holdfast.push.budget import Budget
 from holdfast.push.means import Means
 from holdfast.routing import Router, Scope
@@ -24,7 +25,8 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 
 @dataclass(slots=True)
 class Node:
-    """The context of every endpoint. `draining` makes /readyz say no while connections are let go."""
+    """The context of every endpoint. `draining` makes /readyz say no while connections are let go. `access` says who
+    asks, and what that allows."""
 
     store: Store
     port: KeeperPort
@@ -34,9 +36,11 @@ class Node:
     draining: bool = False
     push: Means = field(default_factory=Means)
     manifest_bodies: Budget = field(init=False)
+    access: Access = field(init=False)
 
     def __post_init__(self) -> None:
         longest = self.config.limits.manifest_bytes
+        self.access = Access(self.store, self.config, self.clock)
         self.manifest_bodies = Budget(max(MANIFEST_BODIES_BYTES, 8 * longest), longest)
 
     def asks(self, scope: Scope) -> bool:

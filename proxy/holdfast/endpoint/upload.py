@@ -28,6 +28,7 @@ from holdfast.errors import (
     UploadUnknown,
     of_store,
 )
+from holdfast.login.caller import EVERY
 from holdfast.push import chunk, session
 from holdfast.push.chunk import Claim
 from holdfast.push.session import Event, State
@@ -67,8 +68,8 @@ class Asked(NamedTuple):
         return Destination(node.store, node.port, self.scope.key, node.config.inline_bytes)
 
     def session(self, id: str) -> Asked:
-        """The same about the session `id`."""
-        return self._replace(id=id, name=Uploads.name(id, self.scope.key))
+        """The same about the session `id`, which is there for who began it and for nobody else."""
+        return self._replace(id=id, name=Uploads.name(id, self.scope.key, self.request.caller.name.lower()))
 
 
 def open_session(node: Node, request: Request) -> Answer:
@@ -220,15 +221,19 @@ async def _shortcut(asked: Asked) -> Reply:
 
 
 async def _mount(asked: Asked, digest: Digest) -> bool:
-    """Whether the blob is in this repository now. A source that cannot be is like one that lacks the blob: the
-    client gets a session (oci-spec rule 51)."""
-    source, key = asked.request.parameter("from"), ""
+    """Whether the blob is in this repository now. A source that cannot be, or that this caller may not pull from, is
+    like one that lacks the blob: the client gets a session (oci-spec rule 51, reliability.md S13)."""
+    source, key, caller = asked.request.parameter("from"), "", asked.request.caller
     if source:
-        route = asked.request.route._replace(name=source)
+        request = msgspec.structs.replace(asked.request, route=asked.request.route._replace(name=source))
         try:
-            key = asked.node.router.scope(msgspec.structs.replace(asked.request, route=route)).key
+            key, name = asked.node.router.scope(request).key, asked.node.router.name(request)
         except Refusal:
             return False
+    else:
+        name = EVERY  # any repository may be where it is found
+    if not caller.may("content/read", name):
+        return False
     return await asked.node.port.mount(asked.scope.key, str(digest), key)
 
 

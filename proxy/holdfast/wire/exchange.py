@@ -55,16 +55,21 @@ class Answer(NamedTuple):
 
 
 class Exchange:
-    """The state of one connection. `client` is the peer's address, `sni` the TLS server name or "".
+    """The state of one connection. `client` is the peer's address, `sni` the TLS server name or "", `certified` whether
+    the peer proved a certificate.
 
     `body` is that of the request in hand, or what is being dropped of it; None when it has none.
     """
 
-    __slots__ = ("_data", "_head", "_invited", "_limits", "_seen", "body", "client", "phase", "secure", "sni")
+    __slots__ = (
+        *("_data", "_head", "_invited", "_limits", "_seen"),
+        *("body", "certified", "client", "phase", "secure", "sni"),
+    )
 
     def __init__(self, limits: Limits, *, client: str = "", secure: bool = False, sni: str = "") -> None:
         self._limits = limits
         self.client, self.secure, self.sni = client, secure, sni
+        self.certified = False
         self.phase = Phase.HEAD
         self.body: Framing | None = None
         self._data = b""
@@ -119,6 +124,7 @@ class Exchange:
             self.sni,
             self.client,
             self.secure,
+            self.certified,
             target.route,
         )
 

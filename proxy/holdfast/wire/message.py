@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,7 +49,9 @@ class Request(msgspec.Struct, frozen=True):
 
     `headers` are (lower-case name, value) pairs in the order sent, repeated lines kept.
     `route` is where the path leads. `host` is the Host header without its port, lower case; `sni` the TLS
-    server name or "". `body` is None when there is none: neither Content-Length above 0 nor chunks.
+    server name or "". `certified` says that the client proved a certificate of `login.client_ca`. `body` is None when
+    there is none: neither Content-Length above 0 nor chunks. `caller` is a `holdfast.login.caller.Caller` where the
+    endpoint wants to know whose request it is, else None.
     An endpoint at work that takes long, and can tell, says so by `allow`: the answer has as many seconds from
     now. A GET or HEAD has the answer timeout and no more.
     """
@@ -62,9 +64,11 @@ class Request(msgspec.Struct, frozen=True):
     sni: str = ""
     client: str = ""
     secure: bool = False
+    certified: bool = False
     route: Route = Route(Noun.BASE)
     body: RequestBody | None = None
     allow: Callable[[float], None] = _nothing
+    caller: Any = None
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None. `name` in lower case."""

@@ -28,6 +28,9 @@ class Noun(StrEnum):
     CATALOG = "catalog"
     TAG_HISTORY = "tag-history"
     ATTRIBUTES = "attributes"
+    TOKEN = "token"
+    GATEWAY = "gateway"
+    API = "api"
     HEALTH = "health"
     READINESS = "readiness"
 
@@ -36,7 +39,8 @@ class Route(NamedTuple):
     """Where a path leads. `prefix` is what stood before `/v2`, without slashes. `name` and `reference` are
     as in the path, not yet checked against their grammar.
 
-    ATTRIBUTES are a repository's (`reference` empty), a manifest's (with a colon) or a tag's."""
+    ATTRIBUTES are a repository's (`reference` empty), a manifest's (with a colon) or a tag's. GATEWAY has the
+    connected registry as `name` and what is asked of it as `reference`; API what follows `/api/v1/` as `name`."""
 
     noun: Noun
     name: str = ""
@@ -65,13 +69,24 @@ METHODS: dict[Noun, tuple[str, ...]] = {
     Noun.CATALOG: READS,
     Noun.TAG_HISTORY: READS,
     Noun.ATTRIBUTES: ("GET", "PATCH"),
+    Noun.TOKEN: ("GET", "POST"),
+    Noun.GATEWAY: ("GET", "POST", "PUT"),
+    Noun.API: ("GET", "POST", "PUT", "PATCH", "DELETE"),
     Noun.HEALTH: READS,
     Noun.READINESS: READS,
 }
 
-_FIXED = {"/healthz": Noun.HEALTH, "/readyz": Noun.READINESS}
+_FIXED = {
+    "/healthz": Noun.HEALTH,
+    "/readyz": Noun.READINESS,
+    "/acr/oauth2/token": Noun.TOKEN,
+}
+#: The other name of the token endpoint (connected-registry 4.4).
+_TOKEN = "/oauth2/token"
 _SAFE = "/:@+=,"
 _ATTRIBUTES = "/acr/v1/"
+_GATEWAY = "/acr/gateway/v1/"
+_API = "/api/v1/"
 _HISTORY = "/_holdfast"
 _NAMED = {"manifests": Noun.MANIFEST, "blobs": Noun.BLOB, "referrers": Noun.REFERRERS}
 
@@ -99,6 +114,8 @@ def locate(path: str) -> Route:
         return Route(_FIXED[path])
     if path.startswith(_ATTRIBUTES):
         return _attributes(path[len(_ATTRIBUTES) :])
+    if path.startswith((_GATEWAY, _API, _TOKEN)):
+        return _control(path)
     before, found, rest = f"{path}/".partition("/v2/")
     if not found:
         raise PathUnknown("no such endpoint")
@@ -144,11 +161,27 @@ def _attributes(rest: str) -> Route:
     return Route(Noun.ATTRIBUTES, name, last)
 
 
+def _control(path: str) -> Route:
+    """`/oauth2/token`, `/acr/gateway/v1/<connected registry>/<what>` and `/api/v1/<what>`."""
+    if path == _TOKEN:
+        return Route(Noun.TOKEN)
+    if path.startswith(_API):
+        return Route(Noun.API, path[len(_API) :])
+    name, _, what = path.removeprefix(_GATEWAY).partition("/")
+    if not path.startswith(_GATEWAY) or not name or not what:
+        raise PathUnknown("no such endpoint")
+    return Route(Noun.GATEWAY, name, what)
+
+
 def build(route: Route) -> str:
     """The escaped path of a route: the inverse of `locate`."""
     for path, noun in _FIXED.items():
         if route.noun is noun:
             return path
+    if route.noun is Noun.GATEWAY:
+        return quote(f"{_GATEWAY}{route.name}/{route.reference}", safe=_SAFE)
+    if route.noun is Noun.API:
+        return quote(_API + route.name, safe=_SAFE)
     if route.noun is Noun.ATTRIBUTES:
         path = _ATTRIBUTES + route.name
         if route.reference:
