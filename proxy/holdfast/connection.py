@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         if tls is None and (plain := transport.get_extra_info("socket")) is not None:
             self._socket = plain.fileno()
         exchange.secure, exchange.sni = tls is not None, getattr(tls, "sni", "")
+        exchange.certified = tls is not None and bool(tls.getpeercert())
         self._deadline = self._loop.time() + self._limits.idle_timeout
         if not self._server.admit(self) and not self._transport.is_closing():
             self._send(reply_to(TooManyConnections("this node has too many connections")))
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
         if self._exchange.body is not None or request.method not in READS:
             timer = AnswerTimer(self._loop, self._limits.answer_timeout)
             self._request = request = self._with_body(request, timer)
-        answer = dispatch.answer(self._server.node, request)
+        answer = (self._server.dispatch or dispatch.answer)(self._server.node, request)
         if isinstance(answer, Reply):
             self._send(answer)
         else:

@@ -13,8 +13,9 @@ import structlog
 
 from holdfast.config import Limits
 from holdfast.connection import Connection
-from holdfast.endpoint.node import Node
+from holdfast.endpoint.node import Answer, Node
 from holdfast.tls import Certificate
+from holdfast.wire.message import Request
 
 log = structlog.get_logger()
 
@@ -31,6 +32,8 @@ TIDY_SECONDS = 5.0
 #: connections beyond the cap that may wait for their 503; more are dropped
 REFUSED_AT_ONCE = 64
 
+Dispatch = Callable[[Node, Request], Answer]
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
@@ -44,15 +47,26 @@ class Statistics:
 class Server:
     """Serves a node on sockets that listen already. One per process.
 
-    Limits and certificate are those of the node's configuration unless given. Make it in the running loop;
-    `start` returns when connections are taken. Raises what `Certificate` raises.
+    Limits and certificate are those of the node's configuration unless given; a `plain` one has no certificate.
+    `dispatch` is what answers: clients' endpoints unless given. Make it in the running loop; `start` returns when
+    connections are taken. Raises what `Certificate` raises.
     """
 
-    def __init__(self, node: Node, limits: Limits | None = None, tls: Certificate | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        limits: Limits | None = None,
+        tls: Certificate | None = None,
+        *,
+        plain: bool = False,
+        dispatch: Dispatch | None = None,
+    ) -> None:
         self.node, self.limits = node, limits or node.config.limits
+        self.dispatch = dispatch
         self.draining = False
         self.loop = asyncio.get_running_loop()
-        self._tls = tls or (Certificate(node.config.tls) if node.config.tls.cert else None)
+        certified = node.config.tls.cert and not plain
+        self._tls = tls or (Certificate(node.config.tls, node.config.login.client_ca) if certified else None)
         self._cap = self.limits.connections or default_cap()
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()

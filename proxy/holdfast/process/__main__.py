@@ -11,7 +11,7 @@ def main() -> int:
     """Run the role this process was started for; the exit code."""
     gift = child.inheritance()
     config = child.read_configuration(gift.config)
-    log.configure(config.log_level, gift.role)
+    log.configure(config.log_level, gift.role, changeable=bool(config.gateway.connection_string))
     if gift.role == "keeper":
         from holdfast.process import keeper
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 
 import structlog
 import uvloop
 
+from holdfast.admin import place
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
-from holdfast.process.assembly import make_keeper
+from holdfast.process.assembly import make_keeper, make_rounds
 from holdfast.process.group import Group
-from holdfast.process.listen import listeners
+from holdfast.process.listen import bound, node_listeners
 from holdfast.process.serving import serve
 from holdfast.process.store import open_store
 from holdfast.process.supervisor import announce
@@ -30,17 +32,22 @@ async def _main(config: Configuration, group: Group) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _refuse_reload)
-    sockets = listeners(config.listen, 1)
+    listening = node_listeners(config, 1)
     store = open_store(config, write=True)
     keeper = make_keeper(config, store, clock := SystemClock())
+    rounds = make_rounds(bound(config, listening), keeper)
     await keeper.start()
-    host, port = sockets[0].getsockname()[:2]
-    announce((host, port), config)
+    if rounds is not None:
+        await rounds.start()
+    announce(listening, config)
     failure = asyncio.create_task(_end_with(keeper.store_failed, ending))
-    await serve(config, store, keeper, clock, sockets, ending)
+    await serve(config, store, keeper, clock, listening, ending)
     failure.cancel()
+    if rounds is not None:
+        await rounds.close()
     await keeper.close()
     store.close()
+    place.remove(Path(config.data))
     group.close()
     return int(keeper.store_failed.is_set())
 

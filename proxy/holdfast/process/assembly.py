@@ -6,7 +6,10 @@ from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
+from holdfast.gateway.connection_string import parse
+from holdfast.gateway.rounds import Rounds
 from holdfast.keeper.keeper import Keeper
 from holdfast.parent.client import Parent
 
@@ -16,3 +19,22 @@ def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
     parents = {parent.name: Parent(parent, clock, config.limits.manifest_bytes) for parent in config.parent}
     fills = Fills(store, parents.__getitem__, config.fills, clock)
     return Keeper(store, parents, fills, config, clock)
+
+
+def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
+    """The conversation of a connected registry with its parent; None on every other node. Nothing is started."""
+    if not (text := config.gateway.connection_string):
+        return None
+
+    def troubles() -> list[StatusDetail]:
+        return [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
+
+    rounds = Rounds(config, parse(text).registry, keeper.store, keeper.control, troubles, keeper.clock)
+    keeper.notes = rounds.notes
+    return rounds
+
+
+def disk_detail(unstored: int) -> StatusDetail:
+    """A full disk, as the original tells it (connected-registry 2.5)."""
+    sentence = f"the disk is full: {unstored} blob(s) pass through unstored"
+    return StatusDetail(type="Disk", code="DiskError", description=sentence)

@@ -21,7 +21,8 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": 
 class Inheritance(msgspec.Struct):
     """Descriptor numbers as the child sees them. -1 where the role has none.
 
-    `lifeline` is the read end of a pipe that the supervisor holds open: end of file means it is gone.
+    `listener` takes clients, or workers in the keeper; `admin` the operator. `lifeline` is the read end of a pipe
+    that the supervisor holds open: end of file means it is gone.
     """
 
     role: str
@@ -29,10 +30,11 @@ class Inheritance(msgspec.Struct):
     config: int
     listener: int
     lifeline: int
+    admin: int = -1
 
     def descriptors(self) -> tuple[int, ...]:
         """What must stay open across exec."""
-        return tuple(fd for fd in (self.config, self.listener, self.lifeline) if fd >= 0)
+        return tuple(fd for fd in (self.config, self.listener, self.lifeline, self.admin) if fd >= 0)
 
 
 def configuration_descriptor(config: Configuration) -> int:

@@ -12,7 +12,7 @@ from holdfast_core.errors import StoreError
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.keeper.service import Service
-from holdfast.process.assembly import make_keeper
+from holdfast.process.assembly import make_keeper, make_rounds
 from holdfast.process.child import Inheritance
 from holdfast.process.ending import first, on_signals, watch_lifeline
 from holdfast.process.store import open_store
@@ -35,7 +35,10 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     store = open_store(config, write=True)
     keeper = make_keeper(config, store, SystemClock())
     service = Service(keeper)
+    rounds = make_rounds(config, keeper)
     await keeper.start()
+    if rounds is not None:
+        await rounds.start()
     await service.start(socket.socket(fileno=gift.listener))
     log.info("keeper ready")
     await first(ending, keeper.store_failed)
@@ -43,6 +46,8 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
         log.error("keeper failed", reason=store.statistics().failed)
         os._exit(1)  # nothing more may be written; the supervisor's next keeper looks at the disk afresh
     await service.close()
+    if rounds is not None:
+        await rounds.close()
     await keeper.close()
     store.close()
     log.info("keeper ended")

@@ -5,43 +5,113 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from holdfast.admin.place import is_loopback
+from holdfast.config import Configuration
 from holdfast.config_file import ConfigInvalid, listen_address
 
 #: Connections that may wait in the kernel for a worker; the kernel's own cap (somaxconn) applies.
 BACKLOG = 4096
 
 
-def listeners(listen: str, count: int) -> list[socket.socket]:
+class Listening(NamedTuple):
+    """The sockets of a process, or of a whole node: for clients, and for the operator (none where there is no admin
+    API)."""
+
+    clients: list[socket.socket]
+    admin: list[socket.socket]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients find it, with the port it got."""
+        return _address(self.clients[0])
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Where the operator finds it; None when there is no admin API."""
+        return _address(self.admin[0]) if self.admin else None
+
+    def close(self) -> None:
+        """Take no more connections."""
+        for listener in (*self.clients, *self.admin):
+            listener.close()
+
+
+def _address(listener: socket.socket) -> tuple[str, int]:
+    host, port = listener.getsockname()[:2]
+    return host, port
+
+
+def listeners(listen: str, count: int, key: str = "listen") -> list[socket.socket]:
     """`count` sockets on one address (SO_REUSEPORT: the kernel spreads connections over them).
 
-    Port 0 picks one port for all. Raises ConfigInvalid when the address cannot be had.
+    Port 0 picks one port for all. Raises ConfigInvalid, which names `key`, when the address cannot be had.
     """
     host, port = listen_address(listen)
-    _refuse_shared(host, port, listen)
+    said = f"{key}: found {listen!r}"
+    _refuse_shared(host, port, said)
     sockets: list[socket.socket] = []
     for _ in range(count):
-        listener = _listener(host, port, listen)
+        listener = _listener(host, port, said)
         port = listener.getsockname()[1]
         sockets.append(listener)
     return sockets
 
 
-def _refuse_shared(host: str, port: int, listen: str) -> None:
+def bound(config: Configuration, listening: Listening) -> Configuration:
+    """The configuration with the port that was picked where it says 0, for whoever tells others where this node is."""
+    host, colon, port = config.listen.rpartition(":")
+    if port != "0":
+        return config
+    return replace(config, listen=f"{host}{colon}{listening.address[1]}")
+
+
+def node_listeners(config: Configuration, count: int) -> Listening:
+    """Every socket of a node, `count` of each kind. Raises ConfigInvalid."""
+    clients = listeners(config.listen, count)
+    try:
+        return Listening(clients, admin_listeners(config, count))
+    except ConfigInvalid:
+        Listening(clients, []).close()
+        raise
+
+
+def admin_listeners(config: Configuration, count: int) -> list[socket.socket]:
+    """The sockets of the admin API, none when the configuration wants none. Raises ConfigInvalid, also when it would
+    take the operator's password in clear from another machine."""
+    if not config.admin.listen:
+        return []
+    sockets = listeners(config.admin.listen, count, "admin.listen")
+    host = sockets[0].getsockname()[0]
+    if is_loopback(host) or config.tls.cert:
+        return sockets
+    for listener in sockets:
+        listener.close()
+    raise ConfigInvalid(
+        f"admin.listen: found {config.admin.listen!r}, which other machines reach; allowed without a certificate: an"
+        " address of this machine alone (127.0.0.1:PORT), because the operator's password would cross the network in"
+        " clear; give tls.cert and tls.key, or listen on 127.0.0.1"
+    )
+
+
+def _refuse_shared(host: str, port: int, said: str) -> None:
     """SO_REUSEPORT would join another node's port in silence; a plain bind finds out first."""
     if port:
-        _bound(host, port, listen, shared=False).close()
+        _bound(host, port, said, shared=False).close()
 
 
-def _listener(host: str, port: int, listen: str) -> socket.socket:
-    listener = _bound(host, port, listen, shared=True)
+def _listener(host: str, port: int, said: str) -> socket.socket:
+    listener = _bound(host, port, said, shared=True)
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
 
 
-def _bound(host: str, port: int, listen: str, *, shared: bool) -> socket.socket:
-    family, kind, protocol, _, address = _resolve(host, port, listen)
+def _bound(host: str, port: int, said: str, *, shared: bool) -> socket.socket:
+    family, kind, protocol, _, address = _resolve(host, port, said)
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
@@ -49,15 +119,15 @@ def _bound(host: str, port: int, listen: str, *, shared: bool) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise ConfigInvalid(f"listen: found {listen!r}; cannot be bound: {error.strerror}") from None
+        raise ConfigInvalid(f"{said}; cannot be bound: {error.strerror}") from None
     return bound
 
 
-def _resolve(host: str, port: int, listen: str) -> tuple[int, int, int, str, tuple[str, int]]:
+def _resolve(host: str, port: int, said: str) -> tuple[int, int, int, str, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise ConfigInvalid(f"listen: found {listen!r}; the host is not known: {error.strerror}") from None
+        raise ConfigInvalid(f"{said}; the host is not known: {error.strerror}") from None
     found.sort(key=lambda row: row[0] != socket.AF_INET)  # "localhost" means 127.0.0.1 to most clients
     return found[0]  # type: ignore[return-value]
 

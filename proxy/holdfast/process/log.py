@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 import structlog
 
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "none": logging.CRITICAL + 1,
+}
+#: structlog's names of the same
+_METHODS = {"warn": "warning", "exception": "error", "critical": "error"}
 
 
 class Stderr:
@@ -32,21 +40,45 @@ def _encoded(event: Any, **_: object) -> bytes:
     return msgspec.json.encode(event, enc_hook=str)
 
 
-def configure(level: str, role: str) -> None:
-    """Send structlog events of this process to stderr, each with its role and process id."""
+class Gate:
+    """Drops events below a level that may change while the process runs: a parent says it (connected-registry 1.2,
+    logLevel). The level of structlog's own loggers is fixed once they were used."""
+
+    def __init__(self) -> None:
+        self.least = logging.NOTSET
+
+    def __call__(self, _: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if LEVELS.get(_METHODS.get(method, method), logging.INFO) < self.least:
+            raise structlog.DropEvent
+        return event
+
+
+_gate = Gate()
+
+
+def set_level(level: str) -> None:
+    """Log from this level on, "none" for nothing at all. Takes events that `configure` let through."""
+    _gate.least = LEVELS[level]
+
+
+def configure(level: str, role: str, *, changeable: bool = False) -> None:
+    """Send structlog events of this process to stderr, each with its role and process id. `changeable`: `set_level`
+    may ask for lower levels later; without it what is below `level` costs next to nothing."""
+    set_level(level)
 
     def origin(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         return {**event, "role": role, "pid": os.getpid()}
 
     structlog.configure(
         processors=[
+            _gate,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             origin,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=_encoded),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if changeable else LEVELS[level]),
         logger_factory=Stderr,
         cache_logger_on_first_use=True,
     )

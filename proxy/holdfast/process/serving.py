@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+from pathlib import Path
 
 import structlog
 from holdfast_core.store import Store
+from msgspec.structs import replace
 
+from holdfast.admin import operator
+from holdfast.admin.dispatch import Admin
+from holdfast.admin.place import is_secure
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.endpoint.node import Node
+from holdfast.gateway.connection_string import parse
+from holdfast.gateway.settings import follow_settings
 from holdfast.keeper.port import KeeperPort
+from holdfast.process.listen import Listening
 from holdfast.routing import Router
 from holdfast.server import Server
 
 log = structlog.get_logger()
+
+#: An operator's tools open a few; the rest of the descriptors is for clients.
+ADMIN_CONNECTIONS = 128
 
 
 async def serve(
@@ -23,16 +33,41 @@ async def serve(
     store: Store,
     port: KeeperPort,
     clock: Clock,
-    sockets: list[socket.socket],
+    listening: Listening,
     ending: asyncio.Event,
 ) -> None:
-    """Serve on `sockets` until `ending` is set, then finish what is under way within the drain time."""
-    server = Server(Node(store, port, Router(config), config, clock))
-    await server.start(sockets)
+    """Serve on the sockets until `ending` is set, then finish what is under way within the drain time."""
+    node = Node(store, port, Router(config), config, clock)
+    servers = [Server(node)]
+    await servers[0].start(listening.clients)
+    if listening.admin:
+        servers.append(admin_server(node, listening))
+        await servers[1].start(listening.admin)
+    following = follow_parent(config, store, clock)
     log.info("worker ready")
     await ending.wait()
-    server.begin_drain()
-    for listener in sockets:
-        listener.close()
-    await server.wait_drained()
+    if following is not None:
+        following.cancel()
+    for server in servers:
+        server.begin_drain()
+    listening.close()
+    await asyncio.gather(*(server.wait_drained() for server in servers))
     log.info("worker ended")
+
+
+def follow_parent(config: Configuration, store: Store, clock: Clock) -> asyncio.Task[None] | None:
+    """The task that takes up what the parent says of this node; None on a node that is no connected registry."""
+    if not (text := config.gateway.connection_string):
+        return None
+    return asyncio.create_task(follow_settings(store, parse(text).registry, clock))
+
+
+def admin_server(node: Node, listening: Listening) -> Server:
+    """The server of the admin API on its own sockets, for the operator in the data directory. Raises what
+    `operator.read` raises."""
+    address = listening.admin_address
+    assert address is not None
+    said = operator.read(Path(node.config.data))
+    admin = Admin(said, node.clock, listening.address, node.config.login.failures)
+    limits = replace(node.config.limits, connections=ADMIN_CONNECTIONS)
+    return Server(node, limits, plain=not is_secure(address[0], node.config), dispatch=admin.answer)

@@ -13,27 +13,34 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from itertools import zip_longest
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from holdfast.admin import place
+from holdfast.admin.place import is_secure
 from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.gateway.connection_string import parse
 from holdfast.process import child
 from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
-from holdfast.process.listen import keeper_listener, listeners
+from holdfast.process.listen import Listening, bound, keeper_listener, node_listeners
 from holdfast.process.restart import RestartDelay
 
 log = structlog.get_logger()
 
 
 class Slot:
-    """A place for one child: its role and socket. `generation` counts up when SIGHUP replaces who fills it."""
+    """A place for one child: its role and sockets. `generation` counts up when SIGHUP replaces who fills it."""
 
-    def __init__(self, role: str, number: int, listener: socket.socket) -> None:
-        self.role, self.number, self.listener = role, number, listener
+    def __init__(
+        self, role: str, number: int, listener: socket.socket, admin: socket.socket | None = None
+    ) -> None:
+        self.role, self.number, self.listener, self.admin = role, number, listener, admin
         self.generation = 0
         #: set when the present generation has its first process
         self.started = asyncio.Event()
@@ -47,23 +54,18 @@ class Supervisor:
         self, config: Configuration, clock: Clock, group: Group, reread: Callable[[], Configuration]
     ) -> None:
         self.config, self.clock, self.group, self.reread = config, clock, group, reread
-        self.sockets = listeners(config.listen, worker_count(config))
+        self.listening = node_listeners(config, worker_count(config))
         self.lifeline_read, self.lifeline_write = os.pipe()
-        self.config_fd = child.configuration_descriptor(config)
+        self.config_fd = child.configuration_descriptor(bound(config, self.listening))
         self.keeper_socket = keeper_listener(Path(config.data))
         self.keeper = Slot("keeper", 0, self.keeper_socket)
-        self.workers = [Slot("worker", n, s) for n, s in enumerate(self.sockets)]
+        pairs = enumerate(zip_longest(self.listening.clients, self.listening.admin))
+        self.workers = [Slot("worker", n, client, admin) for n, (client, admin) in pairs]
         #: every living child with its slot; after SIGHUP a slot has two for as long as the old one drains
         self.living: dict[asyncio.subprocess.Process, Slot] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading = asyncio.Lock()
         self.ending = asyncio.Event()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where this node listens, with the port it got."""
-        host, port = self.sockets[0].getsockname()[:2]
-        return host, port
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code."""
@@ -108,6 +110,7 @@ class Supervisor:
             config=self.config_fd,
             listener=slot.listener.fileno(),
             lifeline=self.lifeline_read,
+            admin=slot.admin.fileno() if slot.admin else -1,
         )
         try:
             process = await asyncio.create_subprocess_exec(
@@ -156,7 +159,7 @@ class Supervisor:
                 return
             self.config = config
             os.close(self.config_fd)
-            self.config_fd = child.configuration_descriptor(config)
+            self.config_fd = child.configuration_descriptor(bound(config, self.listening))
             await self._replace(self.keeper)
             for slot in self.workers:
                 await self._replace(slot)
@@ -179,15 +182,20 @@ class Supervisor:
                 process.terminate()
 
     def _refuse_fixed(self, config: Configuration) -> None:
-        for name in ("listen", "data", "workers"):
-            if getattr(config, name) != getattr(self.config, name):
+        for name in ("listen", "data", "workers", "admin.listen"):
+            read = attrgetter(name)
+            if read(config) != read(self.config):
                 raise ValueError(f"{name}: cannot change while serving; restart to change it")
+        address = self.listening.admin_address
+        if address and is_secure(address[0], config) != is_secure(address[0], self.config):
+            raise ValueError(
+                "tls.cert: the admin API listens beyond this machine; restart to change its scheme"
+            )
 
     async def _drain(self) -> None:
         """Workers finish what they are sending, then the keeper parks its fills. New clients are refused at
         once, so that they turn to another registry: nobody would answer a connection that is taken."""
-        for listener in self.sockets:
-            listener.close()
+        self.listening.close()
         log.info("node draining", limit=self.config.limits.drain_timeout)
         await self._end_all(self._processes("worker"), self.config.limits.drain_timeout + GRACE_SECONDS)
         await self._end_all(self._processes("keeper"), GRACE_SECONDS)
@@ -214,6 +222,7 @@ class Supervisor:
         self.keeper_socket.close()
         for fd in (self.lifeline_read, self.lifeline_write, self.config_fd):
             os.close(fd)
+        place.remove(Path(self.config.data))
         self.group.close()
 
 
@@ -222,17 +231,32 @@ def worker_count(config: Configuration) -> int:
     return config.workers if config.workers > 0 else len(os.sched_getaffinity(0))
 
 
-def announce(address: tuple[str, int], config: Configuration) -> None:
-    """The one line on stdout: where the node listens, and what it is."""
-    host, port = address
+def announce(listening: Listening, config: Configuration) -> None:
+    """Lines on stdout: where the node listens and what it is; where the operator finds it, which is also written down
+    for the command line beside the data."""
+    host, port = listening.address
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if config.tls.cert else "http"
     sys.stdout.write(f"holdfast: serving on {scheme}://{shown}:{port} ({role(config)})\n")
+    if admin := listening.admin_address:
+        url = place.url_of(admin, config)
+        sys.stdout.write(f"holdfast: admin on {url}\n")
+        _write_place(config, url)
     sys.stdout.flush()
 
 
+def _write_place(config: Configuration, url: str) -> None:
+    """On a full disk the node goes on without: only a convenience is lost."""
+    try:
+        place.write(Path(config.data), url)
+    except OSError as error:
+        log.warning("admin.json not written", reason=str(error))
+
+
 def role(config: Configuration) -> str:
-    """What a node is, for a person: `root`, `root, ReadOnly`, `2 parents, ReadWrite`."""
+    """What a node is, for a person: `root`, `root, ReadOnly`, `2 parents, ReadWrite`, `connected registry plant`."""
+    if text := config.gateway.connection_string:
+        return f"connected registry {parse(text).registry}"
     parents, mode = len(config.parent), config.store_mode
     place = f"{parents} parent{'s' if parents != 1 else ''}" if parents else "root"
     return place if mode == "root" else f"{place}, {mode}"

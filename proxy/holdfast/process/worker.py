@@ -15,7 +15,7 @@ from holdfast.config_file import ConfigInvalid
 from holdfast.keeper.remote import RemoteKeeper
 from holdfast.process.child import Inheritance
 from holdfast.process.ending import on_signals, watch_lifeline
-from holdfast.process.listen import keeper_path
+from holdfast.process.listen import Listening, keeper_path
 from holdfast.process.serving import serve
 from holdfast.process.store import open_store
 
@@ -31,13 +31,19 @@ def run(config: Configuration, gift: Inheritance) -> int:
         return 1
 
 
+def inherited(descriptor: int) -> list[socket.socket]:
+    """The socket of an inherited descriptor; none for -1."""
+    return [socket.socket(fileno=descriptor)] if descriptor >= 0 else []
+
+
 async def _main(config: Configuration, gift: Inheritance) -> int:
     ending, clock = on_signals(), SystemClock()
     watch_lifeline(gift.lifeline)
     store = open_store(config, write=False)
     keeper = RemoteKeeper(keeper_path(Path(config.data)), store, clock)
     await keeper.start()
-    await serve(config, store, keeper, clock, [socket.socket(fileno=gift.listener)], ending)
+    listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
+    await serve(config, store, keeper, clock, listening, ending)
     await keeper.close()
     store.close()
     return 0

@@ -1,0 +1,217 @@
+"""What the admin API answers, as structs: from these the OpenAPI document is made, and tests hold every answer to it.
+
+`holdfast.control.view` makes the answers themselves. Times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from holdfast.control.resource import (
+    ConnectionState,
+    EnabledStatus,
+    GarbageCollection,
+    Logging,
+    LoginServer,
+    Mode,
+    PasswordName,
+    StatusDetail,
+    SyncResult,
+)
+
+
+class Document(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Base of every answer."""
+
+
+class Activation(Document, frozen=True):
+    """Whether an instance has taken the resource up."""
+
+    status: Literal["Active", "Inactive"]
+
+
+class SyncDocument(Document, frozen=True):
+    """How and when it synchronised. `gatewayEndpoint` is empty: where a parent is reached, its operator knows."""
+
+    token_id: str
+    schedule: str
+    sync_window: str | None
+    message_ttl: str
+    last_sync_time: str | None
+    gateway_endpoint: str
+
+
+class ParentDocument(Document, frozen=True):
+    """`id` is null directly below this registry."""
+
+    id: str | None
+    sync_properties: SyncDocument
+
+
+class RegistryProperties(Document, frozen=True):
+    """Every field of connected-registry 1.2."""
+
+    provisioning_state: Literal["Succeeded"]
+    mode: Mode
+    version: str | None
+    connection_state: ConnectionState
+    last_activity_time: str | None
+    activation: Activation
+    parent: ParentDocument
+    client_token_ids: tuple[str, ...]
+    login_server: LoginServer | None
+    logging: Logging
+    status_details: tuple[StatusDetail, ...]
+    notifications_list: tuple[str, ...]
+    garbage_collection: GarbageCollection
+    registry_sync_result: SyncResult
+
+
+class RegistryDocument(Document, frozen=True):
+    """A connected registry."""
+
+    id: str
+    name: str
+    type: str
+    etag: str
+    properties: RegistryProperties
+
+
+class ScopeMapProperties(Document, frozen=True):
+    """Connected-registry 4.1."""
+
+    provisioning_state: Literal["Succeeded"]
+    type: Literal["UserDefined", "SystemDefined"]
+    description: str
+    creation_date: str | None
+    actions: tuple[str, ...]
+
+
+class ScopeMapDocument(Document, frozen=True):
+    """A scope map."""
+
+    id: str
+    name: str
+    type: str
+    etag: str
+    properties: ScopeMapProperties
+
+
+class PasswordDocument(Document, frozen=True):
+    """A password; `expiry` null is never. `value` is there in the one answer that made it, and never again."""
+
+    name: PasswordName
+    creation_time: str
+    expiry: str | None
+    value: str | UnsetType = UNSET
+
+
+class CredentialsDocument(Document, frozen=True):
+    """A token's passwords."""
+
+    passwords: tuple[PasswordDocument, ...]
+
+
+class TokenProperties(Document, frozen=True):
+    """Connected-registry 4.1."""
+
+    provisioning_state: Literal["Succeeded"]
+    status: EnabledStatus
+    creation_date: str | None
+    scope_map_id: str
+    credentials: CredentialsDocument
+
+
+class TokenDocument(Document, frozen=True):
+    """A token."""
+
+    id: str
+    name: str
+    type: str
+    etag: str
+    properties: TokenProperties
+
+
+class RegistryList(Document, frozen=True):
+    """A page. `nextLink` is where the next one is; null on the last."""
+
+    value: tuple[RegistryDocument, ...]
+    next_link: str | None
+
+
+class ScopeMapList(Document, frozen=True):
+    """A page. `nextLink` is where the next one is; null on the last."""
+
+    value: tuple[ScopeMapDocument, ...]
+    next_link: str | None
+
+
+class TokenList(Document, frozen=True):
+    """A page. `nextLink` is where the next one is; null on the last."""
+
+    value: tuple[TokenDocument, ...]
+    next_link: str | None
+
+
+class NewCredentials(Document, frozen=True):
+    """Passwords that were made just now, with their values."""
+
+    username: str
+    passwords: tuple[PasswordDocument, ...]
+
+
+class SettingsDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The environment block of a connected registry (connected-registry 3.3), and sentences for the operator. Without
+    a new password there is no SYNC_TOKEN_PASSWORD, and the string holds a placeholder."""
+
+    ACR_REGISTRY_CONNECTION_STRING: str
+    ACR_REGISTRY_CERTIFICATE_VOLUME: str
+    ACR_REGISTRY_DATA_VOLUME: str
+    SYNC_TOKEN_USER: str
+    SYNC_TOKEN_PASSWORD: str | UnsetType = UNSET
+    ACR_REGISTRY_LOGIN_SERVER: str | UnsetType = UNSET
+    warnings: tuple[str, ...] = ()
+
+
+class DifferenceDocument(Document, frozen=True):
+    """What changed about one resource: of a scope map the actions, of a connected registry the client tokens and
+    notifications."""
+
+    kind: str
+    name: str
+    change: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class ChangeDocument(Document, frozen=True):
+    """What was changed, or, with `dryRun`, what would be. `followUp` are commands that are left to the operator."""
+
+    name: str
+    changed: bool
+    difference: tuple[DifferenceDocument, ...]
+    follow_up: tuple[str, ...]
+
+
+class ErrorDocument(Document, frozen=True):
+    """One error: a code of the distribution spec, a sentence, and the field at fault where there is one."""
+
+    code: str
+    message: str
+    detail: str
+
+
+class OpenApi(Struct, frozen=True):
+    """An OpenAPI 3.1 document, as far as it is described here."""
+
+    openapi: str
+    info: dict[str, str]
+    paths: dict[str, Any]
+
+
+class Errors(Document, frozen=True):
+    """Every answer of 400 and above."""
+
+    errors: Annotated[tuple[ErrorDocument, ...], Meta(min_length=1)]

@@ -1,0 +1,171 @@
+"""An operation of the admin API: everything that routing, checking and the OpenAPI document need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UnsetType
+
+from holdfast.admin import reading
+from holdfast.control.catalogue import Catalogue
+from holdfast.control.command import Order, Result, result_of
+from holdfast.endpoint.node import Node
+from holdfast.wire.message import Reply, Request
+
+T = TypeVar("T")
+
+#: one segment of a path stands for any name
+NAME = "{name}"
+#: by collection (connected-registry 1.5, 8.4); names compare without casing
+NAME_SCHEMAS: dict[str, dict[str, Any]] = {
+    "connectedRegistries": {"type": "string", "pattern": "^[a-zA-Z][a-zA-Z0-9]{4,39}$", "example": "plant1"},
+    "scopeMaps": {"type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9_-]{4,63}$", "example": "readers"},
+    "tokens": {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9-]{4,49}$", "example": "client1"},
+}
+#: headers that make a request conditional, and what they may hold (RFC 9110 13.1; one ETag, not a list)
+CONDITIONS = {"If-Match": r'^(\*|"[!#-~]*")$', "If-None-Match": r"^\*$"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter: how it is read, and its JSON schema."""
+
+    name: str
+    read: Callable[[str, str], Any]
+    schema: dict[str, Any]
+    description: str
+
+
+DRY_RUN = Parameter(
+    "dryRun", reading.flag, {"type": "boolean"}, "Only say what would change; nothing is changed."
+)
+CLEANUP = Parameter(
+    "cleanup",
+    reading.flag,
+    {"type": "boolean"},
+    "Delete its sync token and scope map too, and take its gateway from every ancestor's scope map.",
+)
+TOP = Parameter(
+    "$top",
+    reading.page_size,
+    {"type": "integer", "minimum": 1, "maximum": 1000},
+    "Entries on one page; 100 without it.",
+)
+SKIP_TOKEN = Parameter(
+    "$skipToken",
+    reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "Where the page begins; taken from nextLink.",
+)
+PARENT = Parameter(
+    "parent",
+    reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "Only what is below this connected registry, at any depth.",
+)
+NO_CHILDREN = Parameter(
+    "noChildren",
+    reading.flag,
+    {"type": "boolean"},
+    "Only what is directly below `parent`, or directly below this registry.",
+)
+PAGE = (TOP, SKIP_TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as a handler sees it: the name in its path, its query, its body as a struct."""
+
+    node: Node
+    catalogue: Catalogue
+    request: Request
+    name: str = ""
+    query: dict[str, Any] = field(default_factory=dict)
+    body: Any = None
+    #: host and port on which clients reach this node
+    clients: tuple[str, int] = ("", 0)
+
+    @property
+    def if_match(self) -> str | None:
+        """The If-Match header: an ETag, `*`, or None."""
+        return self.request.header("if-match")
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether nothing is to be changed."""
+        return bool(self.query.get("dryRun", False))
+
+    def created(self, kind: str, result: Result) -> int:
+        """201 when the command made the resource that the path names, else 200."""
+        name = self.name.lower()
+        made = (row for row in result.difference if row.kind == kind and row.change == "created")
+        return 201 if any(row.name.lower() == name for row in made) else 200
+
+    async def order(self, command: Order) -> Result:
+        """Have the keeper do it. Raises what the command is refused with."""
+        return result_of(await self.node.port.control(msgspec.json.encode(command)))
+
+    @property
+    def if_absent(self) -> bool:
+        """Whether the resource must not be there yet (`If-None-Match: *`)."""
+        return self.request.header("if-none-match") == "*"
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the table. `answers` are the successes by status, with the structs that the body may be;
+    `refusals` are further statuses, beside those of every operation. `conditional` are the headers that it honours."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    answers: Mapping[int, tuple[type[Any], ...]]
+    refusals: tuple[int, ...] = ()
+    query: tuple[Parameter, ...] = ()
+    body: type[Any] | None = None
+    conditional: tuple[str, ...] = ()
+    #: whether the answer is one resource, with its ETag
+    versioned: bool = False
+    readers: dict[str, Callable[[str, str], Any]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.readers.update({parameter.name: parameter.read for parameter in self.query})
+
+    @property
+    def name_schema(self) -> dict[str, Any]:
+        """What `{name}` may be."""
+        return NAME_SCHEMAS[self.path.partition("/")[0]]
+
+
+def or_none(value: T | UnsetType) -> T | None:
+    """What was said, None for what was not."""
+    return None if isinstance(value, UnsetType) else value
+
+
+def change_reply(result: Result) -> Reply:
+    """What a command changed, or would change."""
+    difference = [msgspec.to_builtins(row) for row in result.difference]
+    return reply(
+        {
+            "name": result.name,
+            "changed": result.changed,
+            "difference": difference,
+            "followUp": result.follow_up,
+        }
+    )
+
+
+def reply(document: Any, status: int = 200, etag: str = "") -> Reply:
+    """A JSON answer, never kept by anybody (it may hold a secret)."""
+    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+    if etag:
+        headers.append(("ETag", etag))
+    return Reply(status, headers, msgspec.json.encode(document))

@@ -1,0 +1,187 @@
+"""Who may use the admin API: one operator, whose credentials lie in the data directory.
+
+They are made at the first start, before any child process: 256 random bits, printed once and kept as `operator.json`
+with mode 0600. There is no default, and a secret from somebody's documentation is refused (reliability.md S31).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from holdfast.config_file import ConfigInvalid
+from holdfast.control.password import is_example as is_known
+
+log = structlog.get_logger()
+
+FILE = "operator.json"
+USERNAME = "operator"
+SECRET_BYTES = 32
+#: of a password that a person wrote into the file (characters)
+SHORTEST, LONGEST = 12, 1024
+#: `Authorization` is no longer (bytes, S34)
+HEADER_BYTES = 8192
+#: words of which example secrets are made; a password that holds nothing else is refused
+EXAMPLES = frozenset(
+    {
+        *("admin", "administrator", "anonymous", "changeit", "changeme", "default", "demo", "docker"),
+        *("example", "harbor", "holdfast", "letmein", "my", "none", "operator", "pass", "passphrase"),
+        *(
+            "password",
+            "passwort",
+            "qwerty",
+            "registry",
+            "replace",
+            "root",
+            "sample",
+            "secret",
+            "super",
+            "test",
+        ),
+        *("token", "user", "welcome", "your", "this", "me", "please", "here", "insert", "the", "a", "in"),
+        *("with", "production"),
+    }
+)
+RUNS = ("0123456789" * 4, "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm")
+#: what people write for letters
+DISGUISES = str.maketrans("013457@$", "oleastas")
+
+
+class Operator(NamedTuple):
+    """Name and password, as they came from the file."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Operator({self.username!r}, '***')"
+
+    def is_said_by(self, header: str | None) -> bool:
+        """Whether an `Authorization` header holds this name and password. Takes the same time for every wrong one."""
+        said = _basic(header)
+        wanted = f"{self.username}:{self.password}".encode()
+        return hmac.compare_digest(hashlib.sha256(said).digest(), hashlib.sha256(wanted).digest())
+
+
+class Kept(msgspec.Struct, forbid_unknown_fields=True):
+    """The file."""
+
+    username: str
+    password: str
+
+
+def _basic(header: str | None) -> bytes:
+    """`name:password` of a Basic header; b"" for anything else."""
+    if header is None or len(header) > HEADER_BYTES:
+        return b""
+    scheme, _, encoded = header.partition(" ")
+    try:
+        return base64.b64decode(encoded.strip(), validate=True) if scheme.lower() == "basic" else b""
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def ensure(data: Path) -> tuple[Operator, bool]:
+    """The operator of a data directory, and whether it was made just now. Raises ConfigInvalid as `read` does, and when
+    the file cannot be written."""
+    try:
+        return read(data), False
+    except FileNotFoundError:
+        made = Operator(USERNAME, secrets.token_urlsafe(SECRET_BYTES))
+        try:
+            write_private(data / FILE, msgspec.json.encode(made._asdict()))
+        except OSError as error:
+            raise ConfigInvalid(f"{data / FILE}: cannot be written: {error.strerror}") from None
+        return made, True
+
+
+def read(data: Path) -> Operator:
+    """The operator of a data directory. Raises FileNotFoundError, and ConfigInvalid for a file that is not its
+    owner's alone or holds what is no secret."""
+    file = data / FILE
+    try:
+        with file.open("rb") as source:
+            _require_private(file, os.fstat(source.fileno()))
+            kept = msgspec.json.decode(source.read(), type=Kept)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError:
+        raise ConfigInvalid(
+            f'{file}: is no JSON of the form {{"username": "…", "password": "…"}}; remove it, and the next start makes'
+            " another"
+        ) from None
+    if problem := weakness(kept.username, kept.password):
+        raise ConfigInvalid(f"{file}: {problem}; remove the file, and the next start makes another")
+    return Operator(kept.username, kept.password)
+
+
+def _require_private(file: Path, status: os.stat_result) -> None:
+    if open_to := stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigInvalid(
+            f"{file}: found mode {stat.S_IMODE(status.st_mode):04o}; allowed: 0600, nobody but its owner reads a"
+            f" password (others have {open_to:04o}); chmod 600 it, and change the password if somebody may have seen it"
+        )
+
+
+def weakness(username: str, password: str) -> str:
+    """Why these credentials are refused, without telling them; "" when they are not."""
+    if not username or ":" in username or len(username) > 256:
+        return "username: allowed: 1 to 256 characters without a colon"
+    if not SHORTEST <= len(password) <= LONGEST:
+        return f"password: found {len(password)} characters; allowed: {SHORTEST} to {LONGEST}"
+    if is_example(password) or password.lower() == username.lower():
+        return "password: found an example that everybody knows; allowed: a secret of your own"
+    return ""
+
+
+def is_example(password: str) -> bool:
+    """Whether a password is made of the words that documentation uses, of one character, or of a run like 12345."""
+    text = password.lower()
+    if is_known(password) or any(text in run for run in RUNS):
+        return True
+    plain = text.rstrip("0123456789!?.")
+    return _is_made_of_examples(plain) or _is_made_of_examples(plain.translate(DISGUISES))
+
+
+def _is_made_of_examples(text: str) -> bool:
+    words = "".join(letter if letter.isalpha() else " " for letter in text).split()
+    return bool(words) and all(_is_worn(word) for word in words)
+
+
+def _is_worn(word: str) -> bool:
+    """Whether a word falls wholly apart into EXAMPLES."""
+    starts = {0}
+    for end in range(1, len(word) + 1):
+        if any(word[start:end] in EXAMPLES for start in starts):
+            starts.add(end)
+    return len(word) in starts
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner reads, whole or not at all. Synced: a password that was printed once must
+    be there after a power cut."""
+    new = file.with_name(f".{file.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as sink:
+        sink.write(content + b"\n")
+        sink.flush()
+        os.fsync(sink.fileno())
+    new.rename(file)
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,55 @@
+"""Where the admin API of a data directory is, for the command line beside it: `admin.json`, mode 0600."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from holdfast.admin.operator import write_private
+from holdfast.config import Configuration
+
+FILE = "admin.json"
+#: an address that stands for all of them is no place to connect to
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Place(msgspec.Struct):
+    """The file."""
+
+    url: str
+
+
+def url_of(address: tuple[str, int], config: Configuration) -> str:
+    """The URL of the admin API that listens on `address`."""
+    host, port = WILDCARDS.get(address[0], address[0]), address[1]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_secure(address[0], config) else 'http'}://{shown}:{port}"
+
+
+def is_secure(host: str, config: Configuration) -> bool:
+    """Whether the admin listener on a host speaks TLS: where it leaves the machine, with the node's certificate."""
+    return bool(config.tls.cert) and not is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    import ipaddress
+
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def write(data: Path, url: str) -> None:
+    """Say where. Raises OSError."""
+    write_private(data / FILE, msgspec.json.encode(Place(url)))
+
+
+def read(data: Path) -> str:
+    """Where the node of a data directory takes orders. Raises FileNotFoundError when none serves, OSError or
+    msgspec.DecodeError when the file cannot be read."""
+    return msgspec.json.decode((data / FILE).read_bytes(), type=Place).url
+
+
+def remove(data: Path) -> None:
+    """Nobody is there any more."""
+    (data / FILE).unlink(missing_ok=True)

@@ -1,0 +1,355 @@
+"""The operations of the admin API: routing, `Allow`, checks and the OpenAPI document all come from this one table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from holdfast_core.store import Store
+
+from holdfast.admin import body, document, registries, scope_maps, settings, tokens
+from holdfast.admin import operation as of
+from holdfast.admin.filter import read_filter
+from holdfast.admin.openapi import document as openapi_document
+from holdfast.admin.operation import Call, Operation, Parameter
+from holdfast.admin.reading import read_body, read_query, read_struct
+from holdfast.control.catalogue import Catalogue
+from holdfast.endpoint.node import Answer, Node
+from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
+from holdfast.wire.message import Reply, Request
+
+MATCH, NONE_MATCH = "If-Match", "If-None-Match"
+FILTER = Parameter(
+    "$filter",
+    read_filter,
+    {"type": "string", "minLength": 1, "examples": ["mode eq 'ReadOnly' and connectionState eq 'Online'"]},
+    "eq on parent.id, mode and connectionState, joined by and.",
+)
+REGISTRIES, SCOPE_MAPS, TOKENS = "connectedRegistries", "scopeMaps", "tokens"
+REGISTRY, SCOPE_MAP, TOKEN = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS))
+
+ONE = {200: (document.RegistryDocument,)}
+CHANGE = {200: (document.ChangeDocument,)}
+ONE_MAP, ONE_TOKEN = {200: (document.ScopeMapDocument,)}, {200: (document.TokenDocument,)}
+
+
+async def show_document(_call: Call) -> Reply:
+    """GET of the OpenAPI document."""
+    return of.reply(openapi_document(OPERATIONS))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "getOpenApi", "GET", "openapi.json", "This document.", show_document, {200: (document.OpenApi,)}
+    ),
+    Operation(
+        "listConnectedRegistries",
+        "GET",
+        REGISTRIES,
+        "List connected registries, all levels, by name.",
+        registries.show_list,
+        {200: (document.RegistryList,)},
+        refusals=(404,),
+        query=(*of.PAGE, FILTER, of.PARENT, of.NO_CHILDREN),
+    ),
+    Operation(
+        "getConnectedRegistry",
+        "GET",
+        REGISTRY,
+        "Show a connected registry.",
+        registries.show,
+        ONE,
+        refusals=(404,),
+        versioned=True,
+    ),
+    Operation(
+        "putConnectedRegistry",
+        "PUT",
+        REGISTRY,
+        "Create a connected registry with its sync token and scope map, or replace what may change of it.",
+        registries.put,
+        {200: (document.RegistryDocument, document.ChangeDocument), 201: (document.RegistryDocument,)},
+        refusals=(404, 409, 412),
+        query=(of.DRY_RUN,),
+        body=body.NewRegistry,
+        conditional=(MATCH, NONE_MATCH),
+        versioned=True,
+    ),
+    Operation(
+        "updateConnectedRegistry",
+        "PATCH",
+        REGISTRY,
+        "Change a connected registry; what is not said stays.",
+        registries.change,
+        {200: (document.RegistryDocument, document.ChangeDocument)},
+        refusals=(404, 409, 412),
+        query=(of.DRY_RUN,),
+        body=body.RegistryChange,
+        conditional=(MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "deleteConnectedRegistry",
+        "DELETE",
+        REGISTRY,
+        "Delete a connected registry. What its node holds stays there.",
+        registries.delete,
+        CHANGE,
+        refusals=(404, 409, 412),
+        query=(of.CLEANUP, of.DRY_RUN),
+        conditional=(MATCH,),
+    ),
+    Operation(
+        "deactivateConnectedRegistry",
+        "POST",
+        f"{REGISTRY}/deactivate",
+        "Cut the active instance loose, so that another may take its place.",
+        registries.deactivate,
+        ONE,
+        refusals=(404, 409),
+        versioned=True,
+    ),
+    Operation(
+        "resyncConnectedRegistry",
+        "POST",
+        f"{REGISTRY}/resync",
+        "Have it synchronise everything anew, at its next contact.",
+        registries.resync,
+        ONE,
+        refusals=(404, 409),
+        versioned=True,
+    ),
+    Operation(
+        "getPermissions",
+        "GET",
+        f"{REGISTRY}/permissions",
+        "Show the scope map of its sync token.",
+        registries.permissions,
+        ONE_MAP,
+        refusals=(404,),
+        versioned=True,
+    ),
+    Operation(
+        "updatePermissions",
+        "POST",
+        f"{REGISTRY}/permissions",
+        "Add repositories to it and every ancestor, remove repositories from it and every descendant.",
+        registries.change_permissions,
+        {200: (document.ScopeMapDocument, document.ChangeDocument)},
+        refusals=(404, 409, 412),
+        query=(of.DRY_RUN,),
+        body=body.PermissionsChange,
+        conditional=(MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "listClientTokens",
+        "GET",
+        f"{REGISTRY}/clientTokens",
+        "List the tokens that its clients may use.",
+        registries.client_tokens,
+        {200: (document.TokenList,)},
+        refusals=(404,),
+    ),
+    Operation(
+        "getSettings",
+        "POST",
+        f"{REGISTRY}/settings",
+        "What its node needs to start. A password is made anew only when generatePassword says which.",
+        settings.show,
+        {200: (document.SettingsDocument,)},
+        refusals=(404, 409),
+        body=body.SettingsWanted,
+    ),
+    Operation(
+        "listScopeMaps",
+        "GET",
+        SCOPE_MAPS,
+        "List scope maps by name, the system's own included.",
+        scope_maps.show_list,
+        {200: (document.ScopeMapList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "getScopeMap",
+        "GET",
+        SCOPE_MAP,
+        "Show a scope map.",
+        scope_maps.show,
+        ONE_MAP,
+        refusals=(404,),
+        versioned=True,
+    ),
+    Operation(
+        "putScopeMap",
+        "PUT",
+        SCOPE_MAP,
+        "Create a scope map. One that is there and equal is no change; another is refused.",
+        scope_maps.put,
+        {**ONE_MAP, 201: (document.ScopeMapDocument,)},
+        refusals=(409, 412),
+        body=body.NewScopeMap,
+        conditional=(NONE_MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "updateScopeMap",
+        "PATCH",
+        SCOPE_MAP,
+        "Change a scope map, and with it every token that has it.",
+        scope_maps.change,
+        ONE_MAP,
+        refusals=(404, 409, 412),
+        body=body.ScopeMapChange,
+        conditional=(MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "deleteScopeMap",
+        "DELETE",
+        SCOPE_MAP,
+        "Delete a scope map that no token has.",
+        scope_maps.delete,
+        CHANGE,
+        refusals=(404, 409, 412),
+        conditional=(MATCH,),
+    ),
+    Operation(
+        "listTokens",
+        "GET",
+        TOKENS,
+        "List tokens by name.",
+        tokens.show_list,
+        {200: (document.TokenList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "getToken",
+        "GET",
+        TOKEN,
+        "Show a token, without its passwords.",
+        tokens.show,
+        ONE_TOKEN,
+        refusals=(404,),
+        versioned=True,
+    ),
+    Operation(
+        "putToken",
+        "PUT",
+        TOKEN,
+        "Create a token; its passwords are in this one answer. One that is there and equal is no change.",
+        tokens.put,
+        {**ONE_TOKEN, 201: (document.TokenDocument,)},
+        refusals=(404, 409, 412),
+        body=body.NewToken,
+        conditional=(NONE_MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "updateToken",
+        "PATCH",
+        TOKEN,
+        "Change a token's scope map or status.",
+        tokens.change,
+        ONE_TOKEN,
+        refusals=(404, 409, 412),
+        body=body.TokenChange,
+        conditional=(MATCH,),
+        versioned=True,
+    ),
+    Operation(
+        "deleteToken",
+        "DELETE",
+        TOKEN,
+        "Delete a token and its passwords. Its scope map stays.",
+        tokens.delete,
+        CHANGE,
+        refusals=(404, 409, 412),
+        conditional=(MATCH,),
+    ),
+    Operation(
+        "generateCredentials",
+        "POST",
+        f"{TOKEN}/credentials",
+        "Make passwords anew; their values are in this one answer, and the old ones end.",
+        tokens.generate,
+        {200: (document.NewCredentials,)},
+        refusals=(404, 409),
+        body=body.CredentialsWanted,
+    ),
+    Operation(
+        "deleteCredentials",
+        "DELETE",
+        f"{TOKEN}/credentials",
+        "End passwords at once.",
+        tokens.end_credentials,
+        ONE_TOKEN,
+        refusals=(404, 409),
+        body=body.CredentialsGone,
+        versioned=True,
+    ),
+)
+
+
+def _routes() -> dict[tuple[str, ...], dict[str, Operation]]:
+    """By the segments of the path, then by method."""
+    found: dict[tuple[str, ...], dict[str, Operation]] = {}
+    for one in OPERATIONS:
+        found.setdefault(tuple(one.path.split("/")), {})[one.method] = one
+    return found
+
+
+ROUTES = _routes()
+
+
+class Table:
+    """Answers the operations, over one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._catalogue = Catalogue(store)
+
+    def answer(self, node: Node, request: Request, clients: tuple[str, int]) -> Answer:
+        """The coroutine that will have the reply. Raises `PathUnknown`, `MethodNotAllowed` and `QueryInvalid`."""
+        one, name = find(request)
+        query = read_query(request.query, one.readers)
+        _check_conditions(request, one)
+        return self._performed(one, Call(node, self._catalogue, request, name, query, None, clients))
+
+    async def _performed(self, one: Operation, call: Call) -> Reply:
+        content = await read_body(call.request)
+        if one.body is not None:
+            call = replace(call, body=read_struct(content, one.body))
+        elif content.strip():
+            raise ControlInvalid("the body: found one; allowed: none", field="")
+        return await one.handler(call)
+
+
+def find(request: Request) -> tuple[Operation, str]:
+    """The operation of a request, and the name in its path."""
+    parts = request.route.name.split("/")
+    name = parts[1] if len(parts) > 1 else ""
+    methods = ROUTES.get((parts[0], of.NAME, *parts[2:]) if name else tuple(parts))
+    if methods is None:
+        raise PathUnknown("no such operation; GET /api/v1/openapi.json lists them")
+    found = methods.get(request.method)
+    if found is None:
+        allow = ", ".join(methods)
+        raise MethodNotAllowed(
+            f"the operation does not take this method; it takes {allow}",
+            detail=request.method[:20],
+            headers=(("Allow", allow),),
+        )
+    return found, name
+
+
+def _check_conditions(request: Request, one: Operation) -> None:
+    """A condition that would be overlooked is refused: who sends one relies on it."""
+    for header, pattern in of.CONDITIONS.items():
+        values = request.header_lines(header.lower())
+        if not values or (request.method == "GET" and header not in one.conditional):
+            continue
+        if header not in one.conditional:
+            raise ControlInvalid(f"{header}: this operation takes no such condition", field=header)
+        if len(values) > 1 or not re.fullmatch(pattern, values[0]):
+            allowed = "*, or one ETag in quotes" if header == MATCH else "*"
+            raise ControlInvalid(f"{header}: found {values[0][:80]!r}; allowed: {allowed}", field=header)
