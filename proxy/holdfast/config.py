@@ -114,6 +114,163 @@ class Push(Section, frozen=True):
     sweep_grace: Annotated[float, key("such bytes stay for", "s", ge=0)] = 86400.0
 
 
+class Login(Section, frozen=True):
+    """Who clients are, and what this node calls itself to them (design §6)."""
+
+    server: Annotated[
+        str,
+        key(
+            "external address of this node, as clients type it; when set, requests for another host are refused;"
+            " without it the Host of each request is taken",
+            "host[:port]",
+        ),
+    ] = ""
+    scheme: Annotated[
+        Literal["", "http", "https"],
+        key("scheme of that address, where a proxy in front ends TLS; empty: as the connection is"),
+    ] = ""
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        key("addresses whose X-Forwarded-For, -Host and -Proto are believed; nobody's otherwise", "CIDR"),
+    ] = ()
+    token_ttl: Annotated[float, key("life of a token given to a client", "s", ge=60, le=300)] = 300.0
+    refresh_ttl: Annotated[float, key("life of a refresh token", "s", ge=300, le=86400)] = 10800.0
+    failures: Annotated[
+        int, key("failed logins a minute by name and by address, before 429", "1/min", ge=1, le=1_000_000)
+    ] = 30
+    anonymous_repositories: Annotated[
+        tuple[str, ...],
+        key("repositories that anybody may pull, whatever `anonymous` says; * within a segment, ** across"),
+    ] = ()
+    client_ca: Annotated[
+        str, key("authorities whose client certificates may pull without login, PEM", "file")
+    ] = ""
+    client_addresses: Annotated[tuple[str, ...], key("addresses that may pull without login", "CIDR")] = ()
+
+
+class Admin(Section, frozen=True):
+    """The operator's side: its own listener, never the clients'."""
+
+    listen: Annotated[
+        str, key("address of the admin API; port 0 picks one; empty: no admin API", "host:port")
+    ] = "127.0.0.1:0"
+
+
+class Control(Section, frozen=True):
+    """Bounds of the control plane; the defaults are the original's (connected-registry 5.1)."""
+
+    tokens: Annotated[int, key("tokens at most", "", ge=1, le=10_000_000)] = 20_000
+    scope_maps: Annotated[int, key("scope maps at most", "", ge=1, le=10_000_000)] = 20_000
+    permissions: Annotated[int, key("permissions in one scope map at most", "", ge=1, le=100_000)] = 500
+    client_tokens: Annotated[int, key("client tokens of one connected registry", "", ge=1, le=100_000)] = 50
+    connected_registries: Annotated[int, key("connected registries at most", "", ge=1, le=1_000_000)] = 50
+
+
+class Gateway(Section, frozen=True):
+    """Parent and child of a managed tree (connected-registry 3)."""
+
+    connection_string: Annotated[
+        str, key("makes this node a connected registry of its parent; ACR_REGISTRY_CONNECTION_STRING as well")
+    ] = ""
+    connection_string_file: Annotated[str, key("file that holds it", "file")] = ""
+    insecure: Annotated[
+        bool,
+        key(
+            "allow https to the parent without a valid certificate; http is allowed by ParentEndpointProtocol=http"
+        ),
+    ] = False
+    ca: Annotated[str, key("certificate authorities of the parent instead of the system's, PEM", "file")] = ""
+    poll: Annotated[float, key("between questions for configuration while connected", "s", gt=0, le=3600)] = (
+        60.0
+    )
+    lease: Annotated[
+        float, key("an activated instance that is silent this long may be replaced by another", "s", ge=1)
+    ] = 300.0
+
+
+class SyncRepository(Section, frozen=True):
+    """What is wanted of some repositories; the first row whose name matches counts (design 7)."""
+
+    name: Annotated[str, key("repositories; * within a segment, ** across")]
+    parent: Annotated[str, key("name of the parent that has them; empty: the default parent")] = ""
+    tags: Annotated[
+        tuple[str, ...], key("tags wanted, besides those of `regex`; none of both: all", "glob")
+    ] = ()
+    regex: Annotated[tuple[str, ...], key("tags wanted, the whole tag", "regex")] = ()
+    exclude: Annotated[tuple[str, ...], key("tags left out", "glob")] = ()
+    exclude_regex: Annotated[tuple[str, ...], key("tags left out, the whole tag", "regex")] = ()
+    semver: Annotated[
+        str,
+        key('only tags that are versions in this range, e.g. ">=1.4 <2 || ^3.1"; other tags are left out'),
+    ] = ""
+    newest: Annotated[
+        int,
+        key("only so many, the highest versions where `semver` is given, else the latest; 0 = all", "", ge=0),
+    ] = 0
+    newer_than: Annotated[
+        str, key("only tags made or moved within this; those whose time is unknown stay", "ISO 8601 duration")
+    ] = ""
+    platforms: Annotated[
+        tuple[str, ...],
+        key(
+            "children of an index that are fetched; the index keeps its bytes; none: all", "os/arch[/variant]"
+        ),
+    ] = ()
+    referrers: Annotated[
+        tuple[str, ...], key("artifact types of referrers that come with an image; * for all, [] for none")
+    ] = ("*",)
+
+
+class SyncCap(Section, frozen=True):
+    """An upper bound on the link. All that match hold at once."""
+
+    mbit: Annotated[float, key("so much at most; 0 = none of it may run", "Mbit/s", ge=0)]
+    parent: Annotated[
+        str, key("name of the parent; * for every one, each with a cap of its own; empty: all together")
+    ] = ""
+    work: Annotated[
+        Literal["", "interactive", "sync", "push"],
+        key("what clients wait for, what is prefetched, what goes up; empty: all"),
+    ] = ""
+    hours: Annotated[str, key("time of day in UTC; empty: always", "HH:MM-HH:MM")] = ""
+
+
+class Sync(Section, frozen=True):
+    """Synchronisation with the parent. A connected registry has schedule, window and TTL from its parent, and then
+    may not give them here; a mirror of its own has them from here."""
+
+    schedule: Annotated[
+        str, key("cron, UTC, 5 fields; `* * * * *` stays connected; empty: no synchronisation of its own")
+    ] = ""
+    window: Annotated[
+        str,
+        key("from each occurrence on; empty: until it is done; ignored while connected", "ISO 8601 duration"),
+    ] = ""
+    message_ttl: Annotated[
+        str, key("a parent that was silent for longer is synchronised in full", "ISO 8601 duration")
+    ] = "P2D"
+    transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
+    minimum_share: Annotated[
+        float, key("share of the link that is left to it while clients wait for misses", "0..1", ge=0, le=0.5)
+    ] = 0.08
+    conflict: Annotated[
+        Literal["parent-wins", "child-wins", "reject"],
+        key(
+            "a tag that was moved here and at the parent: theirs, ours, or both stay until an operator decides"
+        ),
+    ] = "parent-wins"
+    on_parent_delete: Annotated[
+        Literal["keep", "remove"], key("a tag that the parent no longer has; keep says so")
+    ] = "keep"
+    prune: Annotated[
+        Literal["", "never", "always"],
+        key("repositories that left the scope; empty: removed in ReadOnly, kept in ReadWrite"),
+    ] = ""
+    prune_grace: Annotated[float, key("a repository that left the scope stays for", "s", ge=0)] = 86400.0
+    repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
+    caps: Annotated[tuple[SyncCap, ...], key("bounds on the link")] = ()
+
+
 class Credentials(Section, frozen=True):
     """Where a parent's credentials come from. One form only; none means anonymous."""
 
@@ -190,9 +347,12 @@ class Configuration(Section, frozen=True):
         ),
     ] = ""
     anonymous: Annotated[
-        Literal["none", "pull", "push"],
-        key("what a caller without login may do; push includes deleting and locking"),
-    ] = "pull"
+        Literal["", "none", "pull", "push"],
+        key(
+            "what a caller without login may do; push includes deleting and locking; empty: none on a node that"
+            " manages connected registries or is one, pull on every other"
+        ),
+    ] = ""
     catalog: Annotated[bool, key("answer /v2/_catalog")] = False
     inline_bytes: Annotated[
         int, key("values up to this size live in the index", "bytes", ge=0, le=1 << 20)
@@ -206,6 +366,11 @@ class Configuration(Section, frozen=True):
     tags: Annotated[Tags, key("")] = field(default_factory=Tags)
     fills: Annotated[Fills, key("")] = field(default_factory=Fills)
     push: Annotated[Push, key("")] = field(default_factory=Push)
+    login: Annotated[Login, key("")] = field(default_factory=Login)
+    admin: Annotated[Admin, key("")] = field(default_factory=Admin)
+    control: Annotated[Control, key("")] = field(default_factory=Control)
+    gateway: Annotated[Gateway, key("")] = field(default_factory=Gateway)
+    sync: Annotated[Sync, key("")] = field(default_factory=Sync)
     parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
 
     @property

@@ -6,6 +6,7 @@ import re
 import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.config import Configuration, Parent, Section
+from holdfast.gateway.environment import EnvironmentInvalid, overlaid
 from holdfast.wire.names import is_repository
 
 #: a host name, an IPv4 address, or an IPv6 address in brackets
@@ -28,12 +30,20 @@ class ConfigInvalid(Exception):
     """A configuration that cannot be used. The text names the key, what was found and what is allowed."""
 
 
-def load(path: Path | None, flags: Mapping[str, Any] | None = None) -> Configuration:
-    """The configuration of a file (None: all defaults) with `flags` laid over it.
+def load(
+    path: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Configuration:
+    """The configuration of a file (None: all defaults) with the original's names in `environ`, then `flags`, laid
+    over it.
 
     Raises ConfigInvalid, also when the file cannot be read or is not TOML.
     """
-    table = dict(read_table(path)) if path else {}
+    try:
+        table = overlaid(read_table(path) if path else {}, environ or {})
+    except EnvironmentInvalid as error:
+        raise ConfigInvalid(str(error)) from None
     table.update(flags or {})
     return from_table(table)
 
@@ -118,10 +128,12 @@ def contradictions(config: Configuration) -> Iterator[str]:
     if bool(config.tls.cert) != bool(config.tls.key):
         missing = "tls.key" if config.tls.cert else "tls.cert"
         yield f"{missing}: found nothing; give both tls.cert and tls.key, or neither"
-    try:
-        listen_address(config.listen)
-    except ValueError as error:
-        yield f"listen: found {config.listen!r}; allowed: HOST:PORT with a port from 0 to 65535 ({error})"
+    for key, listen in (("listen", config.listen), ("admin.listen", config.admin.listen)):
+        try:
+            if listen or key == "listen":
+                listen_address(listen)
+        except ValueError as error:
+            yield f"{key}: found {listen!r}; allowed: HOST:PORT with a port from 0 to 65535 ({error})"
     for name, patterns in (("immutable", config.tags.immutable), ("version", config.tags.version)):
         for pattern in patterns:
             try:
@@ -129,6 +141,87 @@ def contradictions(config: Configuration) -> Iterator[str]:
             except re.error as error:
                 yield f"tags.{name}: found {pattern!r}; allowed: a regular expression ({error})"
     yield from parent_contradictions(config.parent)
+    yield from login_contradictions(config)
+    yield from gateway_contradictions(config)
+    yield from sync_contradictions(config)
+
+
+def login_contradictions(config: Configuration) -> Iterator[str]:
+    """What cannot be in [login]."""
+    login = config.login
+    if login.server and ("@" in login.server or not AUTHORITY.fullmatch(login.server)):
+        yield f"login.server: found {show(login.server)}; allowed: host[:port], without scheme and path"
+    for key, ranges in (
+        ("trusted_proxies", login.trusted_proxies),
+        ("client_addresses", login.client_addresses),
+    ):
+        for text in ranges:
+            try:
+                ip_network(text)
+            except ValueError as error:
+                yield f"login.{key}: found {text!r}; allowed: an address or a range such as 10.0.0.0/8 ({error})"
+    if login.client_ca and not config.tls.cert:
+        yield "login.client_ca: found without tls.cert; client certificates are proved over TLS alone"
+    if login.client_ca and (why := authorities_problem(login.client_ca)):
+        yield f"login.client_ca: found {login.client_ca!r}; allowed: a readable file of PEM certificates ({why})"
+
+
+def gateway_contradictions(config: Configuration) -> Iterator[str]:
+    """What a connected registry may not say itself, because its parent says it. Before `joined`."""
+    gateway = config.gateway
+    if gateway.connection_string and gateway.connection_string_file:
+        yield "gateway.connection_string: found beside gateway.connection_string_file; allowed: one of the two"
+    if gateway.ca and (why := authorities_problem(gateway.ca)):
+        yield f"gateway.ca: found {gateway.ca!r}; allowed: a readable file of PEM certificates ({why})"
+    if not (gateway.connection_string or gateway.connection_string_file):
+        return
+    if config.mode:
+        yield f"mode: found {config.mode!r} beside a connection string; the parent says the mode, so leave it out"
+    for number, parent in enumerate(config.parent):
+        if parent.default or not parent.name:
+            yield (
+                f"parent[{number}]: found a default parent beside a connection string, which names one; give this"
+                " one a name and no `default`, or leave it out"
+            )
+
+
+def sync_contradictions(config: Configuration) -> Iterator[str]:
+    """What `[sync]` says that cannot be kept. Its checks are imported only where something is said."""
+    sync, managed = config.sync, config.gateway.connection_string or config.gateway.connection_string_file
+    if managed and (sync.schedule or sync.window):
+        yield "sync.schedule: found beside a connection string; the parent says schedule and window, so leave them out"
+    elif sync.schedule or sync.window:
+        yield from schedule_problems(sync.schedule, sync.window, sync.message_ttl)
+    if sync.schedule and not config.parent:
+        yield "sync.schedule: found without a parent; name one under [[parent]], or leave [sync] out"
+    names = {parent.name for parent in config.parent} | {""}
+    for number, row in enumerate(sync.repositories):
+        from holdfast.sync.wanted import problems
+
+        yield from (f"sync.repositories[{number}].{key}: {told}" for key, told in problems(row))
+        if row.parent not in names:
+            yield f"sync.repositories[{number}].parent: found {show(row.parent)}; allowed: the name of a parent"
+    for number, cap in enumerate(sync.caps):
+        from holdfast.sync.share import hours_of
+
+        if cap.hours and hours_of(cap.hours) is None:
+            yield f"sync.caps[{number}].hours: found {cap.hours!r}; allowed: HH:MM-HH:MM in UTC, such as 06:00-18:00"
+        if cap.parent not in names | {"*"}:
+            yield f"sync.caps[{number}].parent: found {show(cap.parent)}; allowed: the name of a parent, or *"
+
+
+def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
+    """What is wrong with a schedule, its window and the TTL."""
+    from holdfast.sync.cron import ScheduleInvalid
+    from holdfast.sync.schedule import Schedule
+
+    if not schedule:
+        yield f"sync.window: found {window!r} without sync.schedule; give the schedule whose occurrences open it"
+        return
+    try:
+        Schedule.parse(schedule, window, ttl)
+    except ScheduleInvalid as error:
+        yield f"sync.schedule: {error}"
 
 
 def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:

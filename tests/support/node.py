@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +20,19 @@ COMMAND = (sys.executable, "-m", "holdfast", "serve")
 class Node:
     """A node whose store and log lie in `place`. `configuration` is TOML; flags override it."""
 
-    def __init__(self, place: Path, *flags: str, configuration: str = "", workers: int = 2) -> None:
+    def __init__(
+        self,
+        place: Path,
+        *flags: str,
+        configuration: str = "",
+        workers: int = 2,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.data, self.log, self.file = place / "data", place / "node.log", place / "holdfast.toml"
         self.file.write_text(configuration)
         self._flags = (*flags, "--workers", str(workers), "--data", str(self.data))
-        self.port = 0
+        self.port, self._env = 0, env
         self.start()
 
     @property
@@ -48,7 +55,7 @@ class Node:
             self.address,
             *self._flags,
         )
-        self.program = Program(command, self.log)
+        self.program = Program(command, self.log, self._env)
         self.port = int(self.program.wait_for(r"serving on https?://\S+?:(\d+)\b")[1])
         self.wait_ready()
 

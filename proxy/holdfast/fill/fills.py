@@ -306,10 +306,14 @@ class Fills:
             (wanted, start, end), lambda: repair_chunks(self.store, parent, name, wanted, start, end)
         )
 
+    @property
+    def unstored(self) -> int:
+        """How many blobs pass through now without being stored, because the disk is full."""
+        return sum(fill.in_memory for fill in self._by_number.values())
+
     def troubles(self) -> list[str]:
         """Sentences for a person."""
-        running = list(self._by_number.values())
-        unstored = sum(fill.in_memory for fill in running)
+        running, unstored = list(self._by_number.values()), self.unstored
         waiting = sum(fill.idle and fill.sticky for fill in running)
         found = [f"the disk is full: {unstored} blob(s) pass through unstored"] if unstored else []
         found += [f"{waiting} fill(s) wait for their parent"] if waiting else []

@@ -5,6 +5,7 @@
     any       ── no connection in time, or 3 failures ───▶ offline
     offline   ── a probe that is answered ───────────────▶ degraded
 
+An operator's `offline` goes above all of it: nothing is asked then, not even by a probe.
 Offline, nothing is asked but one probe an interval; a pull learns of it at once instead of paying a
 time-out. Answers 5xx do not make an endpoint offline, but five in a row for one repository are believed
 for 30 s (reliability.md 5.5); it is kept by repository, because one broken object must not stop the others.
@@ -21,6 +22,8 @@ from holdfast.errors import KnownOffline, ParentFailed, StillErring
 from holdfast.parent.retry import TRIES
 
 State = Literal["online", "degraded", "offline"]
+#: the operator's word: let the state machine decide, or ask the parent nothing at all
+Switch = Literal["auto", "offline"]
 
 STRIKES, WINS = 3, 2
 BREAKER_SECONDS = 30.0
@@ -43,9 +46,21 @@ class Health:
     _wins: int = 0
     _next_probe: float = 0.0
     _erring: OrderedDict[str, _Erring] = field(default_factory=OrderedDict)
+    switch: Switch = "auto"
+
+    def turn(self, switch: Switch, now: float) -> None:
+        """What an operator says goes before what is found. Back to auto the endpoint counts as offline until a probe,
+        which is due at once, was answered."""
+        if self.switch == "offline" and switch == "auto":
+            self.state, self._next_probe = "offline", now
+        self.switch = switch
 
     def refusal(self, now: float, repository: str) -> ParentFailed | None:
         """Why not to ask at all now, or None to go ahead."""
+        if self.switch == "offline":
+            return KnownOffline(
+                "the parent is switched off by the operator", retry_after=ceil(self.probe_interval)
+            )
         if self.state == "offline":
             wait = ceil(max(1.0, self._next_probe - now))
             return KnownOffline("the parent is offline", retry_after=wait)
@@ -83,14 +98,15 @@ class Health:
 
     def probe_due(self, now: float) -> bool:
         """Whether to probe now; a yes counts as the interval's probe."""
-        if self.state != "offline" or now < self._next_probe:
+        if self.switch == "offline" or self.state != "offline" or now < self._next_probe:
             return False
         self._next_probe = now + self.probe_interval
         return True
 
     def until_probe(self, now: float) -> float:
         """Seconds until a probe is due; the interval while the endpoint is there."""
-        return max(0.0, self._next_probe - now) if self.state == "offline" else self.probe_interval
+        waits = self.state == "offline" and self.switch == "auto"
+        return max(0.0, self._next_probe - now) if waits else self.probe_interval
 
     def _good(self) -> None:
         self._strikes = 0

@@ -137,10 +137,11 @@ class Transport:
         headers: Mapping[str, str],
         deadline: Deadline,
         *,
-        form: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | bytes | None = None,
         transfer: bool = False,
     ) -> Answer:
-        """Send one request; returns when the answer's head is there. Redirects come back as answers.
+        """Send one request; returns when the answer's head is there. Redirects come back as answers. `form` is sent
+        as a form, or as it is when it is bytes.
 
         `transfer`: the caller holds one of the slots for blobs; otherwise a slot for short asks is held
         until the answer is closed. Raises ParentUnreachable, ParentBroken (address policy, TLS, no HTTP),
@@ -160,7 +161,7 @@ class Transport:
         method: str,
         url: URL,
         headers: Mapping[str, str],
-        form: Mapping[str, str] | None,
+        form: Mapping[str, str] | bytes | None,
         deadline: Deadline,
     ) -> aiohttp.ClientResponse:
         seconds = min(self._settings.answer_timeout, deadline.remaining())

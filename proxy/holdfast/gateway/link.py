@@ -1,0 +1,203 @@
+"""The child's questions to its parent's gateway. One request each, over a transport of its own: a question that is held
+open takes no connection from pulls. Redirects are not followed, and the sync token goes to the parent's origin alone.
+
+Every method returns what the parent's answer means (`gateway/child.py`) and raises nothing of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+from msgspec.structs import replace
+from yarl import URL
+
+from holdfast import config
+from holdfast.clock import Clock
+from holdfast.control.resource import Configuration
+from holdfast.errors import ParentFailed
+from holdfast.gateway.child import (
+    Activated,
+    CutLoose,
+    Denied,
+    Elsewhere,
+    Failed,
+    Outcome,
+    Reported,
+    Unchanged,
+)
+from holdfast.gateway.message import (
+    ALREADY_ACTIVATED,
+    BODY_BYTES,
+    CONFIGURATION_BYTES,
+    NOT_ACTIVATED,
+    Activation,
+    Deactivation,
+    Lease,
+    StatusReport,
+)
+from holdfast.parent.client import address_policy
+from holdfast.parent.credentials import login_source
+from holdfast.parent.endpoint import USER_AGENT
+from holdfast.parent.retry import Deadline, retry_after
+from holdfast.parent.transport import Transport
+
+T = TypeVar("T")
+
+#: one question (connected-registry 3.1, runtime 0.7.0); more when the parent was asked to wait (seconds)
+QUESTION_SECONDS = 10.0
+#: at once: one question and the one that replaces it
+CONNECTIONS = 2
+REFUSAL_BYTES = 64 * 1024
+
+
+class Answer(NamedTuple):
+    """An answer, read."""
+
+    status: int
+    etag: str
+    retry_after: float
+    body: bytes
+
+
+class Link:
+    """To the gateway of connected registry `name` at a parent."""
+
+    def __init__(self, parent: config.Parent, name: str, clock: Clock) -> None:
+        settings = replace(parent, connections=CONNECTIONS, requests_per_second=0.0, answer_timeout=300.0)
+        self._transport = Transport(settings, address_policy(parent), clock, {"requests": 0})
+        self._source = login_source(parent.credentials, parent.url, clock)
+        self._base, self._name, self._clock = URL(parent.url), name, clock
+
+    async def activate(self, instance: str, version: str) -> Outcome:
+        """Activated, Elsewhere, Denied or Failed."""
+        answer = await self._ask("POST", "activate", Activation(instance=instance, version=version))
+        lease = self._read(answer, Lease)
+        return Activated(lease.generation, lease.lease_seconds) if isinstance(lease, Lease) else lease
+
+    async def deactivate(self, instance: str, generation: int) -> Outcome:
+        """Reported once this instance is not the active one."""
+        asked = Deactivation(instance=instance, generation=generation)
+        lease = self._read(await self._ask("POST", "deactivate", asked), Lease)
+        return Reported(0.0) if isinstance(lease, Lease) else lease
+
+    async def report(self, report: StatusReport) -> Outcome:
+        """Reported, Elsewhere, CutLoose, Denied or Failed."""
+        lease = self._read(await self._ask("PUT", "status", report), Lease)
+        return Reported(lease.lease_seconds) if isinstance(lease, Lease) else lease
+
+    async def configuration(
+        self, instance: str, generation: int, etag: str, wait: float
+    ) -> tuple[Configuration, str] | Outcome:
+        """Configuration other than `etag`, with its own; or Unchanged, Elsewhere, CutLoose, Denied or Failed."""
+        query = urlencode({"wait": f"{wait:.3f}", "instance": instance, "generation": generation})
+        headers = {"If-None-Match": f'"{etag}"'} if etag else {}
+        answer = await self._ask("GET", f"config?{query}", None, headers, QUESTION_SECONDS + wait)
+        if isinstance(answer, Answer) and answer.status == 304:
+            return Unchanged()
+        found = self._read(answer, Configuration)
+        if not isinstance(found, Configuration):
+            return found
+        if found.registry.name.lower() != self._name.lower() or not isinstance(answer, Answer):
+            return Failed(
+                f"the parent sent the configuration of another connected registry, {found.registry.name!r}"
+            )
+        return found, answer.etag
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._transport.close()
+
+    async def _ask(
+        self,
+        method: str,
+        what: str,
+        body: msgspec.Struct | None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = QUESTION_SECONDS,
+    ) -> Answer | Outcome:
+        try:
+            return await self._sent(method, what, body, headers or {}, seconds)
+        except ParentFailed as failure:
+            return Failed(failure.message, float(failure.retry_after or 0))
+
+    async def _sent(
+        self, method: str, what: str, body: msgspec.Struct | None, headers: Mapping[str, str], seconds: float
+    ) -> Answer:
+        """Raises ParentFailed."""
+        said = {
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        if (login := await self._source.login()) is not None:
+            said["Authorization"] = login.basic().reveal()
+        if body is not None:
+            said["Content-Type"] = "application/json"
+        path = URL(f"/acr/gateway/v1/{quote(self._name.lower())}/{what}", encoded=True)
+        answer = await self._transport.send(
+            method,
+            self._base.join(path),
+            said,
+            Deadline.after(self._clock, seconds),
+            form=None if body is None else msgspec.json.encode(body),
+        )
+        try:
+            bound = CONFIGURATION_BYTES if answer.status == 200 else REFUSAL_BYTES
+            text = b"" if answer.status == 304 else await answer.body(bound)
+            wait = retry_after(answer.header("Retry-After"), self._clock.now())
+            return Answer(answer.status, (answer.header("ETag") or "").strip('"'), float(wait or 0), text)
+        finally:
+            await answer.close()
+
+    def _read(self, answer: Answer | Outcome, kind: type[T]) -> T | Outcome:
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status != 200:
+            return meaning(answer)
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            return Failed(f"the parent's answer cannot be read: {error}")
+
+
+def meaning(answer: Answer) -> Outcome:
+    """What an answer other than 200 says."""
+    said = said_in(answer.body)
+    if answer.status == 409 and ALREADY_ACTIVATED in said:
+        return Elsewhere()
+    if answer.status == 409 and NOT_ACTIVATED in said:
+        return CutLoose()
+    if answer.status == 401:
+        return Denied(
+            "the parent refuses the sync token (401): its password is wrong or over, or it is disabled or deleted;"
+            " `holdfast connected-registry get-settings --generate-password 1` at the root makes another string"
+        )
+    if answer.status in (403, 404):
+        return Denied(
+            f"the parent refuses this connected registry ({answer.status}): {said or 'it gives no reason'}"
+        )
+    return Failed(f"the parent answered {answer.status}: {said or 'it gives no reason'}", answer.retry_after)
+
+
+class _Error(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+    detail: object = None
+
+
+class _Refusal(msgspec.Struct):
+    errors: tuple[_Error, ...] = ()
+
+
+def said_in(body: bytes) -> str:
+    """The text of an error body, in one line of at most 300 characters; "" for any other body."""
+    try:
+        found = msgspec.json.decode(body[:BODY_BYTES], type=_Refusal).errors
+    except (msgspec.MsgspecError, RecursionError):
+        return ""
+    texts = (f"{error.message} {error.detail or ''}".strip() for error in found)
+    return " ".join("; ".join(texts).split())[:300]

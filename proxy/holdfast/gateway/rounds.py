@@ -1,0 +1,231 @@
+"""Carries out what `gateway/child.py` decides, in the keeper: asks the parent, keeps what it says in one transaction,
+and tells what is wrong. Nothing waits for it: a node serves what it holds whether this speaks to anybody or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+
+import msgspec
+import structlog
+from holdfast_core.errors import StoreError
+from holdfast_core.store import Store
+from msgspec.structs import replace
+
+from holdfast import errors
+from holdfast.clock import Clock
+from holdfast.config import Configuration
+from holdfast.control import command
+from holdfast.control.moment import stamp
+from holdfast.control.resource import (
+    REGISTRY,
+    STATUS,
+    Certificate,
+    ConnectedRegistry,
+    Identity,
+    LoginServer,
+    LoginTls,
+    Status,
+    StatusDetail,
+)
+from holdfast.control.resource import Configuration as Received
+from holdfast.gateway.child import (
+    Action,
+    Activate,
+    Activated,
+    Child,
+    Configured,
+    Elsewhere,
+    Failed,
+    Fetch,
+    Outcome,
+    Report,
+    Reported,
+    Rest,
+)
+from holdfast.gateway.identity import own_identity
+from holdfast.gateway.link import Link
+from holdfast.gateway.message import StatusReport
+from holdfast.gateway.settings import apply_settings
+
+log = structlog.get_logger()
+
+Control = Callable[[bytes], Awaitable[bytes]]
+Troubles = Callable[[], Sequence[StatusDetail]]
+
+
+class Rounds:
+    """The conversation of one node with its parent. `control` is the keeper's; `troubles` says what is wrong with
+    the node itself."""
+
+    def __init__(
+        self,
+        config: Configuration,
+        name: str,
+        store: Store,
+        control: Control,
+        troubles: Troubles,
+        clock: Clock,
+    ) -> None:
+        self._config, self._store, self._control = config, store, control
+        self._troubles, self._clock = troubles, clock
+        self.identity = Identity(name=name, instance=secrets.token_hex(16))
+        self.link = Link(config.parent[0], name, clock)
+        self.child = Child(config.gateway.poll, clock.jitter)
+        self._last_sync: str | None = None
+        self._is_kept = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what is held, and begin. Uses no network before it returns."""
+        try:
+            self._take_up()
+        except StoreError as error:  # nothing known: the parent tells it all again
+            log.error("identity cannot be read", reason=str(error))
+        self._task = asyncio.create_task(self._run())
+
+    def _take_up(self) -> None:
+        self.identity = own_identity(self._store) or self.identity
+        held = self._store.resource(REGISTRY, self.identity.name)
+        if held is not None and self.identity.etag:
+            registry = msgspec.json.decode(held.body, type=ConnectedRegistry)
+            self.child.etag, self.child.sync = self.identity.etag, registry.parent.sync_properties
+        apply_settings(self._store, self.identity.name)
+
+    async def close(self) -> None:
+        """Stop where it is; the lease stays, so that a restart finds its place free."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self.link.close()
+
+    def notes(self) -> list[str]:
+        """Sentences for /readyz; none when the parent was well when last asked."""
+        name, trouble = self.identity.name, self.child.trouble
+        if trouble:
+            held = "serves what it holds" if self.identity.activated else "holds nothing yet"
+            return [f"connected registry {name} {held}: {trouble}"]
+        if not self.identity.activated:
+            return [f"connected registry {name} is not activated yet"]
+        return []
+
+    async def _run(self) -> None:
+        while True:
+            asked = self._clock.monotonic()
+            action = self.child.next(asked, self._clock.now())
+            if isinstance(action, Rest):
+                await self._clock.sleep(action.seconds)
+                continue
+            outcome = await self._outcome(action)
+            before = self.child.trouble
+            self.child.took(outcome, asked, self._clock.monotonic())
+            await self._note(outcome, before)
+
+    async def _outcome(self, action: Action) -> Outcome:
+        """What came of an action; never raises, so that no surprise ends the conversation."""
+        try:
+            return await self._done(action)
+        except (errors.Refusal, StoreError) as error:
+            return Failed(f"not kept: {error}")
+        except Exception as error:
+            log.exception("gateway failed", action=type(action).__name__)
+            return Failed(f"{type(action).__name__} failed ({type(error).__name__}); the log has more")
+
+    async def _done(self, action: Action) -> Outcome:
+        if not self._is_kept:  # who this is must outlast a crash before the parent hears of it
+            await self._keep(self.identity)
+        instance, generation = self.identity.instance, self.child.generation
+        if isinstance(action, Activate):
+            return await self.link.activate(instance, version("holdfast"))
+        if isinstance(action, Report):
+            return await self.link.report(self._report())
+        assert isinstance(action, Fetch)
+        found = await self.link.configuration(instance, generation, action.etag, action.wait)
+        if not isinstance(found, tuple):
+            return found
+        await self._receive(*found)
+        return Configured(found[1], found[0].registry.parent.sync_properties)
+
+    async def _receive(self, received: Received, etag: str) -> None:
+        """Keep a configuration, and do at once what it says."""
+        now = stamp(self._clock.now())
+        identity = replace(self.identity, etag=etag, last_contact=now, trouble="")
+        await self._keep(identity, received)
+        apply_settings(self._store, identity.name)
+        log.info(
+            "configuration received",
+            mode=received.registry.mode,
+            tokens=len(received.tokens),
+            below=len(received.below),
+        )
+
+    async def _keep(self, identity: Identity, received: Received | None = None) -> None:
+        order = command.Receive(identity=identity, configuration=received)
+        await self._control(msgspec.json.encode(order))
+        self.identity, self._is_kept = identity, True
+
+    async def _note(self, outcome: Outcome, before: str) -> None:
+        """Log what changed, and keep what the next start wants to know."""
+        if self.child.trouble != before:
+            if self.child.trouble:
+                log.warning("parent's gateway", trouble=self.child.trouble, kind=type(outcome).__name__)
+            else:
+                log.info("parent's gateway is well again")
+        identity = self._identity_after(outcome)
+        if identity != self.identity:
+            try:
+                await self._keep(identity)
+            except (errors.Refusal, StoreError) as error:
+                log.warning("identity not kept", reason=str(error))
+            except Exception:
+                log.exception("identity not kept")
+
+    def _identity_after(self, outcome: Outcome) -> Identity:
+        now, identity = stamp(self._clock.now()), self.identity
+        if isinstance(outcome, Activated):
+            log.info("activated", registry=identity.name, generation=outcome.generation)
+            identity = replace(
+                identity, activated=identity.activated or now, generation=outcome.generation, last_contact=now
+            )
+        elif isinstance(outcome, Reported):
+            identity = replace(identity, last_contact=now)
+        elif isinstance(outcome, Elsewhere):
+            identity = replace(identity, generation=0)
+        if not isinstance(outcome, Failed):
+            self._last_sync = now
+        return replace(identity, trouble=self.child.trouble)
+
+    def _report(self) -> StatusReport:
+        return StatusReport(
+            instance=self.identity.instance,
+            generation=self.child.generation,
+            version=version("holdfast"),
+            last_sync_time=self._last_sync,
+            login_server=login_server(self._config),
+            status_details=tuple(self._troubles()),
+            below=self._below(),
+        )
+
+    def _below(self) -> dict[str, Status]:
+        """What the registries below said of themselves, as far as they came by here."""
+        rows = self._store.resources(STATUS)
+        decode = msgspec.json.Decoder(Status).decode
+        return {row.name: decode(row.body) for row in rows if row.name.lower() != self.identity.name.lower()}
+
+
+def login_server(config: Configuration) -> LoginServer:
+    """Where clients find this node, as far as it knows itself."""
+    from holdfast.config_file import listen_address
+
+    host, port = listen_address(config.listen)
+    place = "" if port == 0 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if not config.tls.cert:
+        return LoginServer(host=config.login.server or place)
+    location = config.tls.cert.rpartition("/")[0]
+    tls = LoginTls(status="Enabled", certificate=Certificate(location=location))
+    return LoginServer(host=config.login.server or place, tls=tls)

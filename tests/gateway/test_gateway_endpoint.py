@@ -1,0 +1,393 @@
+"""The gateway's answers one by one: who may ask what, when nothing changed, and how a held question ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from holdfast.config import Configuration, Gateway
+from holdfast.control import command
+from holdfast.control.resource import Configuration as Received
+from holdfast.control.resource import Identity, Status, StatusDetail
+from support.programs import PATIENCE
+from support.serving import Answer, Serving, serve
+
+BASE = "/acr/gateway/v1/planta"
+FIRST = {"instance": "first", "version": "1"}
+
+
+class Tree:
+    """A served root with the control plane of a test, and the passwords of its tokens."""
+
+    def __init__(self, held: Serving) -> None:
+        self.held, self.passwords = held, dict[str, str]()
+
+    async def order(self, order: command.Command) -> command.Result:
+        """One command of the operator."""
+        return command.result_of(await self.held.port.control(msgspec.json.encode(order)))
+
+    async def registry(self, name: str, parent: str | None = None, **more: Any) -> None:
+        """A connected registry and a password of its sync token."""
+        await self.order(
+            command.CreateRegistry(
+                name=name, mode="ReadOnly", parent=parent, repositories=("team/app",), **more
+            )
+        )
+        made = await self.order(command.GenerateCredentials(token=name, passwords=("password1",)))
+        self.passwords[name] = made.passwords[0].value
+
+    async def token(self, name: str, *actions: str) -> None:
+        """A token and its password."""
+        made = await self.order(command.CreateToken(name=name, actions=actions))
+        self.passwords[name] = made.passwords[0].value
+
+    async def ask(
+        self, method: str, target: str, body: object = None, user: str = "plantA", **headers: str
+    ) -> Answer:
+        """One request as a token."""
+        login = base64.b64encode(f"{user}:{self.passwords[user]}".encode()).decode()
+        content = b"" if body is None else msgspec.json.encode(body)
+        lines = {
+            "Host": "root.test",
+            "Authorization": f"Basic {login}",
+            "Content-Length": str(len(content)),
+            **headers,
+        }
+        client = await self.held.connect()
+        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+        client.send(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode(), content)
+        try:
+            return await client.answer(method)
+        finally:
+            client.close()
+
+    async def activate(self) -> int:
+        """plantA's first instance; its generation."""
+        answer = await self.ask("POST", f"{BASE}/activate", FIRST)
+        assert answer.status == 200, answer
+        return int(msgspec.json.decode(answer.body)["generation"])
+
+    async def pass_time(self, asked: asyncio.Future[Answer]) -> Answer:
+        """Let the node's clock run until the answer is there."""
+        async with asyncio.timeout(PATIENCE):
+            while not asked.done():
+                await asyncio.sleep(0.005)
+                self.held.clock.advance(0.5)
+        return await asked
+
+
+def tree(path: Path, test: Callable[[Tree], Coroutine[Any, Any, None]], **gateway: float) -> None:
+    """Run a test against a root with plantA below it and plantB below that."""
+
+    async def run(held: Serving) -> None:
+        held.clock._jump = False
+        root = Tree(held)
+        await root.registry("plantA")
+        await root.registry("plantB", parent="plantA")
+        await test(root)
+
+    serve(path, run, Configuration(gateway=Gateway(**gateway)))  # type: ignore[arg-type]
+
+
+def refused(answer: Answer) -> str:
+    """Message and detail of an error body."""
+    (error,) = msgspec.json.decode(answer.body)["errors"]
+    return f"{error['message']} {error['detail']}"
+
+
+def test_activation_is_a_lease(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        first = msgspec.json.decode((await root.ask("POST", f"{BASE}/activate", FIRST)).body)
+        assert (first["generation"], first["leaseSeconds"]) == (1, 30.0)
+        second = await root.ask("POST", f"{BASE}/activate", {"instance": "second"})
+        assert second.status == 409
+        assert "ALREADY_ACTIVATED" in refused(second)
+        assert (
+            "already activated by another instance. Only one instance is supported at any time."
+            in refused(second)
+        )
+        again = msgspec.json.decode((await root.ask("POST", f"{BASE}/activate", FIRST)).body)
+        assert again["generation"] == 1
+        root.held.clock.advance(31)
+        second = await root.ask("POST", f"{BASE}/activate", {"instance": "second"})
+        assert msgspec.json.decode(second.body)["generation"] == 2
+        status = {"instance": "first", "generation": 1}
+        for answer in (
+            await root.ask("PUT", f"{BASE}/status", status),
+            await root.ask("GET", f"{BASE}/config?instance=first&generation=1"),
+        ):
+            assert answer.status == 409
+            assert "ALREADY_ACTIVATED" in refused(answer)
+
+    tree(tmp_path, test, lease=30.0)
+
+
+def test_a_schedule_keeps_its_place_between_its_slots(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        await root.registry("daily", schedule="0 9 * * *", sync_window="PT1H")
+        said = await root.ask("POST", "/acr/gateway/v1/daily/activate", FIRST, "daily")
+        lease = msgspec.json.decode(said.body)["leaseSeconds"]
+        root.held.clock.advance(lease - 60)
+        second = await root.ask("POST", "/acr/gateway/v1/daily/activate", {"instance": "second"}, "daily")
+        assert second.status == 409
+        root.held.clock.advance(120)
+        second = await root.ask("POST", "/acr/gateway/v1/daily/activate", {"instance": "second"}, "daily")
+        assert second.status == 200
+
+    tree(tmp_path, test, lease=30.0)
+
+
+def test_status_is_kept_and_what_is_below_only_of_descendants(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        await root.registry("plantC")
+        generation = await root.activate()
+        below = {"plantB": Status(version="7"), "plantC": Status(version="7"), "nobody": Status(version="7")}
+        detail = StatusDetail(type="Disk", code="DiskError", description="full")
+        said = {
+            "instance": "first",
+            "generation": generation,
+            "version": "2",
+            "statusDetails": [detail],
+            "below": below,
+        }
+        answer = await root.ask("PUT", f"{BASE}/status", said)
+        assert answer.status == 200
+        find = root.held.node.access.catalogue.status
+        assert (find("plantA").version, find("plantA").status_details) == ("2", (detail,))
+        assert [find(name).version for name in ("plantB", "plantC", "nobody")] == ["7", None, None]
+
+    tree(tmp_path, test)
+
+
+def test_deactivation_by_the_instance_itself(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        generation = await root.activate()
+        other = {"instance": "second", "generation": generation}
+        assert (await root.ask("POST", f"{BASE}/deactivate", other)).status == 200
+        assert root.held.node.access.catalogue.status("plantA").lease is not None
+        own = {"instance": "first", "generation": generation}
+        assert (await root.ask("POST", f"{BASE}/deactivate", own)).status == 200
+        assert (await root.ask("POST", f"{BASE}/activate", {"instance": "second"})).status == 200
+
+    tree(tmp_path, test)
+
+
+def test_deactivation_by_the_operator_is_told(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        generation = await root.activate()
+        asked = asyncio.ensure_future(
+            config(root, f"wait=20&instance=first&generation={generation}", await etag(root))
+        )
+        await asyncio.sleep(0.05)
+        await root.order(command.Deactivate(name="plantA"))
+        answer = await root.pass_time(asked)
+        assert (answer.status, "NOT_ACTIVATED" in refused(answer)) == (409, True)
+        answer = await root.ask("PUT", f"{BASE}/status", {"instance": "first", "generation": generation})
+        assert (answer.status, "NOT_ACTIVATED" in refused(answer)) == (409, True)
+
+    tree(tmp_path, test)
+
+
+async def etag(root: Tree) -> str:
+    """Of plantA's configuration now."""
+    return (await root.ask("GET", f"{BASE}/config")).headers["etag"]
+
+
+async def config(root: Tree, query: str, known: str, user: str = "plantA") -> Answer:
+    """plantA's configuration unless it is known."""
+    return await root.ask("GET", f"{BASE}/config?{query}", user=user, If_None_Match=known)
+
+
+def test_configuration_has_what_is_needed_below_and_no_more(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        await root.token("reader", "repositories/team/app/content/read")
+        await root.token("stranger", "repositories/team/app/content/read")
+        await root.order(command.UpdateRegistry(name="plantB", add_client_tokens=("reader",)))
+        found = msgspec.json.decode((await root.ask("GET", f"{BASE}/config")).body, type=Received)
+        assert found.registry.name == "plantA"
+        assert [one.name for one in found.below] == ["plantB"]
+        assert {token.name for token in found.tokens} == {"plantA", "plantB", "reader"}
+        text = msgspec.json.encode(found).decode()
+        assert not any(password in text for password in root.passwords.values())
+
+    tree(tmp_path, test)
+
+
+def test_an_unchanged_configuration_is_304_at_once_or_after_the_wait(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        known = await etag(root)
+        assert known.startswith('"')
+        assert (await config(root, "wait=0", known)).status == 304
+        assert (await config(root, "", f'W/"x", {known}')).status == 304
+        assert (await config(root, "", '"another"')).status == 200
+        before = root.held.clock.monotonic()
+        answer = await root.pass_time(asyncio.ensure_future(config(root, "wait=10", known)))
+        assert answer.status == 304
+        assert 10 <= root.held.clock.monotonic() - before < 12
+
+    tree(tmp_path, test)
+
+
+def test_a_change_ends_the_wait(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        known, before = await etag(root), root.held.clock.monotonic()
+        asked = asyncio.ensure_future(config(root, "wait=20", known))
+        await asyncio.sleep(0.05)
+        await root.token("unrelated", "repositories/team/app/content/read")
+        root.held.clock.advance(0.5)
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        await root.order(command.UpdateRegistry(name="plantA", log_level="Debug"))
+        answer = await root.pass_time(asked)
+        assert (answer.status, answer.headers["etag"] != known) == (200, True)
+        assert root.held.clock.monotonic() - before < 5
+
+    tree(tmp_path, test)
+
+
+@pytest.mark.parametrize("gone", ["token", "right", "registry"])
+def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        right = "gateway/planta/config/read"
+        await root.token("relay", right, "gateway/planta/config/write")
+        asked = asyncio.ensure_future(config(root, "wait=20", await etag(root), "relay"))
+        await asyncio.sleep(0.05)
+        if gone == "token":
+            await root.order(command.UpdateToken(name="relay", status="disabled"))
+        elif gone == "right":
+            await root.order(command.UpdateScopeMap(name="relay-scope-map", remove=(right,)))
+        else:
+            await root.order(command.DeleteRegistry(name="plantB", cleanup=True))
+            await root.order(command.DeleteRegistry(name="plantA"))
+        assert (await root.pass_time(asked)).status == {"token": 401, "right": 403, "registry": 404}[gone]
+
+    tree(tmp_path, test)
+
+
+def test_a_draining_node_lets_its_children_go(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        asked = asyncio.ensure_future(config(root, "wait=20", await etag(root)))
+        await asyncio.sleep(0.05)
+        root.held.node.draining, before = True, root.held.clock.monotonic()
+        assert (await root.pass_time(asked)).status == 304
+        assert root.held.clock.monotonic() - before < 2
+
+    tree(tmp_path, test)
+
+
+RIGHTS = {
+    "config": ("GET", "config/read", None),
+    "activate": ("POST", "config/write", FIRST),
+    "deactivate": ("POST", "config/write", {"instance": "first", "generation": 1}),
+    "status": ("PUT", "config/write", {"instance": "first", "generation": 1}),
+}
+
+
+@pytest.mark.parametrize("what", RIGHTS)
+def test_each_question_needs_its_own_right(what: str, tmp_path: Path) -> None:
+    method, right, body = RIGHTS[what]
+    every = {"config/read", "config/write", "message/read", "message/write"}
+
+    async def test(root: Tree) -> None:
+        await root.activate()
+        await root.token("entitled", f"gateway/planta/{right}")
+        await root.token("nearly", *(f"gateway/planta/{other}" for other in every - {right}))
+        await root.token("elsewhere", f"gateway/plantb/{right}", "repositories/*/content/read")
+        assert (await root.ask(method, f"{BASE}/{what}", body, "entitled")).status == 200
+        assert (await root.ask(method, f"/acr/gateway/v1/PlantA/{what}", body, "entitled")).status == 200
+        for user in ("nearly", "elsewhere"):
+            assert (await root.ask(method, f"{BASE}/{what}", body, user)).status == 403, user
+        root.passwords["plantA"] = "wrong"
+        assert (await root.ask(method, f"{BASE}/{what}", body)).status == 401
+        stranger = await root.held.ask(f"{BASE}/{what}", method)
+        assert (stranger.status, "www-authenticate" in stranger.headers) == (401, True)
+
+    tree(tmp_path, test)
+
+
+def test_who_may_not_cannot_tell_whether_it_is_there(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        there = await root.ask("GET", "/acr/gateway/v1/plantb/config", user="plantB")
+        assert there.status == 403  # its own, and this is not its parent
+        await root.token("curious", "repositories/*/content/read")
+        answers = [
+            await root.ask("GET", f"/acr/gateway/v1/{name}/config", user="curious")
+            for name in ("planta", "nobody")
+        ]
+        assert {answer.status for answer in answers} == {403}
+        assert answers[0].body == answers[1].body.replace(b"nobody", b"planta")
+
+    tree(tmp_path, test)
+
+
+def test_a_registry_connects_to_its_own_parent(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        for user in ("plantB", "plantA"):  # plantA may relay, but not here
+            answer = await root.ask("POST", "/acr/gateway/v1/plantb/activate", FIRST, user)
+            assert answer.status == 403
+            assert "the parent of connected registry plantB is plantA; this is the root" in refused(answer)
+
+    tree(tmp_path, test)
+
+
+def test_a_managed_node_is_the_parent_of_those_directly_below(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        await root.registry("plantC", parent="plantB")
+        found = msgspec.json.decode((await root.ask("GET", f"{BASE}/config")).body, type=Received)
+        passwords = dict(root.passwords)
+
+        async def below(held: Serving) -> None:
+            node = Tree(held)
+            node.passwords = passwords
+            identity = Identity(name="plantA", instance="i", activated="2026-01-01T00:00:00Z")
+            await node.order(command.Receive(identity=identity, configuration=found))
+            said = await node.ask("POST", "/acr/gateway/v1/plantb/activate", FIRST, "plantB")
+            assert said.status == 200, said
+            answer = await node.ask("GET", "/acr/gateway/v1/plantb/config", user="plantB")
+            inner = msgspec.json.decode(answer.body, type=Received)
+            assert (inner.registry.name, [one.name for one in inner.below]) == ("plantB", ["plantC"])
+            # plantC's parent is plantB, and its token does not even log in here
+            assert (await node.ask("GET", "/acr/gateway/v1/plantc/config", user="plantC")).status == 401
+
+        from support.serving import serving
+
+        async with serving(tmp_path / "below", Configuration()) as held:
+            await below(held)
+
+    tree(tmp_path, test)
+
+
+MALFORMED = [
+    (b"", "not as it must be"),
+    (b"{}", "instance"),
+    (b'{"instance": 5}', "instance"),
+    (b'{"instance": "i", "generation": 1, "mood": 1}', "mood"),
+    (b"[" * 4000, "not as it must be"),
+    (b'{"instance": "' + b"i" * 5000 + b'", "generation": 1}', "4096"),
+]
+
+
+@pytest.mark.parametrize(("body", "why"), MALFORMED, ids=range(len(MALFORMED)))
+def test_a_malformed_body_is_400_and_says_why(body: bytes, why: str, tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        answer = await root.ask("POST", f"{BASE}/deactivate", msgspec.Raw(body) if body else None)
+        assert answer.status == 400
+        assert why in refused(answer)
+
+    tree(tmp_path, test)
+
+
+def test_what_is_no_question_is_refused(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        assert (await root.ask("GET", f"{BASE}/nothing")).status == 404
+        wrong = await root.ask("POST", f"{BASE}/config", FIRST)
+        assert (wrong.status, wrong.headers["allow"]) == (405, "GET")
+        for wait in ("-1", "x", "nan", "1e9"):
+            assert (await root.ask("GET", f"{BASE}/config?wait={wait}")).status == 400, wait
+
+    tree(tmp_path, test)
