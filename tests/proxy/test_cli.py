@@ -85,7 +85,7 @@ def test_flags_become_keys():
     config = from_table(overrides(flags))
     assert (config.mode, config.store_mode, config.anonymous) == ("ReadWrite", "ReadWrite", "push")
     nothing = from_table(overrides({**flags, "mode": None, "anonymous": None}))
-    assert (nothing.store_mode, nothing.anonymous) == ("ReadOnly", "pull")
+    assert (nothing.store_mode, nothing.anonymous) == ("ReadOnly", "")
 
 
 def test_two_nodes_cannot_share_a_directory_or_a_port(tmp_path):

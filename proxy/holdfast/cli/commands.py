@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
+from holdfast.cli.lazy_group import LazyGroup
+
 #: Exit codes: 1 something failed or is damaged, 2 the request itself is wrong.
 FAILED, REFUSED = 1, 2
 
@@ -21,7 +23,19 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     sys.exit(code)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    lazy={
+        "connected-registry": "holdfast.cli.connected_registry:connected_registry",
+        "scope-map": "holdfast.cli.scope_map:scope_map",
+        "token": "holdfast.cli.token:token",
+    },
+    sections={
+        "A node": ("serve", "demo", "config", "fsck", "rebuild"),
+        "What a serving node manages": ("login", "logout", "connected-registry", "token", "scope-map"),
+    },
+)
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")
 def holdfast() -> None:
     """A connected registry: a local replica that keeps serving when the link is down."""
@@ -30,6 +44,11 @@ def holdfast() -> None:
 @holdfast.command()
 @click.option("--config", "file", type=FILE, help="Configuration file; flags override it.")
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve on; port 0 picks one.")
+@click.option(
+    "--admin-listen",
+    metavar="HOST:PORT",
+    help="Address of the admin API. Default: 127.0.0.1 and a free port.",
+)
 @click.option("--data", metavar="DIR", help="Directory of the store.")
 @click.option("--parent", "parents", multiple=True, metavar="[NAME=]URL", help="Parent registry; may repeat.")
 @click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parents.")
@@ -55,7 +74,7 @@ def serve(file: Path | None, **flags: Any) -> None:
     verb.run(file, flags)
 
 
-@holdfast.group()
+@holdfast.group(cls=LazyGroup)
 def config() -> None:
     """The configuration."""
 
@@ -64,10 +83,13 @@ def config() -> None:
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
     """Check a configuration file; say what is wrong and exit 2, or say that it is right."""
+    import os
+
+    from holdfast.cli.serve import join
     from holdfast.config_file import ConfigInvalid, load
 
     try:
-        load(file)
+        join(load(file), os.environ)
     except ConfigInvalid as error:
         refuse(str(error))
     click.echo(f"{file}: right")
@@ -110,9 +132,63 @@ def rebuild(data: Path) -> None:
 @click.option("--parent", metavar="URL", help="A real parent instead of the embedded root.")
 @click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parent.")
 @click.option("--image", metavar="NAME:TAG", help="What to pull.")
-@click.option("--listen", metavar="HOST:PORT", default="localhost:5000", show_default=True)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="localhost:5000",
+    show_default=True,
+    help="Where the node serves.",
+)
 def demo(**options: Any) -> None:
     """Show a node at work: pull through it, stop the parent, pull again; then keep serving."""
     from holdfast.cli import demo as verb
 
     verb.run(**options)
+
+
+@holdfast.command()
+@click.argument("url", required=False)
+@click.option("-u", "--username", help="Default: operator.")
+@click.option("-p", "--password", help="Others on this machine can see it; the next is better.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
+def login(url: str | None, username: str | None, password: str | None, password_stdin: bool) -> None:
+    """Log in to a node's admin API; the verbs below ask it from then on.
+
+    URL is the admin address that the node prints.
+
+    \b
+    A verb asks the first of these that is there:
+      --registry URL (password from --data, the environment, or a login)
+      --data DIR, the data directory of a node on this machine
+      HOLDFAST_REGISTRY, with HOLDFAST_USERNAME and HOLDFAST_PASSWORD
+      HOLDFAST_DATA, a data directory
+      the last login
+      ./holdfast-data
+    """
+    from holdfast.cli.login import log_in
+
+    log_in(url, username, password, password_stdin)
+
+
+@holdfast.command()
+@click.argument("url", required=False)
+def logout(url: str | None) -> None:
+    """Forget a login."""
+    from holdfast.cli.login import log_out
+
+    log_out(url)
+
+
+@holdfast.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes verbs and flags.
+
+    \b
+    bash: eval "$(holdfast completion bash)"                 in ~/.bashrc
+    zsh:  eval "$(holdfast completion zsh)"                  in ~/.zshrc
+    fish: holdfast completion fish > ~/.config/fish/completions/holdfast.fish
+    """
+    from holdfast.cli.completion import script
+
+    click.echo(script(holdfast, shell))

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import structlog
 from holdfast_core.errors import StoreRefused
 
+from holdfast.admin.operator import FILE, ensure
 from holdfast.cli.commands import FAILED, refuse
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.config_file import ConfigInvalid, load
+from holdfast.gateway.connection_string import ConnectionStringInvalid, parse
+from holdfast.gateway.environment import crosses_network_in_clear, joined
 from holdfast.process import log
 from holdfast.process.group import Group
 
@@ -24,7 +28,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
     """Serve until SIGTERM; exits the process."""
 
     def read() -> Configuration:
-        config = load(file, overrides(flags))
+        config = join(load(file, overrides(flags), os.environ), os.environ)
         check_certificate(config)
         return config
 
@@ -34,18 +38,36 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
 
     try:
         config = read()
-        log.configure(config.log_level, "supervisor" if config.workers else "node")
+        log.configure(
+            config.log_level,
+            "supervisor" if config.workers else "node",
+            changeable=bool(config.gateway.connection_string) and not config.workers,
+        )
         warn_of_strangers(config)
         group = Group(Path(config.data))
         group.end_orphans()
         prepare_store(config)
+        prepare_operator(config)
         sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, reread))
     except (ConfigInvalid, StoreRefused) as error:
         refuse(str(error))
 
 
+def join(config: Configuration, environ: Mapping[str, str]) -> Configuration:
+    """The configuration as the child that its connection string makes of it. Raises ConfigInvalid."""
+    try:
+        return joined(config, environ)
+    except ConnectionStringInvalid as error:
+        raise ConfigInvalid(f"connection string: {error}") from None
+
+
 def warn_of_strangers(config: Configuration) -> None:
-    """One line when anybody who reaches the address may change what is here."""
+    """One line when anybody who reaches the address may change what is here, and one when anybody on the way to the
+    parent may read the sync password."""
+    if crosses_network_in_clear(config):
+        structlog.get_logger().warning(
+            "sync password in the clear", parent=config.parent[0].url, note="ParentEndpointProtocol=http"
+        )
     if config.anonymous == "push" and config.store_mode != "ReadOnly":
         structlog.get_logger().warning(
             "strangers may push", listen=config.listen, note="anonymous = push: no login is asked for"
@@ -59,6 +81,8 @@ def overrides(flags: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("listen", "data", "workers", "on_miss", "mode", "anonymous")
         if flags[name] is not None
     }
+    if flags.get("admin_listen") is not None:
+        table["admin"] = {"listen": flags["admin_listen"]}
     if flags["tls_cert"] or flags["tls_key"]:
         table["tls"] = {"cert": flags["tls_cert"] or "", "key": flags["tls_key"] or ""}
     if flags["parents"]:
@@ -72,6 +96,17 @@ def parent(text: str, insecure: bool) -> dict[str, Any]:
     if not equals or "://" in name:
         name, url = "", text
     return {"name": name, "url": url, "insecure": insecure}
+
+
+def prepare_operator(config: Configuration) -> None:
+    """Make the operator's credentials before any process that reads them, and tell them this once. Raises
+    ConfigInvalid for credentials that are no secret."""
+    if not config.admin.listen:
+        return
+    operator, made = ensure(Path(config.data))
+    if made:
+        where = f"(also in {Path(config.data) / FILE})"
+        click.echo(f"holdfast: operator {operator.username} password {operator.password} {where}", err=True)
 
 
 def prepare_store(config: Configuration) -> None:
@@ -95,8 +130,16 @@ def prepare_store(config: Configuration) -> None:
 def _prepare(config: Configuration, writer: int) -> int:
     from holdfast_core.store import Store
 
+    from holdfast.gateway.identity import refuse_other
+    from holdfast.login.token import ensure_key
+
     try:
-        Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes).close()
+        store = Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes)
+        try:
+            refuse_other(store, parse(text).registry if (text := config.gateway.connection_string) else "")
+        finally:
+            store.close()
+        ensure_key(Path(config.data))
     except (StoreRefused, OSError) as error:
         os.write(writer, str(error).encode())
     return 0
@@ -109,7 +152,7 @@ def check_certificate(config: Configuration) -> None:
     from holdfast.tls import Certificate
 
     try:
-        Certificate(config.tls)
+        Certificate(config.tls, config.login.client_ca)
     except OSError as error:  # ssl.SSLError is one
         files = f"{config.tls.cert!r} and {config.tls.key!r}"
         raise ConfigInvalid(f"tls.cert, tls.key: found {files}; the pair cannot serve: {error}") from None
@@ -121,7 +164,7 @@ def serve_group(config: Configuration, group: Group, read: Any) -> int:
 
     async def main() -> int:
         supervisor = Supervisor(config, SystemClock(), group, read)
-        announce(supervisor.address, config)
+        announce(supervisor.listening, config)
         return await supervisor.run()
 
     return asyncio.run(main())

@@ -1,0 +1,130 @@
+"""Answers as tables for people, as JSON or YAML for programs.
+
+A list is a table with a row each; one object is a table with a line for each property, which fits 80 columns where the
+original's eight columns do not. Column names are the original's. What a node says of itself comes from another machine,
+so control characters never reach the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Column = tuple[str, Callable[[Mapping[str, Any]], object]]
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+#: Wide enough for any row, for output that a program reads.
+_UNLIMITED = 10_000
+
+
+def at(document: Mapping[str, Any], *keys: str) -> Any:
+    """A property deep inside; "" where there is none."""
+    found: Any = document
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return "" if found is None else found
+
+
+def properties(*keys: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A reader of `properties.<keys>`."""
+    return lambda document: at(document, "properties", *keys)
+
+
+def last(*keys: str) -> Callable[[Mapping[str, Any]], str]:
+    """A reader of the name at the end of the id in `properties.<keys>`."""
+    return lambda document: str(at(document, "properties", *keys)).rpartition("/")[2]
+
+
+def moment(*keys: str) -> Callable[[Mapping[str, Any]], str]:
+    """A reader of the time in `properties.<keys>`, to the second."""
+    return lambda document: seconds(at(document, "properties", *keys))
+
+
+def seconds(time: str) -> str:
+    """`2026-11-26T22:00:00Z` without its fraction."""
+    return re.sub(r"\.\d+", "", time)
+
+
+def show_list(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column], output: str, none: str) -> None:
+    """A list; `none` is said on stderr when a table would be empty."""
+    found = list(rows)
+    if output != "table":
+        click.echo(_text(found, output), nl=False)
+    elif found:
+        _print(_rows(found, columns))
+    else:
+        click.echo(f"holdfast: {none}", err=True)
+
+
+def show_one(document: Mapping[str, Any], columns: Sequence[Column], output: str) -> None:
+    """One object, without the lines that are empty."""
+    if output != "table":
+        click.echo(_text(document, output), nl=False)
+    else:
+        _print(_properties(document, columns))
+
+
+def _text(document: Any, output: str) -> str:
+    if output == "json":
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    from holdfast.cli.yaml_text import yaml
+
+    return yaml(document)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for number, (name, _) in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=number == 0 or name.endswith("(UTC)"))
+    for row in rows:
+        table.add_row(*(_cell(read(row)) for _, read in columns))
+    return table
+
+
+def _properties(document: Mapping[str, Any], columns: Sequence[Column]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, read in columns:
+        value = read(document)
+        for number, line in enumerate(value if isinstance(value, list | tuple) else [value]):
+            if line not in ("", None):
+                table.add_row("" if number else name, _cell(line))
+    return table
+
+
+def _cell(value: object) -> Any:
+    from rich.text import Text
+
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(one) for one in value)
+    return Text(printable("" if value is None else str(value)))
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out."""
+    return _CONTROL.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(highlight=False, width=_UNLIMITED, force_terminal=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
