@@ -1,0 +1,125 @@
+"""Notifications: which events are told, and in what words (connected-registry 1.6, 3.11). The grammar is the control
+plane's own (`control.rules.is_notification`); here a pattern is taken apart and matched."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from holdfast.control.moment import stamp
+from holdfast.control.rules import is_notification
+
+Verb = Literal["push", "delete"]
+
+TYPES = {
+    "push": "Microsoft.ContainerRegistry.ImagePushed",
+    "delete": "Microsoft.ContainerRegistry.ImageDeleted",
+}
+#: where a webhook's receiver finds the proof that the body is ours
+SIGNATURE_HEADER = "X-Holdfast-Signature"
+
+
+class Event(Struct, frozen=True):
+    """Something that happened to an artifact of this node. `at` is wall seconds; `size` the manifest's bytes. A tag
+    that was deleted alone is no event (connected-registry 3.11)."""
+
+    id: str
+    at: float
+    verb: Verb
+    repository: str
+    digest: str
+    tag: str = ""
+    media_type: str = ""
+    size: int = 0
+
+
+class Pattern(Struct, frozen=True):
+    """One pattern taken apart. None: the section was not given. A name that ends in `/` is a prefix."""
+
+    name: str
+    tag: str | None
+    digest: str | None
+    action: str
+
+    def matches(self, event: Event) -> bool:
+        """Whether an event is told because of it."""
+        return (
+            self.action in ("*", event.verb)
+            and self._is_of(event.repository)
+            and (self.tag is None or (event.tag != "" and self.tag in ("*", event.tag)))
+            and (self.digest is None or self.digest in ("*", event.digest))
+        )
+
+    def _is_of(self, repository: str) -> bool:
+        if self.name.endswith("/"):
+            return repository.startswith(self.name)
+        return self.name in ("*", repository)
+
+
+def parse(text: str) -> Pattern | None:
+    """A pattern taken apart; None for a text outside the grammar."""
+    if not is_notification(text):
+        return None
+    artifact, _, action = text.rpartition(":")
+    named, at, digest = artifact.partition("@")
+    name, colon, tag = named.partition(":")
+    name = name.removesuffix("*") if name.endswith("/*") else name
+    return Pattern(name, tag if colon else None, digest if at else None, action)
+
+
+class Notifications:
+    """The patterns of one connected registry."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [found for text in patterns if (found := parse(text)) is not None]
+
+    def matches(self, event: Event) -> bool:
+        """Whether anybody wants to be told."""
+        return any(pattern.matches(event) for pattern in self._patterns)
+
+
+def data_of(event: Event, registry: str) -> dict[str, Any]:
+    """The original's `data`. `registry` is the connected registry's name; the parent tells its own events without."""
+    target = {
+        "mediaType": event.media_type,
+        "size": event.size,
+        "digest": event.digest,
+        "length": event.size,
+        "repository": event.repository,
+        "tag": event.tag,
+    }
+    found: dict[str, Any] = {
+        "id": event.id,
+        "timestamp": stamp(event.at),
+        "action": event.verb,
+        "target": {name: value for name, value in target.items() if value != ""},
+    }
+    return found | ({"connectedregistry": {"name": registry}} if registry else {})
+
+
+def body_of(event: Event, registry: str, topic: str) -> bytes:
+    """One event as it goes up and out, in Event Grid's envelope. The same event has the same bytes each time it is
+    sent, so that a receiver knows a repetition by `id`."""
+    subject = f"{event.repository}:{event.tag}" if event.tag else f"{event.repository}@{event.digest}"
+    return msgspec.json.encode(
+        {
+            "id": event.id,
+            "topic": topic,
+            "subject": subject,
+            "eventType": TYPES[event.verb],
+            "eventTime": stamp(event.at),
+            "data": data_of(event, registry),
+            "dataVersion": "1.0",
+            "metadataVersion": "1",
+        }
+    )
+
+
+def signature(secret: bytes, body: bytes) -> str:
+    """HMAC of a webhook's body, as its header says it."""
+    return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()

@@ -1,0 +1,150 @@
+"""The way down: what changed, the plan for it, and its actions one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.sync import plan, schedule, wanted, work
+from holdfast.sync.schedule import FULL, RECOVERY, SCHEDULED
+from sync.climb import Climb
+from sync.frame import AtWork, Move
+
+
+class Descent(Climb):
+    """Brings what is wanted."""
+
+    def _list(self) -> None:
+        """Find out what changed, and plan it."""
+        self.listing = False
+        trigger, wall = self.running, self.clock.wall
+        last = self.parent.log[-1].number if self.parent.log else 0
+        messages = self.parent.read(self.disk.cursor, self.clock.true) if self.logged else None
+        if self.logged and messages is None and trigger not in FULL:
+            self.disk.state = self.parts.finished(
+                schedule.asked(self.disk.state, RECOVERY), wall, again_in=0.0
+            )
+            self.running = ""
+            self.look_at = self.clock.true
+            return
+        full = trigger in FULL or not self.logged
+        changed = None if full else {(m.repository, m.tag) for m in messages or ()}
+        targets = self._targets(changed)
+        self.planner = self.parts.planner(self, self)
+        images = [image for rule, target in targets if (image := self.planner.image(rule, target)).actions]
+        job = self.parts.follow(self.disk.job, trigger, wall, {image.target.key for image in images})
+        self.disk.job, self.target_cursor = job, last
+        self.run = self.parts.run(job, images, 2)
+
+    def _targets(self, changed: set[tuple[str, str]] | None) -> list[tuple[wanted.Rule, plan.Target]]:
+        self.mark = self.queue.mark
+        again = self.disk.job.again if self.disk.job is not None else ()
+        troubled = {work.named(key)[:2] for key in (*self._troubles(), *again)}
+        found = []
+        for repository, rule in self.rules.items():
+            listed = self.parent.tags.get(repository, {})
+            for tag in rule.choose([wanted.TagFact(t) for t in listed], self.clock.wall).tags:
+                key = (repository, tag.name)
+                self.listed_events[key] = self._event(*key)
+                wanted_now = changed is None or key in changed or key in troubled
+                if wanted_now and self._take_over(*key, listed[tag.name]):
+                    found.append((rule, plan.Target(repository, tag.name, listed[tag.name])))
+        return found
+
+    def _work(self) -> bool:
+        """One action of an image at work; False when there is nothing to do now."""
+        if self.run is None:
+            return False
+        while (image := self.run.take(self.clock.wall)) is not None:
+            self.at_work[image.target.key] = AtWork(image)
+        if not self.at_work:
+            return False
+        key = next(iter(self.at_work))
+        current = self.at_work.pop(key)
+        self.at_work[key] = current  # the next image has the next turn
+        if current.place >= len(current.image.actions):
+            self._image_done(current)
+        else:
+            self._action(current, current.image.actions[current.place])
+        return True
+
+    def _image_done(self, current: AtWork) -> None:
+        assert self.run is not None
+        assert self.planner is not None
+        if current.image.unread:
+            target = current.image.target
+            grown = self.planner.image(self.rules[target.repository], target)
+            self.run.grown(grown)
+            current.image, current.place = grown, 0
+            return
+        del self.at_work[current.image.target.key]
+        self.run.done(current.image, self.clock.wall)
+
+    def _action(self, current: AtWork, action: plan.Action) -> None:
+        repository, digest = action.repository, action.digest
+        if repository in self.parent.denied and action.step in (
+            plan.Step.FETCH_BLOB,
+            plan.Step.FETCH_MANIFEST,
+            plan.Step.READ_MANIFEST,
+        ):
+            self._fail(current, "denied", "403")
+            return
+        if action.step == plan.Step.TAG:
+            if not self._take_over(repository, action.tag, digest):
+                self._look_again(f"{repository}:{action.tag}")
+            else:
+                self.disk.name(repository, action.tag, digest)
+                self.known_events[(repository, action.tag)] = self.listed_events[(repository, action.tag)]
+        elif action.step == plan.Step.READ_MANIFEST:
+            self.read[digest] = self.parent.manifests[digest]
+        elif action.step in (plan.Step.LINK_MANIFEST, plan.Step.FETCH_MANIFEST):
+            self._put(repository, digest)
+        elif digest not in self.disk.has:
+            self._fetch(current, digest)
+            return
+        else:
+            self.disk.link(repository, digest)
+        current.place += 1
+
+    def _put(self, repository: str, digest: str) -> None:
+        facts = self.facts(repository, digest) or self.parent.manifests[digest]
+        rule = self.rules[repository]
+        self.disk.put(
+            repository, digest, facts, {b.digest for b in facts.branches if rule.platforms.wants(b.platform)}
+        )
+        self.down.add(digest)
+
+    def _fetch(self, current: AtWork, digest: str) -> None:
+        size = self.sizes[digest]
+
+        def landed() -> None:
+            self.disk.parts.pop(digest, None)
+            if digest in self.parent.lying:
+                self.tally.wasted_bytes += size
+                self._fail(current, "wrong", "the digest does not match")
+                return
+            self.down.add(digest)
+            self.disk.has.add(digest)
+            self.disk.link(current.image.target.repository, digest)
+            current.place += 1
+
+        self.move = Move(False, digest, size, self.disk.parts.get(digest, 0), landed)
+
+    def _fail(self, current: AtWork, kind: Any, reason: str) -> None:
+        assert self.run is not None
+        del self.at_work[current.image.target.key]
+        found = self.run.failed(current.image, kind, reason, self.clock.wall, self.chance.random())
+        self.tally.parked += found.parked
+        self.seen_denied.add(current.image.target.key)
+
+    def _end(self) -> None:
+        assert self.run is not None
+        wall = self.clock.wall
+        self.disk.job = self.run.job(wall)
+        self.disk.cursor = self.target_cursor
+        self.scheduled_done += self.running == SCHEDULED
+        self.healed += self.began_at >= self.calm_at
+        self.run_windows.clear()
+        self._told(f"end of {self.running}: {self.run.progress(wall)}")
+        self.disk.state = self.parts.finished(self.disk.state, wall)
+        self.run, self.planner = None, None
+        self.look_at = self.clock.true

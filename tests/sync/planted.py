@@ -1,0 +1,130 @@
+"""Faults planted in the parts under test, each a mistake that somebody could make. The simulator has to find every
+one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.sync import ascent, outbox, plan, schedule, work
+from msgspec.structs import replace
+from sync.frame import Parts
+
+
+def never_cancels() -> Parts:
+    """A run goes on past its window."""
+
+    def due(*args: Any) -> schedule.Due:
+        found = schedule.due(*args)
+        if any(isinstance(action, schedule.Cancel) for action in found.actions):
+            return replace(
+                found, actions=(), state=replace(found.state, running=args[1].running), wake=args[2] + 600
+            )
+        return found
+
+    return Parts(due=due)
+
+
+def forgets_what_it_lived() -> Parts:
+    """A clock that is set back opens the same window again."""
+
+    def due(timetable: schedule.Schedule, state: schedule.State, now: float, share: float) -> schedule.Due:
+        if state.lived and now < max(s.until for s in state.lived) - 60:
+            state = replace(state, lived=(schedule.Stretch(now - 86400.0, now - 86400.0),))
+        return schedule.due(timetable, state, now, share)
+
+    return Parts(due=due)
+
+
+def skips_after_a_jump() -> Parts:
+    """The highest time ever seen is taken for the present: what a wrong clock passed over never comes."""
+
+    def due(timetable: schedule.Schedule, state: schedule.State, now: float, share: float) -> schedule.Due:
+        high = max([s.until for s in state.lived], default=now)
+        return schedule.due(timetable, replace(state, lived=(schedule.Stretch(0.0, high),)), now, share)
+
+    return Parts(due=due)
+
+
+def forgets_a_cut_run() -> Parts:
+    """What a kill cut off is not asked for again."""
+    return Parts(woken=lambda state: replace(state, running="", asked=""))
+
+
+class TagFirst(plan.Planner):
+    """The tag before the manifest."""
+
+    def image(self, rule: Any, target: plan.Target) -> plan.Image:
+        """As planned, the other way round."""
+        found = super().image(rule, target)
+        return replace(found, actions=tuple(sorted(found.actions, key=lambda a: a.step != plan.Step.TAG)))
+
+
+class FetchesAgain(plan.Planner):
+    """What another repository has is fetched once more, and a part that is here is not counted."""
+
+    def image(self, rule: Any, target: plan.Target) -> plan.Image:
+        """As planned, without links."""
+        found = super().image(rule, target)
+        return replace(found, actions=tuple(a for a in found.actions if a.step != plan.Step.LINK_BLOB))
+
+
+class Forgetful(work.Run):
+    """What is refused is dropped, as the original does."""
+
+    def failed(self, image: plan.Image, *args: Any) -> Any:
+        """As told, and then forgotten."""
+        found = super().failed(image, *args)
+        self._waiting.pop(image.target.key, None)
+        self._troubles.pop(image.target.key, None)
+        return found
+
+    def job(self, now: float) -> work.Job:
+        """Nothing to remember."""
+        return replace(super().job(now), troubles={})
+
+
+class Credulous(outbox.Outbox):
+    """Whatever the parent confirms is taken for ours."""
+
+    def confirmed(self, seq: int, digest: str, now: float) -> outbox.Change:
+        """Any digest will do."""
+        return self._remove(seq)
+
+
+class Disorderly(outbox.Outbox):
+    """The newest goes first."""
+
+    def ready(self, now: float, limit: int = 1) -> list[outbox.Entry]:
+        """From the end."""
+        due = [e for e in self if not e.conflict and (e.trouble is None or e.trouble.is_due(now))]
+        return due[::-1][:limit]
+
+
+class Oblivious(outbox.Outbox):
+    """Moves of tags are not kept."""
+
+    def tagged(self, repository: str, tag: str, digest: str, now: float, **known: Any) -> outbox.Change:
+        """Lost in a kill."""
+        change = super().tagged(repository, tag, digest, now, **known)
+        return outbox.Change(removes=change.removes)
+
+
+def from_the_start(*args: Any) -> list[ascent.UpStep]:
+    """Uploads begin anew each time."""
+    return [replace(step, offset=0) for step in ascent.ascent(*args)]
+
+
+FAULTS: dict[str, Callable[[], Parts]] = {
+    "never cancels": never_cancels,
+    "forgets what it lived": forgets_what_it_lived,
+    "skips after a jump": skips_after_a_jump,
+    "forgets a cut run": forgets_a_cut_run,
+    "tag first": lambda: Parts(planner=TagFirst),
+    "does not link": lambda: Parts(planner=FetchesAgain),
+    "drops a 403": lambda: Parts(run=Forgetful),
+    "believes any confirmation": lambda: Parts(outbox=Credulous),
+    "newest first": lambda: Parts(outbox=Disorderly),
+    "loses moves": lambda: Parts(outbox=Oblivious),
+    "uploads anew": lambda: Parts(ascent=from_the_start),
+}

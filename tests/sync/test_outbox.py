@@ -1,0 +1,333 @@
+"""The outbox: order, coalescing, confirmation, conflicts; and a model of it under hypothesis."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from holdfast.sync.ascent import Rise, ascent
+from holdfast.sync.image import Facts, Piece
+from holdfast.sync.outbox import Change, Entry, Outbox, ParentTag, Policy
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = 1_800_000_000.0
+
+
+def told(box: Outbox) -> list[str]:
+    return [f"{e.deed} {e.tag or e.digest}" + (f"={e.digest}" if e.deed == "tag" else "") for e in box]
+
+
+def drain(box: Outbox, now: float = NOW) -> list[str]:
+    """Send everything that may go, in the order in which it may."""
+    sent = []
+    while ready := box.ready(now):
+        entry = ready[0]
+        sent.append(f"{entry.deed} {entry.tag or entry.digest}")
+        box.sending(entry.seq)
+        box.confirmed(entry.seq, entry.digest, now)
+    return sent
+
+
+def image(box: Outbox, digest: str, tag: str, repository: str = "a", needs: tuple[str, ...] = ()) -> None:
+    box.pushed(repository, digest, needs, NOW)
+    box.tagged(repository, tag, digest, NOW, base="")
+
+
+def test_everything_goes_in_the_order_in_which_it_came() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    image(box, "m2", "v2", "b")
+    box.deleted("a", "m1", NOW)
+    assert drain(box) == ["manifest m1", "tag v1", "manifest m2", "tag v2", "delete m1"]
+
+
+def test_what_is_stuck_holds_back_what_depends_on_it_alone() -> None:
+    box = Outbox()
+    box.pushed("a", "child", (), NOW)
+    image(box, "index", "v1", needs=("child",))
+    image(box, "other", "v2")
+    box.failed(1, "denied", "403", NOW, 1.0)
+    assert drain(box) == ["manifest other", "tag v2"]
+    assert told(box) == ["manifest child", "manifest index", "tag v1=index"]
+    at = box.wake(NOW)
+    assert at is not None
+    assert drain(box, at) == ["manifest child", "manifest index", "tag v1"]
+
+
+def test_a_delete_waits_for_all_before_it_in_its_repository() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.deleted("a", "m0", NOW)
+    image(box, "m2", "v2", "b")
+    box.failed(1, "transient", "reset", NOW, 1.0)
+    assert drain(box) == ["manifest m2", "tag v2"]
+
+
+def test_of_several_moves_the_last_goes_and_manifests_all_go() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.pushed("a", "m2", (), NOW)
+    change = box.tagged("a", "v1", "m2", NOW, base="m1")
+    assert change.removes == (2,)
+    assert change.puts[0].base == ""
+    assert told(box) == ["manifest m1", "manifest m2", "tag v1=m2"]
+    assert box.pushed("a", "m2", (), NOW) == Change()
+
+
+def test_a_move_that_may_have_arrived_is_not_overtaken() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.sending(2)
+    change = box.untagged("a", "v1", NOW)
+    assert change.removes == ()
+    assert change.puts[0].base == "m1"
+
+
+def test_a_push_that_is_deleted_before_it_went_need_not_go() -> None:
+    box = Outbox()
+    box.pushed("a", "m1", (), NOW)
+    assert box.deleted("a", "m1", NOW).removes == (1,)
+    assert told(box) == ["delete m1"]
+    named = Outbox()
+    image(named, "m1", "v1")
+    assert named.deleted("a", "m1", NOW).removes == ()
+
+
+def test_a_move_waits_for_the_delete_that_took_its_tag() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.deleted("a", "m1", NOW, ["v1"])
+    image(box, "m2", "v1")
+    image(box, "m3", "v2")
+    box.failed(1, "transient", "reset", NOW, 1.0)
+    assert drain(box) == ["manifest m2", "manifest m3", "tag v2"]
+    at = box.wake(NOW)
+    assert at is not None
+    assert drain(box, at) == ["manifest m1", "tag v1", "delete m1", "tag v1"]
+
+
+def test_a_move_after_a_delete_of_what_the_tag_named_starts_from_nothing() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.deleted("a", "m1", NOW)
+    assert box.tagged("a", "v1", "m2", NOW, base="").puts[0].base == ""
+
+
+def test_another_digest_confirms_nothing() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    change = box.confirmed(1, "m9", NOW)
+    assert change.removes == ()
+    found = box.get(1)
+    assert found is not None
+    assert found.trouble is not None
+    assert "confirmed m9 where m1 was sent" in found.trouble.reason
+    assert box.ready(NOW) == []
+
+
+def test_a_parent_that_is_away_leaves_no_mark() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    assert box.failed(1, "offline", "no route", NOW, 1.0) == Change()
+    assert len(box.ready(NOW)) == 1
+
+
+def test_it_comes_back_from_its_rows() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.sending(1)
+    again = Outbox(list(box))
+    assert told(again) == told(box)
+    assert again.pushed("a", "m9", (), NOW).puts[0].seq == 3
+    assert box.is_pending("a", "m1")
+    assert not box.is_pending("a", "m2")
+
+
+CONFLICTS: list[tuple[Policy, str, str]] = [
+    ("parent-wins", "drop", "parent"),
+    ("child-wins", "send", "child"),
+    ("reject", "hold", ""),
+]
+
+
+@pytest.mark.parametrize(("policy", "fate", "winner"), CONFLICTS)
+@pytest.mark.parametrize(("event", "known"), [(0, 0), (9, 5)])
+def test_a_tag_that_both_sides_moved(policy: Policy, fate: str, winner: str, event: int, known: int) -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW, base="old", event=known)
+    found = box.settle(1, ParentTag("theirs", event), policy, NOW)
+    assert found.fate == fate
+    assert found.conflict is not None
+    assert (found.conflict.winner, found.conflict.ours, found.conflict.theirs) == (winner, "ours", "theirs")
+
+
+def test_no_conflict() -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW, base="old", event=5)
+    assert box.settle(1, ParentTag("old", 5), "parent-wins", NOW).fate == "send"
+    assert box.settle(1, ParentTag("ours", 9), "parent-wins", NOW).fate == "there"
+    box.sending(1)  # the answer was lost, and then the parent moved on: ours was first
+    assert box.settle(1, ParentTag("newer", 9, since=("ours", "newer")), "child-wins", NOW).fate == "there"
+    unknown = Outbox()
+    unknown.tagged("a", "v1", "ours", NOW)
+    assert unknown.settle(1, ParentTag("theirs"), "parent-wins", NOW).fate == "send"
+
+
+@pytest.mark.parametrize(
+    ("policy", "fate"), [("parent-wins", "drop"), ("child-wins", "hold"), ("reject", "hold")]
+)
+def test_what_comes_down_while_ours_is_on_its_way(policy: Policy, fate: str) -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW, base="old")
+    assert box.arrived("a", "v1", ParentTag("theirs", 9), policy, NOW).fate == fate
+    assert box.arrived("a", "v1", ParentTag("old", 1), policy, NOW).fate == "there"
+    assert box.arrived("a", "v1", ParentTag("ours", 9), policy, NOW).fate == "there"
+    assert box.arrived("a", "v2", ParentTag("theirs", 9), policy, NOW).fate == "send"
+
+
+def test_what_was_deleted_here_does_not_come_down_again() -> None:
+    box = Outbox()
+    box.deleted("a", "m1", NOW)
+    assert box.arrived("a", "v1", ParentTag("m1", 9), "parent-wins", NOW).fate == "hold"
+
+
+def test_a_list_from_before_something_was_done_here_decides_nothing() -> None:
+    box = Outbox()
+    mark = box.mark
+    box.deleted("a", "m1", NOW)
+    assert drain(box) == ["delete m1"]
+    assert box.arrived("a", "v1", ParentTag("m1"), "parent-wins", NOW, listed=mark).fate == "hold"
+    assert box.arrived("a", "v1", ParentTag("m1"), "parent-wins", NOW, listed=box.mark).fate == "send"
+
+
+def test_an_operator_decides_what_was_rejected() -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW, base="old")
+    box.held(1, "both sides moved it")
+    assert box.ready(NOW) == []
+    moved = box.tagged("a", "v1", "newer", NOW, base="ours")
+    assert moved.removes == (1,)
+    assert moved.puts[0].conflict == "both sides moved it"
+    box.retry(2)
+    assert box.settle(2, ParentTag("theirs"), "reject", NOW).fate == "send"
+    box.held(2, "again")
+    assert box.dropped(2).removes == (2,)
+    assert len(box) == 0
+
+
+def test_100_000_pushes_wait_and_go() -> None:
+    """Weeks without a link: one tag moved over and over, and a delete now and then; each costs microseconds."""
+    began, box = time.process_time(), Outbox()
+    for number in range(50_000):
+        box.pushed("a", f"m{number}", (), NOW)
+        box.tagged("a", "latest" if number % 2 else f"v{number}", f"m{number}", NOW, base="")
+        if number % 1000 == 999:
+            box.deleted("a", f"m{number - 500}", NOW)
+    filled, count = time.process_time() - began, len(box)
+    again = Outbox(list(box))
+    sent = drain(again)
+    print(
+        f"{count} entries: {filled:.1f} s to take, {time.process_time() - began - filled:.1f} s to read and send"
+    )
+    assert len(sent) == count
+    assert time.process_time() - began < 20
+
+
+class Above:
+    """A parent that has some of it."""
+
+    def has(self, repository: str, digest: str) -> bool:
+        return digest == "there"
+
+    def elsewhere(self, digest: str) -> str:
+        return "b" if digest == "mountable" else ""
+
+    def received(self, repository: str, digest: str) -> int:
+        return 700 if digest == "begun" else 0
+
+
+def test_blobs_are_skipped_mounted_or_uploaded_from_their_byte_and_then_the_manifest() -> None:
+    pieces = tuple(Piece(d, 1000) for d in ("there", "mountable", "begun", "new", "new"))
+    found = ascent(Entry(1, "a", "manifest", "m", NOW), Facts(100, pieces), Above())
+    assert [(s.rise, s.digest, s.source, s.offset) for s in found] == [
+        (Rise.MOUNT, "mountable", "b", 0),
+        (Rise.UPLOAD, "begun", "", 700),
+        (Rise.UPLOAD, "new", "", 0),
+        (Rise.PUT, "m", "", 0),
+    ]
+    assert [s.rise for s in ascent(Entry(1, "a", "untag", "", NOW, "v1"), None, Above())] == [Rise.UNTAG]
+
+
+DEEDS = st.lists(
+    st.tuples(
+        st.sampled_from(["image", "move", "untag", "delete", "send", "fail", "restart"]),
+        st.sampled_from(["a", "b"]),
+        st.integers(0, 3),
+        st.integers(0, 2),
+    ),
+    max_size=60,
+)
+
+
+@given(DEEDS)
+def test_whatever_happens_the_parent_ends_as_the_child(deeds: list[tuple[str, str, int, int]]) -> None:
+    """A parent without other writers has, once all was sent, the tags and manifests of the child."""
+    box = Outbox()
+    rows: dict[int, Entry] = {}
+    here: tuple[dict[tuple[str, str], str], set[tuple[str, str]]] = ({}, set())
+    there: tuple[dict[tuple[str, str], str], set[tuple[str, str]]] = ({}, set())
+
+    def store(change: Change) -> None:
+        for seq in change.removes:
+            del rows[seq]
+        rows.update({entry.seq: entry for entry in change.puts})
+
+    def apply(side: tuple[dict[tuple[str, str], str], set[tuple[str, str]]], entry: Entry) -> None:
+        tags, manifests = side
+        if entry.deed == "manifest":
+            manifests.add((entry.repository, entry.digest))
+        elif entry.deed == "delete":
+            manifests.discard((entry.repository, entry.digest))
+            for key in [k for k, d in tags.items() if k[0] == entry.repository and d == entry.digest]:
+                del tags[key]
+        elif entry.deed == "tag":
+            assert (entry.repository, entry.digest) in manifests, "a tag before its manifest"
+            tags[(entry.repository, entry.tag)] = entry.digest
+        else:
+            tags.pop((entry.repository, entry.tag), None)
+
+    def send(answer: bool) -> None:
+        for entry in box.ready(NOW):
+            if entry.tag:
+                known = ParentTag(there[0].get((entry.repository, entry.tag), ""))
+                assert box.settle(entry.seq, known, "reject", NOW).fate in ("send", "there")
+            store(box.sending(entry.seq))
+            apply(there, entry)
+            if answer:
+                store(box.confirmed(entry.seq, entry.digest, NOW))
+
+    for kind, repository, digest, tag in deeds:
+        name, base = f"m{digest}", here[0].get((repository, f"t{tag}"), "")
+        if kind == "image":
+            store(box.pushed(repository, name, (), NOW))
+            apply(here, Entry(0, repository, "manifest", name, NOW))
+        if kind in ("image", "move") and (repository, name) in here[1]:
+            store(box.tagged(repository, f"t{tag}", name, NOW, base=base))
+            apply(here, Entry(0, repository, "tag", name, NOW, f"t{tag}"))
+        elif kind == "untag" and base:
+            store(box.untagged(repository, f"t{tag}", NOW, base=base))
+            apply(here, Entry(0, repository, "untag", "", NOW, f"t{tag}"))
+        elif kind == "delete" and (repository, name) in here[1]:
+            gone = [t for (r, t), d in here[0].items() if r == repository and d == name]
+            store(box.deleted(repository, name, NOW, gone))
+            apply(here, Entry(0, repository, "delete", name, NOW))
+        elif kind in ("send", "fail"):
+            send(kind == "send")
+        elif kind == "restart":
+            box = Outbox(rows.values())
+    while box.ready(NOW):
+        send(True)
+    assert len(box) == 0
+    assert rows == {}
+    assert there == here

@@ -1,0 +1,217 @@
+"""Offline, notifications, full synchronisations, what goes and which way: the small tables."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+from holdfast.control.resource import SyncResult, SyncState
+from holdfast.control.rules import is_notification
+from holdfast.parent.health import Health
+from holdfast.sync import full
+from holdfast.sync.direction import MATRIX, Thing, Way, markdown, way
+from holdfast.sync.notification import Event, Notifications, body_of, parse, signature
+from holdfast.sync.offline import FLAP_MEMORY_SECONDS, TABLE, Availability
+from holdfast.sync.prune import left_scope, lost_tags
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = 1_800_000_000.0
+SHA = "sha256:" + "a" * 64
+
+
+# ---- offline
+
+
+def test_the_operators_word_goes_before_what_is_found_and_stops_the_probes() -> None:
+    health = Health(10.0)
+    parent = Availability([health], 0.0)
+    parent.turn("offline", 5.0)
+    assert parent.look(5.0) == "offline"
+    refusal = health.refusal(5.0, "a")
+    assert refusal is not None
+    assert "switched off by the operator" in str(refusal)
+    assert not any(health.probe_due(now) for now in range(5, 500, 10))
+    health.answered("")  # a transfer that was still under way
+    assert parent.look(6.0) == "offline"
+    parent.turn("auto", 20.0)
+    assert parent.look(20.0) == "offline"
+    assert health.probe_due(20.0)
+    health.answered("")
+    assert parent.look(21.0) == "degraded"
+
+
+def test_bulk_work_waits_longer_for_a_link_that_flaps() -> None:
+    health = Health(10.0)
+    parent = Availability([health], 0.0)
+    assert parent.may_synchronise(0.0)
+    settled = []
+    for number in range(4):
+        at = 100.0 * (number + 1)
+        health.unreachable(at, decisive=True)
+        assert not parent.may_synchronise(at)
+        health.answered("")
+        assert parent.transfers(4, at + 1) == 0
+        settled.append(parent.settling(at + 1))
+    assert settled == [5.0, 10.0, 20.0, 40.0]
+    assert parent.transfers(4, 500.0) == 1  # degraded
+    health.answered("")
+    assert parent.transfers(4, 501.0) == 4
+    assert parent.seen(501.0).losses == 4
+    assert parent.settling(501.0 + FLAP_MEMORY_SECONDS) == 0.0
+
+
+def test_a_parent_is_as_good_as_the_best_of_its_endpoints() -> None:
+    one, other = Health(10.0), Health(10.0)
+    parent = Availability([one, other], 0.0)
+    one.unreachable(1.0, decisive=True)
+    assert parent.look(1.0) == "online"
+    other.unreachable(2.0, decisive=True)
+    assert parent.look(2.0) == "offline"
+
+
+@pytest.mark.parametrize("step", TABLE)
+def test_the_table_is_what_health_does(step: tuple[str, str]) -> None:
+    state, event = step
+    health = Health(10.0)
+    if state != "online":
+        health.unreachable(0.0, decisive=state == "offline")
+    assert health.state == state
+    times = {"two good answers in a row": 2, "three failures in a row": 3}.get(event, 1)
+    for _ in range(times):
+        if "answer" in event:
+            health.answered("")
+        else:
+            health.unreachable(1.0, decisive=event == "no connection in time")
+    assert health.state == TABLE[step]  # type: ignore[index]
+
+
+# ---- notifications
+
+
+def event(repository: str = "team/app", tag: str = "v1", verb: str = "push") -> Event:
+    return Event("1", NOW, verb, repository, SHA, tag, "application/vnd.oci.image.manifest.v1+json", 524)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told", "not_told"),
+    [
+        ("*:*", [event(), event(tag=""), event(verb="delete")], []),
+        ("*:*:*", [event()], [event(tag="")]),
+        ("*@*:*", [event(), event(tag="")], []),
+        ("team/app:*", [event(), event(tag="", verb="delete")], [event("team/application")]),
+        ("team/app:v1:*", [event()], [event(tag="v2"), event(tag="")]),
+        (f"team/app@{SHA}:delete", [event(verb="delete")], [event()]),
+        ("team/*:push", [event(), event("team/a/b")], [event("team"), event(verb="delete")]),
+        ("team/*:v1:push", [event()], [event(tag="v2")]),
+    ],
+)
+def test_patterns(pattern: str, told: list[Event], not_told: list[Event]) -> None:
+    found = Notifications([pattern])
+    assert [e for e in told if not found.matches(e)] == []
+    assert [e for e in not_told if found.matches(e)] == []
+
+
+@pytest.mark.parametrize("text", ["", "team/app", "team/app:pull", "te*m:*", "team/app@sha256:0:*", "A:*"])
+def test_no_patterns(text: str) -> None:
+    assert parse(text) is None
+    assert not Notifications([text]).matches(event())
+
+
+@given(st.text(alphabet="ab*/:@", max_size=14) | st.text(max_size=30))
+def test_there_is_one_grammar(text: str) -> None:
+    assert (parse(text) is not None) == is_notification(text)
+
+
+def test_the_body_is_the_originals_and_the_same_each_time() -> None:
+    body = body_of(event(), "plant", "/connectedRegistries/plant")
+    found = json.loads(body)
+    assert found["eventType"] == "Microsoft.ContainerRegistry.ImagePushed"
+    assert found["data"] == {
+        "id": "1",
+        "timestamp": "2027-01-15T08:00:00Z",
+        "action": "push",
+        "target": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "size": 524,
+            "digest": SHA,
+            "length": 524,
+            "repository": "team/app",
+            "tag": "v1",
+        },
+        "connectedregistry": {"name": "plant"},
+    }
+    assert body == body_of(event(), "plant", "/connectedRegistries/plant")
+    assert "connectedregistry" not in json.loads(body_of(event(tag=""), "", "t"))["data"]
+    # printf body | openssl dgst -sha256 -hmac secret
+    expected = "dc46983557fea127b43af721467eb9b3fde2338fe3e14f51952aa8478c13d355"
+    assert signature(b"secret", b"body") == f"sha256={expected}"
+
+
+# ---- full synchronisations
+
+
+def test_a_full_synchronisation_goes_through_its_states() -> None:
+    result = full.asked_for(SyncResult(), "InitialSync")
+    result = full.started(result, NOW)
+    assert (result.sync_state, result.sync_trigger) == ("Syncing", "InitialSync")
+    going_on = full.started(result, NOW + 3600)
+    assert going_on.last_sync_start_time == result.last_sync_start_time
+    assert full.looked_at(going_on, NOW + 86400, 86400.0).sync_state == "Syncing"
+    assert full.looked_at(going_on, NOW + 86401, 86400.0).sync_state == "TimedOut"
+    done = full.ended(going_on, NOW + 7200, failed=False)
+    assert done.last_successful_sync_end_time == "2027-01-15T10:00:00Z"
+    failed = full.ended(
+        full.started(full.asked_for(done, "ManualResync"), NOW + 9000), NOW + 9001, failed=True
+    )
+    assert failed.sync_state == "Failed"
+    assert failed.last_successful_sync_end_time == done.last_successful_sync_end_time
+
+
+def test_what_is_not_in_the_table_is_an_error() -> None:
+    assert set(full.FOLLOWS) == set(get_args(SyncState))
+    for state in get_args(SyncState):
+        for after in get_args(SyncState):
+            result = SyncResult(sync_state=state)
+            if after in full.FOLLOWS[state]:
+                assert full.moved(result, after).sync_state == after
+            else:
+                with pytest.raises(full.NoSuchStep):
+                    full.moved(result, after)
+
+
+# ---- what goes, and which way
+
+
+def fates(**given: object) -> list[tuple[str, str]]:
+    found = left_scope(["a", "b", "c"], ["a"], {"b": NOW - 90000}, NOW, **given)  # type: ignore[arg-type]
+    return [(v.name, v.fate) for v in found]
+
+
+def test_what_left_the_scope_goes_after_its_grace_in_read_only_and_stays_in_read_write() -> None:
+    assert fates(mode="ReadOnly") == [("b", "remove"), ("c", "wait")]
+    assert fates(mode="ReadWrite") == [("b", "keep"), ("c", "keep")]
+    assert fates(mode="ReadWrite", policy="always", grace=0.0) == [("b", "remove"), ("c", "remove")]
+    assert fates(mode="ReadOnly", policy="never") == [("b", "keep"), ("c", "keep")]
+    assert fates(mode="ReadWrite", policy="always", pushed=["b"]) == [("b", "wait"), ("c", "wait")]
+
+
+def test_a_clock_that_was_ahead_delays_no_removal_for_ever() -> None:
+    found = left_scope(["b"], [], {"b": NOW + 9e7}, NOW, mode="ReadOnly")
+    assert found[0].since == NOW
+
+
+def test_a_tag_that_the_parent_lost_is_kept_and_told() -> None:
+    found = lost_tags(["v1", "v2", "mine"], ["v1"], {}, NOW, local=["mine"])
+    assert [(v.name, v.fate) for v in found] == [("v2", "keep")]
+    assert "no longer has it" in found[0].words
+    assert lost_tags(["v2"], [], {}, NOW, policy="remove")[0].fate == "remove"
+
+
+def test_the_matrix_is_whole() -> None:
+    assert set(MATRIX) == set(Thing)
+    assert way(Thing.LOCAL_PUSH, "ReadOnly") == Way.REFUSED
+    assert way(Thing.LOCAL_PUSH, "ReadWrite") == Way.UP
+    assert way(Thing.LEFT_SCOPE, "ReadOnly") == Way.REMOVED
+    assert markdown().count("\n") == len(Thing) + 1

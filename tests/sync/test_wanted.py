@@ -1,0 +1,212 @@
+"""What is wanted: repositories, tags, platforms, referrers, and what is said when a filter leaves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from holdfast.config import SyncRepository
+from holdfast.config_file import ConfigInvalid, from_table
+from holdfast.sync.platform import Platforms
+from holdfast.sync.version import Range, RangeInvalid, Version, version_of
+from holdfast.sync.wanted import Rule, TagFact, Wanted
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW = 1_800_000_000.0
+DAY = 86400.0
+
+
+def chosen(listed: list[str], given: dict[str, Any]) -> list[str]:
+    """Names that a rule takes of tags without a time."""
+    found = Rule(SyncRepository(name="a", **given)).choose([TagFact(t) for t in listed], NOW)
+    return [tag.name for tag in found.tags]
+
+
+TAGS = ["1.3.9", "1.4.0", "1.5.2", "2.0.0-rc.1", "2.0.0", "latest", "nightly", "v1.6"]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, TAGS),
+        ({"tags": ("1.*",)}, ["1.3.9", "1.4.0", "1.5.2"]),
+        ({"tags": ("lat?st",), "regex": ("night.*",)}, ["latest", "nightly"]),
+        ({"regex": (r"\d+\.\d+\.\d+",), "exclude": ("1.3.*",)}, ["1.4.0", "1.5.2", "2.0.0"]),
+        ({"exclude_regex": (r".*\d.*",)}, ["latest", "nightly"]),
+        ({"semver": ">=1.4 <2"}, ["1.4.0", "1.5.2", "v1.6"]),
+        ({"semver": "^1.4 || 2.0.0-rc.1"}, ["1.4.0", "1.5.2", "2.0.0-rc.1", "v1.6"]),
+        ({"semver": "*", "newest": 2}, ["2.0.0", "v1.6"]),
+    ],
+)
+def test_tags(given: dict[str, Any], found: list[str]) -> None:
+    assert chosen(TAGS, given) == found
+
+
+def test_times() -> None:
+    tags = [
+        TagFact("old", NOW - 90 * DAY),
+        TagFact("new", NOW - DAY),
+        TagFact("newer", NOW),
+        TagFact("unknown"),
+    ]
+    rule = Rule(SyncRepository(name="a", newer_than="P30D"))
+    found = rule.choose(tags, NOW)
+    assert [t.name for t in found.tags] == ["new", "newer", "unknown"]
+    assert "keeps 1 tags whose time" in found.words[0]
+    newest = Rule(SyncRepository(name="a", newest=2)).choose(tags, NOW)
+    assert [t.name for t in newest.tags] == ["new", "newer"]
+    assert "orders 1 tags by version" in newest.words[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tags": ("x*",)}, "a: none of 8 tags passes tags x*"),
+        ({"semver": ">=9"}, "passes semver >=9"),
+        ({"regex": ("x",), "exclude": ("y",)}, "passes regex x and exclude y"),
+    ],
+)
+def test_a_filter_that_matches_nothing_says_so(given: dict[str, Any], words: str) -> None:
+    found = Rule(SyncRepository(name="a", **given)).choose([TagFact(t) for t in TAGS], NOW)
+    assert not found.tags
+    assert words in found.words[0]
+
+
+def test_repositories_of_a_mirror_of_its_own() -> None:
+    rows = [SyncRepository(name="library/*"), SyncRepository(name="team/app"), SyncRepository(name="x/**")]
+    wanted = Wanted.of(rows)
+    assert wanted.needs_catalogue
+    found = wanted.repositories(["library/a", "library/b/c", "other", "team/app"])
+    assert found.names == ("team/app", "library/a")
+    assert found.words == ("x/**: none of the parent's 4 repositories matches",)
+    assert not wanted.covers("library/b/c")
+
+
+def test_a_managed_node_takes_its_scope_from_its_parent_and_the_rest_from_its_rules() -> None:
+    rows = [SyncRepository(name="team/app", platforms=("linux/arm64",)), SyncRepository(name="none/*")]
+    wanted = Wanted.of(rows, scope=("team/*", "base"))
+    found = wanted.repositories(["team/app", "team/deep/er", "elsewhere"])
+    assert found.names == ("base", "team/app", "team/deep/er")
+    assert wanted.rule_of("team/app").platforms.names == ("linux/arm64",)
+    assert wanted.rule_of("base").platforms.names == ()
+    assert any("none/*" in words and "no repository of the scope" in words for words in found.words)
+    assert not Wanted.of([], scope=("a",)).needs_catalogue
+    assert Wanted.of([], scope=("*",)).covers("any/thing")
+
+
+def test_platforms() -> None:
+    some = Platforms(["linux/amd64", "linux/arm/v6", "Linux/aarch64"])
+    wants = ["linux/amd64", "linux/arm64/v8", "linux/arm64", "linux/arm/v6", "linux/x86_64", ""]
+    assert all(map(some.wants, wants))
+    assert not any(map(some.wants, ["linux/arm/v7", "windows/amd64", "linux/386"]))
+    assert Platforms().wants("anything/else")
+    assert Platforms(["linux/arm"]).wants("linux/arm/v6")
+
+
+def test_referrers_by_artifact_type() -> None:
+    assert Rule(SyncRepository(name="a")).wants_referrer("sbom")
+    assert not Rule(SyncRepository(name="a", referrers=())).wants_referrer("sbom")
+    assert Rule(SyncRepository(name="a", referrers=("sbom",))).wants_referrer("sbom")
+
+
+RANGES = [
+    (">=1.4 <2", ["1.4.0", "1.9.9"], ["1.3.9", "2.0.0", "2.0.0-rc.1", "1.5.0-rc.1"]),
+    ("^1.2.3", ["1.2.3", "1.9.0"], ["1.2.2", "2.0.0"]),
+    ("^0.2.3", ["0.2.3", "0.2.9"], ["0.3.0", "0.2.2"]),
+    ("^0.0.3", ["0.0.3"], ["0.0.4"]),
+    ("~1.2", ["1.2.0", "1.2.9"], ["1.3.0"]),
+    ("~1", ["1.0.0", "1.9.0"], ["2.0.0"]),
+    ("1.2", ["1.2.0", "1.2.7"], ["1.3.0"]),
+    ("1.x", ["1.0.0", "1.9.9"], ["2.0.0"]),
+    ("=1.2.3", ["1.2.3"], ["1.2.4"]),
+    (">1.2", ["1.3.0"], ["1.2.0", "1.2.9"]),
+    ("<=1.2", ["1.2.9", "0.1.0"], ["1.3.0"]),
+    ("<2.0.0", ["1.9.9"], ["2.0.0", "2.0.0-rc.1"]),
+    (">=2.0.0-rc.1", ["2.0.0-rc.1", "2.0.0-rc.2", "2.0.0"], ["2.0.0-beta", "2.1.0-rc.1"]),
+    ("*", ["0.0.0", "99.0.0"], ["1.0.0-rc.1"]),
+    ("<1 || >=3", ["0.9.0", "3.0.0"], ["1.0.0", "2.9.9"]),
+]
+
+
+@pytest.mark.parametrize(("text", "inside", "outside"), RANGES)
+def test_ranges(text: str, inside: list[str], outside: list[str]) -> None:
+    found = Range(text)
+    assert [t for t in inside if not found.admits(version_of(t) or Version((0, 0, 0)))] == []
+    assert [t for t in outside if found.admits(version_of(t) or Version((0, 0, 0)))] == []
+
+
+@pytest.mark.parametrize("text", ["", "1.2 ||", ">= 1.4", "latest", "1.2.3.4", "!1", "=>1"])
+def test_no_ranges(text: str) -> None:
+    with pytest.raises(RangeInvalid):
+        Range(text)
+
+
+def test_precedence_is_semvers() -> None:
+    order = [
+        "1.0.0-alpha",
+        "1.0.0-alpha.1",
+        "1.0.0-alpha.beta",
+        "1.0.0-beta",
+        "1.0.0-beta.2",
+        "1.0.0-beta.11",
+        "1.0.0-rc.1",
+        "1.0.0",
+    ]
+    versions = [version_of(text) for text in order]
+    assert None not in versions
+    assert versions == sorted(v for v in versions if v)
+
+
+@given(st.tuples(*[st.integers(0, 30)] * 3), st.tuples(*[st.integers(0, 30)] * 3))
+def test_a_caret_is_its_two_bounds(low: tuple[int, ...], tried: tuple[int, ...]) -> None:
+    text = ".".join(map(str, low))
+    place = next((n for n, part in enumerate(low) if part), 2)
+    above = (*low[:place], low[place] + 1, 0, 0)[:3]
+    assert Range(f"^{text}").admits(Version((tried[0], tried[1], tried[2]))) == (low <= tried < above)
+
+
+PARENT = {"parent": [{"url": "https://a"}]}
+REFUSED = [
+    ({"sync": {"schedule": "0 0 31 2 *"}, **PARENT}, "sync.schedule: the schedule '0 0 31 2 *'"),
+    ({"sync": {"schedule": "0 * * * *", "window": "PT2H"}, **PARENT}, "longer than the shortest time"),
+    ({"sync": {"window": "PT2H"}, **PARENT}, "without sync.schedule"),
+    ({"sync": {"schedule": "* * * * *"}}, "without a parent"),
+    ({"sync": {"schedule": "* * * * *", "message_ttl": "x"}, **PARENT}, "the message TTL 'x' is no duration"),
+    (
+        {"sync": {"schedule": "* * * * *"}, "gateway": {"connection_string_file": "x"}},
+        "the parent says schedule and window",
+    ),
+    ({"sync": {"repositories": [{"name": "A"}]}}, "sync.repositories[0].name: found 'A'"),
+    ({"sync": {"repositories": [{"name": "a", "regex": ["("]}]}}, "sync.repositories[0].regex: found '('"),
+    (
+        {"sync": {"repositories": [{"name": "a", "semver": ">= 1"}]}},
+        "sync.repositories[0].semver: found '>= 1'",
+    ),
+    ({"sync": {"repositories": [{"name": "a", "newer_than": "x"}]}}, "sync.repositories[0].newer_than"),
+    ({"sync": {"repositories": [{"name": "a", "platforms": ["arm"]}]}}, "os/architecture"),
+    ({"sync": {"repositories": [{"name": "a", "parent": "x"}]}}, "sync.repositories[0].parent: found 'x'"),
+    ({"sync": {"repositories": [{"name": "a", "tag": "x"}]}}, "sync.repositories[0].tag: unknown key"),
+    ({"sync": {"caps": [{"mbit": 1, "hours": "8-17"}]}}, "sync.caps[0].hours: found '8-17'"),
+    ({"sync": {"caps": [{"mbit": 1, "parent": "x"}]}}, "sync.caps[0].parent: found 'x'"),
+    (
+        {"sync": {"caps": [{"mbit": 1, "work": "x"}]}},
+        'sync.caps[0].work: found \'x\'; allowed: "" or "interactive"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "words"), REFUSED)
+def test_what_the_file_cannot_mean_is_refused_in_words(table: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigInvalid) as refused:
+        from_table(table)
+    assert words in str(refused.value)
+
+
+def test_a_mirror_of_its_own_is_told_in_the_file_alone() -> None:
+    row = {"name": "library/*", "tags": ["3.*"], "platforms": ["linux/amd64"], "newest": 5}
+    config = from_table(
+        {"sync": {"schedule": "0 22 * * *", "window": "PT6H", "repositories": [row]}, **PARENT}
+    )
+    wanted = Wanted.of(config.sync.repositories)
+    assert wanted.repositories(["library/alpine"]).names == ("library/alpine",)
