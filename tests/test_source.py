@@ -43,6 +43,8 @@ PLANTED = [
     (source.layering, "core/holdfast_core/blob.pxd", "import holdfast.errors as e\n"),
     (source.layering, "proxy/holdfast/wire/ranges.py", "import asyncio\n"),
     (source.layering, "proxy/holdfast/wire/head.pyx", "from socket import socket\n"),
+    (source.layering, "proxy/holdfast/sync/plan.py", "import asyncio\n"),
+    (source.layering, "proxy/holdfast/sync/plan.py", "def f():\n    from holdfast_core.store import Store\n"),
     (source.loop_imports, "proxy/holdfast/parent/client.py", "import uvloop\n"),
     (source.loop_imports, "core/holdfast_core/store.pyx", "    import uvloop\n"),
     (source.time_and_chance, "proxy/holdfast/fill/plan.py", "import time\nx = time.time()\n"),

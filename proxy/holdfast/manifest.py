@@ -58,7 +58,8 @@ class ManifestInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One descriptor that a manifest holds. `urls` are never fetched; they mark a foreign layer."""
+    """One descriptor that a manifest holds. `urls` are never fetched; they mark a foreign layer. `platform` is
+    os/architecture[/variant] as an index says it, "" where it does not."""
 
     media_type: str
     digest: str
@@ -66,6 +67,7 @@ class Child:
     artifact_type: str = ""
     annotations: dict[str, str] = field(default_factory=dict)
     urls: tuple[str, ...] = ()
+    platform: str = ""
 
     @property
     def is_foreign(self) -> bool:
@@ -255,7 +257,18 @@ def _child(entry: object, where: str) -> Child:
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}: urls is no list of strings")
     media_type, artifact_type = _text(entry, "mediaType", where), _text(entry, "artifactType", where)
-    return Child(media_type, digest, size, artifact_type, _annotations(entry, where), tuple(urls))
+    notes, platform = _annotations(entry, where), _platform(entry.get("platform"))
+    return Child(media_type, digest, size, artifact_type, notes, tuple(urls), platform)
+
+
+def _platform(found: object) -> str:
+    """A platform's text, "" of what is none: nothing is refused for it (image-spec, image-index.md)."""
+    if not isinstance(found, dict):
+        return ""
+    parts = [found.get(name) for name in ("os", "architecture", "variant")]
+    if not all(isinstance(part, str) and part for part in parts[:2]):
+        return ""
+    return "/".join(part for part in parts if isinstance(part, str) and part)[:128]
 
 
 def _annotations(found: dict[str, Any], where: str) -> dict[str, str]:

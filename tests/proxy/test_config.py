@@ -109,7 +109,7 @@ def test_the_mode_of_the_store(table, mode):
     config = from_table(table)
     assert config.store_mode == mode
     assert config.mode in ("", "ReadWrite", "ReadOnly")  # a former name is never shown
-    assert config.anonymous == "pull"
+    assert config.anonymous == ""  # decided by what the node is: login.standing
 
 
 @pytest.mark.parametrize(("table", "key", "allowed"), REFUSED)

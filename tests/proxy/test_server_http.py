@@ -94,6 +94,9 @@ ROUTES = [
     Route(Noun.ATTRIBUTES, "a"),
     Route(Noun.ATTRIBUTES, "a", "latest"),
     Route(Noun.ATTRIBUTES, "a", DIGEST),
+    Route(Noun.TOKEN),
+    Route(Noun.GATEWAY, "plant", "config"),
+    Route(Noun.API, "tokens"),
     Route(Noun.HEALTH),
     Route(Noun.READINESS),
 ]
@@ -107,6 +110,12 @@ def test_case_63_s15_every_method_on_every_route(tmp_path: Path) -> None:
         for route in ROUTES:
             for method in VERBS:
                 answer = await client.ask(build(route), method, X_HTTP_Method_Override="DELETE")
+                if route.noun is Noun.API:  # the operator's, on a listener of its own
+                    assert answer.status == 404
+                    continue
+                if route.noun is Noun.TOKEN and method == "POST":
+                    assert answer.status == 400  # no form
+                    continue
                 if method in METHODS[route.noun]:
                     # a stranger may read and not write
                     assert answer.status in ((200, 401, 404) if method in READS else (401, 404))

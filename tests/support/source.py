@@ -80,12 +80,21 @@ def within(module: str, packages: Iterable[str]) -> bool:
 #: folder -> packages it must not import
 LAYERS = {
     "core/": ("holdfast", "asyncio", "uvloop", "aiohttp", "h11", "socket"),
+    "proxy/holdfast/sync/": (
+        "asyncio",
+        "socket",
+        "selectors",
+        "uvloop",
+        "aiohttp",
+        "holdfast_core",
+        "threading",
+    ),
     "proxy/holdfast/wire/": ("asyncio", "socket", "ssl", "selectors", "uvloop", "aiohttp"),
 }
 
 
 def layering(path: str, text: str) -> list[str]:
-    """The store knows no proxy; wire/ has no sockets and no event loop."""
+    """The store knows no proxy; wire/ and sync/ have no sockets and no event loop, and sync/ has no store."""
     return [
         f"{path}:{line}: imports {module}"
         for folder, banned in LAYERS.items()
