@@ -189,10 +189,10 @@ class Gateway(Section, frozen=True):
 
 
 class SyncRepository(Section, frozen=True):
-    """What is wanted of some repositories; the first row whose name matches counts (design 7)."""
+    """What is wanted of one repository (design 7)."""
 
-    name: Annotated[str, key("repositories; * within a segment, ** across")]
-    parent: Annotated[str, key("name of the parent that has them; empty: the default parent")] = ""
+    name: Annotated[str, key("a repository")]
+    parent: Annotated[str, key("name of the parent that has it; empty: the default parent")] = ""
     tags: Annotated[
         tuple[str, ...], key("tags wanted, besides those of `regex`; none of both: all", "glob")
     ] = ()
@@ -203,13 +203,7 @@ class SyncRepository(Section, frozen=True):
         str,
         key('only tags that are versions in this range, e.g. ">=1.4 <2 || ^3.1"; other tags are left out'),
     ] = ""
-    newest: Annotated[
-        int,
-        key("only so many, the highest versions where `semver` is given, else the latest; 0 = all", "", ge=0),
-    ] = 0
-    newer_than: Annotated[
-        str, key("only tags made or moved within this; those whose time is unknown stay", "ISO 8601 duration")
-    ] = ""
+    newest: Annotated[int, key("only so many, the highest versions; 0 = all", "", ge=0)] = 0
     platforms: Annotated[
         tuple[str, ...],
         key(
@@ -221,54 +215,25 @@ class SyncRepository(Section, frozen=True):
     ] = ("*",)
 
 
-class SyncCap(Section, frozen=True):
-    """An upper bound on the link. All that match hold at once."""
-
-    mbit: Annotated[float, key("so much at most; 0 = none of it may run", "Mbit/s", ge=0)]
-    parent: Annotated[
-        str, key("name of the parent; * for every one, each with a cap of its own; empty: all together")
-    ] = ""
-    work: Annotated[
-        Literal["", "interactive", "sync", "push"],
-        key("what clients wait for, what is prefetched, what goes up; empty: all"),
-    ] = ""
-    hours: Annotated[str, key("time of day in UTC; empty: always", "HH:MM-HH:MM")] = ""
-
-
 class Sync(Section, frozen=True):
-    """Synchronisation with the parent. A connected registry has schedule, window and TTL from its parent, and then
-    may not give them here; a mirror of its own has them from here."""
+    """What a mirror of its own fetches before anybody asks, and when. Not beside a connection string."""
 
     schedule: Annotated[
-        str, key("cron, UTC, 5 fields; `* * * * *` stays connected; empty: no synchronisation of its own")
+        str, key("cron, UTC, 5 fields; `* * * * *` stays connected; empty: no synchronisation")
     ] = ""
     window: Annotated[
         str,
         key("from each occurrence on; empty: until it is done; ignored while connected", "ISO 8601 duration"),
     ] = ""
     message_ttl: Annotated[
-        str, key("a parent that was silent for longer is synchronised in full", "ISO 8601 duration")
+        str,
+        key(
+            "after half of it without a complete run /readyz says so; after all of it the next is a full one",
+            "ISO 8601 duration",
+        ),
     ] = "P2D"
     transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
-    minimum_share: Annotated[
-        float, key("share of the link that is left to it while clients wait for misses", "0..1", ge=0, le=0.5)
-    ] = 0.08
-    conflict: Annotated[
-        Literal["parent-wins", "child-wins", "reject"],
-        key(
-            "a tag that was moved here and at the parent: theirs, ours, or both stay until an operator decides"
-        ),
-    ] = "parent-wins"
-    on_parent_delete: Annotated[
-        Literal["keep", "remove"], key("a tag that the parent no longer has; keep says so")
-    ] = "keep"
-    prune: Annotated[
-        Literal["", "never", "always"],
-        key("repositories that left the scope; empty: removed in ReadOnly, kept in ReadWrite"),
-    ] = ""
-    prune_grace: Annotated[float, key("a repository that left the scope stays for", "s", ge=0)] = 86400.0
     repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
-    caps: Annotated[tuple[SyncCap, ...], key("bounds on the link")] = ()
 
 
 class Credentials(Section, frozen=True):

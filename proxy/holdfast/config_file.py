@@ -188,26 +188,34 @@ def gateway_contradictions(config: Configuration) -> Iterator[str]:
 def sync_contradictions(config: Configuration) -> Iterator[str]:
     """What `[sync]` says that cannot be kept. Its checks are imported only where something is said."""
     sync, managed = config.sync, config.gateway.connection_string or config.gateway.connection_string_file
-    if managed and (sync.schedule or sync.window):
-        yield "sync.schedule: found beside a connection string; the parent says schedule and window, so leave them out"
+    if managed and (sync.schedule or sync.window or sync.repositories):
+        yield (
+            "sync: found beside a connection string; a connected registry does not synchronise by this table yet, so"
+            " leave it out"
+        )
     elif sync.schedule or sync.window:
         yield from schedule_problems(sync.schedule, sync.window, sync.message_ttl)
     if sync.schedule and not config.parent:
         yield "sync.schedule: found without a parent; name one under [[parent]], or leave [sync] out"
-    names = {parent.name for parent in config.parent} | {""}
+    names = {parent.name for parent in config.parent}
     for number, row in enumerate(sync.repositories):
+        from holdfast.routing import default_parent
         from holdfast.sync.wanted import problems
 
         yield from (f"sync.repositories[{number}].{key}: {told}" for key, told in problems(row))
-        if row.parent not in names:
+        if row.parent and row.parent not in names:
             yield f"sync.repositories[{number}].parent: found {show(row.parent)}; allowed: the name of a parent"
-    for number, cap in enumerate(sync.caps):
-        from holdfast.sync.share import hours_of
-
-        if cap.hours and hours_of(cap.hours) is None:
-            yield f"sync.caps[{number}].hours: found {cap.hours!r}; allowed: HH:MM-HH:MM in UTC, such as 06:00-18:00"
-        if cap.parent not in names | {"*"}:
-            yield f"sync.caps[{number}].parent: found {show(cap.parent)}; allowed: the name of a parent, or *"
+        if not row.parent and config.parent and default_parent(config.parent) is None:
+            yield f"sync.repositories[{number}].parent: found nothing, and no parent is the default; name one"
+        if "*" in row.name:
+            yield (
+                f"sync.repositories[{number}].name: found {row.name!r}; allowed: the name of one repository, because"
+                " the parent's catalogue is not read yet"
+            )
+    if sync.schedule and not sync.repositories:
+        yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
+    if sync.repositories and not sync.schedule:
+        yield "sync.schedule: found nothing beside sync.repositories; give it, such as '0 22 * * *'"
 
 
 def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:

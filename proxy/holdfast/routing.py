@@ -46,7 +46,7 @@ class Router:
         self._namespaces = _index(config.parent, _namespaces)
         self._hosts = _index(config.parent, lambda parent: [host.lower() for host in parent.hosts])
         self._prefixes = _index(config.parent, _prefixes)
-        self._default = _default(config.parent)
+        self._default = default_parent(config.parent)
         self._kept = lru_cache(4096)(self._find)
 
     def scope(self, request: Request) -> Scope:
@@ -152,7 +152,7 @@ def _index(parents: tuple[Parent, ...], names: Callable[[Parent], list[str]]) ->
     return dict(sorted(dict(pairs).items(), key=lambda pair: -len(pair[0])))
 
 
-def _default(parents: tuple[Parent, ...]) -> str | None:
+def default_parent(parents: tuple[Parent, ...]) -> str | None:
     """The parent marked default, else the unnamed one, else the only one."""
     for parent in parents:
         if parent.default:

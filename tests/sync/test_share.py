@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.config import SyncCap
-from holdfast.sync.share import BYTES_PER_MBIT, Share, Work, holds_at, hours_of
+from holdfast.sync.share import BYTES_PER_MBIT, Cap, Share, Work, holds_at, hours_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,11 +66,9 @@ class Link:
             flow.ready = max(flow.ready, self.now + wait)
 
 
-@pytest.mark.parametrize("cap", [(), (SyncCap(mbit=10.0),)], ids=["measured", "capped"])
+@pytest.mark.parametrize("cap", [(), (Cap(mbit=10.0),)], ids=["measured", "capped"])
 @pytest.mark.parametrize("syncing", [1, 4])
-def test_a_miss_has_nine_tenths_within_a_second_and_sync_the_rest(
-    cap: tuple[SyncCap, ...], syncing: int
-) -> None:
+def test_a_miss_has_nine_tenths_within_a_second_and_sync_the_rest(cap: tuple[Cap, ...], syncing: int) -> None:
     link = Link(10.0, Share(cap))
     bulk = [link.begin(Flow("sync")) for _ in range(syncing)]
     alone = sum(link.run(5.0).values())
@@ -112,7 +109,7 @@ def test_what_a_slow_miss_leaves_goes_to_sync() -> None:
 
 
 def test_sync_is_not_starved_by_many_misses_under_a_cap() -> None:
-    link = Link(100.0, Share((SyncCap(mbit=10.0),)))
+    link = Link(100.0, Share((Cap(mbit=10.0),)))
     bulk = link.begin(Flow("sync"))
     link.run(2.0)
     misses = [link.begin(Flow("interactive")) for _ in range(20)]
@@ -126,10 +123,10 @@ def test_sync_is_not_starved_by_many_misses_under_a_cap() -> None:
 
 def test_caps_hold_by_parent_work_and_hour() -> None:
     caps = (
-        SyncCap(mbit=20.0),
-        SyncCap(mbit=4.0, parent="*"),
-        SyncCap(mbit=1.0, work="push"),
-        SyncCap(mbit=2.0, work="sync", hours="08:00-17:00"),
+        Cap(mbit=20.0),
+        Cap(mbit=4.0, parent="*"),
+        Cap(mbit=1.0, work="push"),
+        Cap(mbit=2.0, work="sync", hours="08:00-17:00"),
     )
     link = Link(100.0, Share(caps), wall=9 * 3600.0)
     one, other = link.begin(Flow("sync", "a")), link.begin(Flow("sync", "b"))
@@ -146,7 +143,7 @@ def test_caps_hold_by_parent_work_and_hour() -> None:
 
 
 def test_a_cap_of_nothing_stops_a_class() -> None:
-    link = Link(10.0, Share((SyncCap(mbit=0.0, work="sync"),)))
+    link = Link(10.0, Share((Cap(mbit=0.0, work="sync"),)))
     bulk = link.begin(Flow("sync"))
     link.run(2.0)
     assert link.run(20.0)[bulk] <= 0.01 * link.capacity
@@ -154,7 +151,7 @@ def test_a_cap_of_nothing_stops_a_class() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 1 << 20), st.booleans()), max_size=60))
 def test_no_wait_is_negative_and_no_cap_is_passed(steps: list[tuple[float, int, bool]]) -> None:
-    share, now, came = Share((SyncCap(mbit=8.0),)), 0.0, 0
+    share, now, came = Share((Cap(mbit=8.0),)), 0.0, 0
     for wait, size, miss in steps:
         now += wait
         work: Work = "interactive" if miss else "sync"

@@ -45,12 +45,10 @@ class Row(NamedTuple):
 
 MATRIX: Final[dict[Thing, Row]] = {
     Thing.PARENT_PUSH: Row(Way.DOWN, Way.DOWN),
-    Thing.PARENT_DELETE: Row(
-        Way.DOWN, Way.DOWN, "`sync.on_parent_delete`: with `keep` a tag stays here, and is told"
-    ),
+    Thing.PARENT_DELETE: Row(Way.DOWN, Way.DOWN, "a tag may be kept here instead, and is told"),
     Thing.LOCAL_PUSH: Row(Way.REFUSED, Way.UP, "taken at once; goes up in the order in which it came"),
     Thing.LOCAL_DELETE: Row(Way.REFUSED, Way.UP, "needs `content/delete`"),
-    Thing.LEFT_SCOPE: Row(Way.REMOVED, Way.KEPT, "after `sync.prune_grace`; `sync.prune` says otherwise"),
+    Thing.LEFT_SCOPE: Row(Way.REMOVED, Way.KEPT, "after a grace period"),
     Thing.CONTROL: Row(Way.DOWN, Way.DOWN),
     Thing.STATUS: Row(Way.UP, Way.UP),
     Thing.NOTIFICATION: Row(Way.UP, Way.UP, "as `notificationsList` says"),

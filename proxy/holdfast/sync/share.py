@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from holdfast.config import SyncCap
+from msgspec import Struct
 
 Work = Literal["interactive", "sync", "push"]
 
@@ -37,6 +37,17 @@ UNKNOWN_FLOOR = 64 * 1024.0
 MEMORY_SECONDS = 60
 #: while a cap of 0 holds, the reader looks again after this (seconds)
 CLOSED_SECONDS = 5.0
+
+
+class Cap(Struct, frozen=True, kw_only=True):
+    """An upper bound on the link; all that match hold at once. `mbit` 0: none of it may run. `parent` "" is all
+    together, "*" each with a cap of its own; `work` "" is all; `hours` HH:MM-HH:MM in UTC, "" always."""
+
+    mbit: float
+    parent: str = ""
+    work: Literal["", "interactive", "sync", "push"] = ""
+    hours: str = ""
+
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
 _DAY = 86400
@@ -111,7 +122,7 @@ class Meter:
 class Share:
     """The link of one node. One object for all transfers of the process that makes them."""
 
-    def __init__(self, caps: Sequence[SyncCap] = (), minimum: float = 0.08, *, now: float = 0.0) -> None:
+    def __init__(self, caps: Sequence[Cap] = (), minimum: float = 0.08, *, now: float = 0.0) -> None:
         self._caps, self._minimum = tuple(caps), minimum
         self._buckets: dict[tuple[int, str], Bucket] = {}
         self._misses, self._given = 0, 0.0

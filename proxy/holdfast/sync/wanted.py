@@ -15,7 +15,6 @@ from functools import cached_property
 
 from holdfast.config import SyncRepository
 from holdfast.routing import compile_patterns
-from holdfast.sync.cron import ScheduleInvalid
 from holdfast.sync.platform import Platforms, is_platform
 from holdfast.sync.schedule import seconds
 from holdfast.sync.version import Range, RangeInvalid, Version, version_of
@@ -38,11 +37,22 @@ class Chosen:
     words: tuple[str, ...] = ()
 
 
+class Wish(SyncRepository, frozen=True):
+    """A row, and what only a parent that tells the times of its tags can be asked for; the file has it not yet."""
+
+    newer_than: str = ""
+
+
 @dataclass(frozen=True)
 class Rule:
     """One `[[sync.repositories]]`, compiled. Its texts were checked by `problems`."""
 
     given: SyncRepository
+
+    @property
+    def newer_than(self) -> str:
+        """Only tags made or moved within this duration; "" for all."""
+        return self.given.newer_than if isinstance(self.given, Wish) else ""
 
     @cached_property
     def names(self) -> re.Pattern[str]:
@@ -96,13 +106,11 @@ class Rule:
 
     def _recent(self, tags: tuple[TagFact, ...], now: float) -> tuple[tuple[TagFact, ...], list[str]]:
         """`newer_than`; a tag whose time is unknown stays."""
-        if not self.given.newer_than:
+        if not self.newer_than:
             return tags, []
-        least = now - seconds(self.given.newer_than, "newer_than")
+        least = now - seconds(self.newer_than, "newer_than")
         found = tuple(tag for tag in tags if tag.at is None or tag.at >= least)
-        words = (
-            [f"none of {len(tags)} tags is newer than {self.given.newer_than}"] if tags and not found else []
-        )
+        words = [f"none of {len(tags)} tags is newer than {self.newer_than}"] if tags and not found else []
         unknown = sum(tag.at is None for tag in tags)
         if unknown:
             words.append(f"newer_than keeps {unknown} tags whose time the parent does not tell")
@@ -220,10 +228,6 @@ def problems(row: SyncRepository) -> Iterator[tuple[str, str]]:
         Range(row.semver) if row.semver else None
     except RangeInvalid as error:
         yield "semver", f"found {row.semver!r}; {error}"
-    try:
-        seconds(row.newer_than, "newer_than") if row.newer_than else None
-    except ScheduleInvalid as error:
-        yield "newer_than", f"found {row.newer_than!r}; {error}"
 
 
 def _either(globs: tuple[str, ...], regexes: tuple[str, ...]) -> re.Pattern[str] | None:
