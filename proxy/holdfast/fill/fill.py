@@ -21,6 +21,7 @@ from holdfast.fill.admission import admit
 from holdfast.fill.audience import Audience
 from holdfast.fill.change import Snapshot
 from holdfast.fill.checkpoint import Ledger, chunk_extents
+from holdfast.fill.errand import DiskFull, Errand
 from holdfast.fill.means import Means
 from holdfast.fill.plan import Action, Finish, Park, Start, Stop, View, Want, goes_on, plan
 from holdfast.fill.reader import Reader
@@ -61,6 +62,10 @@ class Fill:
         self.opened.add_done_callback(lambda f: f.cancelled() or f.exception())
         #: nobody reads it any more, and yet all of it is to come
         self.sticky = False
+        #: those who want all of it and whom nobody waits for
+        self.errands: set[Errand] = set()
+        #: why it does not go on, until somebody wants it again
+        self.failure: Refusal | None = None
         self.verified = self.ended = self.idle = self.retired = False
         self._asleep = self._exposed = self._renewed = self._wound_up = self._admitted = False
         self._on_change = on_change
@@ -115,6 +120,7 @@ class Fill:
     def revive(self) -> None:
         """Go on, if it had failed or was idle."""
         self.idle = self._asleep = False
+        self.failure = None
         self.wake()
 
     async def wait_verdict(self) -> None:
@@ -183,7 +189,7 @@ class Fill:
         if self.in_memory:
             return self.stock.passing()
         wants = self.audience.wants()
-        return wants | {Want(whole=True, background=True)} if self.sticky else wants
+        return wants | {Want(whole=True, background=True)} if self.sticky or self.errands else wants
 
     async def _act(self, action: Action) -> None:
         if isinstance(action, Start):
@@ -200,7 +206,10 @@ class Fill:
         if self.stock.is_hashed:
             await self._judge()
         if self.audience.is_empty and not self.ended:
-            self._end()
+            if self.errands:
+                self.fail(DiskFull("the disk is full", code="BLOB_UNKNOWN"), drop=True)
+            else:
+                self._end()
 
     # -- what the traffic tells --------------------------------------------------------------------
 
@@ -307,7 +316,7 @@ class Fill:
             return
         self.means.counters["failed"] += 1
         self.traffic.stop()
-        self._asleep = True
+        self._asleep, self.failure = True, error
         self.audience.failed(error)
         if not self.opened.done():
             self.opened.set_exception(error)

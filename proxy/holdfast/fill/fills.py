@@ -18,6 +18,7 @@ from holdfast.config import Fills as Policy
 from holdfast.errors import (
     BlobUnknown,
     FillGone,
+    NodeFailed,
     ParentBroken,
     ParentDenied,
     ParentNotFound,
@@ -26,6 +27,7 @@ from holdfast.errors import (
     Refusal,
 )
 from holdfast.fill.change import FillChange, Snapshot
+from holdfast.fill.errand import Errand
 from holdfast.fill.fill import Fill
 from holdfast.fill.means import Means
 from holdfast.fill.plan import Want
@@ -44,6 +46,8 @@ log = structlog.get_logger()
 IDLE_FILLS = 128
 #: A fill that is to be finished and failed is tried again after so long (seconds).
 REVIVE_SECONDS = 30.0
+#: A blob that came in full and is not in the store is fetched no more often than this.
+FETCHES = 3
 #: What a client is told to wait when the rest of a blob is at a parent that is away (seconds).
 OFFLINE_SECONDS = 10
 #: Wrong digests from one parent that are worth a person's attention (reliability.md 5.5).
@@ -104,11 +108,20 @@ class Fills:
 
     # -- readers -----------------------------------------------------------------------------------
 
-    async def open(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
+    async def open(
+        self,
+        repository: str,
+        digest: str,
+        start: int,
+        end: int,
+        whole: bool,
+        errand: Errand | None = None,
+    ) -> BlobAnswer:
         """Start or join the fill of a blob; see `KeeperPort.blob`. Returns once the size is known.
 
         Bytes that came by another repository are shared once this repository's parent confirmed by HEAD
         that it has them; no byte crosses the link twice, and none is shown to who may not see it.
+        With `errand` nobody is going to attach: it is begun instead.
         """
         wanted, confirmed = Digest.parse(digest), False
         while True:
@@ -129,7 +142,7 @@ class Fills:
             else:
                 fill = fill or self._begun(repository, wanted)
                 fill.repositories.add(repository)
-                answer = await self._entered(fill, repository, start, end, whole)
+                answer = await self._entered(fill, repository, start, end, whole, errand)
                 if answer is not None:
                     return answer
 
@@ -147,13 +160,17 @@ class Fills:
         return fill
 
     async def _entered(
-        self, fill: Fill, repository: str, start: int, end: int, whole: bool
+        self, fill: Fill, repository: str, start: int, end: int, whole: bool, errand: Errand | None
     ) -> BlobAnswer | None:
         """Wait for the size; None when another repository's failure says nothing about this one."""
         last = None if end < 0 else end
         if not fill.stock.has(start, last) and (fill.size is not None or self._is_parents(fill, repository)):
             refuse_offline(fill.parent)
-        leave = fill.reserve(Want(whole=True) if whole else Want(start, last, position=start))
+        if errand is not None:
+            errand.begin(fill)
+            leave = errand.end
+        else:
+            leave = fill.reserve(Want(whole=True) if whole else Want(start, last, position=start))
         self._idle.pop(fill, None)
         try:
             return BlobAnswer(await asyncio.shield(fill.opened), fill.number)
@@ -189,6 +206,20 @@ class Fills:
         if answer.fill:
             self._numbered(answer.fill).sticky = True
             (await self.attach(answer.fill, 0, -1, whole=True)).close()
+
+    async def fetch(self, repository: str, digest: str, landed: Callable[[int], None]) -> None:
+        """Bring all of a blob into the store for nobody who waits; returns when it is there. `landed` is told of
+        bytes as they come. Cancelled it stops at the byte, and goes on there the next time. Raises DiskFull."""
+        for _ in range(FETCHES + 1):
+            if self.store.blob(repository, Digest.parse(digest)) is not None:
+                return
+            errand = Errand(landed)
+            try:
+                if (await self.open(repository, digest, 0, -1, whole=True, errand=errand)).fill:
+                    await errand.done()
+            finally:
+                errand.end()
+        raise NodeFailed("the blob came and was not kept; the log says why", code="BLOB_UNKNOWN")
 
     async def attach(self, fill: int, start: int, end: int, whole: bool) -> Reader:
         """A reader of [start, end) of an open fill; `end` -1 is the blob's end. Raises FillGone when
