@@ -24,7 +24,7 @@ from holdfast.keeper.control import Control
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
-from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
+from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
 from holdfast.repository import Repository
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from holdfast.fill.fills import Fills
     from holdfast.fill.reader import Reader
     from holdfast.parent.client import FetchedManifest, Parent
+    from holdfast.replica.replica import Replica
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -59,6 +60,8 @@ class Keeper(Pushes, Control):
         self.limits = config.control
         #: what else is told in `status`: sentences about the node's own parent, when it is a connected registry
         self.notes: Callable[[], Sequence[str]] = tuple
+        #: what synchronises, on a node with `[sync]`
+        self.replica: Replica | None = None
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
@@ -80,9 +83,13 @@ class Keeper(Pushes, Control):
         self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
         self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
         self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
+        if self.replica is not None:
+            await self.replica.start()
 
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""
+        if self.replica is not None:
+            await self.replica.close()
         running = [*self._tasks, *self._chores]
         for task in running:
             task.cancel()
@@ -171,15 +178,15 @@ class Keeper(Pushes, Control):
         fetched = await parent.get_manifest(name, reference)
         self._refuse_deleted(repository, "manifest", fetched.digest)
         try:
-            await self._keep(repository, reference, fetched)
+            await self.keep(repository, reference, fetched)
         except Exhausted as error:
             log.warning("manifest unstored", digest=fetched.digest, reason=str(error))
             self.unstored += 1
             return ManifestAnswer(fetched.digest, media_type=fetched.media_type, body=fetched.body)
         return ManifestAnswer(fetched.digest)
 
-    async def _keep(self, repository: str, reference: str, fetched: FetchedManifest) -> None:
-        """Manifest before tag, so that a tag never names what is not there."""
+    async def keep(self, repository: str, reference: str, fetched: FetchedManifest) -> None:
+        """Keep what a parent gave. Manifest before tag, so that a tag never names what is not there."""
         digest, now = Digest.parse(fetched.digest), self.clock.now()
         content = fetched.inspected
         await self._committed(
@@ -347,6 +354,7 @@ class Keeper(Pushes, Control):
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
         troubles = [*self.fills.troubles(), *self.notes()]
+        troubles += self.replica.notes() if self.replica is not None else []
         troubles += [
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]
@@ -355,6 +363,14 @@ class Keeper(Pushes, Control):
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
         return Status(True, tuple(troubles), states, counters)
+
+    async def synchronise(self, order: SyncOrder) -> bytes:
+        """See `KeeperPort.synchronise`."""
+        if self.replica is None:
+            raise errors.ControlConflict(
+                "this node does not synchronise by itself; name what it shall have under [sync] in its configuration"
+            )
+        return await self.replica.ask(order)
 
     def _parent(self, repository: str) -> Parent | None:
         return self.parents.get(Repository.from_key(repository).namespace)

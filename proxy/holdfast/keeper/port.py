@@ -14,6 +14,7 @@ from holdfast.keeper.condition import NO_CONDITION, Condition
 
 Kind = Literal["tag", "manifest", "blob"]
 Lockable = Literal["repository", "manifest", "tag"]
+SyncOrder = Literal["run", "status", "plan"]
 
 
 class ManifestAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -168,4 +169,9 @@ class KeeperPort(Protocol):
         """Do one command of `holdfast.control.command`, as JSON, in one transaction; the answer is a
         `command.Result` as JSON. Raises `ControlInvalid`, `ControlConflict`, `ControlUnknown` or
         `PreconditionFailed`, and then nothing was changed. Allowed in every mode: it is no client's doing."""
+        ...
+
+    async def synchronise(self, order: SyncOrder) -> bytes:
+        """Begin a run now, or only say where synchronisation stands or what it would do: a report of
+        `holdfast.replica.report` as JSON. Raises `ControlConflict` on a node that does not synchronise by itself."""
         ...

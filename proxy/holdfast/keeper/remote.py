@@ -33,6 +33,7 @@ from holdfast.keeper.port import (
     Lockable,
     ManifestAnswer,
     Status,
+    SyncOrder,
 )
 from holdfast.keeper.view import FillView, KeeperLost
 
@@ -245,6 +246,10 @@ class RemoteKeeper:
                     raise
                 return msgspec.json.encode(commands.Result(changed=True))
         raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
+
+    async def synchronise(self, order: SyncOrder) -> bytes:
+        """See `KeeperPort.synchronise`."""
+        return (await self._call(bytes, "synchronise", order))[1]
 
     async def status(self) -> Status:
         """See `KeeperPort.status`. Does not wait for a keeper that is away."""

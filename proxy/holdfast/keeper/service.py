@@ -36,7 +36,16 @@ log = structlog.get_logger()
 METHODS = frozenset(
     {
         *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"),
-        *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock", "control"),
+        *(
+            "put_manifest",
+            "put_blob",
+            "commit_upload",
+            "mount",
+            "delete",
+            "set_lock",
+            "control",
+            "synchronise",
+        ),
     }
 )
 

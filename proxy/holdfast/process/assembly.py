@@ -18,7 +18,12 @@ def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
     """The keeper with its parents and fills; nothing is started."""
     parents = {parent.name: Parent(parent, clock, config.limits.manifest_bytes) for parent in config.parent}
     fills = Fills(store, parents.__getitem__, config.fills, clock)
-    return Keeper(store, parents, fills, config, clock)
+    keeper = Keeper(store, parents, fills, config, clock)
+    if config.sync.schedule:
+        from holdfast.replica.replica import Replica  # with what it needs, only where it is at work
+
+        keeper.replica = Replica(keeper, config)
+    return keeper
 
 
 def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:

@@ -13,9 +13,9 @@ from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Control as Limits
-from holdfast.errors import BlobUnknown, ManifestUnknown, NameUnknown
+from holdfast.errors import BlobUnknown, ControlConflict, ManifestUnknown, NameUnknown
 from holdfast.keeper.control import Control
-from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status
+from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
 
@@ -140,6 +140,11 @@ class ScriptedPort(Pushes, Control):
         """See `KeeperPort.control`. Done in the store, as the keeper does it."""
         await self._ask("control")
         return await super().control(command)
+
+    async def synchronise(self, order: SyncOrder) -> bytes:
+        """See `KeeperPort.synchronise`: this node does not."""
+        await self._ask("synchronise")
+        raise ControlConflict("this node does not synchronise by itself")
 
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperPort.blob_size`."""

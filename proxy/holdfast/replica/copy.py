@@ -1,0 +1,91 @@
+"""One image, whole: what it needs is read, fetched or linked, and named last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from holdfast_core.digest import Digest
+from holdfast_core.record import Descriptor
+
+from holdfast.replica.holdings import Holdings, Knowledge, Reading
+from holdfast.repository import Repository
+from holdfast.sync.plan import Action, Image, Planner, Step, Target
+from holdfast.sync.wanted import Rule
+
+if TYPE_CHECKING:
+    from holdfast.keeper.keeper import Keeper
+
+#: an index within indexes and referrers of referrers are read level by level; no image has more
+LEVELS = 24
+
+Count = Callable[[int], None]
+
+
+class TooDeep(Exception):
+    """An image that names ever more manifests."""
+
+
+class Copy:
+    """What one run does to an image. `anew`: the parent is asked for referrers that are known here, too."""
+
+    def __init__(self, keeper: Keeper, reading: Reading, *, anew: bool = False) -> None:
+        self._keeper, self._store, self._reading, self._anew = keeper, keeper.store, reading, anew
+        self._holdings = Holdings(keeper.store)
+
+    def lacks(self, rule: Rule, target: Target) -> Image | None:
+        """The image as far as it is known, None when nothing of it is missing. Asks nobody. Raises StoreError and
+        ManifestInvalid."""
+        known = Knowledge(self._store, self._reading, anew=self._anew)
+        image = Planner(self._holdings, known).image(rule, target)
+        return image if image.actions or known.missing else None
+
+    async def understood(self, rule: Rule, target: Target, known: Knowledge | None = None) -> Image:
+        """The image with everything it needs: manifests are read, referrers are asked for, nothing is kept. Raises
+        ParentFailed, ManifestInvalid, StoreError and TooDeep."""
+        known = known or Knowledge(self._store, self._reading, anew=self._anew)
+        for _ in range(LEVELS):
+            known.missing.clear()
+            image = Planner(self._holdings, known).image(rule, target)
+            unread = [action.digest for action in image.actions if action.step is Step.READ_MANIFEST]
+            for digest in unread:
+                await known.read(target.repository, digest)
+            for repository, digest in [] if unread else list(known.missing):
+                known.listed[repository, digest] = await self._referrers(repository, digest)
+            if not unread and not known.missing:
+                return image
+        raise TooDeep(f"it names manifests over {LEVELS} levels deep")
+
+    async def _referrers(self, repository: str, digest: str) -> tuple[Descriptor, ...]:
+        where = Repository.from_key(repository)
+        rows = await self._keeper.parents[where.namespace].referrers(where.name, digest)
+        return tuple(Descriptor(**row) for row in rows)
+
+    async def bring(self, rule: Rule, target: Target, grown: Callable[[Image], None], landed: Count) -> None:
+        """Have all of it here. `grown` is told what it comes to, `landed` of bytes that came. Raises as `understood`,
+        and Refusal. Cancelled it stops at the byte, and what is here stays."""
+        before = self._holdings.tag(target.repository, target.tag)
+        known = Knowledge(self._store, self._reading, anew=self._anew)
+        image = await self.understood(rule, target, known)
+        grown(image)
+        for action in image.actions:
+            await self._do(action, known, before, landed)
+        for (repository, digest), rows in known.listed.items():
+            now = self._keeper.clock.now()
+            future = self._store.put_referrers(repository, Digest.parse(digest), rows, now=now)
+            await asyncio.wrap_future(future)
+
+    async def _do(self, action: Action, known: Knowledge, before: str, landed: Count) -> None:
+        repository, digest = action.repository, action.digest
+        if action.step in (Step.LINK_BLOB, Step.FETCH_BLOB):
+            await self._keeper.fills.fetch(repository, digest, landed)
+        elif action.step in (Step.LINK_MANIFEST, Step.FETCH_MANIFEST):
+            fetched = known.manifests[repository, digest]
+            await self._keeper.keep(repository, digest, fetched)
+            landed(len(fetched.body))
+        elif action.step is Step.TAG and self._holdings.tag(repository, action.tag) == before:
+            # a client's question may have moved it to something newer meanwhile
+            now = self._keeper.clock.now()
+            future = self._store.put_tag(repository, action.tag, Digest.parse(digest), now=now)
+            await asyncio.wrap_future(future)

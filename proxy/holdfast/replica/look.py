@@ -1,0 +1,128 @@
+"""What the parents have of what is wanted: one list a repository, one HEAD a tag. Keeps nothing but tag lists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from holdfast_core.errors import StoreError
+
+from holdfast.config import SyncRepository
+from holdfast.errors import Refusal
+from holdfast.manifest import ManifestInvalid
+from holdfast.replica.copy import Copy
+from holdfast.replica.failure import kind_of, reason_of
+from holdfast.replica.holdings import Reading
+from holdfast.repository import Repository
+from holdfast.sync.backoff import Kind
+from holdfast.sync.plan import Image, Target
+from holdfast.sync.wanted import Rule, TagFact
+
+if TYPE_CHECKING:
+    from holdfast.keeper.keeper import Keeper
+
+T = TypeVar("T")
+
+#: names told in one sentence
+NAMES = 5
+
+
+class Look:
+    """One look. `images` lack something, `here` counts those that do not; `failures` are what could not be asked,
+    by `Target.key` or repository; `away` are parents that did not answer at all."""
+
+    def __init__(self, keeper: Keeper, reading: Reading, copy: Copy, *, keeps: bool) -> None:
+        self._keeper, self._reading, self._copy, self._keeps = keeper, reading, copy, keeps
+        self.images: dict[str, tuple[Rule, Image]] = {}
+        self.failures: dict[str, tuple[Kind, str, float]] = {}
+        self.words: list[str] = []
+        self.away: set[str] = set()
+        self.here = self.asked = 0
+
+    async def over(self, rows: Iterable[tuple[str, SyncRepository]], at_once: int) -> None:
+        """Look at every (repository, row). Never raises for what a parent or the store says."""
+        for repository, row in rows:
+            if Repository.from_key(repository).namespace not in self.away:
+                await self._repository(repository, Rule(row), at_once)
+
+    async def _repository(self, repository: str, rule: Rule, at_once: int) -> None:
+        where = Repository.from_key(repository)
+        try:
+            listed = await self._keeper.parents[where.namespace].tags(where.name)
+            if self._keeps:
+                now = self._keeper.clock.now()
+                await asyncio.wrap_future(self._keeper.store.put_tag_list(repository, listed, now=now))
+        except (Refusal, StoreError) as error:
+            self._failed(repository, where.namespace, error)
+            return
+        chosen = rule.choose([TagFact(name) for name in listed], self._keeper.clock.now())
+        self.words += [words for words in chosen.words if "for want of a time" not in words]
+        self._lost(repository, listed)
+        names = [tag.name for tag in chosen.tags]
+        await each(names, at_once, lambda name: self._tag(repository, rule, name))
+
+    def _lost(self, repository: str, listed: list[str]) -> None:
+        """Tags that are here and that the parent has no more."""
+        lost = sorted(set(self._keeper.store.tags(repository)) - set(listed))
+        if lost:
+            more = f" and {len(lost) - NAMES} more" if len(lost) > NAMES else ""
+            self.words.append(
+                f"{repository}: the parent does not list {', '.join(lost[:NAMES])}{more}; what is here stays"
+            )
+
+    async def _tag(self, repository: str, rule: Rule, name: str) -> None:
+        where, key = Repository.from_key(repository), f"{repository}:{name}"
+        if where.namespace in self.away:
+            return
+        try:
+            digest = await self._digest(repository, name)
+            if why := self._left_alone(repository, name, digest):
+                self.words.append(f"{key}: {why}")
+                return
+            target = Target(repository, name, digest, where.namespace)
+            image = self._copy.lacks(rule, target)
+        except (Refusal, StoreError, ManifestInvalid) as error:
+            self._failed(key, where.namespace, error)
+            return
+        self.asked += 1
+        if image is None:
+            self.here += 1
+        else:
+            self.images[key] = (rule, image)
+
+    async def _digest(self, repository: str, name: str) -> str:
+        """What a tag names at the parent; by GET where its HEAD does not say."""
+        where = Repository.from_key(repository)
+        head = await self._keeper.parents[where.namespace].head_manifest(where.name, name)
+        return head.digest or (await self._reading.read(repository, name)).digest
+
+    def _left_alone(self, repository: str, name: str, digest: str) -> str:
+        """Why a tag is not brought, "" when it is: what clients did here counts more than what the parent has."""
+        store = self._keeper.store
+        if store.is_deleted(repository, "tag", name) or store.is_deleted(repository, "manifest", digest):
+            return "it was deleted here, and stays so"
+        held = store.tag(repository, name)
+        if held is not None and str(held.digest) != digest and store.is_pending(repository, held.digest):
+            return "it was pushed here and the parent does not know of it yet; it stays as it is"
+        return ""
+
+    def _failed(self, key: str, namespace: str, error: Exception) -> None:
+        kind = kind_of(error, self._keeper.parents[namespace].state)
+        if kind == "offline":
+            self.away.add(namespace)
+        else:
+            self.failures[key] = (kind, reason_of(error), float(getattr(error, "retry_after", 0) or 0))
+
+
+async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
+    """Do the work for every item, so many at once."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(worker())

@@ -1,0 +1,51 @@
+"""What outlasts the process: when runs are due, and how the last one went. One quiet record of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from holdfast_core.errors import StoreError
+from holdfast_core.record import ResourceChange
+from holdfast_core.resources import ResourceView
+from holdfast_core.store import Store
+from msgspec import Struct
+
+from holdfast.sync.schedule import State
+from holdfast.sync.work import Job
+
+log = structlog.get_logger()
+
+KIND, NAME = "sync", "self"
+
+
+class Memory(Struct, frozen=True):
+    """`rate` is bytes a second as last measured, 0 never; `words` and `here` are of the last look at the parents."""
+
+    state: State = State()
+    job: Job | None = None
+    rate: float = 0.0
+    words: tuple[str, ...] = ()
+    here: int = 0
+
+
+def recall(store: Store) -> Memory:
+    """What was kept; nothing when there is none, or none that can be read."""
+    try:
+        held = store.resource(KIND, NAME)
+        return Memory() if held is None else msgspec.json.decode(held.body, type=Memory)
+    except (StoreError, msgspec.DecodeError) as error:  # everything wanted is looked at anew
+        log.error("state of synchronisation cannot be read", reason=str(error))
+        return Memory()
+
+
+async def keep(store: Store, memory: Memory) -> None:
+    """Write it down. Raises StoreError."""
+    body = msgspec.json.encode(memory)
+
+    def plan(_: ResourceView) -> Sequence[ResourceChange]:
+        return [ResourceChange(KIND, NAME, body)]
+
+    await asyncio.wrap_future(store.change_resources(plan, quiet=frozenset({KIND})))

@@ -1,0 +1,72 @@
+"""What is told of synchronisation, as the admin API and `holdfast sync` show it. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from holdfast.control.resource import Wire
+
+
+class ProgressReport(Wire, frozen=True):
+    """How far the run is. `rate` is bytes a second; `secondsLeft` is null while it cannot be said."""
+
+    images_done: int
+    images: int
+    bytes_done: int
+    bytes: int
+    rate: float
+    seconds_left: float | None
+    retrying: int
+    failed: int
+    parked: int
+
+
+class TroubleReport(Wire, frozen=True):
+    """An image that did not come. `kind` is transient, denied, gone, wrong, offline or full."""
+
+    image: str
+    kind: str
+    reason: str
+    attempts: int
+    since: str
+    next_try: str
+
+
+class SyncReport(Wire, frozen=True):
+    """Where synchronisation stands. `windowOpen`: whether the parent is talked to now; `closes` is null where that has
+    no end. `running` and `asked` are triggers, empty for none. `lookedAt` counts tags asked about in this run."""
+
+    schedule: str
+    window: str
+    window_open: bool
+    closes: str | None
+    running: str
+    asked: str
+    last_sync_time: str | None
+    looked_at: int
+    up_to_date: int
+    progress: ProgressReport | None
+    troubles: tuple[TroubleReport, ...]
+    words: tuple[str, ...]
+
+
+class PlannedImage(Wire, frozen=True):
+    """One image that lacks something; `bytes` are those still to come."""
+
+    image: str
+    bytes: int
+
+
+class PlanReport(Wire, frozen=True):
+    """What the next run would fetch. Not `ready`: it is still being made, and what it knows so far counts. `fits` is
+    null when no rate was measured yet; `window` is in seconds, null without end."""
+
+    ready: bool
+    looked_at: int
+    up_to_date: int
+    images: tuple[PlannedImage, ...]
+    bytes: int
+    absent: int
+    rate: float
+    window: float | None
+    fits: bool | None
+    verdict: str
+    words: tuple[str, ...]
