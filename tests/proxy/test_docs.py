@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from holdfast.cli.keys import markdown
+from holdfast.sync import direction
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,3 +19,11 @@ def test_the_front_page_shows_the_figures_as_they_were_measured():
     shown = text.partition("<!-- figures -->\n")[2].partition("<!-- /figures -->")[0]
     table = (ROOT / "benchmarks" / "results" / "table.md").read_text()
     assert table.strip() in shown, "put benchmarks/results/table.md between the figure marks of README.md"
+
+
+def test_sync_shows_the_direction_matrix_of_the_code():
+    text = (ROOT / "docs" / "sync.md").read_text()
+    table = text.partition("<!-- directions -->\n")[2].partition("\n<!-- /directions -->")[0]
+    assert table == direction.markdown(), (
+        "put the output of holdfast.sync.direction.markdown() into docs/sync.md"
+    )

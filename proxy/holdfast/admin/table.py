@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from holdfast_core.store import Store
 
-from holdfast.admin import body, document, registries, scope_maps, settings, tokens
+from holdfast.admin import body, document, registries, scope_maps, settings, synchronisation, tokens
 from holdfast.admin import operation as of
 from holdfast.admin.filter import read_filter
 from holdfast.admin.openapi import document as openapi_document
@@ -16,6 +16,7 @@ from holdfast.admin.reading import read_body, read_query, read_struct
 from holdfast.control.catalogue import Catalogue
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
+from holdfast.replica.report import PlanReport, SyncReport
 from holdfast.wire.message import Reply, Request
 
 MATCH, NONE_MATCH = "If-Match", "If-None-Match"
@@ -288,6 +289,33 @@ OPERATIONS: tuple[Operation, ...] = (
         body=body.CredentialsGone,
         versioned=True,
     ),
+    Operation(
+        "getSync",
+        "GET",
+        "sync",
+        "Where the node's own synchronisation stands.",
+        synchronisation.show,
+        {200: (SyncReport,)},
+        refusals=(409,),
+    ),
+    Operation(
+        "runSync",
+        "POST",
+        "sync/run",
+        "Synchronise everything now, whatever the window.",
+        synchronisation.begin,
+        {200: (SyncReport,)},
+        refusals=(409,),
+    ),
+    Operation(
+        "planSync",
+        "GET",
+        "sync/plan",
+        "What the next run would fetch. While it is not ready, ask again.",
+        synchronisation.plan,
+        {200: (PlanReport,)},
+        refusals=(409,),
+    ),
 )
 
 
@@ -327,8 +355,10 @@ class Table:
 def find(request: Request) -> tuple[Operation, str]:
     """The operation of a request, and the name in its path."""
     parts = request.route.name.split("/")
-    name = parts[1] if len(parts) > 1 else ""
-    methods = ROUTES.get((parts[0], of.NAME, *parts[2:]) if name else tuple(parts))
+    methods, name = ROUTES.get(tuple(parts)), ""
+    if methods is None and len(parts) > 1:
+        name = parts[1]
+        methods = ROUTES.get((parts[0], of.NAME, *parts[2:])) if name else None
     if methods is None:
         raise PathUnknown("no such operation; GET /api/v1/openapi.json lists them")
     found = methods.get(request.method)

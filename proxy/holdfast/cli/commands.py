@@ -29,11 +29,19 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     lazy={
         "connected-registry": "holdfast.cli.connected_registry:connected_registry",
         "scope-map": "holdfast.cli.scope_map:scope_map",
+        "sync": "holdfast.cli.sync:sync",
         "token": "holdfast.cli.token:token",
     },
     sections={
         "A node": ("serve", "demo", "config", "fsck", "rebuild"),
-        "What a serving node manages": ("login", "logout", "connected-registry", "token", "scope-map"),
+        "What a serving node manages": (
+            "login",
+            "logout",
+            "connected-registry",
+            "token",
+            "scope-map",
+            "sync",
+        ),
     },
 )
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")

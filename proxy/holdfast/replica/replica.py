@@ -77,6 +77,8 @@ class Replica:
 
     async def close(self) -> None:
         """Stop where it is; the next start goes on."""
+        if not self._tasks:
+            return  # never started: what is kept is newer than what is known here
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
