@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 import msgspec
@@ -141,14 +140,13 @@ def test_slow_hashes_run_one_at_a_time_and_not_in_the_way_of_others(tmp_path: Pa
             asyncio.create_task(Client(node, "person", f"wrong {n}").ask("GET", "/v2/")) for n in range(40)
         ]
         await asyncio.sleep(0.05)
-        started = time.perf_counter()
         for _ in range(20):
             assert (await node.ask("GET", f"/v2/a/blobs/{digest}", Authorization=said)).status == 200
-        spent = time.perf_counter() - started
+        waiting = sum(not task.done() for task in crowd)
         answers = await asyncio.gather(*crowd)
         assert {answer.status for answer in answers} == {401, 429}
         assert sum(answer.status == 401 for answer in answers) >= proof.QUEUE
-        assert spent < 2.0
+        assert waiting > 0  # the pulls stood behind nobody's hashes
 
     run(tmp_path, test, many)
 

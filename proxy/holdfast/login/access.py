@@ -181,8 +181,8 @@ class Access:
         """The token of that name, if it may log in at this node."""
         if "/" in name or not 0 < len(name) <= NAME or not name.isascii():
             return None
-        token = self.catalogue.token(name)
-        if token is None or token.status != "enabled" or not standing.lists(name):
+        token, listed = self.catalogue.token(name), standing.lists(name)
+        if token is None or token.status != "enabled" or not listed:
             return None
         return token
 
