@@ -47,6 +47,7 @@ SEEN = b"A"  # repository, digest -> last access
 LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
+OUTBOX = b"V"  # number -> what is still to go up to the parent; nothing -> the last number
 UNLINKED = b"Q"  # digest that no repository links -> since when
 RESOURCE = b"E"  # kind, name -> a document of the control plane; kind -> how many; nothing -> the revision
 # Derived from the keys of others, turned round; never journaled.
@@ -74,6 +75,7 @@ TABLES = {
     LOCK: "lock",
     PENDING: "pending",
     DELETED: "deleted",
+    OUTBOX: "outbox",
     UNLINKED: "unlinked",
     RESOURCE: "resource",
     HOLDER: "holder",
@@ -84,7 +86,7 @@ TABLES = {
 JOURNALED_TABLES = frozenset(
     (
         *(REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST),
-        *(LOCK, PENDING, DELETED, RESOURCE),
+        *(LOCK, PENDING, DELETED, OUTBOX, RESOURCE),
     )
 )
 #: derived table -> the table whose keys it turns round
@@ -115,6 +117,7 @@ _LIST_HEAD = struct.Struct("<dI")
 _JOURNALED = struct.Struct("<QQQ16s")
 _SEGMENT = struct.Struct(">I")
 _NUMBER = struct.Struct("<Q")
+_OUTBOX = struct.Struct(">Q")
 ORIGINS = {"parent": b"p", "local": b"l"}
 ORIGIN_NAMES = {raw: name for name, raw in ORIGINS.items()}
 NO_BOOT = bytes(16)
@@ -251,6 +254,16 @@ def deleted_key(repository: str, kind: str, name: str) -> bytes:
 def pending_key(repository: str, digest: Digest) -> bytes:
     """PENDING."""
     return PENDING + repository_hash(repository) + digest.key
+
+
+def outbox_key(number: int) -> bytes:
+    """OUTBOX."""
+    return OUTBOX + _OUTBOX.pack(number)
+
+
+def outbox_number(key: bytes) -> int:
+    """The inverse of `outbox_key`."""
+    return int(_OUTBOX.unpack(key[1:])[0])
 
 
 def resource_prefix(kind: str) -> bytes:
@@ -437,7 +450,7 @@ def decode_pending(payload: bytes) -> str:
 
 
 def encode_number(number: int) -> bytes:
-    """RESOURCE: the revision, or the number of documents of a kind."""
+    """RESOURCE: the revision, or the number of documents of a kind. OUTBOX: the last number."""
     return _NUMBER.pack(number)
 
 

@@ -44,6 +44,8 @@ class Lookup:
         self._index = index
         self._directory = directory
         self._readers = Readers(self._chunk_hash, clock, scrub_interval)
+        #: names of repositories by their hash, as far as somebody asked for them
+        self._names: dict[bytes, str] = {}
         # bound once: the hit path calls them for every request
         self._get = index.get
         self._get_and_locks = index.get_and_locks
@@ -118,6 +120,33 @@ class Lookup:
             (layout.decode_pending(layout.unseal(key, value)), layout.digest_from(key, key[17:]))
             for key, value in rows
         ]
+
+    def outbox(self, *, after: int = 0, limit: int | None = None) -> list[tuple[int, bytes]]:
+        """(number, body) of what is still to go up to the parent, in order, those above `after`, at most `limit`. A
+        damaged row is left out."""
+        found = []
+        start = layout.outbox_key(after) if after else layout.OUTBOX
+        for key, value in self._index.scan(layout.OUTBOX, after=start, limit=limit):
+            with contextlib.suppress(RecordDamaged):
+                found.append((layout.outbox_number(key), layout.unseal(key, value)))
+        return found
+
+    def outbox_row(self, number: int) -> bytes | None:
+        """One of these. Raises RecordDamaged."""
+        return self._get(layout.outbox_key(number))
+
+    def outbox_last(self) -> int:
+        """The number that was given last; cheap. Raises RecordDamaged."""
+        return layout.decode_number(self._get(layout.OUTBOX))
+
+    def holders(self, digest: Digest, *, limit: int) -> list[str]:
+        """Repositories that have a blob, at most `limit`, in no order."""
+        keys = (key for key, _ in self._index.scan(layout.HOLDER + digest.key + layout.AS_BLOB, limit=limit))
+        hashes = [key[-16:] for key in keys]
+        if any(raw not in self._names for raw in hashes):
+            every = (layout.repository_name(key) for key, _ in self._index.scan(layout.REPOSITORY))
+            self._names = {layout.repository_hash(name): name for name in every}
+        return [self._names[raw] for raw in hashes if raw in self._names]
 
     def tags(self, repository: str, *, last: str = "", limit: int | None = None) -> list[str]:
         """Tags held, bytewise sorted, those above `last`, at most `limit`."""

@@ -114,7 +114,7 @@ def deleted_manifest(
     if not present(view, key):
         locks.require(view, repository, "delete")
         raise NotHeld(f"no manifest {digest} in {repository}")
-    names = list(_tags_at(view, repository, digest))
+    names = list(tags_at(view, repository, digest))
     locks.require(view, repository, "delete", [target, *(Target("tag", name) for name in names)])
     changes = unlink(view, key, now=now)
     for subject in view.keys(layout.subject_prefix(repository, digest)):
@@ -136,7 +136,7 @@ def deleted_blob(view: View, repository: str, digest: Digest, *, now: float, tom
     return [*unlink(view, key, now=now), *_gone(repository, "blob", str(digest), now, tombstone)]
 
 
-def _tags_at(view: View, repository: str, digest: Digest) -> Iterator[str]:
+def tags_at(view: View, repository: str, digest: Digest) -> Iterator[str]:
     """Names of the tags that point to a manifest."""
     prefix = layout.tagged_prefix(repository, digest)
     for key in view.keys(prefix):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from holdfast_core import change, fallback, ownership
+from holdfast_core import change, fallback, outbox, ownership
 from holdfast_core.change import Change, View
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Source, blob_name
@@ -16,6 +16,10 @@ from holdfast_core.record import Blob, Descriptor, Lock, LockChange, Target
 from holdfast_core.sweep import Sweep
 from holdfast_core.writer import Plan
 from holdfast_core.writes import Writes, require_table
+
+
+def _nothing_settled(_: View) -> Sequence[Change]:
+    return ()
 
 
 class Pushes(Writes):
@@ -35,10 +39,12 @@ class Pushes(Writes):
         artifact_type: str = "",
         annotations: Mapping[str, str] | None = None,
         pending: bool = False,
+        notes: outbox.Notes = outbox.nothing,
     ) -> Future[None]:
         """Store a manifest, link it and point `tags` at it, all or nothing. With `subject` it becomes a referrer
-        of it. `pending` notes that the parent does not know it. An index under a fallback tag brings in the
-        referrers it lists (oci-spec #87). The future raises DigestMismatch."""
+        of it. `pending` marks that the parent does not know it, `notes` are what the parent is to be told. An
+        index under a fallback tag brings in the referrers it lists (oci-spec #87). The future raises
+        DigestMismatch."""
         self.require_writable()
         descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
         own = [] if subject is None else [(subject, descriptor)]
@@ -52,7 +58,7 @@ class Pushes(Writes):
 
         def links(view: View, blob: Blob) -> list[Change]:
             more = [row for row in listed if fallback.is_new(view, repository, Digest.parse(row[1].digest))]
-            return ownership.pushed_manifest(
+            rows = ownership.pushed_manifest(
                 view,
                 repository,
                 blob,
@@ -62,6 +68,7 @@ class Pushes(Writes):
                 pending=pending,
                 now=now,
             )
+            return [*rows, *outbox.noted(view, repository, tags, notes)]
 
         ahead = look if any(map(fallback.is_fallback, tags)) else None
         return self._put_body(digest, body, True, links, check, ahead)
@@ -156,21 +163,49 @@ class Pushes(Writes):
         finally:
             reader.close()
 
-    def delete_tag(self, repository: str, name: str, *, now: float, tombstone: bool = False) -> Future[None]:
-        """Delete a tag; its manifest stays. With `tombstone` it is not brought back from a parent (all three).
-        The future raises NotHeld."""
-        return self._change(
-            lambda view: ownership.deleted_tag(view, repository, name, now=now, tombstone=tombstone)
-        )
+    def delete_tag(
+        self,
+        repository: str,
+        name: str,
+        *,
+        now: float,
+        tombstone: bool = False,
+        notes: outbox.Notes = outbox.nothing,
+    ) -> Future[None]:
+        """Delete a tag; its manifest stays. With `tombstone` it is not brought back from a parent (all three);
+        `notes` are what the parent is to be told. The future raises NotHeld."""
+
+        def plan(view: View) -> list[Change]:
+            rows = ownership.deleted_tag(view, repository, name, now=now, tombstone=tombstone)
+            return [*rows, *outbox.noted(view, repository, [name], notes)]
+
+        return self._change(plan)
 
     def delete_manifest(
-        self, repository: str, digest: Digest, *, now: float, tombstone: bool = False
+        self,
+        repository: str,
+        digest: Digest,
+        *,
+        now: float,
+        tombstone: bool = False,
+        notes: outbox.Notes = outbox.nothing,
     ) -> Future[None]:
         """Delete a manifest, every tag that points to it, and its place among the referrers. Its own referrers
-        stay (oci-spec #89). The future raises NotHeld."""
-        return self._change(
-            lambda view: ownership.deleted_manifest(view, repository, digest, now=now, tombstone=tombstone)
-        )
+        stay (oci-spec #89). `notes` are what the parent is to be told. The future raises NotHeld."""
+
+        def plan(view: View) -> list[Change]:
+            names = list(ownership.tags_at(view, repository, digest))
+            rows = ownership.deleted_manifest(view, repository, digest, now=now, tombstone=tombstone)
+            return [*rows, *outbox.noted(view, repository, names, notes)]
+
+        return self._change(plan)
+
+    def change_outbox(
+        self, puts: Sequence[tuple[int, bytes]], removes: Sequence[int], settled: Plan = _nothing_settled
+    ) -> Future[None]:
+        """Rewrite and remove rows of the outbox, in one transaction with what `settled` changes. The keeper's doing,
+        no client's: allowed in every mode."""
+        return self._submit(lambda view: [*outbox.rewritten(puts, removes), *settled(view)])
 
     def delete_blob(
         self, repository: str, digest: Digest, *, now: float, tombstone: bool = False

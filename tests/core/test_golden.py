@@ -46,7 +46,7 @@ def format_of(root: Path) -> int:
 #: tables that came with a format
 TABLES_SINCE = {
     2: (
-        *(layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, layout.RESOURCE),
+        *(layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, layout.RESOURCE, layout.OUTBOX),
         *layout.DERIVED_TABLES,
     )
 }
@@ -109,6 +109,8 @@ def check_pushed(store: Store) -> None:
     assert store.blob("pushed/c", hashed(golden.UNLINKED)[0]) is None
     assert store.resources("token") == [Resource("token", "Plant", 1, golden.DOCUMENT)]
     assert (store.resource_count("token"), store.control_revision()) == (1, 1)
+    assert store.outbox() == [(2, golden.NOTE * 2)]
+    assert (store.outbox_last(), store.outbox_row(1)) == (2, None)
 
 
 @pytest.mark.parametrize("write", [True, False])

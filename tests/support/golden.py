@@ -42,6 +42,7 @@ PUSHED = b'{"schemaVersion":2,"pushed":1}'
 PUSHED_SHA512 = Digest.of(PUSHED, "sha512")
 UNLINKED = b"nobody's layer" + bytes(20_000)
 LOCK = Lock(write=False, list=False)
+NOTE = b"what the parent is to be told"
 DOCUMENT = b'{"name":"Plant"}'
 
 
@@ -61,11 +62,22 @@ def build(path: Path) -> None:
     store.open_part(FILL.digest, FILL.size).close()
     store.put_fill(FILL)
     store.seen("library/a", subject, 5.0)
-    push(store, "pushed/c", PUSHED, "gone", "kept", algorithm="sha512", now=6.0, pending=True)
+    push(
+        store,
+        "pushed/c",
+        PUSHED,
+        "gone",
+        "kept",
+        algorithm="sha512",
+        now=6.0,
+        pending=True,
+        notes=lambda before: [NOTE, NOTE],
+    )
     store.set_lock("pushed/c", Target("tag", "kept"), LOCK, now=7.0)
     store.delete_tag("pushed/c", "gone", now=8.0, tombstone=True)
     unlinked = push_file(store, "pushed/c", UNLINKED)
     store.delete_blob("pushed/c", unlinked.digest, now=9.0)
+    store.change_outbox([(2, NOTE * 2)], [1])
     document = ResourceChange("token", "Plant", DOCUMENT)
     store.change_resources(lambda view: [document], quiet=frozenset()).result()
     store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()

@@ -48,9 +48,14 @@ class Registry:
     server: Server
     address: tuple[str, int]
     data: Path
-    parent: ScriptedParent | None
+    parent: ScriptedParent | Registry | None
     logs: list[dict[str, Any]]
     clients: list[Client] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.address[0]}:{self.address[1]}"
 
     async def connect(self) -> Client:
         """A new connection."""
@@ -190,7 +195,7 @@ def without(document: bytes, **changes: Any) -> bytes:
 
 @asynccontextmanager
 async def pushing(
-    data: Path, config: Configuration, parent: ScriptedParent | None = None
+    data: Path, config: Configuration, parent: ScriptedParent | Registry | None = None
 ) -> AsyncIterator[Registry]:
     """Serve the store in `data`."""
     clock: FakeClock | SystemClock = FakeClock(jump=False)

@@ -104,7 +104,15 @@ def _described(node: Node, scope: Scope, target: Target) -> dict[str, Any]:
         raise ManifestUnknown(f"no such {target.kind} here", detail=target.name)
     if target.kind == "tag":
         return _tag(node.store.tag_moves(scope.key, target.name), target.name)
-    return {"digest": target.name} if target.kind == "manifest" else {}
+    return _manifest(node, scope, target.name) if target.kind == "manifest" else {}
+
+
+def _manifest(node: Node, scope: Scope, digest: str) -> dict[str, Any]:
+    """A manifest; on a node with a parent also whether what was pushed here has arrived there."""
+    if not scope.has_parent:
+        return {"digest": digest}
+    pending = node.store.is_pending(scope.key, Digest.parse(digest))
+    return {"digest": digest, "pending": pending, "pushed": not pending}
 
 
 def _tag(moves: Sequence[TagMove], name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from holdfast_core.store import Store
 from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.keeper.climb import Climb
 from holdfast.keeper.control import Control
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
@@ -76,6 +77,10 @@ class Keeper(Pushes, Control):
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._incomplete: set[tuple[str, Digest]] = set()
+        self.climbs = [
+            Climb(store, parent, config.sync.conflict, clock, self._is_complete)
+            for parent in parents.values()
+        ]
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""
@@ -85,6 +90,7 @@ class Keeper(Pushes, Control):
         self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
         if self.replica is not None:
             await self.replica.start()
+        self._tasks += [asyncio.create_task(climb.run()) for climb in self.climbs]
 
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""

@@ -165,6 +165,10 @@ class KeeperPort(Protocol):
         """Change what is allowed on a repository (`name` ""), manifest (digest) or tag."""
         ...
 
+    async def retry_outbox(self, number: int) -> None:
+        """Have an entry of the outbox tried now, whatever held it back. Raises `ControlUnknown`."""
+        ...
+
     async def control(self, command: bytes) -> bytes:
         """Do one command of `holdfast.control.command`, as JSON, in one transaction; the answer is a
         `command.Result` as JSON. Raises `ControlInvalid`, `ControlConflict`, `ControlUnknown` or

@@ -8,7 +8,7 @@ and a delete leaves a tombstone, so that a later miss does not bring back what w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, StoreError
+from holdfast_core.outbox import Notes, nothing
 from holdfast_core.record import LockChange, Target
 from holdfast_core.store import Store
 
@@ -23,12 +24,14 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.keeper.condition import NO_CONDITION, Condition, require
+from holdfast.keeper.outgoing import of_delete, of_push, of_untag
 from holdfast.keeper.port import Allowed, Kind, Lockable, ManifestAnswer
 from holdfast.keeper.turns import Turns
 from holdfast.manifest import Inspected, ManifestInvalid, parse_aside
 from holdfast.repository import Repository
 
 if TYPE_CHECKING:
+    from holdfast.keeper.climb import Climb
     from holdfast.parent.client import Parent
 
 log = structlog.get_logger()
@@ -51,6 +54,8 @@ class Pushes:
     config: Configuration
     parents: Mapping[str, Parent]
     turns: Turns
+    #: what brings the parents what was pushed here
+    climbs: Sequence[Climb] = ()
     _chores: set[asyncio.Task[None]]
     #: (repository, digest) of images that were pushed here and of which blobs may be only at the parent
     _incomplete: set[tuple[str, Digest]]
@@ -86,6 +91,7 @@ class Pushes:
                 artifact_type=content.artifact_type,
                 annotations=content.annotations,
                 pending=self._has_parent(repository),
+                notes=self._notes(repository, lambda now: of_push(repository, digest, tags, content, now)),
             )
             await stored(future, errors.ManifestUnknown)
         if self._has_parent(repository) and not content.is_index:
@@ -121,6 +127,8 @@ class Pushes:
         coming = [await self._is_coming(repository, text) for text in lacking]
         if not any(coming):
             self._incomplete.discard(image)
+            for climb in self.climbs:
+                self._chore(climb.arrived(repository, digest))
 
     async def _is_coming(self, repository: str, text: str) -> bool:
         """Begin to bring a blob. False when there is no use in another try."""
@@ -209,9 +217,28 @@ class Pushes:
     def _delete(self, repository: str, kind: Kind, name: str) -> Future[None]:
         store, now, tombstone = self.store, self.clock.now(), self._has_parent(repository)
         if kind == "tag":
-            return store.delete_tag(repository, name, now=now, tombstone=tombstone)
-        delete = store.delete_manifest if kind == "manifest" else store.delete_blob
-        return delete(repository, Digest.parse(name), now=now, tombstone=tombstone)
+            notes = self._notes(repository, lambda now: of_untag(repository, name, now))
+            return store.delete_tag(repository, name, now=now, tombstone=tombstone, notes=notes)
+        digest = Digest.parse(name)
+        if kind == "blob":
+            return store.delete_blob(repository, digest, now=now, tombstone=tombstone)
+        notes = self._notes(repository, lambda now: of_delete(repository, name, now))
+        return store.delete_manifest(repository, digest, now=now, tombstone=tombstone, notes=notes)
+
+    def _notes(self, repository: str, notes: Callable[[float], Notes]) -> Notes:
+        """What a change tells the parent; nothing where there is none."""
+        return notes(self.clock.now()) if self._has_parent(repository) else nothing
+
+    async def retry_outbox(self, number: int) -> None:
+        """See `KeeperPort.retry_outbox`."""
+        for climb in self.climbs:
+            if await climb.retry(number):
+                return
+        raise errors.ControlUnknown(f"nothing is to go up under number {number}", field="name")
+
+    def _is_complete(self, repository: str, digest: Digest) -> bool:
+        """Whether no blob of a pushed image is still to come from the parent."""
+        return (repository, digest) not in self._incomplete
 
     async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
         """See `KeeperPort.set_lock`."""

@@ -231,6 +231,10 @@ class RemoteKeeper:
         """See `KeeperPort.set_lock`."""
         await self._call(type(None), "set_lock", repository, kind, name, change)
 
+    async def retry_outbox(self, number: int) -> None:
+        """See `KeeperPort.retry_outbox`."""
+        await self._call(type(None), "retry_outbox", number)
+
     async def control(self, command: bytes) -> bytes:
         """See `KeeperPort.control`. When a keeper died over a deletion, nothing left to delete is what was wanted; a
         command with a condition is put to one keeper only."""

@@ -36,16 +36,8 @@ log = structlog.get_logger()
 METHODS = frozenset(
     {
         *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"),
-        *(
-            "put_manifest",
-            "put_blob",
-            "commit_upload",
-            "mount",
-            "delete",
-            "set_lock",
-            "control",
-            "synchronise",
-        ),
+        *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock"),
+        *("control", "synchronise", "retry_outbox"),
     }
 )
 

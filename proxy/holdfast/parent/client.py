@@ -36,6 +36,7 @@ from holdfast.parent.address import AddressPolicy, Lookup
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
 from holdfast.parent.health import State, best
+from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
 from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
 from holdfast.parent.stream import BlobStream, Placement, placement
@@ -102,6 +103,7 @@ class Parent:
         source = login_source(config.credentials, str(home), clock)
         self.endpoints.append(Endpoint(config.url, config, source, self._transport, clock, self.counters))
         self._project = self.endpoints[-1].quirk.project
+        self.up = Pushing(self.endpoints[-1], clock, lambda: self._transport.caps, self._qualified)
 
     @property
     def state(self) -> State:

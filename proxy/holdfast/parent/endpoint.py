@@ -36,25 +36,34 @@ from holdfast.parent.health import Health
 from holdfast.parent.quirks import Quirk, quirk_of, quirk_of_service
 from holdfast.parent.redirect import STATUSES, Hop, headers_for, next_hop, origin, target
 from holdfast.parent.retry import Deadline
-from holdfast.parent.token import Authority, refuse_unwell
-from holdfast.parent.transport import Answer, Transport
+from holdfast.parent.token import PULL, Authority, refuse_unwell
+from holdfast.parent.transport import Answer, Form, Transport
 
 log = structlog.get_logger()
 
 USER_AGENT = "holdfast"
+#: what a read is answered with
+READ = frozenset({200, 206})
+#: methods that follow redirects
+SAFE = frozenset({"GET", "HEAD"})
 #: at a redirect's target: the signature in its URL ran out
 EXPIRED = frozenset({400, 401, 403, 410})
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to ask. `tail` follows `/v2/<name>/`. `transfer`: the asker holds a slot for blobs."""
+    """What to ask. `tail` follows `/v2/<name>/`. `transfer`: the asker holds a slot for blobs. `want`: see
+    `Authority.header`. `accept`: statuses that are answers. What has a `body`, or changes something, follows no
+    redirect."""
 
     method: str
     name: str
     tail: str
     headers: Mapping[str, str] = field(default_factory=dict)
     transfer: bool = False
+    want: str = PULL
+    body: Form = None
+    accept: frozenset[int] = READ
 
 
 class Endpoint:
@@ -83,8 +92,8 @@ class Endpoint:
         )
 
     async def ask(self, ask: Ask, deadline: Deadline, *, page: URL | None = None) -> Answer:
-        """An answer of 200 or 206, to be closed by the caller. `page` replaces the URL that follows from
-        the ask (a later page of a list, same origin). Raises ParentFailed."""
+        """An answer of a status that the ask accepts, to be closed by the caller. `page` replaces the URL that
+        follows from the ask (a later page of a list, an upload, same origin). Raises ParentFailed."""
         self._refuse_without_asking(ask.name)
         try:
             answer = await self._authorised(ask, page or self.url_of(ask), deadline)
@@ -98,6 +107,14 @@ class Endpoint:
         """Where an ask goes."""
         path = f"/v2/{self.prefix}{ask.name}/{ask.tail}"
         return self.base.join(URL(path, encoded=True))
+
+    def session_url(self, asked: URL, location: str | None) -> URL:
+        """Where an upload goes on: at this origin, since credentials and content go there (reliability.md, S4). Raises
+        ParentBroken."""
+        url = target(asked, location)
+        if origin(url) != origin(self.base):
+            raise ParentBroken(f"the parent wants the upload at another origin, {origin(url)[:80]}: refused")
+        return url
 
     def page_url(self, page: URL, link: str) -> URL:
         """A Link's target, which must stay at the page's own origin. Raises ParentBroken."""
@@ -167,19 +184,19 @@ class Endpoint:
     # ---- the ask
 
     async def _authorised(self, ask: Ask, url: URL, deadline: Deadline) -> Answer:
-        credential = await self.authority.header(self.prefix + ask.name)
+        credential = await self.authority.header(self.prefix + ask.name, ask.want)
         answer, hop = await self._follow(ask, url, credential, deadline)
         if hop.home and self._stale(answer.status, credential):
             lines = answer.header_lines("WWW-Authenticate")
             await answer.discard()
             self._counters["renewals"] += 1
-            credential = await self.authority.renew(self.prefix + ask.name, credential, lines)
+            credential = await self.authority.renew(self.prefix + ask.name, credential, lines, ask.want)
             answer, hop = await self._follow(ask, url, credential, deadline)
             if hop.home and self._stale(answer.status, credential):
                 await answer.discard()
                 raise ParentDenied(f"the parent refused with {answer.status}, also after a new login")
         try:
-            self._judge(answer, hop)
+            self._judge(answer, hop, ask.accept)
         except ParentFailed:
             await answer.discard()
             raise
@@ -200,7 +217,7 @@ class Endpoint:
             answer = await self._send(ask, hop, headers, deadline)
             if hop.home:
                 self._read_limits(answer)
-            if answer.status not in STATUSES:
+            if answer.status not in STATUSES or ask.method not in SAFE:
                 return answer, hop
             self._counters["redirects"] += 1
             location = answer.header("Location")
@@ -210,7 +227,12 @@ class Endpoint:
     async def _send(self, ask: Ask, hop: Hop, headers: Mapping[str, str], deadline: Deadline) -> Answer:
         try:
             return await self._transport.send(
-                ask.method, hop.url, headers_for(hop, headers), deadline, transfer=ask.transfer
+                ask.method,
+                hop.url,
+                headers_for(hop, headers),
+                deadline,
+                form=ask.body,
+                transfer=ask.transfer,
             )
         except ParentUnreachable as failure:
             if hop.home:
@@ -225,10 +247,10 @@ class Endpoint:
             if number.isascii() and number.isdigit() and len(number) < 10:
                 self._counters[f"ratelimit_{name}"] = int(number)
 
-    def _judge(self, answer: Answer, hop: Hop) -> None:
+    def _judge(self, answer: Answer, hop: Hop, accept: frozenset[int]) -> None:
         """The status as a failure, if it is one."""
         status = answer.status
-        if status in (200, 206):
+        if status in accept:
             if (answer.header("Content-Encoding") or "identity").strip().lower() != "identity":
                 raise ParentBroken("the parent encoded the content, which changes its bytes")
             return

@@ -44,6 +44,10 @@ RENEW_SHARE = 0.8
 DENIED_SECONDS = 30.0
 #: repositories of which a token, or a refusal, is remembered
 REPOSITORIES = 1024
+#: what is wanted of a repository, unless somebody says more
+PULL = "pull"
+#: a repository, and what is wanted of it
+Key = tuple[str, str]
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")
@@ -110,38 +114,43 @@ class Authority:
         self._basic = False
         self._realm: Realm | None = None
         self._refresh: dict[URL, Secret] = {}
-        self._tokens: OrderedDict[str, Token] = OrderedDict()
-        self._denied: OrderedDict[str, _Denied] = OrderedDict()
-        self._flights: dict[str, asyncio.Task[Token]] = {}
+        self._tokens: OrderedDict[Key, Token] = OrderedDict()
+        self._denied: OrderedDict[Key, _Denied] = OrderedDict()
+        self._flights: dict[Key, asyncio.Task[Token]] = {}
 
-    async def header(self, name: str) -> Secret | None:
-        """What to send now; None as long as the endpoint never asked. Raises ParentFailed."""
+    async def header(self, name: str, want: str = PULL) -> Secret | None:
+        """What to send now; None as long as the endpoint never asked. `want` are the actions, and after a space the
+        repository that a blob is mounted from. Raises ParentFailed."""
         if self._basic:
             login = await self._source.login()
             return login.basic() if login else None
         if self._realm is None:
             return None
-        token, now = self._tokens.get(name), self._clock.monotonic()
+        key = (name, want)
+        token, now = self._tokens.get(key), self._clock.monotonic()
         if token is None or now >= token.expires:
-            return (await self._shared(name, self._realm)).header
+            return (await self._shared(key, self._realm)).header
         if now >= token.renew_at:
-            self._flight(name, self._realm)
+            self._flight(key, self._realm)
         return token.header
 
-    async def renew(self, name: str, rejected: Secret | None, lines: Iterable[str]) -> Secret:
+    async def renew(
+        self, name: str, rejected: Secret | None, lines: Iterable[str], want: str = PULL
+    ) -> Secret:
         """What to send after a refusal that carried these WWW-Authenticate lines (maybe none).
 
         Raises ParentDenied when there is nothing new to try, ParentBroken for a realm that is refused.
         """
-        token = self._tokens.get(name)
+        key = (name, want)
+        token = self._tokens.get(key)
         if token is not None and token.header is not rejected and self._clock.monotonic() < token.expires:
             return token.header
         realm = await self._learn(list(lines))
         if realm is None:
             return await self._fresh_basic(rejected)
-        if name not in self._flights:
-            self._tokens.pop(name, None)
-        return (await self._shared(name, realm)).header
+        if key not in self._flights:
+            self._tokens.pop(key, None)
+        return (await self._shared(key, realm)).header
 
     async def close(self) -> None:
         """Cancel what is under way."""
@@ -173,46 +182,46 @@ class Authority:
             raise ParentDenied("the parent refused the login")
         return login.basic()
 
-    async def _shared(self, name: str, realm: Realm) -> Token:
-        return await asyncio.shield(self._flight(name, realm))
+    async def _shared(self, key: Key, realm: Realm) -> Token:
+        return await asyncio.shield(self._flight(key, realm))
 
-    def _flight(self, name: str, realm: Realm) -> asyncio.Task[Token]:
-        flight = self._flights.get(name)
+    def _flight(self, key: Key, realm: Realm) -> asyncio.Task[Token]:
+        flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[name] = asyncio.create_task(self._fetch(name, realm))
-            flight.add_done_callback(lambda done: self._landed(name, done))
+            flight = self._flights[key] = asyncio.create_task(self._fetch(key, realm))
+            flight.add_done_callback(lambda done: self._landed(key, done))
         return flight
 
-    def _landed(self, name: str, flight: asyncio.Task[Token]) -> None:
-        self._flights.pop(name, None)
+    def _landed(self, key: Key, flight: asyncio.Task[Token]) -> None:
+        self._flights.pop(key, None)
         if not flight.cancelled() and (error := flight.exception()) is not None:
             log.info("token request failed", parent=self._rule.home, reason=str(error))
 
-    async def _fetch(self, name: str, realm: Realm) -> Token:
+    async def _fetch(self, key: Key, realm: Realm) -> Token:
         login = await self._source.login()
-        self._recall_denial(name, login)
-        scope = f"repository:{name}:pull"
+        self._recall_denial(key, login)
+        name, want = key
         fields = {"service": realm.service} if realm.service else {}
-        fields["scope"] = realm.scope if _covers(realm.scope, name) else scope
+        fields["scope"] = realm.scope if want == PULL and _covers(realm.scope, name) else scope_of(name, want)
         try:
             body = await self._exchange(realm.url, fields, login)
         except ParentDenied as error:
             denied = _Denied(self._clock.monotonic() + DENIED_SECONDS, login, error.message)
-            _remember(self._denied, name, denied)
+            _remember(self._denied, key, denied)
             raise
         token, refresh = read_grant(body, self._clock.monotonic())
         if refresh is not None:
             self._refresh[realm.url] = refresh
-        _remember(self._tokens, name, token)
+        _remember(self._tokens, key, token)
         return token
 
-    def _recall_denial(self, name: str, login: Login | None) -> None:
-        denied = self._denied.get(name)
+    def _recall_denial(self, key: Key, login: Login | None) -> None:
+        denied = self._denied.get(key)
         if denied is None:
             return
         if self._clock.monotonic() < denied.until and denied.login == login:
             raise ParentDenied(denied.message)
-        del self._denied[name]
+        del self._denied[key]
 
     async def _exchange(self, url: URL, fields: Mapping[str, str], login: Login | None) -> bytes:
         """Refresh token first, then GET, then POST with the password where GET is not offered."""
@@ -256,10 +265,17 @@ class Authority:
             await answer.close()
 
 
-def _remember(kept: OrderedDict[str, T], name: str, what: T) -> None:
+def scope_of(name: str, want: str) -> str:
+    """The scope to ask for, more than one joined by a space (oci-spec 4.1)."""
+    actions, _, source = want.partition(" ")
+    scope = f"repository:{name}:{actions}"
+    return f"{scope} repository:{source}:{PULL}" if source else scope
+
+
+def _remember(kept: OrderedDict[Key, T], key: Key, what: T) -> None:
     """Keep the newest of each repository, and of so many repositories."""
-    kept[name] = what
-    kept.move_to_end(name)
+    kept[key] = what
+    kept.move_to_end(key)
     while len(kept) > REPOSITORIES:
         kept.popitem(last=False)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from yarl import URL
@@ -32,6 +32,16 @@ READ_BYTES = 256 * 1024
 DISCARD_BYTES = 64 * 1024
 #: a keep-alive connection is dropped before usual load balancers drop it (60 s)
 KEEPALIVE_SECONDS = 50.0
+
+
+class Outgoing(Protocol):
+    """A body that is sent piece by piece, from its beginning each time it is asked for. Its length is in the headers of
+    the request."""
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
+
+
+Form = Mapping[str, str] | bytes | Outgoing | None
 
 
 class Answer:
@@ -137,11 +147,11 @@ class Transport:
         headers: Mapping[str, str],
         deadline: Deadline,
         *,
-        form: Mapping[str, str] | bytes | None = None,
+        form: Form = None,
         transfer: bool = False,
     ) -> Answer:
         """Send one request; returns when the answer's head is there. Redirects come back as answers. `form` is sent
-        as a form, or as it is when it is bytes.
+        as a form, or as it is when it is bytes; an `Outgoing` may take as long as it goes on.
 
         `transfer`: the caller holds one of the slots for blobs; otherwise a slot for short asks is held
         until the answer is closed. Raises ParentUnreachable, ParentBroken (address policy, TLS, no HTTP),
@@ -161,17 +171,19 @@ class Transport:
         method: str,
         url: URL,
         headers: Mapping[str, str],
-        form: Mapping[str, str] | bytes | None,
+        form: Form,
         deadline: Deadline,
     ) -> aiohttp.ClientResponse:
         seconds = min(self._settings.answer_timeout, deadline.remaining())
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 return await self._open_session().request(
                     method,
                     url,
                     headers=headers,
-                    data=form,
+                    data=form
+                    if form is None or isinstance(form, Mapping | bytes)
+                    else self._paced(form, limit),
                     allow_redirects=False,
                     ssl=self._tls_for(url),
                     proxy=self._settings.proxy or None,
@@ -182,6 +194,13 @@ class Transport:
             raise TimedOut(f"no answer from the parent within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise failure_of(error) from None
+
+    async def _paced(self, body: Outgoing, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """The pieces; with each the time begins anew, and what the kernel holds of them has as long as a stall."""
+        loop = asyncio.get_running_loop()
+        async for piece in body.pieces():
+            limit.reschedule(loop.time() + self._settings.answer_timeout + self._settings.stall_timeout)
+            yield piece
 
     async def close(self) -> None:
         """End every connection."""

@@ -31,11 +31,18 @@ Policy = Literal["parent-wins", "child-wins", "reject"]
 REMEMBERED = 100_000
 
 
+class Upload(Struct, frozen=True):
+    """An upload at the parent that was begun: where it goes on, and of which blob."""
+
+    digest: str
+    url: str
+
+
 class Entry(Struct, frozen=True):
     """One row. `digest` is the manifest, or what the tag names ("" for untag). `needs`: children and subject of a
     manifest; `tags`: those that a delete took with it here. `base`: what the tag named at the parent when it was
     first moved here, "" nothing, None unknown; `event`: the number of the tag's last event at the parent that this
-    node knew then. `sent`: the parent may have got it."""
+    node knew then. `sent`: the parent may have got it. `upload`: of one of its blobs, under way."""
 
     seq: int
     repository: str
@@ -50,6 +57,7 @@ class Entry(Struct, frozen=True):
     sent: bool = False
     trouble: Trouble | None = None
     conflict: str = ""
+    upload: Upload | None = None
 
     def writes(self) -> tuple[str, ...]:
         """What later entries must not overtake. A delete writes the tags that went with it as well."""
@@ -137,8 +145,7 @@ class Outbox:
 
     def pushed(self, repository: str, digest: str, needs: Iterable[str], now: float) -> Change:
         """A manifest was put here."""
-        writers = self._writers.get((repository, digest), [])
-        if writers and self._entries[writers[-1]].deed == "manifest":
+        if self._is_pushed(repository, digest):
             return Change()
         return self._put(Entry(self._last + 1, repository, "manifest", digest, now, needs=tuple(needs)))
 
@@ -158,10 +165,26 @@ class Outbox:
         """A manifest was deleted here, and `tags` that named it with it. A push of it that was never sent, and that
         no waiting entry names, need not go; the delete goes in any case, since the parent may have had it from
         elsewhere."""
-        writers = map(self._entries.__getitem__, self._writers.get((repository, digest), ()))
-        alone = self._bound[(repository, digest)] == 1
-        idle = [entry.seq for entry in writers if alone and entry.deed == "manifest" and not entry.sent]
-        return self._put(Entry(self._last + 1, repository, "delete", digest, now, tags=tuple(tags)), idle)
+        return self._delete(Entry(self._last + 1, repository, "delete", digest, now, tags=tuple(tags)))
+
+    def came(self, entry: Entry) -> Change:
+        """A row that was written with the change that it tells of, and has its number from there; rows come in their
+        order. What follows from it for the rows."""
+        if entry.seq in self._entries:
+            return Change()
+        if entry.deed == "delete":
+            return self._delete(entry)
+        if entry.deed != "manifest":
+            return self._tag(entry)
+        if self._is_pushed(entry.repository, entry.digest):
+            self._last = max(self._last, entry.seq)
+            return Change(removes=(entry.seq,))
+        return self._put(entry)
+
+    @property
+    def last(self) -> int:
+        """The highest number that came."""
+        return self._last
 
     # ---- up
 
@@ -188,6 +211,10 @@ class Outbox:
         """It is about to go: from now on the parent may have it."""
         entry = self._entries[seq]
         return Change() if entry.sent else self._replace(replace(entry, sent=True))
+
+    def began(self, seq: int, upload: Upload | None) -> Change:
+        """An upload of one of its blobs got so far that it can be gone on with; None: none is under way."""
+        return self._replace(replace(self._entries[seq], upload=upload))
 
     def confirmed(self, seq: int, digest: str, now: float) -> Change:
         """The parent has it. `digest` is what the parent says that it stored, or that the tag names; "" of a delete
@@ -293,6 +320,18 @@ class Outbox:
         return [entry for entry in found if entry.deed != "delete"]
 
     # ---- within
+
+    def _is_pushed(self, repository: str, digest: str) -> bool:
+        """Whether the last word here on a manifest, still to go up, is a push."""
+        writers = self._writers.get((repository, digest), [])
+        return bool(writers) and self._entries[writers[-1]].deed == "manifest"
+
+    def _delete(self, entry: Entry) -> Change:
+        key = (entry.repository, entry.digest)
+        writers = map(self._entries.__getitem__, self._writers.get(key, ()))
+        alone = self._bound[key] == 1
+        idle = [e.seq for e in writers if alone and e.deed == "manifest" and not e.sent]
+        return self._put(entry, idle)
 
     def _tag(self, entry: Entry) -> Change:
         """Coalesce with moves of the same tag that were never sent; what was undecided about them stays so."""

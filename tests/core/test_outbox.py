@@ -1,0 +1,76 @@
+"""Rows for a parent: written with the change that they tell of, numbered for ever, kept by a rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from holdfast_core import Digest, Store, Target, rebuild
+from holdfast_core import format as layout
+from holdfast_core import outbox as rows
+from holdfast_core.errors import Locked, NotHeld
+from holdfast_core.record import Lock, Tag
+from support.stores import push
+
+
+def told(found: Sequence[Tag]) -> list[bytes]:
+    """The tags as they were before."""
+    return [b"told", *(f"{tag.name}={tag.digest}".encode() for tag in found)]
+
+
+def test_a_row_is_written_with_its_change_or_not_at_all(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "s", write=True)
+    first = push(store, "a", b"one", "x", notes=told)
+    second = push(store, "a", b"two", "x", notes=told)
+    assert store.outbox() == [(1, b"told"), (2, b"told"), (3, f"x={first}".encode())]
+    store.set_lock("a", Target("tag", "x"), Lock(write=False, delete=False), now=1.0).result()
+    with pytest.raises(Locked):
+        push(store, "a", b"three", "x", notes=told)
+    with pytest.raises(Locked):
+        store.delete_manifest("a", second, now=1.0, notes=told).result()
+    with pytest.raises(NotHeld):
+        store.delete_tag("a", "none", now=1.0, notes=told).result()
+    assert store.outbox_last() == 3
+    store.close()
+
+
+def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+    """Also when the rows are gone, and after a rebuild out of the journal."""
+    store = Store.create_or_open(tmp_path / "s", write=True)
+    digest = push(store, "a", b"one", "x", notes=told)
+    store.delete_tag("a", "x", now=2.0, notes=told).result()
+    assert store.outbox(after=1) == [(2, b"told"), (3, f"x={digest}".encode())]
+    store.change_outbox([(2, b"again")], [1, 3]).result()
+    store.close()
+    rebuild(tmp_path / "s")
+    store = Store.create_or_open(tmp_path / "s", write=True)
+    assert store.outbox() == [(2, b"again")]
+    store.change_outbox([], [2]).result()
+    push(store, "a", b"two", notes=told)
+    assert store.outbox() == [(4, b"told")]
+    store.close()
+
+
+def test_a_tag_is_handed_over_unless_it_moved_meanwhile(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "s", write=True)
+    old, new = push(store, "a", b"one", "x"), push(store, "a", b"two", "x")
+    for digest, origin in ((old, "local"), (new, "parent")):
+        store.change_outbox(
+            (), (), lambda view, digest=digest: rows.handed_over(view, "a", "x", digest, 9.0)
+        ).result()
+        found = store.tag("a", "x")
+        assert found is not None
+        assert (found.digest, found.origin) == (new, origin)
+    store.close()
+
+
+def test_a_last_number_that_cannot_be_read_is_guessed_high(tmp_path: Path) -> None:
+    store = Store.create_or_open(tmp_path / "s", write=True)
+    push(store, "a", b"one", notes=told)
+    with store._index.begin(write=True) as txn:  # type: ignore[call-arg]
+        txn.put(layout.OUTBOX, b"\x01damaged")
+    push(store, "a", b"two", notes=told)
+    assert [number for number, _ in store.outbox()] == [1, rows.NUMBER_GAP + 2]
+    assert store.holders(Digest.of(b"none"), limit=3) == []
+    store.close()

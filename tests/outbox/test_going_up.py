@@ -1,0 +1,233 @@
+"""What was pushed to a ReadWrite node goes up to its parent: in order, once, through whatever is in the way. The parent
+is a Holdfast root in the same process, or a scripted one that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import uvloop
+from holdfast.config import Sync
+from holdfast.keeper import climb as keeper_climb
+from holdfast.keeper import outgoing
+from holdfast.parent import push as parent_push
+from holdfast_core.digest import Digest
+from support.programs import PATIENCE
+from support.pushing import OCI_INDEX, OPEN, Registry, image, index, pushing
+
+READ_WRITE = msgspec.structs.replace(OPEN, mode="ReadWrite")
+
+
+async def empty(node: Registry) -> None:
+    """Wait until nothing is left to go up."""
+    async with asyncio.timeout(PATIENCE):
+        while node.store.outbox():
+            await asyncio.sleep(0.01)
+
+
+async def until_told(node: Registry, event: str) -> dict[str, object]:
+    """Wait for a line of the log."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for line in node.logs:
+                if line.get("event") == event:
+                    return line
+            await asyncio.sleep(0.01)
+
+
+def tag_at(node: Registry, name: str, tag: str) -> str:
+    found = node.store.tag(name, tag)
+    return str(found.digest) if found else ""
+
+
+@asynccontextmanager
+async def two(place: Path, policy: str = "parent-wins") -> AsyncIterator[tuple[Registry, Registry]]:
+    """A root, and a ReadWrite node under it."""
+    config = msgspec.structs.replace(READ_WRITE, sync=Sync(conflict=policy))  # type: ignore[arg-type]
+    async with pushing(place / "root", OPEN) as root, pushing(place / "child", config, root) as child:
+        yield root, child
+
+
+def test_an_image_its_tags_and_its_index_arrive(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            digest = await child.image("a", "one", "two", number=1)
+            body = index(digest)
+            assert (await child.put("a", "all", body, OCI_INDEX)).status == 201
+            await empty(child)
+            for tag, wanted in (("one", digest), ("two", digest), ("all", str(Digest.of(body)))):
+                assert tag_at(root, "a", tag) == wanted
+            held = root.store.manifest("a", Digest.of(body))
+            assert held is not None
+            assert (held.body, held.media_type) == (body, OCI_INDEX)
+            # the mark is gone, and the tag is the parent's from now on
+            assert not child.store.is_pending("a", Digest.parse(digest))
+            found = child.store.tag("a", "one")
+            assert found is not None
+            assert found.origin == "parent"
+            answer = await child.ask("GET", f"/acr/v1/a/_manifests/{digest}")
+            assert json.loads(answer.body)["manifest"]["pushed"] is True
+
+    uvloop.run(main())
+
+
+def test_a_push_is_a_row_in_the_same_commit_and_waits_for_a_parent_that_is_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pushing(tmp_path / "root", OPEN) as root:
+            await root.server.close()
+            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
+                digest = await child.image("a", "x")
+                rows = [outgoing.decode(*row) for row in child.store.outbox()]
+                assert [(row.deed, row.digest, row.tag) for row in rows] == [
+                    ("manifest", digest, ""),
+                    ("tag", digest, "x"),
+                ]
+                answer = await child.ask("GET", f"/acr/v1/a/_manifests/{digest}")
+                assert json.loads(answer.body)["manifest"]["pending"] is True
+                await until_told(child, "outbox waits")
+                assert all(outgoing.decode(*row).trouble is None for row in child.store.outbox())
+
+    uvloop.run(main())
+
+
+def test_deletes_go_up_and_end_their_tombstones(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            digest = await child.image("a", "one", "two")
+            await empty(child)
+            assert (await child.ask("DELETE", "/v2/a/manifests/one")).status == 202
+            await empty(child)
+            assert tag_at(root, "a", "one") == ""
+            assert tag_at(root, "a", "two") == digest
+            assert not child.store.is_deleted("a", "tag", "one")
+            assert (await child.ask("DELETE", f"/v2/a/manifests/{digest}")).status == 202
+            await empty(child)
+            assert root.store.manifest("a", Digest.parse(digest)) is None
+            assert not child.store.is_deleted("a", "manifest", digest)
+
+    uvloop.run(main())
+
+
+def test_a_blob_that_another_repository_has_there_is_mounted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            await child.image("a", "x", number=3)
+            await empty(child)
+            counters = next(iter(child.keeper.parents.values())).counters
+            before = counters["requests"]
+            await child.image("b", "x", number=3)
+            await empty(child)
+            # HEAD manifest, HEAD and mount of two blobs, PUT; HEAD and PUT of the tag
+            assert counters["requests"] - before == 8
+            assert tag_at(root, "b", "x") == tag_at(root, "a", "x")
+
+    uvloop.run(main())
+
+
+async def both_sides(root: Registry, child: Registry) -> tuple[str, str]:
+    """The tag is known on both sides, then moved on both while nothing goes up: (ours, theirs)."""
+    await child.image("a", "x", number=1)
+    await empty(child)
+    (going,) = child.keeper.climbs
+    async with going._turn:
+        ours = await child.image("a", "x", number=2)
+        theirs = await root.image("a", "x", number=3)
+    return ours, theirs
+
+
+def test_the_parent_wins_a_tag_that_both_moved(tmp_path: Path) -> None:
+    """Its bytes arrive, its tag does not; what the parent has is taken over at the next pull. It is recorded."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            ours, theirs = await both_sides(root, child)
+            await empty(child)
+            assert tag_at(root, "a", "x") == theirs
+            assert root.store.manifest("a", Digest.parse(ours)) is not None
+            (found,) = outgoing.conflicts_of(child.store).values()
+            assert (found.ours, found.theirs, found.winner) == (ours, theirs, "parent")
+            await until_told(child, "tag moved on both sides")
+            answer = await child.ask("GET", "/v2/a/manifests/x")
+            assert answer.headers["docker-content-digest"] == theirs
+
+    uvloop.run(main())
+
+
+def test_the_child_wins_where_that_is_the_policy(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path, "child-wins") as (root, child):
+            ours, _ = await both_sides(root, child)
+            await empty(child)
+            assert tag_at(root, "a", "x") == ours
+            (found,) = outgoing.conflicts_of(child.store).values()
+            assert found.winner == "child"
+
+    uvloop.run(main())
+
+
+def test_an_operator_decides_where_a_conflict_is_rejected(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path, "reject") as (root, child):
+            ours, theirs = await both_sides(root, child)
+            await until_told(child, "tag moved on both sides")
+            async with asyncio.timeout(PATIENCE):
+                while not (held := [e for e in entries(child) if e.conflict]):
+                    await asyncio.sleep(0.01)
+            assert tag_at(root, "a", "x") == theirs
+            await child.keeper.retry_outbox(held[0].seq)
+            await empty(child)
+            assert tag_at(root, "a", "x") == ours
+
+    uvloop.run(main())
+
+
+def entries(node: Registry) -> list[outgoing.Entry]:
+    return [outgoing.decode(*row) for row in node.store.outbox()]
+
+
+def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """The keeper ends in the middle of a blob; the next one asks the parent how far it is."""
+    layer = bytes(range(256)) * 400
+    parent_push_bytes, keeper_climb.PIECE_BYTES = keeper_climb.PIECE_BYTES, 10_000
+
+    async def main() -> None:
+        async with pushing(tmp_path / "root", OPEN) as root:
+            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
+                up = next(iter(child.keeper.parents.values())).up
+                sent, piece = [], up.piece
+
+                async def three_pieces(*args: object) -> parent_push.Session:
+                    if len(sent) == 3:
+                        await asyncio.Event().wait()
+                    sent.append(args[3])
+                    return await piece(*args)  # type: ignore[arg-type]
+
+                up.piece = three_pieces  # type: ignore[method-assign, assignment]
+                config, text = await child.blob("a", b"{}"), await child.blob("a", layer)
+                assert (await child.put("a", "x", image(config, text))).status == 201
+                async with asyncio.timeout(PATIENCE):
+                    while len(sent) < 3:
+                        await asyncio.sleep(0.01)
+            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
+                up = next(iter(child.keeper.parents.values())).up
+                again, piece = [], up.piece
+
+                async def watched(*args: object) -> parent_push.Session:
+                    again.append(args[3])
+                    return await piece(*args)  # type: ignore[arg-type]
+
+                up.piece = watched  # type: ignore[method-assign, assignment]
+                await empty(child)
+                assert (sent, again[0]) == ([0, 10_000, 20_000], 30_000)
+                blob = root.store.blob("a", Digest.parse(text))
+                assert blob is not None
+                assert blob.size == len(layer)
+
+    try:
+        uvloop.run(main())
+    finally:
+        keeper_climb.PIECE_BYTES = parent_push_bytes
