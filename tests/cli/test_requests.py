@@ -266,8 +266,11 @@ REQUESTS: list[Any] = [
     (("scope-map", "delete", "-n", "readers", "--yes"), ("DELETE", READERS, {}, None)),
     (("scope-map", "list"), ("GET", "scopeMaps", {}, None)),
     (("scope-map", "show", "-n", "_repositories_pull"), ("GET", "scopeMaps/_repositories_pull", {}, None)),
+    (("outbox", "list"), ("GET", "outbox", {}, None)),
+    (("outbox", "show", "7"), ("GET", "outbox/7", {}, None)),
+    (("outbox", "retry", "7"), ("POST", "outbox/7/retry", {}, None)),
 ]
-LISTS = ("connectedRegistries", "tokens", "scopeMaps", f"{PLANT}/clientTokens")
+LISTS = ("connectedRegistries", "tokens", "scopeMaps", "outbox", f"{PLANT}/clientTokens")
 #: bodies that have their own fields, not `properties`
 BARE = ("settings", "permissions", "credentials")
 

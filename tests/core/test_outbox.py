@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,8 @@ def test_a_tag_is_handed_over_unless_it_moved_meanwhile(tmp_path: Path) -> None:
     store = Store.create_or_open(tmp_path / "s", write=True)
     old, new = push(store, "a", b"one", "x"), push(store, "a", b"two", "x")
     for digest, origin in ((old, "local"), (new, "parent")):
-        store.change_outbox(
-            (), (), lambda view, digest=digest: rows.handed_over(view, "a", "x", digest, 9.0)
-        ).result()
+        handed = partial(rows.handed_over, repository="a", name="x", digest=digest, checked_at=9.0)
+        store.change_outbox((), (), handed).result()
         found = store.tag("a", "x")
         assert found is not None
         assert (found.digest, found.origin) == (new, origin)
@@ -68,7 +68,7 @@ def test_a_tag_is_handed_over_unless_it_moved_meanwhile(tmp_path: Path) -> None:
 def test_a_last_number_that_cannot_be_read_is_guessed_high(tmp_path: Path) -> None:
     store = Store.create_or_open(tmp_path / "s", write=True)
     push(store, "a", b"one", notes=told)
-    with store._index.begin(write=True) as txn:  # type: ignore[call-arg]
+    with store._index.begin(write=True) as txn:
         txn.put(layout.OUTBOX, b"\x01damaged")
     push(store, "a", b"two", notes=told)
     assert [number for number, _ in store.outbox()] == [1, rows.NUMBER_GAP + 2]

@@ -10,11 +10,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 import uvloop
 from holdfast.config import Sync
 from holdfast.keeper import climb as keeper_climb
 from holdfast.keeper import outgoing
 from holdfast.parent import push as parent_push
+from holdfast.sync.outbox import Entry
+from holdfast.testing.fault import Fault
+from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, OPEN, Registry, image, index, pushing
@@ -48,7 +52,10 @@ def tag_at(node: Registry, name: str, tag: str) -> str:
 async def two(place: Path, policy: str = "parent-wins") -> AsyncIterator[tuple[Registry, Registry]]:
     """A root, and a ReadWrite node under it."""
     config = msgspec.structs.replace(READ_WRITE, sync=Sync(conflict=policy))  # type: ignore[arg-type]
-    async with pushing(place / "root", OPEN) as root, pushing(place / "child", config, root) as child:
+    async with (
+        pushing(place / "root", OPEN) as root,
+        pushing(place / "child", config, root, going_up=True) as child,
+    ):
         yield root, child
 
 
@@ -78,18 +85,18 @@ def test_an_image_its_tags_and_its_index_arrive(tmp_path: Path) -> None:
 def test_a_push_is_a_row_in_the_same_commit_and_waits_for_a_parent_that_is_away(tmp_path: Path) -> None:
     async def main() -> None:
         async with pushing(tmp_path / "root", OPEN) as root:
-            await root.server.close()
-            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
-                digest = await child.image("a", "x")
-                rows = [outgoing.decode(*row) for row in child.store.outbox()]
-                assert [(row.deed, row.digest, row.tag) for row in rows] == [
-                    ("manifest", digest, ""),
-                    ("tag", digest, "x"),
-                ]
-                answer = await child.ask("GET", f"/acr/v1/a/_manifests/{digest}")
-                assert json.loads(answer.body)["manifest"]["pending"] is True
-                await until_told(child, "outbox waits")
-                assert all(outgoing.decode(*row).trouble is None for row in child.store.outbox())
+            pass
+        async with pushing(tmp_path / "child", READ_WRITE, root, going_up=True) as child:
+            digest = await child.image("a", "x")
+            rows = [outgoing.decode(*row) for row in child.store.outbox()]
+            assert [(row.deed, row.digest, row.tag) for row in rows] == [
+                ("manifest", digest, ""),
+                ("tag", digest, "x"),
+            ]
+            answer = await child.ask("GET", f"/acr/v1/a/_manifests/{digest}")
+            assert json.loads(answer.body)["manifest"]["pending"] is True
+            await until_told(child, "outbox waits")
+            assert all(outgoing.decode(*row).trouble is None for row in child.store.outbox())
 
     uvloop.run(main())
 
@@ -185,20 +192,20 @@ def test_an_operator_decides_where_a_conflict_is_rejected(tmp_path: Path) -> Non
     uvloop.run(main())
 
 
-def entries(node: Registry) -> list[outgoing.Entry]:
+def entries(node: Registry) -> list[Entry]:
     return [outgoing.decode(*row) for row in node.store.outbox()]
 
 
-def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_upload_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keeper ends in the middle of a blob; the next one asks the parent how far it is."""
     layer = bytes(range(256)) * 400
-    parent_push_bytes, keeper_climb.PIECE_BYTES = keeper_climb.PIECE_BYTES, 10_000
+    monkeypatch.setattr(keeper_climb, "PIECE_BYTES", 10_000)
 
     async def main() -> None:
         async with pushing(tmp_path / "root", OPEN) as root:
-            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
+            async with pushing(tmp_path / "child", READ_WRITE, root, going_up=True) as child:
                 up = next(iter(child.keeper.parents.values())).up
-                sent, piece = [], up.piece
+                sent, piece = list[object](), up.piece
 
                 async def three_pieces(*args: object) -> parent_push.Session:
                     if len(sent) == 3:
@@ -212,9 +219,9 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
                 async with asyncio.timeout(PATIENCE):
                     while len(sent) < 3:
                         await asyncio.sleep(0.01)
-            async with pushing(tmp_path / "child", READ_WRITE, root) as child:
+            async with pushing(tmp_path / "child", READ_WRITE, root, going_up=True) as child:
                 up = next(iter(child.keeper.parents.values())).up
-                again, piece = [], up.piece
+                again, piece = list[object](), up.piece
 
                 async def watched(*args: object) -> parent_push.Session:
                     again.append(args[3])
@@ -227,7 +234,51 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
                 assert blob is not None
                 assert blob.size == len(layer)
 
-    try:
-        uvloop.run(main())
-    finally:
-        keeper_climb.PIECE_BYTES = parent_push_bytes
+    uvloop.run(main())
+
+
+def test_s04_an_upload_never_goes_on_at_another_origin(tmp_path: Path) -> None:
+    """The parent, or whoever answers for it, names another host as the place of the upload."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent, ScriptedParent() as thief:
+            elsewhere = ("Location", f"{thief.url}/v2/a/blobs/uploads/1")
+            parent.script(
+                Fault(method="POST", path="/blobs/uploads/", status=202, headers=[elsewhere], times=-1)
+            )
+            async with pushing(tmp_path / "child", READ_WRITE, parent, going_up=True) as child:
+                await child.image("a", "x")
+                line = await until_told(child, "not gone up")
+                assert "another origin" in str(line["reason"])
+                assert thief.log == []
+                assert [entry.deed for entry in entries(child)] == ["manifest", "tag"]
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(403, "denied"), (503, "transient"), (404, "gone"), (400, "wrong")]
+)
+def test_what_a_parent_refuses_is_kept_and_left_alone_for_a_while(
+    tmp_path: Path, status: int, kind: str
+) -> None:
+    """The tag waits for its manifest; another image goes past it, and an operator can have it tried at once."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            parent.script(Fault(method="POST", path="/a/blobs/uploads/", status=status, times=-1))
+            async with pushing(tmp_path / "child", READ_WRITE, parent, going_up=True) as child:
+                await child.image("a", "x", number=1)
+                async with asyncio.timeout(PATIENCE):
+                    while (trouble := entries(child)[0].trouble) is None:
+                        await asyncio.sleep(0.01)
+                first, tag = entries(child)
+                assert (trouble.kind, first.sent, tag.sent) == (kind, True, False)
+                assert trouble.wait > 1
+                asked = parent.count(method="POST")
+                await child.keeper.retry_outbox(first.seq)
+                async with asyncio.timeout(PATIENCE):
+                    while parent.count(method="POST") == asked:
+                        await asyncio.sleep(0.01)
+
+    uvloop.run(main())

@@ -48,7 +48,7 @@ class Registry:
     server: Server
     address: tuple[str, int]
     data: Path
-    parent: ScriptedParent | Registry | None
+    parent: ScriptedParent | None
     logs: list[dict[str, Any]]
     clients: list[Client] = field(default_factory=list)
 
@@ -195,9 +195,13 @@ def without(document: bytes, **changes: Any) -> bytes:
 
 @asynccontextmanager
 async def pushing(
-    data: Path, config: Configuration, parent: ScriptedParent | Registry | None = None
+    data: Path,
+    config: Configuration,
+    parent: ScriptedParent | Registry | None = None,
+    *,
+    going_up: bool = False,
 ) -> AsyncIterator[Registry]:
-    """Serve the store in `data`."""
+    """Serve the store in `data`. Pushes wait in the outbox unless they are to be `going_up`."""
     clock: FakeClock | SystemClock = FakeClock(jump=False)
     logs = record_logs()
     if parent is not None:
@@ -210,6 +214,7 @@ async def pushing(
         )
         stack.callback(store.close)
         keeper = make_keeper(config, store, clock)
+        keeper.climbs = keeper.climbs if going_up else []
         await keeper.start()
         stack.push_async_callback(keeper.close)
         node = Node(store, keeper, Router(config), config, clock)
@@ -217,7 +222,8 @@ async def pushing(
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         await server.start([listener])
         stack.push_async_callback(server.close)
-        held = Registry(store, keeper, clock, node, server, listener.getsockname(), data, parent, logs)
+        scripted = parent if isinstance(parent, ScriptedParent) else None
+        held = Registry(store, keeper, clock, node, server, listener.getsockname(), data, scripted, logs)
         try:
             yield held
         finally:

@@ -35,6 +35,10 @@ THREATS: dict[int, Threat] = {
         "credentials follow a redirect",
         "another origin gets an allow-list of headers; at most five hops, never from https to http",
     ),
+    4: Threat(
+        "the parent names another host as the place of an upload, and gets our credentials and content there",
+        "an upload goes on at the parent's own origin alone, also one that was remembered; redirects of it are refused",
+    ),
     5: Threat(
         "a manifest's `urls` make the node fetch from anywhere",
         "`urls` are never fetched; the manifest is kept as it is and the blob is 404 unless somebody pushed it",

@@ -215,3 +215,50 @@ class Errors(Document, frozen=True):
     """Every answer of 400 and above."""
 
     errors: Annotated[tuple[ErrorDocument, ...], Meta(min_length=1)]
+
+
+OutboxState = Literal["waiting", "failing", "parked", "conflict", "arrived", "overruled"]
+
+
+class ConflictDocument(Document, frozen=True):
+    """A tag that both sides moved. `base` is what it named at the parent when it was first moved here; "" is nothing,
+    null unknown."""
+
+    ours: str
+    theirs: str
+    base: str | None
+    time: str
+    policy: Literal["parent-wins", "child-wins", "reject"]
+    winner: Literal["parent", "child", "undecided"]
+
+
+class OutboxProperties(Document, frozen=True):
+    """What was done here and is to be done at the parent. `parked`: the parent refuses it until somebody grants it;
+    `conflict`: an operator has to decide; `arrived` and `overruled` are conflicts that were decided."""
+
+    repository: str
+    deed: Literal["manifest", "tag", "untag", "delete"]
+    digest: str
+    tag: str
+    state: OutboxState
+    time: str
+    attempts: int
+    reason: str
+    next_try: str | None
+    conflict: ConflictDocument | None
+
+
+class OutboxDocument(Document, frozen=True):
+    """One entry of the outbox."""
+
+    id: str
+    name: str
+    type: str
+    properties: OutboxProperties
+
+
+class OutboxList(Document, frozen=True):
+    """A page of them."""
+
+    value: tuple[OutboxDocument, ...]
+    next_link: str | None

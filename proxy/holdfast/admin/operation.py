@@ -24,6 +24,7 @@ NAME_SCHEMAS: dict[str, dict[str, Any]] = {
     "connectedRegistries": {"type": "string", "pattern": "^[a-zA-Z][a-zA-Z0-9]{4,39}$", "example": "plant1"},
     "scopeMaps": {"type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9_-]{4,63}$", "example": "readers"},
     "tokens": {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9-]{4,49}$", "example": "client1"},
+    "outbox": {"type": "string", "pattern": "^[0-9]{1,18}$", "example": "1"},
 }
 #: headers that make a request conditional, and what they may hold (RFC 9110 13.1; one ETag, not a list)
 CONDITIONS = {"If-Match": r'^(\*|"[!#-~]*")$', "If-None-Match": r"^\*$"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from holdfast_core.store import Store
 
-from holdfast.admin import body, document, registries, scope_maps, settings, synchronisation, tokens
+from holdfast.admin import body, document, outbox, registries, scope_maps, settings, synchronisation, tokens
 from holdfast.admin import operation as of
 from holdfast.admin.filter import read_filter
 from holdfast.admin.openapi import document as openapi_document
@@ -26,8 +26,8 @@ FILTER = Parameter(
     {"type": "string", "minLength": 1, "examples": ["mode eq 'ReadOnly' and connectionState eq 'Online'"]},
     "eq on parent.id, mode and connectionState, joined by and.",
 )
-REGISTRIES, SCOPE_MAPS, TOKENS = "connectedRegistries", "scopeMaps", "tokens"
-REGISTRY, SCOPE_MAP, TOKEN = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS))
+REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
+REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
 
 ONE = {200: (document.RegistryDocument,)}
 CHANGE = {200: (document.ChangeDocument,)}
@@ -315,6 +315,33 @@ OPERATIONS: tuple[Operation, ...] = (
         synchronisation.plan,
         {200: (PlanReport,)},
         refusals=(409,),
+    ),
+    Operation(
+        "listOutbox",
+        "GET",
+        OUTBOX,
+        "List what is still to go up to a parent, in its order, and the last conflicts over tags.",
+        outbox.show_list,
+        {200: (document.OutboxList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "getOutboxEntry",
+        "GET",
+        ENTRY,
+        "Show what holds an entry back, and how a conflict was decided.",
+        outbox.show,
+        {200: (document.OutboxDocument,)},
+        refusals=(404,),
+    ),
+    Operation(
+        "retryOutboxEntry",
+        "POST",
+        f"{ENTRY}/retry",
+        "Have it tried now. One in conflict goes up as if this side had won.",
+        outbox.retry,
+        {200: (document.OutboxDocument,)},
+        refusals=(404,),
     ),
 )
 

@@ -28,6 +28,7 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     context_settings={"help_option_names": ["-h", "--help"]},
     lazy={
         "connected-registry": "holdfast.cli.connected_registry:connected_registry",
+        "outbox": "holdfast.cli.outbox:outbox",
         "scope-map": "holdfast.cli.scope_map:scope_map",
         "sync": "holdfast.cli.sync:sync",
         "token": "holdfast.cli.token:token",
@@ -41,6 +42,7 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
             "token",
             "scope-map",
             "sync",
+            "outbox",
         ),
     },
 )

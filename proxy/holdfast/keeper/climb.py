@@ -43,6 +43,8 @@ log = structlog.get_logger()
 IDLE_SECONDS = 0.5
 #: a parent that cannot be reached is tried again after at most this (seconds); its probe asks as often
 AWAY_CEILING_SECONDS = 10.0
+#: so often an entry may find the parent away while others say that it is there
+STUBBORN = 5
 #: blobs of which it is remembered in which repository the parent has them
 KNOWN = 10_000
 
@@ -105,7 +107,10 @@ class Climb:
             if self._parent.state == "offline":
                 return False
             ready = self._outbox.ready(self._clock.now())
-            return bool(ready) and await self._send(ready[0])
+            if not ready:
+                self._away = 0
+                return False
+            return await self._send(ready[0])
 
     async def retry(self, number: int) -> bool:
         """An operator wants an entry tried now; False when there is no such entry."""
@@ -162,7 +167,10 @@ class Climb:
         except errors.ParentUnreachable as failure:
             self._away += 1
             log.info("outbox waits", number=entry.seq, reason=failure.message)
-            return False
+            if self._away < STUBBORN or self._parent.state == "offline":
+                return False
+            # it is there, and this entry does not get through: others may
+            await self._failed(entry, "transient", failure.message)
         except errors.ParentFailed as failure:
             await self._failed(entry, kind_of(failure), failure.message, float(failure.retry_after or 0))
         except errors.Refusal as refusal:
@@ -171,6 +179,8 @@ class Climb:
             await self._failed(entry, "gone", f"not whole here: {error}")
         except Exhausted as error:
             await self._failed(entry, "full", str(error))
+        except StoreError as error:  # a lock forbids to read it, as a rule
+            await self._failed(entry, "denied", str(error))
         self._away = 0
         return True
 

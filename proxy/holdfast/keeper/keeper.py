@@ -365,6 +365,7 @@ class Keeper(Pushes, Control):
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]
         counters = {**self.fills.counters, "unstored_manifests": self.unstored}
+        counters["outbox"] = sum(map(len, self.climbs))
         for name, parent in self.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}

@@ -1,6 +1,7 @@
 """What goes up to a parent: blobs, manifests, tags, deletes. One request a call; nothing here tries twice.
 
-Only the parent itself is asked, never a mirror. Every method raises a `holdfast.errors.ParentFailed`.
+Only the parent itself is asked, never a mirror. Every method raises a `holdfast.errors.ParentFailed`; those that send
+bytes of a blob also StoreError when these cannot be read.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from holdfast_core.errors import StoreError
 from holdfast_core.reading import BlobReader
 from yarl import URL
 
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentNotFound
+from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentNotFound
 from holdfast.manifest import MEDIA_TYPES
 from holdfast.parent.caps import Caps
 from holdfast.parent.endpoint import Ask, Endpoint
@@ -53,12 +55,18 @@ class Part:
 
     def __init__(self, reader: BlobReader, start: int, end: int) -> None:
         self._reader, self._start, self._end = reader, start, end
+        #: why it could not be read; whoever sends it learns no more than that the request broke off
+        self.failure: StoreError | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """See `Outgoing`."""
         at = self._start
         while at < self._end:
-            piece = self._reader.read(at, min(READ_BYTES, self._end - at))
+            try:
+                piece = self._reader.read(at, min(READ_BYTES, self._end - at))
+            except StoreError as failure:
+                self.failure = failure
+                raise
             at += len(piece)
             yield piece
 
@@ -185,7 +193,14 @@ class Pushing:
         return answer
 
     async def _sent(self, ask: Ask, url: URL) -> Answer:
+        """Like `_asked`, for a request with bytes of a blob. Raises StoreError when those cannot be read here."""
         async with self._caps().transfer():
-            answer = await self._endpoint.ask(ask, Deadline.after(self._clock, PIECE_SECONDS), page=url)
+            try:
+                deadline = Deadline.after(self._clock, PIECE_SECONDS)
+                answer = await self._endpoint.ask(ask, deadline, page=url)
+            except ParentFailed:
+                if isinstance(ask.body, Part) and ask.body.failure is not None:
+                    raise ask.body.failure from None
+                raise
             await answer.discard()
             return answer

@@ -170,7 +170,7 @@ class Outbox:
     def came(self, entry: Entry) -> Change:
         """A row that was written with the change that it tells of, and has its number from there; rows come in their
         order. What follows from it for the rows."""
-        if entry.seq in self._entries:
+        if entry.seq <= self._last:
             return Change()
         if entry.deed == "delete":
             return self._delete(entry)

@@ -41,11 +41,11 @@ class Link:
     """Listens on a free port of 127.0.0.1 and relays to `host:port`. Threads; use it as a context.
 
     `down` and `up` count bytes from the far end and towards it; `heads` lists requests in the order they
-    crossed. `cut()` ends every open connection and every new one from then on.
+    crossed, unless requests have `bodies`. `cut()` ends every open connection and every new one from then on.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._far = (host, port)
+    def __init__(self, host: str, port: int, *, bodies: bool = False) -> None:
+        self._far, self._bodies = (host, port), bodies
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.heads: list[Head] = []
@@ -116,7 +116,7 @@ class Link:
 
         def seen(data: bytes) -> None:
             nonlocal rest
-            *texts, rest = (rest + data).split(b"\r\n\r\n")
+            *texts, rest = [b""] if self._bodies else (rest + data).split(b"\r\n\r\n")
             with self._lock:
                 self.up += len(data)
                 self.heads += [Head.parse(text.decode("latin-1")) for text in texts]
