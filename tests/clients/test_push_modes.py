@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from holdfast.manifest import MEDIA_TYPES
 from holdfast.testing.sample import build_sample
 from support.clients import CLIENTS
 from support.node import Node, parent_toml
+from support.programs import wait_until
 from support.push_clients import EXACT, PACKED, holds, holds_packed
 from support.registry import DockerRegistry
 from support.transfer import fetch
@@ -34,6 +37,11 @@ def changed(parent: DockerRegistry) -> list[str]:
     return [asked.target for asked in parent.asked() if asked.method in CHANGES]
 
 
+def is_there(url: str, target: str) -> bool:
+    """Whether a registry has a manifest."""
+    return fetch(url, target, "HEAD", headers={"Accept": ", ".join(MEDIA_TYPES)}).status == 200
+
+
 def test_read_write_takes_pushes_with_and_without_the_parent(tmp_path: Path, short_path: Path) -> None:
     held = build_sample("held")
 
@@ -54,7 +62,9 @@ def test_read_write_takes_pushes_with_and_without_the_parent(tmp_path: Path, sho
             for client in PUSHERS:
                 pushed(client, "up")
             pulled("skopeo")
-            assert changed(parent) == []
+            for client in PUSHERS:
+                target = f"/v2/team/{client}-up/manifests/latest"
+                wait_until(partial(is_there, parent.url, target), f"{target} at the parent")
             parent.stop()
             for client in PUSHERS:
                 pushed(client, "down")
