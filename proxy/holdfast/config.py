@@ -233,6 +233,12 @@ class Sync(Section, frozen=True):
         ),
     ] = "P2D"
     transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
+    conflict: Annotated[
+        Literal["parent-wins", "child-wins", "reject"],
+        key(
+            "a tag that was moved here and at the parent: theirs, ours, or both stay until an operator decides"
+        ),
+    ] = "parent-wins"
     repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
 
 
