@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from holdfast_core.record import (
         Blob,
         Descriptor,
+        Event,
+        EventHead,
         FillState,
         Lock,
         LockChange,
@@ -57,6 +59,8 @@ __all__ = [
     "ChunkHasher",
     "Descriptor",
     "Digest",
+    "Event",
+    "EventHead",
     "FillPart",
     "FillState",
     "Lock",
@@ -79,8 +83,8 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Descriptor FillState Lock LockChange Manifest ReferrersList Resource ResourceChange Statistics Tag TagList"
-    " TagMove Target"
+    "Blob Descriptor Event EventHead FillState Lock LockChange Manifest ReferrersList Resource ResourceChange"
+    " Statistics Tag TagList TagMove Target"
 )
 _PLACES = {
     **dict.fromkeys(("Report", "fsck"), "check"),

@@ -109,6 +109,42 @@ class ResourceChange(Value, frozen=True):
     body: bytes | None
 
 
+class Event(Value, frozen=True):
+    """One change of what is here. `number` rises in the order of the commits, and is given once; 0 before the store
+    gave it. `at` is wall seconds. `verb` is "push" or "delete", `kind` "tag", "manifest" or "repository"; of a
+    repository nothing but its name (as the store knows it) is said.
+
+    A tag that moved has the digest that it names now, one that was deleted the digest that it named, "" when that could
+    not be read. `artifact_type` is as far as it is known without reading the manifest, `subject` that of a referrer,
+    "" for none. `origin` is "local" for what a client did here, "parent" for what followed the parent. `registry` names
+    the connected registry in which it happened, "" for this node."""
+
+    verb: str
+    kind: str
+    repository: str
+    at: float
+    tag: str = ""
+    digest: str = ""
+    media_type: str = ""
+    size: int = 0
+    artifact_type: str = ""
+    subject: str = ""
+    origin: str = "local"
+    registry: str = ""
+    number: int = 0
+
+
+class EventHead(Value, frozen=True):
+    """Where the log of events stands. `log` is its id, random hex, another one whenever it was begun anew. `last` is
+    the number of the last event, `floor` the number up to which none is kept any more; without events the two are the
+    same. `count` is how many are kept."""
+
+    log: str
+    last: int
+    floor: int
+    count: int
+
+
 class TagList(Value, frozen=True):
     """The parent's tags, in its order, as fetched at `fetched_at` (wall seconds)."""
 

@@ -4,19 +4,28 @@
     POST deactivate   Deactivation → Lease without a life
     GET  config       resource.Configuration, with ETag
     PUT  status       StatusReport → Lease
+    GET  messages     ?after=&max=&wait= → Messages; 410 when what came after the cursor is not kept any more
+    GET  contents     ?after=&max= → Contents
+    POST messages     Notices → Taken
 
-What a child says is read strictly. Of what a parent answers, a child takes what it knows: a newer parent may say more.
+Every GET may say `instance` and `generation`; the answer is 409 when they are not the active instance's. What a child
+says is read strictly. Of what a parent answers, a child takes what it knows: a newer parent may say more.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct, field
 
 from holdfast.control.resource import LoginServer, Status, StatusDetail, SyncResult, Wire
+from holdfast.sync.notification import Event
 
 #: `code` and text of a refused activation (connected-registry 2.5)
 ALREADY_ACTIVATED = "ALREADY_ACTIVATED"
 NOT_ACTIVATED = "NOT_ACTIVATED"
+#: detail of 410: the messages after a cursor are not kept; only the contents tell what changed
+GONE = "GONE"
 #: longest bodies (bytes): a question, a report with what is below, a configuration
 BODY_BYTES, REPORT_BYTES, CONFIGURATION_BYTES = 4096, 4 << 20, 48 << 20
 #: longest that a question for configuration is held open (seconds); the node's answer time-out bounds it, too
@@ -57,3 +66,79 @@ class Lease(Struct, frozen=True, rename="camel"):
     generation: int
     lease_seconds: float
     expires: str = ""
+
+
+class Message(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Something that changed at the parent. `at` is the parent's wall clock. `repository` is as the child names it.
+
+    A tag that moved (`kind` "tag", `verb` "push") names its new manifest, one that was deleted the manifest that it
+    named; a "manifest" came without a tag, or was deleted, and the tags that named it are messages of their own. A
+    "repository" was deleted with all that was in it, and nothing but `repository` is said."""
+
+    number: int
+    at: float
+    verb: Literal["push", "delete"]
+    kind: Literal["tag", "manifest", "repository"]
+    repository: str
+    tag: str = ""
+    digest: str = ""
+    media_type: str = ""
+    size: int = 0
+    artifact_type: str = ""
+    subject: str = ""
+
+
+class Messages(Struct, frozen=True, rename="camel"):
+    """The messages after a cursor, in the order in which the parent committed the changes. The next question's `after`
+    is `cursor`, also when there are none: what does not concern the child moves it on. `more`: ask again at once."""
+
+    cursor: str
+    messages: tuple[Message, ...] = ()
+    more: bool = False
+
+
+class Entry(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A tag, or with `tag` "" a manifest that no tag names. `subject` is that of a referrer."""
+
+    repository: str
+    digest: str
+    tag: str = ""
+    media_type: str = ""
+    size: int = 0
+    subject: str = ""
+
+
+class Contents(Struct, frozen=True, rename="camel"):
+    """A page of all that the child may have, in the order of (repository, tag, digest). `next` is the next page's
+    `after`, "" on the last; a page may be empty and not be the last. `cursor`, the same on every page, is where the log
+    stood before the first page was made: the messages after it complete the listing."""
+
+    cursor: str
+    entries: tuple[Entry, ...] = ()
+    next: str = ""
+
+
+class Notice(Wire, frozen=True):
+    """An event that a child tells its parent. `number` is that of the child's log; `registry` the connected registry
+    in which it happened, which may be further down."""
+
+    number: int
+    event: Event
+    registry: str
+
+
+class Notices(Wire, frozen=True):
+    """Notices in order. `log` is the id of the child's log, in which they are numbered: the same notice may be sent
+    again and counts once."""
+
+    instance: str
+    generation: int
+    log: str
+    notices: tuple[Notice, ...] = ()
+
+
+class Taken(Struct, frozen=True, rename="camel"):
+    """The parent has kept the notices of `log` up to `number`."""
+
+    log: str
+    number: int

@@ -24,7 +24,7 @@ TYPES = {
 SIGNATURE_HEADER = "X-Holdfast-Signature"
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, rename="camel"):
     """Something that happened to an artifact of this node. `at` is wall seconds; `size` the manifest's bytes. A tag
     that was deleted alone is no event (connected-registry 3.11)."""
 
