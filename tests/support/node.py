@@ -45,6 +45,11 @@ class Node:
         """host:port, as clients write it in an image's name."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def listen(self) -> str:
+        """host:port for `--listen`."""
+        return f"127.0.0.1:{self.port}"
+
     def start(self) -> None:
         """Start, on the port it had before if it had one, and wait until it is ready."""
         command: Sequence[str] = (
@@ -52,7 +57,7 @@ class Node:
             "--config",
             str(self.file),
             "--listen",
-            self.address,
+            self.listen,
             *self._flags,
         )
         self.program = Program(command, self.log, self._env)

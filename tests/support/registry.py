@@ -21,7 +21,7 @@ storage:
   filesystem: {{rootdirectory: {storage}}}
   delete: {{enabled: true}}
 http:
-  addr: 127.0.0.1:0
+  addr: {listen}:0
   host: ""
 """
 ACCESS = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/1\.[01]" (\d{3}) ')
@@ -37,14 +37,15 @@ class Asked:
 
 
 class DockerRegistry:
-    """The reference implementation as a parent. `place` holds its storage, configuration and log."""
+    """The reference implementation as a parent. `place` holds its storage, configuration and log; `url` is for this
+    machine."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, listen: str = "127.0.0.1") -> None:
         place.mkdir(parents=True, exist_ok=True)
         self._seen, config = 0, place / "config.yml"
-        config.write_text(CONFIG.format(storage=place / "storage"))
+        config.write_text(CONFIG.format(storage=place / "storage", listen=listen))
         self._program = Program([program("docker-registry"), "serve", config], place / "log")
-        self.port = int(self._program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.port = int(self._program.wait_for(r"listening on \S+:(\d+)\b")[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
