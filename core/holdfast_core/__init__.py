@@ -6,7 +6,8 @@ record      what the store hands out: Blob, Manifest, Tag, …
 index       the LMDB environment: opening, refusing, reading
 writer      the one thread that commits, in groups
 journal     the append-only copy of what a rebuild needs
-change      what a write puts into the index, decided without touching it; ownership: what a client's does
+change      what a write puts into the index, decided without touching it; ownership: what a client's does;
+            removal: what a parent's loss does
 lock        what is allowed on a repository, manifest or tag
 opening     refusals and crash recovery
 directory   paths, the identity file, the lock; part: a fill's growing file

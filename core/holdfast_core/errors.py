@@ -65,6 +65,10 @@ class UploadBusy(StoreError):
     """Somebody else writes to the upload session."""
 
 
+class Unsent(StoreError):
+    """It was pushed here, and the parent does not have it yet: it is not removed on the parent's word."""
+
+
 class ReadOnly(StoreError):
     """The store's mode takes no changes from clients. The text is for them."""
 

@@ -246,6 +246,14 @@ def lock_key(repository: str, target: Target) -> bytes:
     return LOCK + repository_hash(repository) + target_rest(target.kind, target.name)
 
 
+def lock_target(key: bytes) -> Target:
+    """What the lock under a key of LOCK is on."""
+    kind = next(kind for kind, noun in NOUNS.items() if noun == key[17:18])
+    if kind == "manifest":
+        return Target(kind, str(digest_from(key, key[18:])))
+    return Target(kind, key[18:].decode("utf-8", "surrogatepass"))
+
+
 def deleted_key(repository: str, kind: str, name: str) -> bytes:
     """DELETED."""
     return DELETED + repository_hash(repository) + target_rest(kind, name)

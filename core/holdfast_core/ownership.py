@@ -98,16 +98,18 @@ def mountable(view: View, digest: Digest, source: str | None) -> bool:
 # --- deletes -------------------------------------------------------------------------------------------
 
 
-def deleted_tag(view: View, repository: str, name: str, *, now: float, tombstone: bool) -> list[Change]:
-    """The tag goes, the manifest stays."""
+def deleted_tag(
+    view: View, repository: str, name: str, *, now: float, tombstone: bool, origin: str = "local"
+) -> list[Change]:
+    """The tag goes, the manifest stays. `origin`: who did it."""
     locks.require(view, repository, "delete", [Target("tag", name)])
     if not present(view, layout.tag_key(repository, name)):
         raise NotHeld(f"no tag {name} in {repository}")
-    return [*_tag_gone(view, repository, name, now), *_gone(repository, "tag", name, now, tombstone)]
+    return [*_tag_gone(view, repository, name, now, origin), *_gone(repository, "tag", name, now, tombstone)]
 
 
 def deleted_manifest(
-    view: View, repository: str, digest: Digest, *, now: float, tombstone: bool
+    view: View, repository: str, digest: Digest, *, now: float, tombstone: bool, origin: str = "local"
 ) -> list[Change]:
     """The manifest goes, with every tag that points to it and as a referrer. Referrers of it stay."""
     target, key = Target("manifest", str(digest)), layout.link_key(repository, layout.AS_MANIFEST, digest.key)
@@ -122,7 +124,7 @@ def deleted_manifest(
     for kept in (layout.pending_key(repository, digest), layout.lock_key(repository, target)):
         changes += remove([kept], Keep.DISK) if present(view, kept) else []
     for name in names:
-        changes += _tag_gone(view, repository, name, now)
+        changes += _tag_gone(view, repository, name, now, origin)
         changes += _gone(repository, "tag", name, now, tombstone)
     return [*changes, *_gone(repository, "manifest", str(digest), now, tombstone)]
 
@@ -146,13 +148,13 @@ def tags_at(view: View, repository: str, digest: Digest) -> Iterator[str]:
             yield name
 
 
-def _tag_gone(view: View, repository: str, name: str, now: float) -> list[Change]:
+def _tag_gone(view: View, repository: str, name: str, now: float, origin: str) -> list[Change]:
     key, found = layout.tag_key(repository, name), tag_of(view, repository, name)
     lock = layout.lock_key(repository, Target("tag", name))
     changes = remove([key, lock] if present(view, lock) else [key], Keep.DISK)
     if found is not None:
         changes += remove([layout.tagged_key(key, found.digest)])
-    return [*changes, *moved(view, repository, name, TagMove(None, now, "local"), Keep.DISK)]
+    return [*changes, *moved(view, repository, name, TagMove(None, now, origin), Keep.DISK)]
 
 
 def _gone(repository: str, kind: str, name: str, now: float, tombstone: bool) -> list[Change]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
-from holdfast_core import change, opening
+from holdfast_core import change, opening, removal
 from holdfast_core import format as layout
 from holdfast_core.change import View
 from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
@@ -115,6 +115,20 @@ class Store(Pushes):
     def drop_tag(self, repository: str, name: str) -> Future[None]:
         """Forget a tag."""
         return self._submit(lambda view: change.drop_tag(view, repository, name))
+
+    def remove_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
+        """A tag goes, its manifest stays: the parent has it no longer. This and the next two are no client's doing, so
+        allowed in every mode. Their futures raise NotHeld, Locked, and Unsent for what is still to go up."""
+        return self._submit(lambda view: removal.removed_tag(view, repository, name, now=now))
+
+    def remove_manifest(self, repository: str, digest: Digest, *, now: float) -> Future[None]:
+        """A manifest goes, with every tag that points to it and its place among the referrers."""
+        return self._submit(lambda view: removal.removed_manifest(view, repository, digest, now=now))
+
+    def remove_repository(self, repository: str, *, now: float) -> Future[None]:
+        """A repository goes with all that is known of it; locked or unsent in any part, it stays whole. Its bytes go
+        by a sweep, where no other has them."""
+        return self._submit(lambda view: removal.removed_repository(view, repository, now=now))
 
     def put_tag_list(self, repository: str, tags: Iterable[str], *, now: float) -> Future[None]:
         """Replace the parent's tag list."""

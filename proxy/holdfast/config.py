@@ -239,6 +239,20 @@ class Sync(Section, frozen=True):
             "a tag that was moved here and at the parent: theirs, ours, or both stay until an operator decides"
         ),
     ] = "parent-wins"
+    on_parent_delete: Annotated[
+        Literal["keep", "remove"],
+        key("a tag that is here and that two runs did not find at the parent any more"),
+    ] = "keep"
+    prune: Annotated[
+        Literal["", "never", "always"],
+        key(
+            "whether repositories that synchronisation brought go when they are wanted no longer; empty: always in"
+            " ReadOnly, never in ReadWrite"
+        ),
+    ] = ""
+    prune_grace: Annotated[
+        str, key("they go so long after they were first seen to be wanted no longer", "ISO 8601 duration")
+    ] = "P1D"
     repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
 
 

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Meta
 
-from holdfast.config import Configuration, Parent, Section
+from holdfast.config import Configuration, Parent, Section, Sync
 from holdfast.gateway.environment import EnvironmentInvalid, overlaid
 from holdfast.wire.names import is_repository
 
@@ -188,6 +188,8 @@ def gateway_contradictions(config: Configuration) -> Iterator[str]:
 def sync_contradictions(config: Configuration) -> Iterator[str]:
     """What `[sync]` says that cannot be kept. Its checks are imported only where something is said."""
     sync, managed = config.sync, config.gateway.connection_string or config.gateway.connection_string_file
+    if sync == Sync():
+        return
     if managed and (sync.schedule or sync.window or sync.repositories):
         yield (
             "sync: found beside a connection string; a connected registry does not synchronise by this table yet, so"
@@ -195,6 +197,7 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
         )
     elif sync.schedule or sync.window:
         yield from schedule_problems(sync.schedule, sync.window, sync.message_ttl)
+    yield from duration_problems("sync.prune_grace", sync.prune_grace)
     if sync.schedule and not config.parent:
         yield "sync.schedule: found without a parent; name one under [[parent]], or leave [sync] out"
     names = {parent.name for parent in config.parent}
@@ -216,6 +219,15 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
         yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
     if sync.repositories and not sync.schedule:
         yield "sync.schedule: found nothing beside sync.repositories; give it, such as '0 22 * * *'"
+
+
+def duration_problems(key: str, text: str) -> Iterator[str]:
+    """What is wrong with a length of time."""
+    from holdfast.control import rules
+
+    found = rules.duration(text)
+    if found is None or found.total_seconds() <= 0:
+        yield f"{key}: found {text!r}; allowed: an ISO 8601 duration in weeks, days, hours, minutes, such as P1D"
 
 
 def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:

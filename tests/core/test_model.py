@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from holdfast_core import Descriptor, Digest, Lock, Store, Target, fsck, rebuild
-from holdfast_core.errors import Locked, NotHeld, StoreError
+from holdfast_core.errors import Locked, NotHeld, StoreError, Unsent
 from holdfast_core.record import TagMove
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -97,12 +97,53 @@ class Model:
         self.tags[repository, tag] = (digest, origin)
         self.move(repository, tag, digest, now, origin)
 
-    def drop_tag(self, repository: str, tag: str, now: float, tombstone: bool) -> None:
+    def drop_tag(self, repository: str, tag: str, now: float, tombstone: bool, origin: str = "local") -> None:
         del self.tags[repository, tag]
         self.locks.pop((repository, Target("tag", tag)), None)
-        self.move(repository, tag, None, now, "local")
+        self.move(repository, tag, None, now, origin)
         if tombstone:
             self.deleted.add((repository, "tag", tag))
+
+    def tags_at(self, repository: str, digest: Digest) -> list[str]:
+        return [t for (r, t), (d, _) in self.tags.items() if (r, d) == (repository, digest)]
+
+    def refuses_delete(self, repository: str, digest: Digest) -> type[StoreError] | None:
+        held = (repository, digest) in self.manifests
+        names = self.tags_at(repository, digest)
+        targets = [Target("manifest", str(digest)), *(Target("tag", n) for n in names)] if held else []
+        return self.refusal(repository, "delete", *targets) or (None if held else NotHeld)
+
+    def drop_manifest(
+        self, repository: str, digest: Digest, now: float, tombstone: bool, origin: str
+    ) -> None:
+        del self.manifests[repository, digest]
+        for name in self.tags_at(repository, digest):
+            self.drop_tag(repository, name, now, tombstone, origin)
+        for key in [key for key in self.referrers if (key[0], key[2]) == (repository, digest)]:
+            del self.referrers[key]
+        self.pending.discard((repository, digest))
+        self.locks.pop((repository, Target("manifest", str(digest))), None)
+        if tombstone:
+            self.deleted.add((repository, "manifest", str(digest)))
+        self.loosen(digest, now)
+
+    def drop_repository(self, repository: str, now: float) -> None:
+        linked = [d for r, d in (*self.blobs, *self.manifests) if r == repository]
+        self.known.discard(repository)
+        self.blobs = {key for key in self.blobs if key[0] != repository}
+        self.deleted = {key for key in self.deleted if key[0] != repository}
+        tables: tuple[dict[Any, Any], ...] = (
+            self.manifests,
+            self.tags,
+            self.moves,
+            self.referrers,
+            self.locks,
+        )
+        for held in tables:
+            for key in [key for key in held if key[0] == repository]:
+                del held[key]
+        for digest in linked:
+            self.loosen(digest, now)
 
 
 class Stores(RuleBasedStateMachine):
@@ -226,24 +267,49 @@ class Stores(RuleBasedStateMachine):
     @rule(repository=repositories, digest=digests, tombstone=st.booleans())
     def delete_manifest(self, repository: str, digest: Digest, tombstone: bool) -> None:
         model, now = self.model, self.now
-        names = [t for (r, t), (d, _) in model.tags.items() if (r, d) == (repository, digest)]
-        held = (repository, digest) in model.manifests
-        targets = [Target("manifest", str(digest)), *(Target("tag", n) for n in names)] if held else []
-        refusal = model.refusal(repository, "delete", *targets) or (None if held else NotHeld)
+        refusal = model.refuses_delete(repository, digest)
         future = self.store.delete_manifest(repository, digest, now=now, tombstone=tombstone)
-        if not self.happens(future, refusal):
-            return
-        del model.manifests[repository, digest]
-        for name in names:
-            model.drop_tag(repository, name, now, tombstone)
-        gone = [key for key in model.referrers if (key[0], key[2]) == (repository, digest)]
-        for key in gone:
-            del model.referrers[key]
-        model.pending.discard((repository, digest))
-        model.locks.pop((repository, Target("manifest", str(digest))), None)
-        if tombstone:
-            model.deleted.add((repository, "manifest", str(digest)))
-        model.loosen(digest, now)
+        if self.happens(future, refusal):
+            model.drop_manifest(repository, digest, now, tombstone, "local")
+
+    # --- what a parent has no longer -----------------------------------------------------------------------
+
+    @rule(repository=repositories, tag=tags)
+    def remove_tag(self, repository: str, tag: str) -> None:
+        model, now = self.model, self.now
+        refusal = model.refusal(repository, "delete", Target("tag", tag))
+        refusal = refusal or (None if (repository, tag) in model.tags else NotHeld)
+        if refusal is None and model.tags[repository, tag][1] == "local":
+            refusal = Unsent
+        if self.happens(self.store.remove_tag(repository, tag, now=now), refusal):
+            model.drop_tag(repository, tag, now, False, "parent")
+
+    @rule(repository=repositories, digest=digests)
+    def remove_manifest(self, repository: str, digest: Digest) -> None:
+        model, now = self.model, self.now
+        refusal = model.refuses_delete(repository, digest)
+        names = model.tags_at(repository, digest)
+        unsent = (repository, digest) in model.pending or any(
+            model.tags[repository, name][1] == "local" for name in names
+        )
+        refusal = refusal or (Unsent if unsent else None)
+        if self.happens(self.store.remove_manifest(repository, digest, now=now), refusal):
+            model.drop_manifest(repository, digest, now, False, "parent")
+
+    @rule(repository=repositories)
+    def remove_repository(self, repository: str) -> None:
+        model, now = self.model, self.now
+        targets = [target for r, target in model.locks if r == repository]
+        unsent = any(r == repository for r, _ in model.pending) or any(
+            r == repository and origin == "local" for (r, _), (_, origin) in model.tags.items()
+        )
+        refusal = model.refusal(repository, "delete", *targets) or (Unsent if unsent else None)
+        if repository not in model.known:
+            refusal = NotHeld
+        if self.happens(self.store.remove_repository(repository, now=now), refusal):
+            model.drop_repository(repository, now)
+
+    # --- clients -------------------------------------------------------------------------------------------
 
     @rule(repository=repositories, digest=digests, tombstone=st.booleans())
     def delete_blob(self, repository: str, digest: Digest, tombstone: bool) -> None:

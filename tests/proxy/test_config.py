@@ -92,6 +92,46 @@ REFUSED = [
 ]
 
 
+def synchronising(row=None, **sync):
+    """A file with a parent and a `[sync]` that can be kept, but for what is given."""
+    return {
+        "parent": [A],
+        "sync": {"schedule": "0 22 * * *", "repositories": [{"name": "a", **(row or {})}], **sync},
+    }
+
+
+REFUSED_SYNC = [
+    (synchronising(schedule="0 0 31 2 *"), "sync.schedule", "never fires"),
+    (synchronising(schedule="nightly"), "sync.schedule", "5 fields"),
+    (synchronising(window="P2D"), "sync.schedule: the window P2D is longer", "shorten the window"),
+    (synchronising(window="6h"), "sync.schedule: the window '6h'", "such as PT4H"),
+    (synchronising(schedule="", window="PT1H"), "sync.window: found 'PT1H'", "give the schedule"),
+    (synchronising(schedule=""), "sync.schedule: found nothing", "'0 22 * * *'"),
+    (synchronising() | {"parent": []}, "sync.schedule: found without a parent", "[[parent]]"),
+    (synchronising(repositories=[]), "sync.repositories: found nothing", "[[sync.repositories]]"),
+    (synchronising(prune_grace="1d"), "sync.prune_grace: found '1d'", "such as P1D"),
+    (synchronising(prune_grace="PT0S"), "sync.prune_grace: found 'PT0S'", "ISO 8601"),
+    (synchronising(prune="sometimes"), "sync.prune: found 'sometimes'", '"never" or "always"'),
+    (synchronising(on_parent_delete="drop"), "sync.on_parent_delete: found 'drop'", '"keep" or "remove"'),
+    (synchronising({"name": "A"}), "sync.repositories[0].name: found 'A'", "a repository"),
+    (synchronising({"parent": "b"}), "sync.repositories[0].parent: found 'b'", "name of a parent"),
+    (synchronising({"regex": ["("]}), "sync.repositories[0].regex: found '('", "regular expression"),
+    (synchronising({"exclude_regex": ["["]}), "sync.repositories[0].exclude_regex: found '['", "regular"),
+    (synchronising({"platforms": ["linux"]}), "sync.repositories[0].platforms: found 'linux'", "linux/arm64"),
+    (synchronising({"semver": ">>1"}), "sync.repositories[0].semver: found '>>1'", "1"),
+    (
+        synchronising() | {"parent": [A | {"name": "a"}, {"url": "https://b", "name": "b"}]},
+        "sync.repositories[0].parent: found nothing",
+        "name one",
+    ),
+    (
+        synchronising() | {"parent": [], "gateway": {"connection_string": "x"}},
+        "sync: found beside a connection string",
+        "leave it out",
+    ),
+]
+
+
 MODES = [
     ({}, "root"),
     ({"mode": "ReadWrite"}, "root"),
@@ -112,12 +152,16 @@ def test_the_mode_of_the_store(table, mode):
     assert config.anonymous == ""  # decided by what the node is: login.standing
 
 
-@pytest.mark.parametrize(("table", "key", "allowed"), REFUSED)
+@pytest.mark.parametrize(("table", "key", "allowed"), [*REFUSED, *REFUSED_SYNC])
 def test_refusal_names_key_and_rule(table, key, allowed):
     with pytest.raises(ConfigInvalid) as refusal:
         from_table(table)
     assert key in str(refusal.value)
     assert allowed in str(refusal.value)
+
+
+def test_a_synchronisation_that_can_be_kept_is_taken():
+    assert from_table(synchronising(window="PT6H", prune_grace="P2W")).sync.window == "PT6H"
 
 
 def test_password_is_never_shown():
