@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from holdfast.config import SyncRepository
-from holdfast.config_file import ConfigInvalid, from_table
+from holdfast.config_file import from_table
 from holdfast.sync.platform import Platforms
 from holdfast.sync.version import Range, RangeInvalid, Version, version_of
 from holdfast.sync.wanted import Rule, TagFact, Wanted, Wish
@@ -167,38 +167,6 @@ def test_a_caret_is_its_two_bounds(low: tuple[int, ...], tried: tuple[int, ...])
 
 
 PARENT = {"parent": [{"url": "https://a"}]}
-REFUSED = [
-    ({"sync": {"schedule": "0 0 31 2 *"}, **PARENT}, "sync.schedule: the schedule '0 0 31 2 *'"),
-    ({"sync": {"schedule": "0 * * * *", "window": "PT2H"}, **PARENT}, "longer than the shortest time"),
-    ({"sync": {"window": "PT2H"}, **PARENT}, "without sync.schedule"),
-    ({"sync": {"schedule": "* * * * *"}}, "without a parent"),
-    ({"sync": {"schedule": "* * * * *", "message_ttl": "x"}, **PARENT}, "the message TTL 'x' is no duration"),
-    (
-        {"sync": {"schedule": "* * * * *"}, "gateway": {"connection_string_file": "x"}},
-        "does not synchronise by this table yet",
-    ),
-    ({"sync": {"repositories": [{"name": "A"}]}}, "sync.repositories[0].name: found 'A'"),
-    ({"sync": {"repositories": [{"name": "a", "regex": ["("]}]}}, "sync.repositories[0].regex: found '('"),
-    (
-        {"sync": {"repositories": [{"name": "a", "semver": ">= 1"}]}},
-        "sync.repositories[0].semver: found '>= 1'",
-    ),
-    ({"sync": {"repositories": [{"name": "a", "platforms": ["arm"]}]}}, "os/architecture"),
-    ({"sync": {"repositories": [{"name": "a", "parent": "x"}]}}, "sync.repositories[0].parent: found 'x'"),
-    ({"sync": {"repositories": [{"name": "a", "tag": "x"}]}}, "sync.repositories[0].tag: unknown key"),
-    ({"sync": {"repositories": [{"name": "a/*"}]}}, "the parent's catalogue is not read yet"),
-    ({"sync": {"repositories": [{"name": "a"}]}, **PARENT}, "sync.schedule: found nothing beside"),
-    ({"sync": {"schedule": "* * * * *"}, **PARENT}, "sync.repositories: found nothing"),
-    ({"sync": {"caps": [{"mbit": 1}]}}, "sync.caps: unknown key"),
-    ({"sync": {"prune": "never"}}, "sync.prune: unknown key"),
-]
-
-
-@pytest.mark.parametrize(("table", "words"), REFUSED)
-def test_what_the_file_cannot_mean_is_refused_in_words(table: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigInvalid) as refused:
-        from_table(table)
-    assert words in str(refused.value)
 
 
 def test_a_mirror_of_its_own_is_told_in_the_file_alone() -> None:
