@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.testing.link import Link
 from support.node import Node, parent_toml, restarted
+from support.plain_push import digest_of, has, push
 from support.programs import wait_until
-from support.pushing import OCI_MANIFEST, image
 from support.registry import DockerRegistry
-from support.transfer import fetch, target_of
+from support.transfer import fetch
 
 PUSHES, LAYER_BYTES = 50, 512 * 1024
 FLAGS = ("--anonymous", "push")
 READ_WRITE = (*FLAGS, "--mode", "ReadWrite")
-
-
-def digest_of(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
-def put_blob(url: str, name: str, body: bytes) -> str:
-    digest = digest_of(body)
-    begun = fetch(url, f"/v2/{name}/blobs/uploads/", "POST")
-    place = target_of(begun.headers["location"])
-    closed = fetch(url, f"{place}{'&' if '?' in place else '?'}digest={digest}", "PUT", body=body)
-    assert closed.status == 201, closed
-    return digest
-
-
-def push(url: str, name: str, tag: str, layer: bytes) -> str:
-    """An image with a layer of its own; its digest."""
-    body = image(put_blob(url, name, tag.encode()), put_blob(url, name, layer))
-    kind = {"Content-Type": OCI_MANIFEST}
-    answer = fetch(url, f"/v2/{name}/manifests/{tag}", "PUT", headers=kind, body=body)
-    assert answer.status == 201, answer
-    return answer.headers["docker-content-digest"]
-
-
-def has(url: str, name: str, wanted: dict[str, str]) -> Callable[[], bool]:
-    """Whether a registry has the tags with these digests."""
-
-    def look() -> bool:
-        accept = {"Accept": OCI_MANIFEST}
-        found = {
-            tag: fetch(url, f"/v2/{name}/manifests/{tag}", "HEAD", headers=accept) for tag in reversed(wanted)
-        }
-        return all(found[tag].headers.get("docker-content-digest") == wanted[tag] for tag in wanted)
-
-    return look
 
 
 def test_fifty_pushes_arrive_in_order_after_an_outage_and_two_kills(tmp_path: Path) -> None:
