@@ -5,9 +5,9 @@ format      every key and value layout (docs/format.md is its prose)
 record      what the store hands out: Blob, Manifest, Tag, …
 index       the LMDB environment: opening, refusing, reading
 writer      the one thread that commits, in groups
-journal     the append-only copy of what a rebuild needs
+journal     the append-only copy of what a rebuild needs; frame: its layout
 change      what a write puts into the index, decided without touching it; ownership: what a client's does;
-            removal: what a parent's loss does
+            removal: what a parent's loss does; events: what changed, logged for those who follow
 lock        what is allowed on a repository, manifest or tag
 opening     refusals and crash recovery
 directory   paths, the identity file, the lock; part: a fill's growing file

@@ -90,7 +90,7 @@ class _Check:
             self._tag(key, payload)
         for table in (layout.CHUNKS, layout.QUARANTINE, layout.UNSYNCED):
             self._orphans(table)
-        if identity.format == layout.FORMAT:
+        if identity.format >= 2:
             self._derived()
         self._counts()
         self._strays()

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast_core import format as layout
+from holdfast_core import frame as framing
 from holdfast_core.digest import Digest
 from holdfast_core.errors import (
     Damaged,
@@ -364,7 +365,7 @@ def create(path: Path) -> None:
 def has_content(path: Path) -> bool:
     """Whether blobs or journal entries lie in the directory. Stops at the first."""
     log = path / "journal" / "log"
-    if log.exists() and log.stat().st_size > layout.JOURNAL_HEAD_BYTES:
+    if log.exists() and log.stat().st_size > framing.JOURNAL_HEAD_BYTES:
         return True
     return any(True for _ in blob_files(path))
 

@@ -1,4 +1,4 @@
-"""Every key and value layout of the store, with magics and versions. docs/format.md is the prose.
+"""Every key and value layout of the index, with its versions. docs/format.md is the prose; `frame` has the journal's.
 
 One key space. A key is one table byte and what follows it; integers in keys are big-endian so that byte
 order is their order, integers in values little-endian. A repository is the first 16 bytes of the BLAKE3 of
@@ -19,12 +19,12 @@ from blake3 import blake3
 
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import DigestInvalid, Mistake, RecordDamaged
-from holdfast_core.record import Blob, Descriptor, FillState, Lock, Resource, Tag, TagMove, Target
+from holdfast_core.frame import SEAL_BYTES
+from holdfast_core.record import Blob, Descriptor, Event, FillState, Lock, Resource, Tag, TagMove, Target
 
-FORMAT = 2
-FORMATS = (1, 2)  # read; a store of an earlier one is brought up to date when it is opened for writing
+FORMAT = 3
+FORMATS = (1, 2, 3)  # read; a store of an earlier one is brought up to date when it is opened for writing
 ENGINE = "lmdb-0.9"
-SEAL_BYTES = 8
 VERSION = b"\x01"
 
 # One byte a table.
@@ -48,6 +48,7 @@ LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
 OUTBOX = b"V"  # number -> what is still to go up to the parent; nothing -> the last number
+EVENT = b"M"  # number -> what changed here; nothing -> the head of the log, while somebody reads it
 UNLINKED = b"Q"  # digest that no repository links -> since when
 RESOURCE = b"E"  # kind, name -> a document of the control plane; kind -> how many; nothing -> the revision
 # Derived from the keys of others, turned round; never journaled.
@@ -76,6 +77,7 @@ TABLES = {
     PENDING: "pending",
     DELETED: "deleted",
     OUTBOX: "outbox",
+    EVENT: "event",
     UNLINKED: "unlinked",
     RESOURCE: "resource",
     HOLDER: "holder",
@@ -274,6 +276,16 @@ def outbox_number(key: bytes) -> int:
     return int(_OUTBOX.unpack(key[1:])[0])
 
 
+def event_key(number: int) -> bytes:
+    """EVENT."""
+    return EVENT + _OUTBOX.pack(number)
+
+
+def event_number(key: bytes) -> int:
+    """The inverse of `event_key`."""
+    return outbox_number(key)
+
+
 def resource_prefix(kind: str) -> bytes:
     """RESOURCE, all of one kind; itself the key of their number. Raises Mistake for a kind that is none."""
     raw = kind.encode("utf-8", "surrogatepass")
@@ -467,6 +479,41 @@ def decode_number(payload: bytes | None) -> int:
     return 0 if payload is None else int(_NUMBER.unpack(payload)[0])
 
 
+class LogHead(msgspec.Struct, frozen=True, array_like=True):
+    """EVENT: MessagePack array of the log's id, 16 bytes (none: nobody reads it), the number of its last event, the
+    number after which the next is given, the number up to which none is kept, and how many there are."""
+
+    log: bytes
+    last: int
+    given: int
+    floor: int
+    count: int
+
+
+_log_head = msgspec.msgpack.Decoder(LogHead)
+_event = msgspec.msgpack.Decoder(Event)
+
+
+def encode_log_head(head: LogHead) -> bytes:
+    """EVENT: the head."""
+    return msgspec.msgpack.encode(head)
+
+
+def decode_log_head(payload: bytes) -> LogHead:
+    """The record of `encode_log_head`."""
+    return _log_head.decode(payload)
+
+
+def encode_event(event: Event) -> bytes:
+    """EVENT: MessagePack array of its fields in the order of `record.Event`; the number counts in the key."""
+    return msgspec.msgpack.encode(event)
+
+
+def decode_event(key: bytes, payload: bytes) -> Event:
+    """The record of `encode_event`."""
+    return msgspec.structs.replace(_event.decode(payload), number=event_number(key))
+
+
 class ResourceRow(msgspec.Struct, frozen=True, array_like=True):
     """RESOURCE: MessagePack array of a document's name with its casing, its revision and its body."""
 
@@ -603,68 +650,3 @@ def encode_journaled(state: Journaled) -> bytes:
 def decode_journaled(payload: bytes) -> Journaled:
     """The record of `encode_journaled`."""
     return Journaled(*_JOURNALED.unpack(payload))
-
-
-# --- journal -------------------------------------------------------------------------------------------
-
-JOURNAL_MAGIC = b"HFJOURN1"
-FRAME_MAGIC = b"\xf5HFj"
-_JOURNAL_HEAD = struct.Struct("<8s16sQ")
-_FRAME_HEAD = struct.Struct("<4sI")
-_ENTRY = struct.Struct("<HI")
-JOURNAL_HEAD_BYTES = _JOURNAL_HEAD.size + SEAL_BYTES
-FRAME_HEAD_BYTES = _FRAME_HEAD.size
-REMOVED = 0xFFFFFFFF  # in place of a value's length
-
-
-def encode_journal_head(uuid: bytes, generation: int) -> bytes:
-    """The first 40 bytes: magic, uuid of the store, generation, checksum."""
-    head = _JOURNAL_HEAD.pack(JOURNAL_MAGIC, uuid, generation)
-    return head + blake3(head).digest(SEAL_BYTES)
-
-
-def decode_journal_head(head: bytes) -> tuple[bytes, int] | None:
-    """(uuid, generation), or None for anything that is not an intact head."""
-    if len(head) < JOURNAL_HEAD_BYTES:
-        return None
-    body, check = head[: _JOURNAL_HEAD.size], head[_JOURNAL_HEAD.size : JOURNAL_HEAD_BYTES]
-    magic, uuid, generation = _JOURNAL_HEAD.unpack(body)
-    if magic != JOURNAL_MAGIC or blake3(body).digest(SEAL_BYTES) != check:
-        return None
-    return uuid, generation
-
-
-def encode_frame(changes: Iterable[tuple[bytes, bytes | None]]) -> bytes:
-    """One commit: magic, payload length, entries (key length, value length, key, sealed value), checksum.
-    A removed key has no value. A frame is taken whole or not at all, like the transaction it mirrors."""
-    parts = []
-    for key, value in changes:
-        parts.append(_ENTRY.pack(len(key), REMOVED if value is None else len(value)) + key + (value or b""))
-    payload = b"".join(parts)
-    head = _FRAME_HEAD.pack(FRAME_MAGIC, len(payload))
-    return head + payload + blake3(head + payload).digest(SEAL_BYTES)
-
-
-def frame_bytes(head: bytes) -> int | None:
-    """The whole length of the frame that begins with `head`, or None when no frame begins here."""
-    if len(head) < FRAME_HEAD_BYTES:
-        return None
-    magic, length = _FRAME_HEAD.unpack(head[:FRAME_HEAD_BYTES])
-    return FRAME_HEAD_BYTES + int(length) + SEAL_BYTES if magic == FRAME_MAGIC else None
-
-
-def decode_frame(frame: bytes) -> list[tuple[bytes, bytes | None]] | None:
-    """The changes of a whole frame, values still sealed; None when its checksum does not match."""
-    if blake3(frame[:-SEAL_BYTES]).digest(SEAL_BYTES) != frame[-SEAL_BYTES:]:
-        return None
-    changes: list[tuple[bytes, bytes | None]] = []
-    at, end = FRAME_HEAD_BYTES, len(frame) - SEAL_BYTES
-    while at < end:
-        key_length, value_length = _ENTRY.unpack_from(frame, at)
-        at += _ENTRY.size
-        key, at = frame[at : at + key_length], at + key_length
-        value = None
-        if value_length != REMOVED:
-            value, at = frame[at : at + value_length], at + value_length
-        changes.append((key, value))
-    return changes

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast_core import format as layout
+from holdfast_core import frame as framing
 
 NAME = "log"
 _REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
@@ -38,7 +39,7 @@ class Journal:
             fd = os.open(directory / NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        head = layout.decode_journal_head(os.pread(fd, layout.JOURNAL_HEAD_BYTES, 0))
+        head = framing.decode_journal_head(os.pread(fd, framing.JOURNAL_HEAD_BYTES, 0))
         intact = (
             state is not None
             and head == (uuid, state.generation)
@@ -59,9 +60,9 @@ class Journal:
         fresh = directory / (NAME + ".new")
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(fresh, flags, 0o644)
-        length = write_all(fd, 0, layout.encode_journal_head(uuid, generation))
+        length = write_all(fd, 0, framing.encode_journal_head(uuid, generation))
         for group in _grouped(records):
-            length += write_all(fd, length, layout.encode_frame(group))
+            length += write_all(fd, length, framing.encode_frame(group))
         os.fdatasync(fd)
         os.rename(fresh, directory / NAME)
         sync_directory(directory)
@@ -70,7 +71,7 @@ class Journal:
     def append(self, changes: list[tuple[bytes, bytes | None]]) -> None:
         """Add one frame, unsynced. Raises OSError; then nothing was added."""
         try:
-            self.length += write_all(self._fd, self.length, layout.encode_frame(changes))
+            self.length += write_all(self._fd, self.length, framing.encode_frame(changes))
         except OSError:
             self.cut(self.length)
             raise
@@ -130,14 +131,14 @@ def _tail_intact(fd: int, state: layout.Journaled) -> bool:
     at = state.synced
     while at < state.length:
         frame = _frame_at(fd, at)
-        if frame is None or layout.decode_frame(frame) is None:
+        if frame is None or framing.decode_frame(frame) is None:
             return False
         at += len(frame)
     return at == state.length
 
 
 def _frame_at(fd: int, at: int) -> bytes | None:
-    size = layout.frame_bytes(os.pread(fd, layout.FRAME_HEAD_BYTES, at))
+    size = framing.frame_bytes(os.pread(fd, framing.FRAME_HEAD_BYTES, at))
     if size is None or at + size > os.fstat(fd).st_size:
         return None
     return os.pread(fd, size, at)
@@ -155,7 +156,7 @@ def head_of(directory: Path) -> tuple[bytes, int] | None:
     """(uuid, generation) of the journal there, or None when it is absent or its head is damaged."""
     try:
         with (directory / NAME).open("rb") as file:
-            return layout.decode_journal_head(file.read(layout.JOURNAL_HEAD_BYTES))
+            return framing.decode_journal_head(file.read(framing.JOURNAL_HEAD_BYTES))
     except FileNotFoundError:
         return None
 
@@ -165,10 +166,10 @@ def frames(directory: Path) -> Iterator[Frame]:
     with nothing behind it is the torn tail of a crash."""
     fd = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        size, at = os.fstat(fd).st_size, layout.JOURNAL_HEAD_BYTES
+        size, at = os.fstat(fd).st_size, framing.JOURNAL_HEAD_BYTES
         while at < size:
             frame = _frame_at(fd, at)
-            changes = None if frame is None else layout.decode_frame(frame)
+            changes = None if frame is None else framing.decode_frame(frame)
             end = (
                 at + len(frame)
                 if frame is not None and changes is not None
@@ -184,13 +185,13 @@ def _next_frame(fd: int, at: int, size: int) -> int:
     """Where the next intact frame begins; `size` when there is none."""
     while at < size:
         window = os.pread(fd, _SEARCH_BYTES, at)
-        found = window.find(layout.FRAME_MAGIC)
+        found = window.find(framing.FRAME_MAGIC)
         if found < 0:
-            at += max(len(window) - len(layout.FRAME_MAGIC) + 1, 1)
+            at += max(len(window) - len(framing.FRAME_MAGIC) + 1, 1)
             continue
         at += found
         frame = _frame_at(fd, at)
-        if frame is not None and layout.decode_frame(frame) is not None:
+        if frame is not None and framing.decode_frame(frame) is not None:
             return at
         at += 1
     return size

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
+from holdfast_core.change import present
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Directory, read_identity
 from holdfast_core.errors import RecordDamaged
@@ -20,6 +21,8 @@ from holdfast_core.index import Index
 from holdfast_core.reading import BlobReader, Readers
 from holdfast_core.record import (
     Blob,
+    Event,
+    EventHead,
     FillState,
     Lock,
     Manifest,
@@ -138,6 +141,35 @@ class Lookup:
     def outbox_last(self) -> int:
         """The number that was given last; cheap. Raises RecordDamaged."""
         return layout.decode_number(self._get(layout.OUTBOX))
+
+    def event_head(self) -> EventHead | None:
+        """Where the log of events stands; None when nobody reads it, so that it is not kept. Raises RecordDamaged."""
+        payload = self._get(layout.EVENT)
+        head = None if payload is None else layout.decode_log_head(payload)
+        if head is None or not head.log:
+            return None
+        return EventHead(head.log.hex(), head.last, head.floor, head.count)
+
+    def events(self, after: int, limit: int) -> list[Event]:
+        """Events with numbers above `after`, in order, at most `limit`; what is left of an ended log among them. Raises
+        RecordDamaged: it is not known what happened."""
+        rows = self._index.scan(layout.EVENT, after=layout.event_key(after), limit=limit)
+        return [layout.decode_event(key, layout.unseal(key, value)) for key, value in rows]
+
+    def events_since(self, log: str, after: int, limit: int) -> list[Event] | None:
+        """All that happened since a point of a log, in order, at most `limit`. None when nobody can tell: it is another
+        log now, or what followed was trimmed, or `after` is no point of it: the event of that number was lost with a
+        power cut, so who saw it saw what is not. Raises RecordDamaged."""
+        found = self.events(after, limit)
+        # looked at after the rows: what is a point now was one before, and nothing above it had been trimmed
+        head = self.event_head()
+        if head is None or head.log != log:
+            return None
+        if after < head.floor:
+            return None
+        with self._index.view() as view:
+            is_point = after == head.floor or present(view, layout.event_key(after))
+        return found if is_point else None
 
     def holders(self, digest: Digest, *, limit: int) -> list[str]:
         """Repositories that have a blob, at most `limit`, in no order."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast_core import change, directory
+from holdfast_core import change, directory, events
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
 from holdfast_core.digest import Digest, chunk_hash
@@ -116,12 +116,14 @@ def _recovered(
 ) -> Journal:
     """The journal of a store that was made ready for its writer. store.json is written when all of it is
     there: for a new store, and for one of an earlier format."""
-    is_old = identity is not None and identity.format != layout.FORMAT
-    if is_old:
+    found = layout.FORMAT if identity is None else identity.format
+    if found < 2:
         place.prepare_uploads()
         derive(index)
     journal = _recover(place, index, uuid, boot)
-    if is_old or identity is None:
+    if skipped := events.reopened(index):
+        commit(index, skipped)
+    if identity is None or found != layout.FORMAT:
         directory.write_identity(place.path, uuid)
     return journal
 

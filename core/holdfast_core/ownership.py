@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from holdfast_core import events
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.change import (
@@ -26,7 +27,7 @@ from holdfast_core.change import (
 )
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld
-from holdfast_core.record import Blob, Descriptor, Lock, LockChange, TagMove, Target
+from holdfast_core.record import Blob, Descriptor, Event, Lock, LockChange, TagMove, Target
 
 #: repositories looked at for one that shows a blob to whoever mounts it from anywhere
 SOURCES = 1000
@@ -60,9 +61,12 @@ def pushed_manifest(
     referrers: Iterable[Referrer],
     pending: bool,
     now: float,
+    event: Event,
 ) -> list[Change]:
-    """Membership, tags with their moves, referrers, and whether the parent has to be told."""
+    """Membership, tags with their moves, referrers, and whether the parent has to be told. `event` is of the manifest
+    alone."""
     changes = link(view, repository, blob, now=now, media_type=media_type)
+    joined, moving = bool(changes), events.moves(view, repository, tags, blob.digest)
     changes += _back(view, repository, "manifest", str(blob.digest))
     for name in dict.fromkeys(tags):
         changes += tag(view, repository, name, blob.digest, now=now, origin="local")
@@ -72,7 +76,7 @@ def pushed_manifest(
     if pending:
         key = layout.pending_key(repository, blob.digest)
         changes.append(put(key, layout.encode_pending(repository, now), Keep.DISK))
-    return changes
+    return [*changes, *events.pushed(event, moving, joined=joined)]
 
 
 def _back(view: View, repository: str, kind: str, name: str) -> list[Change]:
@@ -105,7 +109,9 @@ def deleted_tag(
     locks.require(view, repository, "delete", [Target("tag", name)])
     if not present(view, layout.tag_key(repository, name)):
         raise NotHeld(f"no tag {name} in {repository}")
-    return [*_tag_gone(view, repository, name, now, origin), *_gone(repository, "tag", name, now, tombstone)]
+    told = events.untagged(view, repository, [name], now=now, origin=origin)
+    gone = _gone(repository, "tag", name, now, tombstone)
+    return [*_tag_gone(view, repository, name, now, origin), *gone, *told]
 
 
 def deleted_manifest(
@@ -126,7 +132,10 @@ def deleted_manifest(
     for name in names:
         changes += _tag_gone(view, repository, name, now, origin)
         changes += _gone(repository, "tag", name, now, tombstone)
-    return [*changes, *_gone(repository, "manifest", str(digest), now, tombstone)]
+    changes += _gone(repository, "manifest", str(digest), now, tombstone)
+    changes += events.untagged(view, repository, names, now=now, origin=origin)
+    event = events.of_manifest(view, "delete", repository, digest, now=now, origin=origin)
+    return [*changes, events.tell(event)]
 
 
 def deleted_blob(view: View, repository: str, digest: Digest, *, now: float, tombstone: bool) -> list[Change]:

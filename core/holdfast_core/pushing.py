@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from holdfast_core import change, fallback, outbox, ownership
+from holdfast_core import change, events, fallback, outbox, ownership
 from holdfast_core.change import Change, View
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Source, blob_name
@@ -48,6 +48,7 @@ class Pushes(Writes):
         self.require_writable()
         descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
         own = [] if subject is None else [(subject, descriptor)]
+        event = events.of_push(repository, descriptor, subject, now=now, origin="local")
         listed: list[ownership.Referrer] = []
 
         def check(view: View) -> None:
@@ -67,6 +68,7 @@ class Pushes(Writes):
                 referrers=[*own, *more],
                 pending=pending,
                 now=now,
+                event=event,
             )
             return [*rows, *outbox.noted(view, repository, tags, notes)]
 

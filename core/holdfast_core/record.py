@@ -109,7 +109,7 @@ class ResourceChange(Value, frozen=True):
     body: bytes | None
 
 
-class Event(Value, frozen=True):
+class Event(Value, frozen=True, array_like=True):
     """One change of what is here. `number` rises in the order of the commits, and is given once; 0 before the store
     gave it. `at` is wall seconds. `verb` is "push" or "delete", `kind` "tag", "manifest" or "repository"; of a
     repository nothing but its name (as the store knows it) is said.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from holdfast_core import events, ownership
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
-from holdfast_core import ownership
 from holdfast_core.change import Change, Keep, View, fetched_list, present, put, remove, tag_of
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, RecordDamaged, Unsent
+from holdfast_core.record import Event
 
 #: tables whose keys begin with the hash of a repository: those in the journal, and those that are not
 _JOURNALED = (
@@ -59,6 +60,7 @@ def removed_repository(view: View, repository: str, *, now: float) -> list[Chang
         *remove(key for table in _DERIVED for key in view.keys(table + beginning)),
         *remove(map(layout.holder_key, links)),
         *_unlinked(view, beginning, links, now),
+        events.tell(Event("delete", "repository", repository, now, origin="parent")),
     ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 
-from holdfast_core import change, opening, removal
+from holdfast_core import change, events, opening, removal
 from holdfast_core import format as layout
 from holdfast_core.change import View
 from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
@@ -70,13 +70,17 @@ class Store(Pushes):
         """Store a manifest and link it. With `subject` it becomes a referrer of it in the same commit.
         The future raises DigestMismatch when the body does not hash to `digest`."""
         descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
+        event = events.of_push(
+            repository, descriptor, subject, now=now, origin="local" if owned else "parent"
+        )
 
         def links(view: View, blob: Blob) -> list[change.Change]:
             change.refuse_deleted(view, repository, "manifest", str(digest))
             rows = change.link(view, repository, blob, now=now, media_type=media_type)
+            joined = bool(rows)
             if subject is not None:
                 rows += change.referrer(repository, subject, descriptor, change.durability(blob.owned))
-            return rows
+            return [*rows, *events.pushed(event, (), joined=joined)]
 
         return self._put_body(digest, body, owned, links)
 
@@ -108,13 +112,23 @@ class Store(Pushes):
 
         def plan(view: View) -> list[change.Change]:
             change.refuse_deleted(view, repository, "tag", name)
-            return change.tag(view, repository, name, digest, now=now, origin=origin)
+            rows = change.tag(view, repository, name, digest, now=now, origin=origin)
+            moved = events.moves(view, repository, [name], digest) if rows else []
+            if not moved:
+                return rows
+            event = events.of_manifest(view, "push", repository, digest, now=now, origin=origin)
+            return [*rows, *events.pushed(event, moved, joined=False)]
 
         return self._submit(plan)
 
-    def drop_tag(self, repository: str, name: str) -> Future[None]:
+    def drop_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
         """Forget a tag."""
-        return self._submit(lambda view: change.drop_tag(view, repository, name))
+
+        def plan(view: View) -> list[change.Change]:
+            rows = change.drop_tag(view, repository, name)
+            return [*rows, *events.untagged(view, repository, [name], now=now, origin="parent")]
+
+        return self._submit(plan)
 
     def remove_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
         """A tag goes, its manifest stays: the parent has it no longer. This and the next two are no client's doing, so

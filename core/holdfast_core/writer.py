@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 
 import lmdb
 
+from holdfast_core import events
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep, View
 from holdfast_core.errors import Damaged, Exhausted, StoreError, SyncFailed
@@ -183,7 +184,7 @@ class Writer:
         refused: dict[Operation, Exception] = {}
         for operation in batch:
             try:
-                changes = operation.plan(view)
+                changes, told = events.parted(operation.plan(view))
                 if full and any(c.value for c in changes) and all(c.keep is not Keep.DISK for c in changes):
                     raise Exhausted(f"the index uses over {INDEX_SHARE:.0%} of its map")
             except lmdb.Error:
@@ -191,7 +192,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - nothing was put yet: it is this operation's alone
                 refused[operation] = error
                 continue
-            for key, value, _ in changes:
+            for key, value, _ in (changes := [*changes, *events.numbered(view, told)]):
                 if value is None:
                     txn.delete(key)
                 else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
-from holdfast_core import change, opening, resources
+from holdfast_core import change, events, opening, resources
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.change import Change, View
@@ -25,7 +25,7 @@ from holdfast_core.errors import (
 )
 from holdfast_core.file_work import FileWork, Prepared
 from holdfast_core.lookup import Lookup
-from holdfast_core.record import Blob, ResourceChange, Statistics
+from holdfast_core.record import Blob, Event, ResourceChange, Statistics
 from holdfast_core.resources import ResourceView
 from holdfast_core.upload import Uploads
 from holdfast_core.writer import Plan, Writer
@@ -147,17 +147,31 @@ class Writes(Lookup):
             self._submit(lambda view: [change.put(key, layout.encode_time(now)) for key, now in seen.items()])
 
     def change_resources(
-        self, plan: Callable[[ResourceView], Sequence[ResourceChange]], *, quiet: frozenset[str]
+        self,
+        plan: Callable[[ResourceView], Sequence[ResourceChange]],
+        *,
+        quiet: frozenset[str],
+        told: Callable[[], Iterable[Event]] = tuple,
     ) -> Future[None]:
         """Change documents of the control plane, all or nothing, on disk when the future is done. `plan` decides on
         what is there, inside the transaction; what it raises the future raises, and nothing was changed. Kinds in
-        `quiet` are only appended to the journal and do not count as a revision. The operator's doing and the
-        parent's, no client's: allowed in every mode."""
+        `quiet` are only appended to the journal and do not count as a revision. `told`, asked after the plan, are
+        events for the log. The operator's doing and the parent's, no client's: allowed in every mode."""
 
         def planned(view: View) -> list[Change]:
-            return resources.changed(view, plan(resources.Resources(view)), quiet)
+            rows = resources.changed(view, plan(resources.Resources(view)), quiet)
+            return [*rows, *map(events.tell, told())]
 
         return self._submit(planned)
+
+    def keep_events(self, keep: bool) -> Future[None]:
+        """From now on log what changes here, or do not: then nobody can follow what was logged so far, and
+        `trim_events` takes it away. A log that is begun again has another id."""
+        return self._submit(lambda view: events.kept(view, keep))
+
+    def trim_events(self, *, before: float, keep: int, limit: int = 1000) -> Future[None]:
+        """Take up to `limit` events away: those older than `before` (wall seconds), and the oldest beyond `keep`."""
+        return self._submit(lambda view: events.trimmed(view, before=before, keep=keep, limit=limit))
 
     # --- bytes ---------------------------------------------------------------------------------------------
 

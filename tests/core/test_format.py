@@ -6,6 +6,7 @@ import pytest
 from blake3 import blake3
 from holdfast_core import Descriptor, Digest, FillState
 from holdfast_core import format as layout
+from holdfast_core import frame as framing
 from holdfast_core.errors import Mistake, RecordDamaged
 from holdfast_core.record import TagMove
 from hypothesis import given
@@ -44,7 +45,7 @@ def test_a_short_value_is_noticed(value: bytes) -> None:
 
 def test_an_unknown_version_is_named() -> None:
     body = b"\x07payload"
-    value = body + blake3(b"B" + body).digest(layout.SEAL_BYTES)
+    value = body + blake3(b"B" + body).digest(framing.SEAL_BYTES)
     with pytest.raises(RecordDamaged, match="has version 7, this code reads 1"):
         layout.unseal(b"B", value)
 
@@ -122,24 +123,24 @@ change = st.tuples(st.binary(min_size=1, max_size=60), st.none() | st.binary(max
 
 @given(st.lists(change, max_size=20))
 def test_frames(changes: list[tuple[bytes, bytes | None]]) -> None:
-    frame = layout.encode_frame(changes)
-    assert layout.frame_bytes(frame) == len(frame)
-    assert layout.decode_frame(frame) == changes
+    frame = framing.encode_frame(changes)
+    assert framing.frame_bytes(frame) == len(frame)
+    assert framing.decode_frame(frame) == changes
 
 
 @given(st.lists(change, min_size=1, max_size=5), st.data())
 def test_a_damaged_frame_is_none(changes: list[tuple[bytes, bytes | None]], data: st.DataObject) -> None:
-    frame = bytearray(layout.encode_frame(changes))
+    frame = bytearray(framing.encode_frame(changes))
     frame[data.draw(st.integers(0, len(frame) - 1))] ^= 0x40
-    assert layout.decode_frame(bytes(frame)) is None
+    assert framing.decode_frame(bytes(frame)) is None
 
 
 def test_a_journal_head_that_is_none() -> None:
-    head = layout.encode_journal_head(b"u" * 16, 3)
-    assert len(head) == layout.JOURNAL_HEAD_BYTES
-    assert layout.decode_journal_head(head) == (b"u" * 16, 3)
-    assert layout.decode_journal_head(head[:-1]) is None
-    assert layout.decode_journal_head(head[:-1] + b"\x00") is None
+    head = framing.encode_journal_head(b"u" * 16, 3)
+    assert len(head) == framing.JOURNAL_HEAD_BYTES
+    assert framing.decode_journal_head(head) == (b"u" * 16, 3)
+    assert framing.decode_journal_head(head[:-1]) is None
+    assert framing.decode_journal_head(head[:-1] + b"\x00") is None
 
 
 @pytest.mark.parametrize("name", ["", "x" * 481])

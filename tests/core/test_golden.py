@@ -12,6 +12,7 @@ from holdfast_core import (
     CHUNK_BYTES,
     Descriptor,
     Digest,
+    Event,
     ReferrersList,
     Resource,
     Store,
@@ -24,6 +25,7 @@ from holdfast_core import (
 from holdfast_core import format as layout
 from holdfast_core.errors import ChunkDamaged
 from holdfast_core.record import Tag, TagMove
+from msgspec.structs import replace
 from support import golden
 from support.stores import MEDIA, hashed, push_file, read_all, some_bytes
 
@@ -48,7 +50,8 @@ TABLES_SINCE = {
     2: (
         *(layout.LOCK, layout.PENDING, layout.DELETED, layout.UNLINKED, layout.RESOURCE, layout.OUTBOX),
         *layout.DERIVED_TABLES,
-    )
+    ),
+    3: (layout.EVENT,),
 }
 
 
@@ -72,7 +75,7 @@ def check_kept(store: Store, version: int) -> None:
     pushed = ["pushed/c"] if version >= 2 else []
     assert store.repositories() == ["docker.io:library/b", "library/a", "library/b", *pushed]
     if version >= 2:
-        check_pushed(store)
+        check_pushed(store, version)
     small = store.blob("docker.io:library/b", golden.SHA512)
     assert small is not None
     assert (small.inline, small.owned) == (golden.SMALL, False)
@@ -93,14 +96,14 @@ def check_kept(store: Store, version: int) -> None:
     assert store.referrers("library/a", SUBJECT) == ReferrersList((golden.DESCRIPTOR, ours), 4.0)
 
 
-def check_pushed(store: Store) -> None:
+def check_pushed(store: Store, version: int) -> None:
     """What came with format 2."""
     digest = golden.PUSHED_SHA512
     found = store.manifest("pushed/c", digest)
     assert found is not None
     assert (found.body, found.owned) == (golden.PUSHED, True)
     assert store.tag("pushed/c", "kept") == Tag("kept", digest, 6.0, 6.0, "local")
-    assert store.tags("pushed/c") == []
+    assert store.tags("pushed/c") == (["logged"] if version >= 3 else [])
     assert store.lock("pushed/c", Target("tag", "kept")) == golden.LOCK
     moves = [TagMove(None, 8.0, "local"), TagMove(digest, 6.0, "local")]
     assert store.tag_moves("pushed/c", "gone") == moves
@@ -113,12 +116,36 @@ def check_pushed(store: Store) -> None:
     assert (store.outbox_last(), store.outbox_row(1)) == (2, None)
 
 
+def check_logged(store: Store, version: int) -> None:
+    """What came with format 3, and a rebuild does not bring back."""
+    head = store.event_head()
+    assert (head is not None) == (version >= 3)
+    if head is None:
+        assert store.events(0, 10) == []
+        return
+    assert (head.last, head.floor, head.count) == (2, 0, 2)
+    named = Event(
+        "push",
+        "tag",
+        "pushed/c",
+        10.0,
+        "logged",
+        str(Digest.of(golden.LOGGED)),
+        MEDIA,
+        len(golden.LOGGED),
+        number=1,
+    )
+    assert store.events(0, 10) == [named, replace(golden.RELAYED, number=2)]
+    assert store.events_since(head.log, 2, 10) == []
+
+
 @pytest.mark.parametrize("write", [True, False])
 def test_everything_in_it_is_read(root: Path, opener: Opener, write: bool) -> None:
     version = format_of(root)
     store = opener(write=write)
     check_kept(store, version)
     assert store.fills() == [golden.FILL]
+    check_logged(store, version)
     assert store.last_seen("library/a", SUBJECT) == 5.0
     layer = store.blob("library/a", hashed(golden.LAYER)[0])
     assert layer is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from holdfast_core import CHUNK_BYTES, Descriptor, Digest, Store, fsck, rebuild
 from holdfast_core import format as layout
+from holdfast_core import frame as framing
 from holdfast_core import journal as journals
 from holdfast_core.errors import StoreRefused
 from holdfast_core.record import Tag
@@ -36,7 +37,7 @@ def fill_store(store: Store) -> None:
     store.put_tag("library/a", "gone", SUBJECT, now=1.0)
     store.put_tag("library/a", "v1", SUBJECT, now=2.0, origin="local")
     store.put_tag("library/a", "v1", Digest.of(SIGNATURE), now=3.0, origin="local")
-    store.drop_tag("library/a", "gone")
+    store.drop_tag("library/a", "gone", now=3.0)
     store.put_tag_list("library/b", [f"tag{n}" for n in range(900)], now=4.0)
     store.put_tag_list("library/b", ["x", "y"], now=4.0)
     store.put_referrers("library/a", SUBJECT, [Descriptor("m", str(SUBJECT), 3, "a", {"k": "v"})], now=5.0)
@@ -194,11 +195,11 @@ def test_a_torn_tail_is_cut(before: dict[str, Any], root: Path, opener: Opener, 
     log = root / "journal" / "log"
     whole = log.stat().st_size
     with log.open("ab") as file:
-        file.write(layout.encode_frame([(layout.REPOSITORY + b"never", b"x" * 40)])[:-cut])
+        file.write(framing.encode_frame([(layout.REPOSITORY + b"never", b"x" * 40)])[:-cut])
     opener().close()
     assert log.stat().st_size == whole
     with log.open("ab") as file:
-        file.write(layout.FRAME_MAGIC + bytes(cut))
+        file.write(framing.FRAME_MAGIC + bytes(cut))
     lose_index(root)
     report = rebuild(root)
     assert report.counts["torn tail bytes"] == 4 + cut
@@ -211,7 +212,7 @@ def test_a_frame_the_index_never_saw_is_cut(before: dict[str, Any], root: Path, 
     whole = log.stat().st_size
     key = layout.repository_key("ghost")
     with log.open("ab") as file:
-        file.write(layout.encode_frame([(key, layout.seal(key, layout.encode_time(1.0)))]))
+        file.write(framing.encode_frame([(key, layout.seal(key, layout.encode_time(1.0)))]))
     assert not opener().has_repository("ghost")
     assert log.stat().st_size == whole
 
@@ -226,7 +227,7 @@ def test_a_lost_journal_is_written_again_from_the_index(
     elif harm == "short":
         os.truncate(log, log.stat().st_size - 1)
     elif harm == "other":
-        log.write_bytes(layout.encode_journal_head(b"u" * 16, 1) + bytes(1 << 24))
+        log.write_bytes(framing.encode_journal_head(b"u" * 16, 1) + bytes(1 << 24))
     else:
         flip_bit(log, 20)
     if harm != "short":
@@ -321,7 +322,7 @@ def test_frames_end_where_the_file_does(root: Path, opener: Opener) -> None:
     fill_store(store)
     store.close()
     found = list(journals.frames(root / "journal"))
-    assert found[0].start == layout.JOURNAL_HEAD_BYTES
+    assert found[0].start == framing.JOURNAL_HEAD_BYTES
     assert found[-1].end == (root / "journal" / "log").stat().st_size
     assert all(a.end == b.start for a, b in pairwise(found))
     assert all(f.changes for f in found)

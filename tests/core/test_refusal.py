@@ -75,7 +75,7 @@ def test_blobs_without_an_identity_are_refused(closed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 0}, {"format": 3}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}], ids=str
+    "change", [{"format": 0}, {"format": 4}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}], ids=str
 )
 def test_another_format_is_refused(closed: Path, change: dict[str, object]) -> None:
     text = json.loads((closed / "store.json").read_text())

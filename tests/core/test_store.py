@@ -165,8 +165,8 @@ def test_tags(store: Store) -> None:
     assert store.tag("r", "v1") == Tag("v1", two, 30.0, 30.0, "local")
     assert [(m.digest, m.moved_at) for m in store.tag_moves("r", "v1")] == [(two, 30.0), (one, 10.0)]
     assert store.tag("q", "v1") is None
-    store.drop_tag("r", "v1").result()
-    store.drop_tag("r", "v1").result()
+    store.drop_tag("r", "v1", now=3.0).result()
+    store.drop_tag("r", "v1", now=3.0).result()
     assert store.tag("r", "v1") is None
 
 

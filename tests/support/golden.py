@@ -12,7 +12,17 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from holdfast_core import CHUNK_BYTES, Descriptor, Digest, FillState, Lock, ResourceChange, Store, Target
+from holdfast_core import (
+    CHUNK_BYTES,
+    Descriptor,
+    Digest,
+    Event,
+    FillState,
+    Lock,
+    ResourceChange,
+    Store,
+    Target,
+)
 from holdfast_core import format as layout
 from support.stores import file_of, hashed, push, push_file, put_file, put_manifest
 
@@ -44,6 +54,9 @@ UNLINKED = b"nobody's layer" + bytes(20_000)
 LOCK = Lock(write=False, list=False)
 NOTE = b"what the parent is to be told"
 DOCUMENT = b'{"name":"Plant"}'
+# since format 3
+LOGGED = b'{"schemaVersion":2,"logged":1}'
+RELAYED = Event("push", "tag", "below/d", 11.0, "v1", str(PUSHED_SHA512), registry="plant")
 
 
 def build(path: Path) -> None:
@@ -80,6 +93,9 @@ def build(path: Path) -> None:
     store.change_outbox([(2, NOTE * 2)], [1])
     document = ResourceChange("token", "Plant", DOCUMENT)
     store.change_resources(lambda view: [document], quiet=frozenset()).result()
+    store.keep_events(True)
+    push(store, "pushed/c", LOGGED, "logged", now=10.0)
+    store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [RELAYED]).result()
     store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
     store.close()
 

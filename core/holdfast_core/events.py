@@ -1,0 +1,194 @@
+"""What changed here, for those who follow it: connected registries below, and whoever is notified.
+
+A planner tells of a change by an event without a number among its changes. The writer gives it the next number, in the
+transaction of the change, while the log is kept, and drops it when nobody reads the log.
+
+The log is about this index alone: it is in no journal, and after a rebuild another one begins, whose id tells that.
+Numbers are given once. A commit that a reader saw may still be lost with the power, so each opening for writing leaves
+GAP numbers out; and a number that was never given, or whose event was lost, is no point of the log, however low it is.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from holdfast_core import format as layout
+from holdfast_core.change import Change, Keep, View, blob_of, present, put, remove, tag_of
+from holdfast_core.digest import Digest
+from holdfast_core.format import LogHead
+from holdfast_core.index import Index, Inside
+from holdfast_core.record import Descriptor, Event
+
+#: numbers left out at each opening for writing; more than one batch of the writer can give
+GAP = 1_000_000
+#: the id of a log that nobody reads: what is left of it goes bit by bit
+NO_LOG = b""
+#: in place of the key of an event without a number. No index takes an empty key, so none gets by the writer.
+UNNUMBERED = b""
+
+
+# --- for planners ----------------------------------------------------------------------------------------
+
+
+def tell(event: Event) -> Change:
+    """A change that says what happened."""
+    return Change(UNNUMBERED, layout.encode_event(event), Keep.INDEX)
+
+
+def of_push(
+    repository: str, descriptor: Descriptor, subject: Digest | None, *, now: float, origin: str
+) -> Event:
+    """An event of a manifest that comes."""
+    return Event(
+        "push",
+        "manifest",
+        repository,
+        now,
+        digest=descriptor.digest,
+        media_type=descriptor.media_type,
+        size=descriptor.size,
+        artifact_type=descriptor.artifact_type,
+        subject="" if subject is None else str(subject),
+        origin=origin,
+    )
+
+
+def moves(view: View, repository: str, names: Iterable[str], digest: Digest) -> list[str]:
+    """Those of the tags that name another manifest, or none; the others are only confirmed."""
+    found = {name: tag_of(view, repository, name) for name in names}
+    return [name for name, tag in found.items() if tag is None or tag.digest != digest]
+
+
+def pushed(event: Event, tags: Iterable[str], *, joined: bool) -> list[Change]:
+    """A manifest came: one event for each of the tags that moved to it, or, without any, one for itself when it was not
+    in the repository before (`joined`)."""
+    named = [tell(replace(event, kind="tag", tag=name)) for name in tags]
+    return named or ([tell(event)] if joined else [])
+
+
+def of_manifest(view: View, verb: str, repository: str, digest: Digest, *, now: float, origin: str) -> Event:
+    """An event of a manifest that is in the repository, with what the index knows of it."""
+    link = view.get(layout.link_key(repository, layout.AS_MANIFEST, digest.key))
+    blob, subject, artifact_type = blob_of(view, digest), "", ""
+    for key in view.keys(layout.subject_prefix(repository, digest), limit=1):
+        subject = str(layout.digest_from(key, key[17 + len(digest.key) :]))
+        row = view.get(layout.subject_referrer(key))
+        artifact_type = layout.decode_descriptor(row).artifact_type if row is not None else ""
+    return Event(
+        verb,
+        "manifest",
+        repository,
+        now,
+        digest=str(digest),
+        media_type="" if link is None else layout.decode_media_type(link),
+        size=0 if blob is None else blob.size,
+        artifact_type=artifact_type,
+        subject=subject,
+        origin=origin,
+    )
+
+
+def untagged(view: View, repository: str, names: Iterable[str], *, now: float, origin: str) -> list[Change]:
+    """Tags go. Those that are not there are left out."""
+    told = []
+    for name in names:
+        found = tag_of(view, repository, name)
+        if found is not None:
+            event = of_manifest(view, "delete", repository, found.digest, now=now, origin=origin)
+            told.append(tell(replace(event, kind="tag", tag=name)))
+    return told
+
+
+# --- for the writer --------------------------------------------------------------------------------------
+
+
+def parted(changes: Sequence[Change]) -> tuple[Sequence[Change], Sequence[Change]]:
+    """(changes, events without a number)."""
+    told = [change for change in changes if change.key == UNNUMBERED]
+    return ([change for change in changes if change.key != UNNUMBERED], told) if told else (changes, told)
+
+
+def numbered(view: View, told: Sequence[Change]) -> list[Change]:
+    """The rows of events, after all that there are; none while nobody reads them."""
+    head = head_of(view) if told else None
+    if head is None or head.log == NO_LOG:
+        return []
+    first = head.given + 1
+    rows = [put(layout.event_key(at), change.value or b"") for at, change in enumerate(told, start=first)]
+    last = head.given + len(rows)
+    return [*rows, _head_row(replace(head, last=last, given=last, count=head.count + len(rows)))]
+
+
+def head_of(view: View) -> LogHead | None:
+    """The head, None when there is none or it is damaged."""
+    payload = view.get(layout.EVENT)
+    return None if payload is None else layout.decode_log_head(payload)
+
+
+def _head_row(head: LogHead) -> Change:
+    return put(layout.EVENT, layout.encode_log_head(head))
+
+
+# --- beginning, ending, trimming -------------------------------------------------------------------------
+
+
+def kept(view: View, keep: bool) -> list[Change]:
+    """Begin a log, or end it. What is so already stays as it is."""
+    head = head_of(view)
+    if keep == (head is not None and head.log != NO_LOG):
+        return []
+    if head is None:
+        if not keep and not present(view, layout.EVENT):
+            return []
+        highest = max((layout.event_number(key) for key in _rows(view)), default=0)
+        head = LogHead(NO_LOG, highest, highest, highest, 0)
+    log = uuids.uuid4().bytes if keep else NO_LOG
+    return [_head_row(LogHead(log, head.given, head.given, head.given, 0))]
+
+
+def trimmed(view: View, *, before: float, keep: int, limit: int) -> list[Change]:
+    """Take away up to `limit` events from the beginning: those older than `before`, those beyond the last `keep`, those
+    that cannot be read, and what is left of an earlier log. The head of a log that nobody reads goes with the last."""
+    head = head_of(view)
+    if head is None:
+        return []
+    keys = _stale(view, head, before, keep, limit)
+    if not keys:
+        alone = head.log == NO_LOG and not _rows(view, limit=1)
+        return remove([layout.EVENT]) if alone else []
+    counted = sum(layout.event_number(key) > head.floor for key in keys)
+    floor = max(head.floor, layout.event_number(keys[-1]))
+    last = max(head.last, floor)
+    return [
+        *remove(keys),
+        _head_row(replace(head, floor=floor, last=last, count=max(0, head.count - counted))),
+    ]
+
+
+def _stale(view: View, head: LogHead, before: float, keep: int, limit: int) -> list[bytes]:
+    found: list[bytes] = []
+    beyond = head.count - keep
+    for key in _rows(view, limit):
+        if layout.event_number(key) > head.floor and head.log != NO_LOG:
+            beyond -= 1
+            payload = view.get(key)
+            if beyond < 0 and payload is not None and layout.decode_event(key, payload).at >= before:
+                break
+        found.append(key)
+    return found
+
+
+def _rows(view: View, limit: int | None = None) -> list[bytes]:
+    """Keys of the first events; the head, whose key is the shortest, is not among them."""
+    found = view.keys(layout.EVENT, limit=None if limit is None else limit + 1)
+    return [key for key in found if key != layout.EVENT][:limit]
+
+
+def reopened(index: Index) -> list[Change]:
+    """Leave numbers out: the last ones given may have been lost, and somebody may have seen them."""
+    with index.begin() as txn:
+        head = head_of(Inside(txn))
+    return [] if head is None else [_head_row(replace(head, given=head.given + GAP))]

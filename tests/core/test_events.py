@@ -1,0 +1,231 @@
+"""The log of what changed here: one event a change, in its transaction, while somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from holdfast_core import Digest, Event, Store, Target, events, fsck, rebuild
+from holdfast_core import format as layout
+from holdfast_core.errors import Locked, NotHeld, RecordDamaged
+from holdfast_core.record import Lock
+from support.stores import MEDIA, push, put_manifest
+
+Opener = Callable[..., Store]
+
+
+@pytest.fixture
+def store(opener: Opener) -> Store:
+    """A store whose log is kept."""
+    store = opener()
+    store.keep_events(True).result()
+    return store
+
+
+def told(store: Store, after: int = 0) -> list[tuple[str, str, str, str, str]]:
+    """(verb, kind, tag, digest, origin) of each event."""
+    rows = store.events(after, 1000)
+    return [(row.verb, row.kind, row.tag, row.digest, row.origin) for row in rows]
+
+
+def last(store: Store) -> int:
+    """The number of the last event."""
+    head = store.event_head()
+    assert head is not None
+    return head.last
+
+
+def test_a_push_with_tags_is_one_event_a_tag(store: Store) -> None:
+    subject = Digest.of(b"subject")
+    digest = push(store, "a", b"one", "x", "y", now=5.0, artifact_type="sbom", subject=subject)
+    size, about = len(b"one"), str(subject)
+    fields = ("a", 5.0, "x", str(digest), MEDIA, size, "sbom", about, "local", "", 1)
+    first = Event("push", "tag", *fields)
+    assert store.events(0, 1) == [first]
+    assert [(row.number, row.tag) for row in store.events(0, 10)] == [(1, "x"), (2, "y")]
+
+
+def test_what_only_confirms_is_no_event(store: Store) -> None:
+    digest = push(store, "a", b"one", "x")
+    put_manifest(store, "a", b"two")
+    store.put_tag("a", "z", digest, now=2.0).result()
+    before = last(store)
+    push(store, "a", b"one", "x", now=3.0)
+    push(store, "a", b"one", now=3.0)
+    put_manifest(store, "a", b"two")
+    store.put_tag("a", "z", digest, now=3.0).result()
+    store.put_tag(
+        "a", "x", Digest.of(b"two"), now=3.0
+    ).result()  # pushed here: the parent's word moves it not
+    assert last(store) == before
+
+
+def test_a_fill_tells_the_manifest_then_its_tag(store: Store) -> None:
+    digest = put_manifest(store, "a", b"one", subject=Digest.of(b"subject"))
+    store.put_tag("a", "x", digest, now=2.0).result()
+    assert told(store) == [
+        ("push", "manifest", "", str(digest), "parent"),
+        ("push", "tag", "x", str(digest), "parent"),
+    ]
+    found = store.events(1, 10)[0]
+    assert (found.media_type, found.size, found.subject) == (MEDIA, 3, str(Digest.of(b"subject")))
+
+
+def test_a_delete_tells_each_tag_then_the_manifest(store: Store) -> None:
+    digest = push(store, "a", b"one", "x", "y", "z")
+    before = last(store)
+    store.delete_tag("a", "y", now=2.0).result()
+    store.delete_manifest("a", digest, now=3.0).result()
+    text = str(digest)
+    assert told(store, before) == [
+        ("delete", "tag", "y", text, "local"),
+        ("delete", "tag", "x", text, "local"),
+        ("delete", "tag", "z", text, "local"),
+        ("delete", "manifest", "", text, "local"),
+    ]
+    assert {(row.media_type, row.size) for row in store.events(before, 10)} == {(MEDIA, 3)}
+    push(store, "a", b"one")
+    assert told(store, before + 4) == [("push", "manifest", "", text, "local")]
+
+
+def test_what_is_removed_is_told_as_the_parents_doing(store: Store) -> None:
+    digest = put_manifest(store, "a", b"one")
+    for name in ("x", "y"):
+        store.put_tag("a", name, digest, now=1.0).result()
+    before, text = last(store), str(digest)
+    store.remove_tag("a", "x", now=2.0).result()
+    store.remove_manifest("a", digest, now=2.0).result()
+    store.remove_repository("a", now=2.0).result()
+    assert told(store, before) == [
+        ("delete", "tag", "x", text, "parent"),
+        ("delete", "tag", "y", text, "parent"),
+        ("delete", "manifest", "", text, "parent"),
+        ("delete", "repository", "", "", "parent"),
+    ]
+
+
+def test_what_is_refused_tells_nothing(store: Store) -> None:
+    digest, before = push(store, "a", b"one", "x"), last(store)
+    store.set_lock("a", Target("tag", "x"), Lock(write=False, delete=False), now=1.0).result()
+    with pytest.raises(Locked):
+        push(store, "a", b"two", "x")
+    with pytest.raises(Locked):
+        store.delete_manifest("a", digest, now=1.0).result()
+    with pytest.raises(NotHeld):
+        store.delete_tag("a", "none", now=1.0).result()
+    assert last(store) == before
+
+
+def test_a_log_that_nobody_reads_writes_no_row(opener: Opener) -> None:
+    store = opener()
+    digest = push(store, "a", b"one", "x")
+    put_manifest(store, "a", b"two")
+    store.delete_manifest("a", digest, now=2.0).result()
+    assert store.event_head() is None
+    assert list(store._index.scan(layout.EVENT)) == []
+
+
+def test_ending_and_beginning_again(store: Store) -> None:
+    push(store, "a", b"one", "x")
+    old = store.event_head()
+    assert old is not None
+    assert store.events_since(old.log, 0, 10) == store.events(0, 10)
+    store.keep_events(True).result()
+    assert store.event_head() == old
+    store.keep_events(False).result()
+    push(store, "a", b"two", "x")
+    assert store.event_head() is None
+    assert store.events_since(old.log, 1, 10) is None
+    store.keep_events(True).result()
+    push(store, "a", b"three", "x")
+    new = store.event_head()
+    assert new is not None
+    assert (new.log != old.log, new.floor, new.last, new.count) == (True, 1, 2, 1)
+    assert store.events_since(old.log, 1, 10) is None
+    assert store.events_since(new.log, 1, 10) == store.events(1, 10)
+    store.trim_events(before=0.0, keep=10).result()
+    assert [row.number for row in store.events(0, 10)] == [2]
+    for _ in range(2):
+        store.keep_events(False).result()
+    store.trim_events(before=0.0, keep=10).result()
+    store.trim_events(before=0.0, keep=10).result()
+    assert list(store._index.scan(layout.EVENT)) == []
+
+
+def test_trimming_by_age_and_by_count(store: Store) -> None:
+    for number in range(1, 9):
+        push(store, "a", b"%d" % number, "x", now=float(number))
+    head = store.event_head()
+    assert head is not None
+    store.trim_events(before=3.0, keep=100).result()
+    assert [row.number for row in store.events(0, 100)] == [3, 4, 5, 6, 7, 8]
+    assert store.events_since(head.log, 1, 100) is None
+    assert store.events_since(head.log, 2, 1) == store.events(2, 1)
+    store.trim_events(before=0.0, keep=3, limit=2).result()
+    assert [row.number for row in store.events(0, 100)] == [5, 6, 7, 8]
+    store.trim_events(before=0.0, keep=3, limit=2).result()
+    store.trim_events(before=0.0, keep=3, limit=2).result()
+    assert [row.number for row in store.events(0, 100)] == [6, 7, 8]
+    store.trim_events(before=9.0, keep=3).result()
+    empty = store.event_head()
+    assert empty is not None
+    assert (empty.last, empty.floor, empty.count) == (8, 8, 0)
+    assert store.events_since(head.log, 8, 10) == []
+    push(store, "a", b"9", "x", now=9.0)
+    assert [row.number for row in store.events_since(head.log, 8, 10) or []] == [9]
+
+
+def test_numbers_never_repeat_and_a_lost_one_is_no_point(store: Store, opener: Opener) -> None:
+    """A commit that somebody saw goes with the power: here the index of before it is put back."""
+    push(store, "a", b"one", "x")
+    head = store.event_head()
+    assert head is not None
+    store.close()
+    store = opener()
+    assert store.event_head() == head
+    push(store, "a", b"two", "x")
+    assert [row.number for row in store.events(0, 10)] == [1, events.GAP + 2]
+    for lost in (0, 2, 3, events.GAP + 1, events.GAP + 3):
+        found = store.events_since(head.log, lost, 10)
+        assert (found is None) == (lost != 0), lost
+    assert [row.number for row in store.events_since(head.log, 1, 10) or []] == [events.GAP + 2]
+
+
+def test_a_row_that_cannot_be_read_is_told_and_goes(store: Store) -> None:
+    for number in range(3):
+        push(store, "a", b"%d" % number, "x", now=5.0)
+    head = store.event_head()
+    assert head is not None
+    with store._index.begin(write=True) as txn:
+        txn.put(layout.event_key(2), b"\x01damaged")
+    with pytest.raises(RecordDamaged):
+        store.events_since(head.log, 1, 10)
+    assert [row.number for row in store.events_since(head.log, 2, 10) or []] == [3]
+    store.trim_events(before=0.0, keep=2).result()
+    assert [row.number for row in store.events(0, 10)] == [3]
+
+
+def test_a_head_that_cannot_be_read_begins_anew(store: Store) -> None:
+    push(store, "a", b"one", "x")
+    with store._index.begin(write=True) as txn:
+        txn.put(layout.EVENT, b"\x01damaged")
+    with pytest.raises(RecordDamaged):
+        store.event_head()
+    push(store, "a", b"two", "x")
+    store.keep_events(True).result()
+    push(store, "a", b"three", "x")
+    head = store.event_head()
+    assert head is not None
+    assert (head.floor, [row.number for row in store.events(head.floor, 10)]) == (1, [2])
+
+
+def test_a_rebuild_ends_the_log(store: Store, tmp_path: Path) -> None:
+    push(store, "a", b"one", "x")
+    root = store._directory.path
+    store.close()
+    assert rebuild(root).problems == []
+    store = Store.create_or_open(root, write=True)
+    assert store.event_head() is None
+    store.close()
+    assert fsck(root).problems == []
