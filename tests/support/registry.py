@@ -62,6 +62,14 @@ class DockerRegistry:
         """Count from here."""
         self._seen += len(self.asked())
 
+    def taken(self) -> list[str]:
+        """References of manifests in the order in which they came."""
+        return [
+            one.target.rpartition("/")[2]
+            for one in self.asked()
+            if one.method == "PUT" and "/manifests/" in one.target
+        ]
+
     def push(self, name: str, sample: Sample, *tags: str) -> None:
         """Put a sample in by the push API; the tags name its index."""
         for digest, body in sample.blobs.items():

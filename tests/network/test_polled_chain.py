@@ -1,0 +1,105 @@
+"""A registry that is no Holdfast, a mirror that polls it, and one more that polls the first, on slow wires that are cut
+and healed: what is wanted is at the last one before anybody asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cue import CueRegistry
+from support.namespaces import SiteNode, SiteOperator, require, row
+from support.programs import program, run, wait_until
+from support.push_clients import write_layout
+from support.registry import DockerRegistry
+from support.transfer import fetch
+from support.weather import APP, BASE, BOUND, Image, images, pull, push, shares, storms, unique_bytes
+
+RATE = 6_000_000.0
+MIRROR = """
+[[parent]]
+url = "{url}"
+insecure = true
+default = true
+probe_interval = 1.0
+
+[sync]
+schedule = "* * * * *"
+[[sync.repositories]]
+name = "team/app"
+[[sync.repositories]]
+name = "team/base"
+"""
+
+
+Peer = DockerRegistry | CueRegistry
+
+
+def push_with_referrers(parent: Peer, place: Path, image: Image) -> None:
+    """`oras copy` of the graph with what refers to it."""
+    layout = write_layout(place / "graph", image.sample, referrers=True)
+    target = f"127.0.0.1:{parent.port}/{image.repository}:{image.tag}"
+    copy = (program("oras"), "copy", "--recursive", "--from-oci-layout", f"{layout}:latest")
+    run(*copy, "--to-plain-http", target)
+
+
+def synchronised(node: SiteNode, since: str) -> bool:
+    """Whether a run that began after `since` was complete; asks for one where none is coming."""
+    operator = SiteOperator(node)
+    found: dict[str, Any] = operator.call("GET", "sync")
+    if found["running"] or found["asked"] == "ManualResync":
+        return False
+    if not found["troubles"] and (found["lastSyncTime"] or "") > since:
+        return True
+    operator.call("POST", "sync/run")
+    return False
+
+
+@pytest.mark.parametrize("registry", [DockerRegistry, CueRegistry])
+def test_everything_comes_down_a_chain_below_a_polled_parent(
+    registry: Callable[[Path, str], Peer], tmp_path: Path
+) -> None:
+    require()
+    *first, last = images()
+    assert (first[0].repository, last.repository) == (APP, BASE)
+    with row(3, RATE) as sites:
+        top, middle, bottom = sites.sites
+        parent = top.do(registry, tmp_path / "parent", "0.0.0.0")
+        with parent:
+            before = [wire.count() for wire in sites.wires]
+            for image in first[:3]:
+                push(top, parent.port, tmp_path / "pushed", image)
+            toml = MIRROR.format(url=f"http://{top.below}:{parent.port}")
+            with (
+                storms(sites) as weather,
+                SiteNode(middle, tmp_path / "mirror", configuration=toml, workers=1) as mirror,
+                SiteNode(
+                    bottom,
+                    tmp_path / "leaf",
+                    configuration=MIRROR.format(url=f"http://{mirror.address}"),
+                    workers=1,
+                ) as leaf,
+            ):
+                for image in first[3:]:
+                    push(top, parent.port, tmp_path / "pushed", image)
+                top.do(push_with_referrers, parent, tmp_path, last)
+                for node in (mirror, leaf):
+                    now = datetime.now(UTC).isoformat()
+                    wait_until(partial(synchronised, node, now), f"all is at {node.log}", 60)
+                found = shares(sites, before, unique_bytes([*first, last]))
+                for storm in weather:
+                    storm.stop()
+                for wire in sites.wires:
+                    wire.cut()
+                for number, image in enumerate([*first, last]):
+                    pull(bottom, leaf.port, tmp_path / f"pulled-{number}", image)
+                listed = bottom.do(fetch, leaf.url, f"/v2/{BASE}/referrers/{last.sample.index}")
+                assert [one["digest"] for one in json.loads(listed.body)["manifests"]] == [
+                    last.sample.artifact
+                ]
+                assert min(storm.cuts for storm in weather) >= 3
+                assert max(found) <= BOUND
