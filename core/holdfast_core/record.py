@@ -117,7 +117,8 @@ class Event(Value, frozen=True, array_like=True):
     A tag that moved has the digest that it names now, one that was deleted the digest that it named, "" when that could
     not be read. `artifact_type` is as far as it is known without reading the manifest, `subject` that of a referrer,
     "" for none. `origin` is "local" for what a client did here, "parent" for what followed the parent. `registry` names
-    the connected registry in which it happened, "" for this node."""
+    the connected registry in which it happened, "" for this node. One from there has the `id` and the time (`happened`,
+    wall seconds) that it has there; `at` is when it was heard of."""
 
     verb: str
     kind: str
@@ -132,6 +133,8 @@ class Event(Value, frozen=True, array_like=True):
     origin: str = "local"
     registry: str = ""
     number: int = 0
+    id: str = ""
+    happened: float = 0.0
 
 
 class EventHead(Value, frozen=True):

@@ -256,6 +256,37 @@ class Sync(Section, frozen=True):
     repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
 
 
+class Webhook(Section, frozen=True):
+    """A receiver that is told of what is pushed and deleted here (design 12)."""
+
+    name: Annotated[
+        str,
+        key(
+            "what it is called here; another name begins anew",
+            "letters, digits and -, at most 40",
+            pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        ),
+    ]
+    url: Annotated[str, key("where events are posted to; shown and logged up to its host", "https://…")]
+    secret: Annotated[str, key("proves that an event is ours, in the file itself; none: no proof")] = ""
+    secret_file: Annotated[str, key("file that holds the secret; read again when it changes", "file")] = ""
+    secret_env: Annotated[str, key("environment variable that holds the secret")] = ""
+    patterns: Annotated[
+        tuple[str, ...], key("events that are told: name[:tag][@digest]:action, with *", "pattern")
+    ] = ("*:*",)
+    format: Annotated[
+        Literal["eventgrid", "acr"],
+        key("body: the event as Event Grid has it, or as the original's registry webhooks do"),
+    ] = "eventgrid"
+    headers: Annotated[tuple[str, ...], key("sent with every event", "Name: value")] = ()
+    keep: Annotated[
+        float, key("an event that cannot be delivered is dropped when it is older", "s", ge=1, le=90 * 86400)
+    ] = 2 * 86400.0
+    timeout: Annotated[float, key("from the connection to the answer", "s", gt=0, le=120)] = 10.0
+    insecure: Annotated[bool, key("allow http, and https without a valid certificate")] = False
+    ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
+
+
 class Credentials(Section, frozen=True):
     """Where a parent's credentials come from. One form only; none means anonymous."""
 
@@ -356,6 +387,7 @@ class Configuration(Section, frozen=True):
     control: Annotated[Control, key("")] = field(default_factory=Control)
     gateway: Annotated[Gateway, key("")] = field(default_factory=Gateway)
     sync: Annotated[Sync, key("")] = field(default_factory=Sync)
+    webhook: Annotated[tuple[Webhook, ...], key("who is told of pushes and deletes")] = ()
     parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
 
     @property

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Meta
 
-from holdfast.config import Configuration, Parent, Section, Sync
+from holdfast.config import Configuration, Parent, Section, Sync, Webhook
 from holdfast.gateway.environment import EnvironmentInvalid, overlaid
 from holdfast.wire.names import is_repository
 
@@ -22,6 +22,14 @@ from holdfast.wire.names import is_repository
 HOST = r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
 #: what follows `//` in a URL: user information, host, port
 AUTHORITY = re.compile(rf"(?:[^@]*@)?{HOST}(?::[0-9]{{1,5}})?")
+#: keys whose values are not told back; the URL of a webhook is often its password
+SECRETS = re.compile(r"credentials|^webhook(\[[0-9]+\](\.(url|secret|headers).*)?)?$")
+#: a header line that a webhook may have; the others are this node's own
+HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([\t\x20-\x7e]*)")
+OWN_HEADERS = {
+    *("connection", "content-encoding", "content-length", "content-type", "expect", "host", "te", "trailer"),
+    *("transfer-encoding", "upgrade", "x-holdfast-signature"),
+}
 #: what connected registries called their modes before; read, and never shown (connected-registry C1)
 FORMER_MODES = {"Registry": "ReadWrite", "Mirror": "ReadOnly"}
 
@@ -103,7 +111,7 @@ def explain(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     for step in re.findall(r"\w+", where):
         found = found[int(step)] if step.isdigit() else found[step]
     allowed = choices(where) or text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
-    shown = "***" if "credentials" in where else show(found)
+    shown = "***" if SECRETS.search(where) else show(found)
     return f"{where}: found {shown}; allowed: {allowed}"
 
 
@@ -144,6 +152,10 @@ def contradictions(config: Configuration) -> Iterator[str]:
     yield from login_contradictions(config)
     yield from gateway_contradictions(config)
     yield from sync_contradictions(config)
+    for number, hook in enumerate(config.webhook):
+        yield from (f"webhook[{number}].{problem}" for problem in webhook_problems(hook))
+        if [other.name for other in config.webhook].count(hook.name) > 1:
+            yield f"webhook[{number}].name: found {hook.name!r} twice; every webhook needs a name of its own"
 
 
 def login_contradictions(config: Configuration) -> Iterator[str]:
@@ -242,6 +254,33 @@ def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
         Schedule.parse(schedule, window, ttl)
     except ScheduleInvalid as error:
         yield f"sync.schedule: {error}"
+
+
+def webhook_problems(hook: Webhook) -> Iterator[str]:
+    """What is wrong with one webhook, without a word of its secrets."""
+    from holdfast.control.rules import is_notification
+
+    parts = split(hook.url)
+    if parts is None or parts.scheme not in ("http", "https") or parts.fragment:
+        yield "url: found something else; allowed: https://host[:port][/path][?query]"
+    elif parts.username is not None:
+        yield "url: found a user name in the URL; give it under headers as Authorization instead"
+    elif parts.scheme == "http" and not hook.insecure:
+        yield "url: found http; allowed: https, or http with `insecure = true`"
+    if sum(map(bool, (hook.secret, hook.secret_file, hook.secret_env))) > 1:
+        yield "secret: found several; allowed: one of secret, secret_file, secret_env"
+    if hook.ca and (why := authorities_problem(hook.ca)):
+        yield f"ca: found {hook.ca!r}; allowed: a readable file of PEM certificates ({why})"
+    for pattern in hook.patterns:
+        if not is_notification(pattern):
+            yield f"patterns: found {pattern!r}; allowed: name[:tag][@digest]:action, action push, delete or *"
+    if not hook.patterns:
+        yield 'patterns: found none; give what is to be told, such as "*:*", or leave the webhook out'
+    for line in hook.headers:
+        if (found := HEADER.fullmatch(line)) is None:
+            yield "headers: found a line that is no header; allowed: Name: value"
+        elif found[1].lower() in OWN_HEADERS:
+            yield f"headers: found {found[1]}, which this node sets; leave it out"
 
 
 def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:

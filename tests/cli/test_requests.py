@@ -269,8 +269,10 @@ REQUESTS: list[Any] = [
     (("outbox", "list"), ("GET", "outbox", {}, None)),
     (("outbox", "show", "7"), ("GET", "outbox/7", {}, None)),
     (("outbox", "retry", "7"), ("POST", "outbox/7/retry", {}, None)),
+    (("webhook", "list"), ("GET", "webhooks", {}, None)),
+    (("webhook", "show", "ci"), ("GET", "webhooks/ci", {}, None)),
 ]
-LISTS = ("connectedRegistries", "tokens", "scopeMaps", "outbox", f"{PLANT}/clientTokens")
+LISTS = ("connectedRegistries", "tokens", "scopeMaps", "outbox", "webhooks", f"{PLANT}/clientTokens")
 #: bodies that have their own fields, not `properties`
 BARE = ("settings", "permissions", "credentials")
 

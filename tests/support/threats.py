@@ -157,6 +157,10 @@ THREATS: dict[int, Threat] = {
         "a digest or name is used as a path",
         "both are parsed once into what can be nothing else than they are",
     ),
+    50: Threat(
+        "a webhook's receiver leads the node into the network, or elsewhere with the event and its headers",
+        "redirects are not followed; addresses are checked after the lookup: link-local and metadata services never",
+    ),
 }
 
 TEST = re.compile(r"^ *(?:async )?def (test_(?:s[0-9]+_)+\w+)\(", re.MULTILINE)

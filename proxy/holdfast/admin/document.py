@@ -262,3 +262,79 @@ class OutboxList(Document, frozen=True):
 
     value: tuple[OutboxDocument, ...]
     next_link: str | None
+
+
+class WebhookProperties(Document, frozen=True):
+    """A receiver of events, and how far it is. `url` is shown up to its host; `pending` counts among the next 1,000
+    events of the log. `failing`: the last try failed, and the event is tried again at `nextTry`."""
+
+    url: str
+    patterns: tuple[str, ...]
+    format: Literal["eventgrid", "acr"]
+    signed: bool
+    state: Literal["idle", "delivering", "failing"]
+    cursor: int
+    pending: int
+    delivered: int
+    dropped: int
+    last_drop_time: str | None
+    last_drop_reason: str
+    last_answer: str
+    last_answer_time: str | None
+    failing_since: str | None
+    failures: int
+    next_try: str | None
+
+
+class WebhookDocument(Document, frozen=True):
+    """One of `[[webhook]]`."""
+
+    id: str
+    name: str
+    type: str
+    properties: WebhookProperties
+
+
+class WebhookList(Document, frozen=True):
+    """A page of them."""
+
+    value: tuple[WebhookDocument, ...]
+    next_link: str | None
+
+
+class EventProperties(Document, frozen=True):
+    """Something that changed here. `origin`: by a client here, or after the parent. `connectedRegistry` is where it
+    happened, "" for this node; `eventId` is the id by which webhooks tell it, "" when they do not."""
+
+    time: str
+    action: Literal["push", "delete"]
+    kind: Literal["tag", "manifest", "repository"]
+    repository: str
+    tag: str
+    digest: str
+    media_type: str
+    size: int
+    artifact_type: str
+    subject: str
+    origin: Literal["local", "parent"]
+    connected_registry: str
+    event_id: str
+
+
+class EventDocument(Document, frozen=True):
+    """One event of the log, by its number."""
+
+    id: str
+    name: str
+    type: str
+    properties: EventProperties
+
+
+class EventList(Document, frozen=True):
+    """A page of the log `log`, the oldest first. `cursor` is the number of the last event that was looked at: what
+    happens later is asked for with it as `after`."""
+
+    value: tuple[EventDocument, ...]
+    next_link: str | None
+    log: str
+    cursor: int

@@ -25,6 +25,7 @@ NAME_SCHEMAS: dict[str, dict[str, Any]] = {
     "scopeMaps": {"type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9_-]{4,63}$", "example": "readers"},
     "tokens": {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9-]{4,49}$", "example": "client1"},
     "outbox": {"type": "string", "pattern": "^[0-9]{1,18}$", "example": "1"},
+    "webhooks": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "example": "ci"},
 }
 #: headers that make a request conditional, and what they may hold (RFC 9110 13.1; one ETag, not a list)
 CONDITIONS = {"If-Match": r'^(\*|"[!#-~]*")$', "If-None-Match": r"^\*$"}
@@ -74,6 +75,24 @@ NO_CHILDREN = Parameter(
     "Only what is directly below `parent`, or directly below this registry.",
 )
 PAGE = (TOP, SKIP_TOKEN)
+AFTER = Parameter(
+    "after",
+    reading.number,
+    {"type": "integer", "minimum": 0},
+    "Events with higher numbers; without it the last page of them.",
+)
+OF_REGISTRY = Parameter(
+    "registry",
+    reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "Only what happened in this connected registry.",
+)
+OF_REPOSITORY = Parameter(
+    "repository",
+    reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "Only what happened in this repository.",
+)
 
 
 @dataclass(frozen=True, slots=True)

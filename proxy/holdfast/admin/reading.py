@@ -182,6 +182,13 @@ def page_size(name: str, value: str) -> int:
     return int(value)
 
 
+def number(name: str, value: str) -> int:
+    """A number of an event."""
+    if not re.fullmatch(r"[0-9]{1,18}", value):
+        raise QueryInvalid(f"{name}: found {value[:SHOWN]!r}; allowed: a number", detail=name)
+    return int(value)
+
+
 def text(name: str, value: str) -> str:
     """Any text that is not empty."""
     if not value or len(value) > 512:

@@ -7,7 +7,18 @@ from dataclasses import replace
 
 from holdfast_core.store import Store
 
-from holdfast.admin import body, document, outbox, registries, scope_maps, settings, synchronisation, tokens
+from holdfast.admin import (
+    body,
+    document,
+    events,
+    outbox,
+    registries,
+    scope_maps,
+    settings,
+    synchronisation,
+    tokens,
+    webhooks,
+)
 from holdfast.admin import operation as of
 from holdfast.admin.filter import read_filter
 from holdfast.admin.openapi import document as openapi_document
@@ -16,6 +27,7 @@ from holdfast.admin.reading import read_body, read_query, read_struct
 from holdfast.control.catalogue import Catalogue
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
+from holdfast.notify.report import Pinged
 from holdfast.replica.report import PlanReport, SyncReport
 from holdfast.wire.message import Reply, Request
 
@@ -28,6 +40,7 @@ FILTER = Parameter(
 )
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
+WEBHOOKS, WEBHOOK = "webhooks", "webhooks/{name}"
 
 ONE = {200: (document.RegistryDocument,)}
 CHANGE = {200: (document.ChangeDocument,)}
@@ -341,6 +354,43 @@ OPERATIONS: tuple[Operation, ...] = (
         "Have it tried now. One in conflict goes up as if this side had won.",
         outbox.retry,
         {200: (document.OutboxDocument,)},
+        refusals=(404,),
+    ),
+    Operation(
+        "listEvents",
+        "GET",
+        "events",
+        "List what changed here and in the connected registries below, the oldest first.",
+        events.show_list,
+        {200: (document.EventList,)},
+        refusals=(409,),
+        query=(of.TOP, of.AFTER, of.OF_REGISTRY, of.OF_REPOSITORY),
+    ),
+    Operation(
+        "listWebhooks",
+        "GET",
+        WEBHOOKS,
+        "List the webhooks of the configuration by name, and how far each is.",
+        webhooks.show_list,
+        {200: (document.WebhookList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "getWebhook",
+        "GET",
+        WEBHOOK,
+        "Show how far a webhook is, and what its receiver last said.",
+        webhooks.show,
+        {200: (document.WebhookDocument,)},
+        refusals=(404,),
+    ),
+    Operation(
+        "pingWebhook",
+        "POST",
+        f"{WEBHOOK}/ping",
+        "Send its receiver an event of nothing, now.",
+        webhooks.ping,
+        {200: (Pinged,)},
         refusals=(404,),
     ),
 )

@@ -28,10 +28,12 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     context_settings={"help_option_names": ["-h", "--help"]},
     lazy={
         "connected-registry": "holdfast.cli.connected_registry:connected_registry",
+        "events": "holdfast.cli.events:events",
         "outbox": "holdfast.cli.outbox:outbox",
         "scope-map": "holdfast.cli.scope_map:scope_map",
         "sync": "holdfast.cli.sync:sync",
         "token": "holdfast.cli.token:token",
+        "webhook": "holdfast.cli.webhook:webhook",
     },
     sections={
         "A node": ("serve", "demo", "config", "fsck", "rebuild"),
@@ -43,6 +45,8 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
             "scope-map",
             "sync",
             "outbox",
+            "events",
+            "webhook",
         ),
     },
 )

@@ -33,6 +33,7 @@ from holdfast.repository import Repository
 if TYPE_CHECKING:
     from holdfast.fill.fills import Fills
     from holdfast.fill.reader import Reader
+    from holdfast.notify.webhooks import Webhooks
     from holdfast.parent.client import FetchedManifest, Parent
     from holdfast.replica.replica import Replica
 
@@ -63,6 +64,8 @@ class Keeper(Pushes, Control):
         self.notes: Callable[[], Sequence[str]] = tuple
         #: what synchronises, on a node with `[sync]`
         self.replica: Replica | None = None
+        #: who is told of what happens here, on a node with `[[webhook]]`
+        self.webhooks: Webhooks | None = None
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
@@ -88,6 +91,8 @@ class Keeper(Pushes, Control):
         self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
         self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
         self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
+        if self.webhooks is not None:
+            await self.webhooks.start()
         if self.replica is not None:
             await self.replica.start()
         self._tasks += [asyncio.create_task(climb.run()) for climb in self.climbs]
@@ -96,6 +101,8 @@ class Keeper(Pushes, Control):
         """Stop the rounds, park the fills, make everything durable."""
         if self.replica is not None:
             await self.replica.close()
+        if self.webhooks is not None:
+            await self.webhooks.close()
         running = [*self._tasks, *self._chores]
         for task in running:
             task.cancel()
@@ -361,6 +368,7 @@ class Keeper(Pushes, Control):
         """See `KeeperPort.status`."""
         troubles = [*self.fills.troubles(), *self.notes()]
         troubles += self.replica.notes() if self.replica is not None else []
+        troubles += self.webhooks.notes() if self.webhooks is not None else []
         troubles += [
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]
@@ -378,6 +386,12 @@ class Keeper(Pushes, Control):
                 "this node does not synchronise by itself; name what it shall have under [sync] in its configuration"
             )
         return await self.replica.ask(order)
+
+    async def ping_webhook(self, name: str) -> bytes:
+        """See `KeeperPort.ping_webhook`."""
+        if self.webhooks is None:
+            raise errors.ControlUnknown("this node has no webhooks; they are in its configuration")
+        return await self.webhooks.ping(name)
 
     def _parent(self, repository: str) -> Parent | None:
         return self.parents.get(Repository.from_key(repository).namespace)

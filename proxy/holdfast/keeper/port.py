@@ -179,3 +179,8 @@ class KeeperPort(Protocol):
         """Begin a run now, or only say where synchronisation stands or what it would do: a report of
         `holdfast.replica.report` as JSON. Raises `ControlConflict` on a node that does not synchronise by itself."""
         ...
+
+    async def ping_webhook(self, name: str) -> bytes:
+        """Send one webhook an event of nothing, now: `holdfast.notify.webhooks.Pinged` as JSON. Raises
+        `ControlUnknown`."""
+        ...

@@ -255,6 +255,10 @@ class RemoteKeeper:
         """See `KeeperPort.synchronise`."""
         return (await self._call(bytes, "synchronise", order))[1]
 
+    async def ping_webhook(self, name: str) -> bytes:
+        """See `KeeperPort.ping_webhook`."""
+        return (await self._call(bytes, "ping_webhook", name))[1]
+
     async def status(self) -> Status:
         """See `KeeperPort.status`. Does not wait for a keeper that is away."""
         if self._link is None or not self._link.alive:

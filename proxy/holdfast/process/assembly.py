@@ -23,7 +23,17 @@ def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
         from holdfast.replica.replica import Replica  # with what it needs, only where it is at work
 
         keeper.replica = Replica(keeper, config)
+    if config.webhook:
+        from holdfast.notify.webhooks import Webhooks
+
+        keeper.webhooks = Webhooks(config.webhook, store, clock, own_name(config), config.login.server)
     return keeper
+
+
+def own_name(config: Configuration) -> str:
+    """The connected registry that this node is, "" for any other node."""
+    text = config.gateway.connection_string
+    return parse(text).registry if text else ""
 
 
 def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:

@@ -20,6 +20,7 @@ TYPES = {
     "push": "Microsoft.ContainerRegistry.ImagePushed",
     "delete": "Microsoft.ContainerRegistry.ImageDeleted",
 }
+PING = "Holdfast.Ping"
 #: where a webhook's receiver finds the proof that the body is ours
 SIGNATURE_HEADER = "X-Holdfast-Signature"
 
@@ -118,6 +119,36 @@ def body_of(event: Event, registry: str, topic: str) -> bytes:
             "metadataVersion": "1",
         }
     )
+
+
+def ping_of(id: str, at: float, topic: str) -> bytes:
+    """What is sent to try a webhook: the same envelope, of nothing that happened."""
+    return msgspec.json.encode(
+        {
+            "id": id,
+            "topic": topic,
+            "subject": "",
+            "eventType": PING,
+            "eventTime": stamp(at),
+            "data": {"id": id, "timestamp": stamp(at), "action": "ping"},
+            "dataVersion": "1.0",
+            "metadataVersion": "1",
+        }
+    )
+
+
+def plain_ping_of(id: str, at: float, host: str) -> bytes:
+    """The same as the original's registry webhooks have it."""
+    request = {"id": id, "host": host, "method": "POST", "useragent": ""}
+    return msgspec.json.encode({"id": id, "timestamp": stamp(at), "action": "ping", "request": request})
+
+
+def plain_body_of(event: Event, registry: str, host: str) -> bytes:
+    """One event as the original's registry webhooks have it: `data` alone, and the `request` by which it happened. Who
+    asked is not in the event log, so `useragent` is empty."""
+    method = "PUT" if event.verb == "push" else "DELETE"
+    request = {"id": event.id, "host": host, "method": method, "useragent": ""}
+    return msgspec.json.encode(data_of(event, registry) | {"request": request})
 
 
 def signature(secret: bytes, body: bytes) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import msgspec
 from holdfast_core.digest import Digest
 from holdfast_core.record import Descriptor
 from holdfast_core.store import Store
@@ -18,6 +19,7 @@ from holdfast.keeper.control import Control
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
+from holdfast.notify.report import Pinged
 
 
 @dataclass(slots=True)
@@ -145,6 +147,11 @@ class ScriptedPort(Pushes, Control):
         """See `KeeperPort.synchronise`: this node does not."""
         await self._ask("synchronise")
         raise ControlConflict("this node does not synchronise by itself")
+
+    async def ping_webhook(self, name: str) -> bytes:
+        """See `KeeperPort.ping_webhook`: the receiver takes it."""
+        await self._ask("ping_webhook")
+        return msgspec.json.encode(Pinged(name, True, "answered 204"))
 
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperPort.blob_size`."""
