@@ -121,7 +121,8 @@ class Server:
 class Holdfast(Server):
     """`holdfast serve` on a data directory; with a parent, a node before it.
 
-    The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not.
+    The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not. Like its peers it
+    writes no line for each answer.
     """
 
     data: Path = Path()
@@ -134,9 +135,13 @@ class Holdfast(Server):
     def start(self) -> None:
         if not HOLDFAST_COMMAND.exists():
             raise PeerFailed("holdfast is not built: make build")
+        config = self.place / "holdfast.toml"
+        config.write_text('log_level = "warning"\n')
         command: list[str | Path] = [
             HOLDFAST_COMMAND,
             "serve",
+            "--config",
+            config,
             "--listen",
             "127.0.0.1:0",
             "--data",

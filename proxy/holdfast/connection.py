@@ -300,6 +300,9 @@ class Connection(asyncio.Protocol):
         request, reply = self._request, self._reply
         if reply is None:
             return
+        self._server.count()
+        if not self._server.logs_access:
+            return
         body = reply.body
         sent = self._delivery.sent if self._delivery else len(body) if isinstance(body, bytes) else 0
         self._server.access(

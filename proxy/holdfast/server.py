@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
 from collections.abc import Callable
@@ -78,6 +79,8 @@ class Server:
         self._outbox: list[tuple[asyncio.WriteTransport, bytes]] = []
         self._total = [0, 0]
         self._access = structlog.get_logger("holdfast.access").bind()
+        #: whether anybody reads access lines: they are a tenth of a small answer's cost
+        self.logs_access = bool(self._access.is_enabled_for(logging.INFO))
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Take connections. The sockets stay the caller's: it may hand them to the next process."""
@@ -133,10 +136,13 @@ class Server:
         for transport, data in outbox:
             transport.write(data)
 
+    def count(self) -> None:
+        """One more answer."""
+        self._total[0] += 1
+
     def access(self, **fields: object) -> None:
         """One line in the access log, after the answer and not in its way: lines are written together, at
         most `ACCESS_SECONDS` late. The path only: queries may hold secrets (reliability.md S35)."""
-        self._total[0] += 1
         if not self._lines:
             self._later(ACCESS_SECONDS, self.flush_access)
         self._lines.append(fields)
