@@ -1,8 +1,10 @@
 """How many logins and how many requests with a token does one core answer? Over sockets, by one worker.
 
-A login is a GET of the token endpoint with a password and a scope: a generated password, 200 tokens beside it. Those
-and hits with a token go over sockets to one worker, and are counted by the processor seconds that the node spent,
-because the client takes its share of the same machine. A verification is what such a hit costs more than a stranger's,
+A login is a GET of the token endpoint with a password and a scope, by one of 200 tokens with generated passwords. Two
+rows: each answer made and signed anew (every token asks for each of 500 repositories, so that no question comes again
+while its answer is remembered), and one question again and again, whose answer is. Those and hits with a token go over
+sockets to one worker, and are counted by the processor seconds that the node spent, because the client takes its share
+of the same machine. A verification is what such a hit costs more than a stranger's,
 which would drown in the rest, so it is measured by itself: from the request to the caller and a right.
 """
 
@@ -23,8 +25,8 @@ from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.control import command as commands
 from holdfast.endpoint.node import Node
+from holdfast.login import credentials
 from holdfast.login.caller import Holder
-from holdfast.login.credentials import Basic
 from holdfast.login.token import Entry
 from holdfast.routing import Router
 from holdfast.testing.port import ScriptedPort
@@ -37,39 +39,60 @@ from benchmarks.load import LoadFailed, wrk
 from benchmarks.peers import Holdfast, Server
 
 LOGINS, VERIFICATIONS = 5_000.0, 20_000.0
-TOKENS, CONNECTIONS = 200, 32
+TOKENS, REPOSITORIES, CONNECTIONS = 200, 500, 32
 ACTIONS = tuple(f"repositories/bench/*/{right}" for right in ("content/read", "metadata/read"))
 
 
+#: Asks as every token for every repository in turn; wrk calls `request` once a request.
+SCRIPT = """local said = {%s}
+local n = 0
+request = function()
+  n = n + 1
+  wrk.headers["Authorization"] = said[n %% #said + 1]
+  local repository = math.floor(n / #said) %% %d
+  return wrk.format("GET", "/acr/oauth2/token?scope=repository:bench/" .. repository .. ":pull")
+end
+"""
+
+
 class Asked(NamedTuple):
-    """A URL, and who asks for it."""
+    """A URL, and who asks for it; or a script for wrk that knows."""
 
     url: str
     authorization: str
+    script: str | Path = ""
 
 
-def put_tokens(root: Path) -> str:
-    """Tokens into a store; the password of `client`."""
+def put_tokens(root: Path) -> list[str]:
+    """Tokens into a store; what each says in Authorization."""
     store = Store.create_or_open(root, write=True)
     port = ScriptedPort(store, SystemClock())
 
-    async def make() -> str:
-        for number in range(TOKENS):
-            order = commands.CreateToken(name=f"other-{number}", actions=ACTIONS)
-            await port.control(msgspec.json.encode(order))
-        order = commands.CreateToken(name="client", actions=ACTIONS)
-        return commands.result_of(await port.control(msgspec.json.encode(order))).passwords[0].value
+    async def make(name: str) -> str:
+        order = commands.CreateToken(name=name, actions=ACTIONS)
+        secret = commands.result_of(await port.control(msgspec.json.encode(order))).passwords[0].value
+        return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+    async def every() -> list[str]:
+        return [await make(f"client-{number}") for number in range(TOKENS)]
 
     try:
-        return asyncio.run(make())
+        return asyncio.run(every())
     finally:
         store.close()
 
 
+def put_script(place: Path, said: list[str]) -> Path:
+    """The script of all tokens."""
+    file = place / "logins.lua"
+    file.write_text(SCRIPT % (", ".join(f'"{one}"' for one in said), REPOSITORIES))
+    return file
+
+
 def rate(node: Server, asked: Asked, seconds: float) -> float:
     """Answers for each processor second of the node."""
-    before = node.processor_seconds()
-    found = wrk(asked.url, CONNECTIONS, seconds, f"Authorization: {asked.authorization}")
+    before, said = node.processor_seconds(), f"Authorization: {asked.authorization}"
+    found = wrk(asked.url, CONNECTIONS, seconds, said, script=asked.script)
     return found.requests * max(1, round(seconds)) / (node.processor_seconds() - before)
 
 
@@ -93,7 +116,7 @@ def verifications(node: Node, asked: Request, seconds: float) -> float:
     return count / spent
 
 
-def verification(root: Path, effort: Effort, secret: str) -> Case:
+def verification(root: Path, effort: Effort, authorization: str) -> Case:
     """The row of a token that was seen before."""
     store, clock, config = (
         Store.create_or_open(root, write=True),
@@ -102,7 +125,9 @@ def verification(root: Path, effort: Effort, secret: str) -> Case:
     )
     node = Node(store, ScriptedPort(store, clock), Router(config), config, clock)
     try:
-        said = node.access.login(Request("GET", "/", client="10.0.0.1"), Basic("client", secret))
+        basic = credentials.read(authorization)
+        assert isinstance(basic, credentials.Basic)
+        said = node.access.login(Request("GET", "/", client="10.0.0.1"), basic)
         assert isinstance(said, Holder)
         entries = (Entry("repository", NAME, ("pull",)),)
         text = node.access.mint.issue(
@@ -126,16 +151,18 @@ def run(place: Path, effort: Effort) -> list[Case]:
     """Every row."""
     content: Content = build(place / "content", [10 * KB])
     put_store(content, place / "store")
-    secret = put_tokens(place / "store")
+    said = put_tokens(place / "store")
+    script = put_script(place, said)
     with Holdfast(place / "node", data=place / "store", workers=1, anonymous="none") as node:
-        password = base64.b64encode(f"client:{secret}".encode()).decode()
-        login = Asked(f"{node.url}/acr/oauth2/token?scope=repository:{NAME}:pull", f"Basic {password}")
+        login = Asked(f"{node.url}/acr/oauth2/token?scope=repository:{NAME}:pull", said[0])
         pull = Asked(node.url + content.manifest_target, f"Bearer {token(login)}")
+        new = login._replace(script=script)
         rows = [
-            row("login, 32 connections", partial(rate, node, login), LOGINS, effort),
+            row("login, 32 connections, each answer new", partial(rate, node, new), LOGINS, effort),
+            row("login, 32 connections, one answer again", partial(rate, node, login), LOGINS, effort),
             row("manifest hit with a token, 32 connections", partial(rate, node, pull), 0.0, effort),
         ]
-    return [*rows, verification(place / "store", effort, secret)]
+    return [*rows, verification(place / "store", effort, said[0])]
 
 
 if __name__ == "__main__":

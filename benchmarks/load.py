@@ -8,6 +8,7 @@ are decrypted, which no client can leave out.
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import socket
@@ -38,10 +39,14 @@ class Rate:
     p99: float
 
 
-def wrk(url: str, connections: int, seconds: float, *headers: str) -> Rate:
-    """Requests a second of one URL from one client thread. Raises LoadFailed if any answer is no 200."""
+def wrk(
+    url: str, connections: int, seconds: float, *headers: str, script: str | os.PathLike[str] = ""
+) -> Rate:
+    """Requests a second of one URL from one client thread, or of what a script in Lua asks for. Raises LoadFailed if
+    any answer is no 200."""
     command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     command += [part for line in (ACCEPT, *headers) for part in ("-H", line)]
+    command += ["-s", os.fspath(script)] if script else []
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise LoadFailed(done.stdout)

@@ -62,7 +62,9 @@ class Router:
 
     def listed(self, key: str) -> str | None:
         """The name under which a client without `ns` reaches the repository `key`; None when it cannot."""
-        repository = Repository.from_key(key)
+        return self._listed(Repository.from_key(key))
+
+    def _listed(self, repository: Repository) -> str | None:
         if repository.namespace == (self._default or ""):
             return repository.name
         target = self._targets.get(repository.namespace)
@@ -71,8 +73,15 @@ class Router:
     def name(self, request: Request) -> str:
         """The one name of a request's repository, whichever way it was reached: what scope maps speak of. One that no
         path reaches has its store key, which no scope map but `*` covers. Raises as `scope`."""
-        key = self.scope(request).key
-        return self.listed(key) or key
+        return self._named(self.scope(request))
+
+    def called(self, name: str, host: str, sni: str) -> str:
+        """The same for a name that a client of `host` and `sni` writes elsewhere than in a path, as in the scope of a
+        login."""
+        return self._named(self._kept("", name, "", host, sni))
+
+    def _named(self, found: Scope) -> str:
+        return self._listed(found.repository) or found.key
 
     def _find(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
         self.check_prefix(before)

@@ -107,7 +107,7 @@ def test_case_66_no_algorithm_no_key_and_no_length_but_ours(mint: Mint) -> None:
     ],
 )  # fmt: skip
 def test_case_67_scopes_are_read_by_their_grammar(texts: list[str], found: list[Any]) -> None:
-    assert scope.parse(texts) == [Scope(*row) for row in found]
+    assert scope.parse(texts) == tuple(Scope(*row) for row in found)
 
 
 def test_case_67_a_thousand_scopes_are_refused() -> None:

@@ -8,7 +8,7 @@ What is granted is what was asked and is allowed, and be it nothing: that is no 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,11 +19,12 @@ from holdfast.errors import QueryInvalid, Refusal, SizeInvalid, Unauthorized
 from holdfast.login import scope
 from holdfast.login.caller import Caller, Holder, granted
 from holdfast.login.credentials import Basic, of_request
+from holdfast.login.given import Given, Question
 from holdfast.login.scope import Scope
 from holdfast.login.token import Entry
 from holdfast.wire.message import Reply, Request
 from holdfast.wire.query import Pairs, decode_query
-from holdfast.wire.routes import Noun, Route
+from holdfast.wire.routes import Noun
 
 #: of a form
 FORM_BYTES = 64 * 1024
@@ -118,36 +119,46 @@ def _basic(refused: Unauthorized) -> Unauthorized:
 
 
 def _answer(asked: Asked, caller: Caller) -> Reply:
-    """The token, with what was asked and is allowed now."""
-    node, config = asked.node, asked.node.config.login
-    now, life = node.clock.now(), int(config.token_ttl)
-    entries = tuple(_granted(asked, caller))
-    holder = caller if isinstance(caller, Holder) else None
-    proof = holder.proof if holder is not None else ""
-    text = node.access.mint.issue(
-        *("access", caller.name, asked.service, now, life),
-        access=entries,
-        grant_type=asked.grant_type if holder is not None else "anonymous",
-        proof=proof,
-    )
+    """The token, with what was asked and is allowed now. Its life is told from now on: it may be a moment old."""
+    node, now = asked.node, asked.node.clock.now()
+    given = _given(asked, caller, now)
     refresh = asked.refresh or ""
-    if asked.refresh is None and holder is not None:
-        refresh = node.access.mint.issue(
-            "refresh", caller.name, asked.service, now, config.refresh_ttl, proof=proof
-        )
-    body = Grant(text, text, life, stamp(now), refresh)
+    if asked.refresh is None and isinstance(caller, Holder):
+        life = node.config.login.refresh_ttl
+        refresh = node.access.mint.issue("refresh", caller.name, asked.service, now, life, proof=caller.proof)
+    body = Grant(given.text, given.text, given.end - int(now), stamp(given.at), refresh)
     if asked.request.method == "POST":
-        body.scope = " ".join(Scope(*entry).text for entry in map(msgspec.structs.astuple, entries))
+        body.scope = " ".join(Scope(*entry).text for entry in map(msgspec.structs.astuple, given.entries))
     return Reply(200, HEADERS, msgspec.json.encode(body))
 
 
-def _granted(asked: Asked, caller: Caller) -> Iterable[Entry]:
+def _given(asked: Asked, caller: Caller, now: float) -> Given:
+    """An access token: the one that the same caller got for the same question just now, or a new one. All that a
+    token says follows from what is compared."""
+    request, recent = asked.request, asked.node.access.given
+    scopes = tuple([value for name, value in asked.pairs if name == "scope"])
+    question = Question(caller, asked.grant_type, asked.service, request.host, request.sni, scopes)
+    if (found := recent.find(question, now)) is not None:
+        return found
+    at, life = int(now), int(asked.node.config.login.token_ttl)
+    entries = _granted(asked, caller, scopes)
+    holder = caller if isinstance(caller, Holder) else None
+    text = asked.node.access.mint.issue(
+        *("access", caller.name, asked.service, now, life),
+        access=entries,
+        grant_type=asked.grant_type if holder is not None else "anonymous",
+        proof=holder.proof if holder is not None else "",
+    )
+    return recent.keep(question, Given(text, entries, at, at + life))
+
+
+def _granted(asked: Asked, caller: Caller, scopes: tuple[str, ...]) -> tuple[Entry, ...]:
     found: dict[tuple[str, str], dict[str, None]] = {}
-    for one in scope.parse(value for name, value in asked.pairs if name == "scope"):
+    for one in scope.parse(scopes):
         named = _canonical(asked, one)
         if named is not None and (actions := granted(caller, named)):
             found.setdefault((named.type, named.name), {}).update(dict.fromkeys(actions))
-    return [Entry(type, name, tuple(actions)) for (type, name), actions in found.items()]
+    return tuple([Entry(type, name, tuple(actions)) for (type, name), actions in found.items()])
 
 
 def _canonical(asked: Asked, one: Scope) -> Scope | None:
@@ -157,11 +168,11 @@ def _canonical(asked: Asked, one: Scope) -> Scope | None:
         return one._replace(name=one.name.lower())
     if one.type != scope.REPOSITORY:
         return one
-    request = msgspec.structs.replace(asked.request, query=(), route=Route(Noun.MANIFEST, one.name))
     try:
-        return one._replace(name=asked.node.router.name(request))
+        name = asked.node.router.called(one.name, asked.request.host, asked.request.sni)
     except Refusal:
         return None
+    return one if name == one.name else one._replace(name=name)
 
 
 def _check_service(asked: Asked) -> None:

@@ -26,6 +26,7 @@ from holdfast.control.resource import Password, Token
 from holdfast.errors import TooManyLogins, Unauthorized
 from holdfast.login.caller import OF_LEVEL, READS, Caller, Holder, Level, Stranger, claimed_by
 from holdfast.login.credentials import Basic, Bearer, of_request
+from holdfast.login.given import Recent
 from holdfast.login.limiter import Limiter
 from holdfast.login.network import Network, neighbourhood
 from holdfast.login.proof import Proof, mark_of, still_good
@@ -39,7 +40,7 @@ log = structlog.get_logger()
 
 #: between looks at the control plane's revision while nothing is denied (s)
 GLANCE = 0.5
-#: verified tokens, and compiled scope maps, that are remembered
+#: verified tokens and passwords, and compiled scope maps, that are remembered
 TOKENS, SCOPE_MAPS = 4096, 1024
 #: longest name that is looked up, or counted failures of
 NAME = 64
@@ -69,6 +70,7 @@ class Access:
         self.realm = Realm(config.login)
         self.is_pinned = self.realm.is_pinned
         self.mint = Mint(store.uuid, store.path)
+        self.given = Recent()
         self._limiter = Limiter(config.login.failures)
         self._proof = Proof(store)
         self._near = Network(config.login.client_addresses)
@@ -78,6 +80,7 @@ class Access:
         self._plain = Stranger(OF_LEVEL["none"], self._open)
         self._due = float("-inf")
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._holders: OrderedDict[bytes, Holder] = OrderedDict()
         self._grants = lru_cache(SCOPE_MAPS)(self._compile)
 
     # -- what this node is -------------------------------------------------------------------------
@@ -97,6 +100,8 @@ class Access:
 
     def _take(self, standing: Standing) -> None:
         self._standing, self._level = standing, standing.level
+        self._holders.clear()
+        self.given.forget()
         self._plain = Stranger(OF_LEVEL[standing.level], self._open)
         if standing.mode is not None and standing.mode != self._store.mode:
             self._store.set_mode(standing.mode)
@@ -136,13 +141,25 @@ class Access:
 
     def login(self, request: Request, said: Basic) -> Login:
         """The holder of a token, by name and password. Raises as `caller`."""
-        standing = self.refresh()
-        token = self._eligible(standing, said.name)
-        found = self._proof.quick(token, said.secret, self._clock.now())
-        if token is None or found is None:
-            return self._login_slowly(request, token, said)
+        standing, now = self.refresh(), self._clock.now()
+        key = self._proof.print(said.name, said.secret)
+        holder = self._holders.get(key)
+        if holder is None or holder.until <= now:
+            token = self._eligible(standing, said.name)
+            found = self._proof.quick(token, said.secret, now)
+            if token is None or found is None:
+                return self._login_slowly(request, token, said)
+            holder = self._plain_holder(token, found)
+            self._remember(key, holder)
         self._limiter.succeeded(said.name.lower(), self._place(request))
-        return self._holder(request, token, found)
+        return self._beside(request, holder)
+
+    def _remember(self, key: bytes, holder: Holder) -> None:
+        """What a right password gives, until the next revision: it is proved again then, and when it expires. A wrong
+        one has another key and takes its whole way each time."""
+        self._holders[key] = holder
+        if len(self._holders) > TOKENS:
+            self._holders.popitem(last=False)
 
     async def _login_slowly(self, request: Request, token: Token | None, said: Basic) -> Holder:
         """What follows when the quick way found nothing: the limit first, then the slow hashes."""
@@ -202,8 +219,7 @@ class Access:
         if caller is None or kept.revision != revision or caller.until <= now:
             caller = self._caller_of(request, kept, now)
             self._keep(key, kept._replace(revision=revision, caller=caller))
-        near = self.stranger(request)
-        return caller if near is self._plain else replace(caller, beside=near)
+        return self._beside(request, caller)
 
     def _keep(self, key: bytes, kept: _Verified) -> None:
         self._tokens[key] = kept
@@ -236,7 +252,11 @@ class Access:
         )
 
     def _holder(self, request: Request, token: Token, used: Password) -> Holder:
-        holder, near = self._plain_holder(token, used), self.stranger(request)
+        return self._beside(request, self._plain_holder(token, used))
+
+    def _beside(self, request: Request, holder: Holder) -> Holder:
+        """With what a certificate or an address gives."""
+        near = self.stranger(request)
         return holder if near is self._plain else replace(holder, beside=near)
 
     def _plain_holder(self, token: Token, used: Password) -> Holder:

@@ -61,7 +61,7 @@ class Proof:
             if not passwords.is_slow(one.verifier) and passwords.verify(one.verifier, secret):
                 found = one
         if found is None and token is not None and self._seen:
-            mark = self._seen.get(self._print(token.name, secret))
+            mark = self._seen.get(self.print(token.name, secret))
             found = next((one for one in known if mark_of(one) == mark), None)
         return found
 
@@ -78,7 +78,7 @@ class Proof:
         finally:
             self._waiting -= 1
         if found is not None and token is not None:
-            self._seen[self._print(token.name, secret)] = mark_of(found)
+            self._seen[self.print(token.name, secret)] = mark_of(found)
             while len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
         return found
@@ -105,9 +105,9 @@ class Proof:
         self._nobodys = self._nobodys or passwords.verifier_of(secrets.token_urlsafe(32))
         return self._nobodys
 
-    def _print(self, name: str, secret: str) -> bytes:
-        """A key for what was proved: of no use to who reads this process's memory later."""
-        raw = f"{name.lower()}\0{secret}".encode("utf-8", "surrogatepass")
+    def print(self, name: str, secret: str) -> bytes:
+        """A key to remember by what was proved: of no use to who reads this process's memory later."""
+        raw = f"{len(name)} {name} {secret}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(raw, key=self._key, digest_size=32).digest()
 
     def _most_slow(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from holdfast.errors import QueryInvalid
@@ -43,6 +44,7 @@ ASKED = {
     "metadata/read": "metadata_read",
     "metadata/write": "metadata_write",
 }
+_KNOWN = {REPOSITORY: tuple(RIGHTS), GATEWAY: tuple(GATEWAY_RIGHTS)}
 
 # oci-spec 4.2: a type, perhaps a class in parentheses that is ignored; a name; actions. `*` stands for all of them.
 _SCOPE = re.compile(r"([a-z0-9]+)(?:\([a-z0-9]+\))?:([!-~]+):([a-z_,*]*)")
@@ -61,26 +63,35 @@ class Scope(NamedTuple):
         return f"{self.type}:{self.name}:{','.join(self.actions)}"
 
 
-def parse(texts: Iterable[str]) -> list[Scope]:
+def parse(texts: Iterable[str]) -> tuple[Scope, ...]:
     """The scopes of all `scope` parameters, each of which may hold several; those of one resource become one.
 
     What is no scope is left out, as any scope that is not granted is. Raises `QueryInvalid` for more than SCOPES.
     """
+    words = tuple([word for text in texts for word in text.split()])
+    return _kept(words) if sum(map(len, words)) <= _KEPT_LENGTH else _read(words)
+
+
+def _read(words: tuple[str, ...]) -> tuple[Scope, ...]:
     found: dict[tuple[str, str], dict[str, None]] = {}
-    words = [word for text in texts for word in text.split()]
     for word in dict.fromkeys(words):
         if read := _SCOPE.fullmatch(word):
             actions = found.setdefault((read[1], read[2]), {})
             actions.update(dict.fromkeys(action for action in read[3].split(",") if action))
     if len(found) > SCOPES or len(words) > 10 * SCOPES:
         raise QueryInvalid("too many scopes in one question", detail=f"{SCOPES} at most")
-    return [Scope(type, name, tuple(actions)) for (type, name), actions in found.items()]
+    return tuple([Scope(type, name, tuple(actions)) for (type, name), actions in found.items()])
+
+
+# As of targets (wire.routes): the same few come again and again, longer ones are not kept; 1 MiB at most.
+_KEPT_SCOPES, _KEPT_LENGTH = 1024, 512
+_kept = lru_cache(_KEPT_SCOPES)(_read)
 
 
 def expanded(scope: Scope) -> tuple[str, ...]:
     """The actions that a scope asks for, `*` as all of its type's."""
-    known = {REPOSITORY: tuple(RIGHTS), GATEWAY: tuple(GATEWAY_RIGHTS)}.get(scope.type, ("*",))
-    return known if "*" in scope.actions else tuple(action for action in known if action in scope.actions)
+    known, asked = _KNOWN.get(scope.type, ("*",)), scope.actions
+    return known if "*" in asked else tuple([action for action in known if action in asked])
 
 
 def of_repository(name: str, rights: Iterable[str]) -> Scope:
