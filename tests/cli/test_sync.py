@@ -40,6 +40,16 @@ PLAN = {
     "lookedAt": 7,
     "upToDate": 6,
     "images": [{"image": "demo:v1", "bytes": 2048}],
+    "removals": [
+        {
+            "name": "old/app",
+            "fate": "wait",
+            "since": "2027-01-15T22:00:00Z",
+            "at": "2027-01-16T22:00:00Z",
+            "words": "",
+        },
+        {"name": "demo:v0", "fate": "wait", "since": "2027-01-15T22:00:00Z", "at": None, "words": ""},
+    ],
     "bytes": 2048,
     "absent": 0,
     "rate": 0.0,
@@ -80,6 +90,8 @@ def test_a_plan_is_waited_for(admin):
     assert done.code == 0
     assert "1 images, 2.0 KiB" in done.out
     assert "demo:v1  2.0 KiB" in done.out
+    assert "old/app  2027-01-16T22:00:00Z" in done.out
+    assert "demo:v0  not yet" in done.out
     assert len(admin.asked) == 2
 
 

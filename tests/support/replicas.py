@@ -14,6 +14,8 @@ from holdfast.config_file import from_table
 from holdfast.keeper.keeper import Keeper
 from holdfast.process.assembly import make_keeper
 from holdfast.replica.replica import Replica
+from holdfast.sync.schedule import MANUAL
+from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Content
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
@@ -32,8 +34,9 @@ async def replicating(
     *rows: dict[str, Any],
     clock: Clock | None = None,
     schedule: dict[str, Any] | None = None,
+    mode: str = "ReadOnly",
 ) -> AsyncIterator[Keeper]:
-    """A node with `[sync]`; its store stays in `place` for the next."""
+    """A node with `[sync]`; its store stays in `place` for the next. `schedule` may hold more keys of `[sync]`."""
     sync = {**(schedule or ALWAYS), "repositories": list(rows) or [{"name": "demo"}]}
     config = from_table(
         {
@@ -42,7 +45,7 @@ async def replicating(
             "fills": {"reserve_bytes": 0},
         }
     )
-    store = Store.create_or_open(place / "store", write=True, mode="ReadOnly")
+    store = Store.create_or_open(place / "store", write=True, mode=mode)
     keeper = make_keeper(config, store, clock or SystemClock())
     await keeper.start()
     try:
@@ -62,6 +65,27 @@ async def synchronised(keeper: Keeper) -> None:
     """Until a run has ended well, and nothing is asked for."""
     await until(lambda: replica_of(keeper).memory.state.synced_at > 0)
     await idle(keeper)
+
+
+async def one_run(keeper: Keeper, clock: FakeClock) -> None:
+    """One run from its beginning to its end, whether it is complete or not; its pauses take no time."""
+    replica = replica_of(keeper)
+    await idle_or_failed(keeper, clock)
+    replica.run_now()
+    while (state := replica.memory.state).asked == MANUAL and not state.running and not state.again_at:
+        await asyncio.sleep(0.001)  # not begun
+    await idle_or_failed(keeper, clock)
+
+
+async def idle_or_failed(keeper: Keeper, clock: FakeClock) -> None:
+    """Until nothing runs, nor is about to."""
+    replica = replica_of(keeper)
+
+    def is_over() -> bool:
+        state = replica.memory.state
+        return not state.running and (not state.asked or state.again_at > clock.now())
+
+    await advance(clock, 200.0, is_over, 0.1)
 
 
 async def idle(keeper: Keeper) -> None:

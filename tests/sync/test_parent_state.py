@@ -205,8 +205,22 @@ def test_a_clock_that_was_ahead_delays_no_removal_for_ever() -> None:
 def test_a_tag_that_the_parent_lost_is_kept_and_told() -> None:
     found = lost_tags(["v1", "v2", "mine"], ["v1"], {}, NOW, local=["mine"])
     assert [(v.name, v.fate) for v in found] == [("v2", "keep")]
-    assert "no longer has it" in found[0].words
-    assert lost_tags(["v2"], [], {}, NOW, policy="remove")[0].fate == "remove"
+    assert "no longer lists it; what is here is kept" in found[0].words
+
+
+def test_a_tag_is_removed_when_two_runs_did_not_find_it() -> None:
+    (first,) = lost_tags(["v1", "v2"], ["v1"], {}, NOW, policy="remove")
+    assert (first.fate, first.since, first.at) == ("wait", NOW, None)
+    (then,) = lost_tags(["v1", "v2"], ["v1"], {"v2": NOW}, NOW + 90, policy="remove")
+    assert (then.fate, then.since, then.at) == ("remove", NOW, NOW + 90)
+    (back,) = lost_tags(["v1", "v2"], ["v2"], {"v2": NOW}, NOW + 90, policy="remove")
+    assert (back.name, back.fate) == ("v1", "wait")
+
+
+def test_a_list_without_a_tag_removes_nothing() -> None:
+    (found,) = lost_tags(["v2"], [], {"v2": NOW}, NOW + 90, policy="remove")
+    assert found.fate == "keep"
+    assert "nothing is removed on such a list" in found.words
 
 
 def test_the_matrix_is_whole() -> None:

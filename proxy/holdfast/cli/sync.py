@@ -83,6 +83,12 @@ def _plan_images(found: Mapping[str, Any]) -> list[str]:
     return [*rows[:SHOWN], f"and {more} more"] if more > 0 else rows
 
 
+def _plan_removals(found: Mapping[str, Any]) -> list[str]:
+    rows = [f"{one['name']}  {one['at'] or 'not yet'}" for one in found["removals"]]
+    more = len(rows) - SHOWN
+    return [*rows[:SHOWN], f"and {more} more"] if more > 0 else rows
+
+
 PLAN_COLUMNS: list[out.Column] = [
     ("LOOKED AT", lambda found: f"{found['lookedAt']} tags"),
     ("UP TO DATE", lambda found: f"{found['upToDate']} images"),
@@ -90,6 +96,7 @@ PLAN_COLUMNS: list[out.Column] = [
     ("LEFT OUT", lambda found: f"{found['absent']} children of other platforms" if found["absent"] else ""),
     ("NEXT WINDOW", lambda found: found["verdict"]),
     ("IMAGES", _plan_images),
+    ("REMOVALS", _plan_removals),
     ("NOTES", lambda found: found["words"]),
 ]
 
@@ -122,7 +129,7 @@ def status(session: Session, watch: bool) -> None:
 @sync.command()
 @asks
 def plan(session: Session) -> None:
-    """Show what the next run would fetch.
+    """Show what the next run would fetch, and what it would remove.
 
     Says whether it fits its window at the measured rate. Nothing is kept of what
     is read for it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast_core.errors import StoreError
@@ -12,6 +12,7 @@ from holdfast.config import SyncRepository
 from holdfast.errors import Refusal
 from holdfast.manifest import ManifestInvalid
 from holdfast.replica.copy import Copy
+from holdfast.replica.departure import Departures
 from holdfast.replica.failure import kind_of, reason_of
 from holdfast.replica.holdings import Reading
 from holdfast.repository import Repository
@@ -26,11 +27,18 @@ T = TypeVar("T")
 
 #: names told in one sentence
 NAMES = 5
+#: what is told of tags that the parent lost, by their fate
+FATES = {
+    "keep": "what is here stays",
+    "wait": "it goes here when the next run does not find it either",
+    "remove": "the run before did not find it either, so it goes here, too, if the parent says 404",
+}
 
 
 class Look:
-    """One look. `images` lack something, `here` counts those that do not; `failures` are what could not be asked,
-    by `Target.key` or repository; `away` are parents that did not answer at all."""
+    """One look. With `keeps` false nothing is changed by it. `images` lack something, `here` counts those that do not;
+    `failures` are what could not be asked, by `Target.key` or repository; `away` are parents that did not answer at
+    all."""
 
     def __init__(self, keeper: Keeper, reading: Reading, copy: Copy, *, keeps: bool) -> None:
         self._keeper, self._reading, self._copy, self._keeps = keeper, reading, copy, keeps
@@ -39,12 +47,16 @@ class Look:
         self.words: list[str] = []
         self.away: set[str] = set()
         self.here = self.asked = 0
+        self.departures = Departures(keeper, acts=keeps)
 
-    async def over(self, rows: Iterable[tuple[str, SyncRepository]], at_once: int) -> None:
+    async def over(self, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
         """Look at every (repository, row). Never raises for what a parent or the store says."""
         for repository, row in rows:
             if Repository.from_key(repository).namespace not in self.away:
                 await self._repository(repository, Rule(row), at_once)
+        rules = [(Repository.from_key(repository).namespace, Rule(row)) for repository, row in rows]
+        await self.departures.left(lambda repository: _is_wanted(repository, rules))
+        self.words += self.departures.words
 
     async def _repository(self, repository: str, rule: Rule, at_once: int) -> None:
         where = Repository.from_key(repository)
@@ -58,18 +70,26 @@ class Look:
             return
         chosen = rule.choose([TagFact(name) for name in listed], self._keeper.clock.now())
         self.words += [words for words in chosen.words if "for want of a time" not in words]
-        self._lost(repository, listed)
+        await self._lost(repository, listed, at_once)
         names = [tag.name for tag in chosen.tags]
         await each(names, at_once, lambda name: self._tag(repository, rule, name))
 
-    def _lost(self, repository: str, listed: list[str]) -> None:
+    async def _lost(self, repository: str, listed: list[str], at_once: int) -> None:
         """Tags that are here and that the parent has no more."""
-        lost = sorted(set(self._keeper.store.tags(repository)) - set(listed))
-        if lost:
-            more = f" and {len(lost) - NAMES} more" if len(lost) > NAMES else ""
+        lost = self.departures.lost(repository, listed)
+        for fate, told in FATES.items():
+            names = [one.name for one in lost if one.fate == fate]
+            more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+            if names:
+                self.words.append(
+                    f"{repository}: the parent does not list {', '.join(names[:NAMES])}{more}; {told}"
+                )
+        if lost and not listed:
             self.words.append(
-                f"{repository}: the parent does not list {', '.join(lost[:NAMES])}{more}; what is here stays"
+                f"{repository}: the parent lists no tag at all, and nothing is removed on that; if nothing of it is"
+                " wanted, take it out of [[sync.repositories]]"
             )
+        await each(lost, at_once, lambda one: self.departures.settle(repository, one))
 
     async def _tag(self, repository: str, rule: Rule, name: str) -> None:
         where, key = Repository.from_key(repository), f"{repository}:{name}"
@@ -88,6 +108,7 @@ class Look:
         self.asked += 1
         if image is None:
             self.here += 1
+            self.departures.brought(repository)
         else:
             self.images[key] = (rule, image)
 
@@ -113,6 +134,11 @@ class Look:
             self.away.add(namespace)
         else:
             self.failures[key] = (kind, reason_of(error), float(getattr(error, "retry_after", 0) or 0))
+
+
+def _is_wanted(repository: str, rules: Sequence[tuple[str, Rule]]) -> bool:
+    where = Repository.from_key(repository)
+    return any(namespace == where.namespace and rule.names.fullmatch(where.name) for namespace, rule in rules)
 
 
 async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:

@@ -20,13 +20,21 @@ from holdfast.replica.failure import reason_of
 from holdfast.replica.holdings import Reading
 from holdfast.replica.look import Look, each
 from holdfast.replica.memory import Memory, keep, recall
-from holdfast.replica.report import PlannedImage, PlanReport, ProgressReport, SyncReport, TroubleReport
+from holdfast.replica.report import (
+    PlannedImage,
+    PlannedRemoval,
+    PlanReport,
+    ProgressReport,
+    SyncReport,
+    TroubleReport,
+)
 from holdfast.replica.run import Round
 from holdfast.repository import Repository
 from holdfast.sync import schedule as when
 from holdfast.sync.backoff import Trouble
 from holdfast.sync.plan import Image, Plan
 from holdfast.sync.progress import Progress
+from holdfast.sync.prune import Verdict
 from holdfast.sync.work import stall
 
 if TYPE_CHECKING:
@@ -307,6 +315,7 @@ class _Planning:
             looked_at=look.asked,
             up_to_date=look.here,
             images=tuple(PlannedImage(image=one.target.key, bytes=one.size) for one in images[:SHOWN]),
+            removals=tuple(map(_removal, look.departures.verdicts[:SHOWN])),
             bytes=found.size,
             absent=sum(image.absent for image in images),
             rate=rate,
@@ -344,6 +353,16 @@ def _progress(found: Progress) -> ProgressReport:
         retrying=found.retrying,
         failed=found.failed,
         parked=found.parked,
+    )
+
+
+def _removal(found: Verdict) -> PlannedRemoval:
+    return PlannedRemoval(
+        name=found.name,
+        fate=found.fate,
+        since=stamp(found.since),
+        at=None if found.at is None else stamp(found.at),
+        words=found.words,
     )
 
 

@@ -55,14 +55,27 @@ class PlannedImage(Wire, frozen=True):
     bytes: int
 
 
+class PlannedRemoval(Wire, frozen=True):
+    """Something here that goes: a repository that is wanted no longer, or a tag, as `repository:tag`, that the parent
+    lost. `fate` is remove (with the next run) or wait; `at` is when it goes at the soonest, null where that depends on
+    what runs find."""
+
+    name: str
+    fate: str
+    since: str
+    at: str | None
+    words: str
+
+
 class PlanReport(Wire, frozen=True):
-    """What the next run would fetch. Not `ready`: it is still being made, and what it knows so far counts. `fits` is
-    null when no rate was measured yet; `window` is in seconds, null without end."""
+    """What the next run would fetch and remove. Not `ready`: it is still being made, and what it knows so far counts.
+    `fits` is null when no rate was measured yet; `window` is in seconds, null without end."""
 
     ready: bool
     looked_at: int
     up_to_date: int
     images: tuple[PlannedImage, ...]
+    removals: tuple[PlannedRemoval, ...]
     bytes: int
     absent: int
     rate: float

@@ -70,6 +70,7 @@ class Round:
             self._begin()
             await self._bring()
         finally:
+            await self.look.departures.keep()
             await self._reading.close()
 
     def _begin(self) -> None:
@@ -122,6 +123,7 @@ class Round:
             self._failed(run, image, error)
         else:
             run.done(image, self._clock.now())
+            self.look.departures.brought(target.repository)
             log.info("image synchronised", image=target.key, digest=target.digest)
 
     def _landed(self, size: int) -> None:

@@ -3,12 +3,12 @@ run is the same call with nobody acting on it.
 
 A repository that left the scope is removed in ReadOnly and kept in ReadWrite (connected-registry C6), after a grace
 period that starts when it was first seen outside. A tag that the parent no longer has is kept unless the configuration
-says otherwise, and is told: the parent's 404 alone removes nothing.
+says otherwise, and is told: one list without it removes nothing, and neither does the parent's 404 alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -20,12 +20,14 @@ Policy = Literal["", "never", "always"]
 
 
 class Verdict(Struct, frozen=True):
-    """What becomes of one repository or tag. `since` is when it was first seen to be unwanted (wall seconds)."""
+    """What becomes of one repository or tag. `since` is when it was first seen to be unwanted, `at` when it goes at the
+    soonest, None where that cannot be said (wall seconds)."""
 
     name: str
     fate: Literal["keep", "wait", "remove"]
     since: float
     words: str
+    at: float | None = None
 
 
 def left_scope(
@@ -51,34 +53,42 @@ def left_scope(
 
 def _verdict(name: str, since: float, now: float, removes: bool, grace: float, busy: bool) -> Verdict:
     if not removes:
-        return Verdict(name, "keep", since, f"{name} left the scope and is kept")
+        return Verdict(name, "keep", since, f"{name} is wanted no longer, and is kept")
     if busy:
         return Verdict(
-            name, "wait", since, f"{name} left the scope; it goes when its pushes are at the parent"
+            name, "wait", since, f"{name} is wanted no longer; it goes when its pushes are at the parent"
         )
     left = since + grace - now
     if left > 0:
-        return Verdict(name, "wait", since, f"{name} left the scope; it is removed in {spoken(left)}")
-    return Verdict(name, "remove", since, f"{name} left the scope {spoken(now - since)} ago and is removed")
+        words = f"{name} is wanted no longer; it goes with the first run in {spoken(left)}"
+        return Verdict(name, "wait", since, words, since + grace)
+    words = f"{name} is wanted no longer since {spoken(now - since)}; it goes"
+    return Verdict(name, "remove", since, words, now)
 
 
 def lost_tags(
     held: Iterable[str],
-    listed: Iterable[str],
+    listed: Collection[str],
     since: Mapping[str, float],
     now: float,
     *,
     policy: Literal["keep", "remove"] = "keep",
     local: Iterable[str] = (),
 ) -> list[Verdict]:
-    """A verdict for each held tag that the parent's list no longer has. `local`: tags made here, which the parent never
-    had."""
+    """A verdict for each held tag that the parent's list no longer has. `since` holds those that the run before found
+    lost: only what two runs in a row did not find is removed, and never on the word of a list without any tag, which is
+    what a registry in trouble says. `local`: tags made here, which the parent never had."""
     gone = sorted(set(held) - set(listed) - set(local))
-    if policy == "remove":
-        return [
-            Verdict(tag, "remove", since.get(tag, now), f"{tag}: the parent no longer has it") for tag in gone
-        ]
-    return [
-        Verdict(tag, "keep", since.get(tag, now), f"{tag}: the parent no longer has it; what is here is kept")
-        for tag in gone
-    ]
+    return [_lost(tag, since.get(tag), now, policy == "remove", bool(listed)) for tag in gone]
+
+
+def _lost(tag: str, since: float | None, now: float, removes: bool, believed: bool) -> Verdict:
+    first = now if since is None else min(since, now)
+    what = f"{tag}: the parent no longer lists it"
+    if not removes:
+        return Verdict(tag, "keep", first, f"{what}; what is here is kept")
+    if not believed:
+        return Verdict(tag, "keep", first, f"{what}, nor any other tag; nothing is removed on such a list")
+    if since is None:
+        return Verdict(tag, "wait", first, f"{what}; it goes when the next run does not find it either")
+    return Verdict(tag, "remove", first, f"{what}, nor did it {spoken(now - first)} ago", now)
