@@ -20,7 +20,7 @@ from holdfast_core.change import Change, Keep, View, blob_of, present, put, remo
 from holdfast_core.digest import Digest
 from holdfast_core.format import LogHead
 from holdfast_core.index import Index, Inside
-from holdfast_core.record import Descriptor, Event
+from holdfast_core.record import Descriptor, Event, Verb
 
 #: numbers left out at each opening for writing; more than one batch of the writer can give
 GAP = 1_000_000
@@ -69,7 +69,7 @@ def pushed(event: Event, tags: Iterable[str], *, joined: bool) -> list[Change]:
     return named or ([tell(event)] if joined else [])
 
 
-def of_manifest(view: View, verb: str, repository: str, digest: Digest, *, now: float, origin: str) -> Event:
+def of_manifest(view: View, verb: Verb, repository: str, digest: Digest, *, now: float, origin: str) -> Event:
     """An event of a manifest that is in the repository, with what the index knows of it."""
     link = view.get(layout.link_key(repository, layout.AS_MANIFEST, digest.key))
     blob, subject, artifact_type = blob_of(view, digest), "", ""

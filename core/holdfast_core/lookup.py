@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from holdfast_core import format as layout
+from holdfast_core import listing
 from holdfast_core import lock as locks
 from holdfast_core.change import present
 from holdfast_core.digest import CHUNK_BYTES, Digest
@@ -26,6 +27,7 @@ from holdfast_core.record import (
     FillState,
     Lock,
     Manifest,
+    Members,
     ReferrersList,
     Resource,
     Tag,
@@ -186,6 +188,12 @@ class Lookup:
         hidden = self._hidden(repository, "tag")
         names = (key[17:] for key in self._keys(prefix, last))
         return [name.decode() for name in islice((n for n in names if n not in hidden), limit)]
+
+    def members(self, repository: str, *, after: bytes = listing.FIRST, limit: int) -> Members:
+        """What a repository has, from the place `after` on (that of an earlier call): manifests that no tag names, by
+        digest, then tags, by name. Looks at `limit` records at most, 1 at least. What a lock forbids to list or to read
+        is left out."""
+        return listing.members(self._index, repository, after=after, limit=limit)
 
     def repositories(self, *, last: str = "", limit: int | None = None) -> list[str]:
         """Repositories of which anything is known, bytewise sorted, those above `last`, at most `limit`. One

@@ -6,9 +6,13 @@ frozen dataclass takes 1 µs.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from holdfast_core.digest import Digest
+
+Verb = Literal["push", "delete"]
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +113,26 @@ class ResourceChange(Value, frozen=True):
     body: bytes | None
 
 
+class Member(Value, frozen=True):
+    """A tag and the manifest it names, or with `tag` "" a manifest that no tag names. `media_type` is "" when the
+    manifest is not held; `subject` is that of a referrer."""
+
+    tag: str
+    digest: Digest
+    media_type: str
+    size: int
+    subject: Digest | None
+
+
+class Members(Value, frozen=True):
+    """A part of what a repository has. `end` is the place to go on from, b"" when there is no more; so many records
+    were `looked` at."""
+
+    members: tuple[Member, ...]
+    end: bytes
+    looked: int
+
+
 class Event(Value, frozen=True, array_like=True):
     """One change of what is here. `number` rises in the order of the commits, and is given once; 0 before the store
     gave it. `at` is wall seconds. `verb` is "push" or "delete", `kind` "tag", "manifest" or "repository"; of a
@@ -120,8 +144,8 @@ class Event(Value, frozen=True, array_like=True):
     the connected registry in which it happened, "" for this node. One from there has the `id` and the time (`happened`,
     wall seconds) that it has there; `at` is when it was heard of."""
 
-    verb: str
-    kind: str
+    verb: Verb
+    kind: Literal["tag", "manifest", "repository"]
     repository: str
     at: float
     tag: str = ""

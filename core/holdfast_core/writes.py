@@ -169,9 +169,23 @@ class Writes(Lookup):
         `trim_events` takes it away. A log that is begun again has another id."""
         return self._submit(lambda view: events.kept(view, keep))
 
-    def trim_events(self, *, before: float, keep: int, limit: int = 1000) -> Future[None]:
-        """Take up to `limit` events away: those older than `before` (wall seconds), and the oldest beyond `keep`."""
-        return self._submit(lambda view: events.trimmed(view, before=before, keep=keep, limit=limit))
+    def trim_events(self, *, before: float, keep: int, limit: int = 1000) -> Future[int]:
+        """Take up to `limit` events away: those older than `before` (wall seconds), and the oldest beyond `keep`. The
+        future says how many."""
+        gone, trimmed = Future[int](), 0
+
+        def plan(view: View) -> list[Change]:
+            nonlocal trimmed
+            rows = events.trimmed(view, before=before, keep=keep, limit=limit)
+            trimmed = sum(row.value is None for row in rows)
+            return rows
+
+        def tell(done: Future[None]) -> None:
+            error = done.exception()
+            gone.set_result(trimmed) if error is None else gone.set_exception(error)
+
+        self._submit(plan).add_done_callback(tell)
+        return gone
 
     # --- bytes ---------------------------------------------------------------------------------------------
 

@@ -186,6 +186,16 @@ class Gateway(Section, frozen=True):
     lease: Annotated[
         float, key("an activated instance that is silent this long may be replaced by another", "s", ge=1)
     ] = 300.0
+    messages: Annotated[
+        int,
+        key(
+            "changes that are kept for connected registries below and for notifications; who missed more than are kept"
+            " compares everything once",
+            "",
+            ge=1000,
+            le=100_000_000,
+        ),
+    ] = 1_000_000
 
 
 class SyncRepository(Section, frozen=True):

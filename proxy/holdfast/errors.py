@@ -146,6 +146,10 @@ class ControlUnknown(ControlMistake):
     """No such connected registry, token, scope map or password."""
 
 
+class ControlGone(ControlMistake):
+    """What was asked for is not kept any more, and will not be again."""
+
+
 class MediaTypeRefused(ClientMistake):
     """A body of another Content-Type than the endpoint takes."""
 
@@ -335,6 +339,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ControlInvalid: (400, "UNSUPPORTED"),
     ControlConflict: (409, "DENIED"),
     ControlUnknown: (404, "NAME_UNKNOWN"),
+    ControlGone: (410, "UNSUPPORTED"),
     ControlMistake: (400, "UNSUPPORTED"),
     MediaTypeRefused: (415, "UNSUPPORTED"),
     BodyTooLarge: (413, "SIZE_INVALID"),

@@ -40,8 +40,7 @@ def test_a_push_with_tags_is_one_event_a_tag(store: Store) -> None:
     subject = Digest.of(b"subject")
     digest = push(store, "a", b"one", "x", "y", now=5.0, artifact_type="sbom", subject=subject)
     size, about = len(b"one"), str(subject)
-    fields = ("a", 5.0, "x", str(digest), MEDIA, size, "sbom", about, "local", "", 1)
-    first = Event("push", "tag", *fields)
+    first = Event("push", "tag", "a", 5.0, "x", str(digest), MEDIA, size, "sbom", about, number=1)
     assert store.events(0, 1) == [first]
     assert [(row.number, row.tag) for row in store.events(0, 10)] == [(1, "x"), (2, "y")]
 

@@ -22,6 +22,7 @@ from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.keeper.climb import Climb
 from holdfast.keeper.control import Control
+from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
@@ -96,6 +97,7 @@ class Keeper(Pushes, Control):
         if self.replica is not None:
             await self.replica.start()
         self._tasks += [asyncio.create_task(climb.run()) for climb in self.climbs]
+        self._tasks.append(asyncio.create_task(EventLog(self.store, self.config, self.clock).run()))
 
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""

@@ -251,6 +251,10 @@ class Access:
             headers=(self.realm.challenge(request, (), "invalid_token"),),
         )
 
+    def grants_of(self, token: Token) -> Grants:
+        """What the scope map of a token says now."""
+        return self._grants(self.refresh().revision, token.scope_map_id)
+
     def _holder(self, request: Request, token: Token, used: Password) -> Holder:
         return self._beside(request, self._plain_holder(token, used))
 
