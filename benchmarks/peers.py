@@ -13,10 +13,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from benchmarks.load import LoadFailed, fetch
 from benchmarks.machine import ROOT, group, processor_seconds
@@ -58,7 +59,7 @@ class Server:
     url: str = ""
     process: subprocess.Popen[str] = field(init=False)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.place.mkdir(parents=True, exist_ok=True)
         try:
             self.start()
@@ -93,11 +94,22 @@ class Server:
         """What all its processes have used so far."""
         return processor_seconds(group(self.process.pid))
 
-    def spawn(self, command: Sequence[str | Path], *, output: int | None = None) -> None:
+    def spawn(
+        self,
+        command: Sequence[str | Path],
+        *,
+        output: int | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Start the program; its complaints go to a file."""
         with (self.place / "stderr").open("wb") as complaints:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=complaints, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=complaints,
+                text=True,
+                env={**os.environ, **(environ or {})},
             )
 
     def complaint(self) -> str:
@@ -119,7 +131,7 @@ class Server:
 
 @dataclass
 class Holdfast(Server):
-    """`holdfast serve` on a data directory; with a parent, a node before it.
+    """`holdfast serve` on a data directory; with a parent, a node before it. `configuration` is TOML.
 
     The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not. Like its peers it
     writes no line for each answer.
@@ -131,6 +143,8 @@ class Holdfast(Server):
     tls: Certificate | None = None
     anonymous: str = ""
     at_once: bool = False
+    configuration: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         if not HOLDFAST_COMMAND.exists():
@@ -151,7 +165,10 @@ class Holdfast(Server):
         command += ["--parent", self.parent, "--parent-insecure"] if self.parent else []
         command += ["--tls-cert", self.tls.cert, "--tls-key", self.tls.key] if self.tls else []
         command += ["--anonymous", self.anonymous] if self.anonymous else []
-        self.spawn(command, output=subprocess.PIPE)
+        if self.configuration:
+            (file := self.place / "holdfast.toml").write_text(self.configuration)
+            command += ["--config", file]
+        self.spawn(command, output=subprocess.PIPE, environ=self.environ)
         assert self.process.stdout is not None
         found = re.search(r"https?://\S+", self.process.stdout.readline())
         if found is None:
