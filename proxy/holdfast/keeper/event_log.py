@@ -23,6 +23,8 @@ TRIM_SECONDS = 60.0
 LEAST_SECONDS = 2 * 86400.0
 #: events that one transaction takes away; others wait for it, 1,000 take about 5 ms
 BATCH = 1000
+#: events stay so much longer than a webhook wants them (seconds): a pause between two tries, and one between two trims
+HOOK_SECONDS = 3600.0
 
 
 class EventLog:
@@ -77,6 +79,8 @@ class EventLog:
         every = self._catalogue.registries()
         below = [one for one in every if own is None or one.name != own.name]
         told = own is not None and bool(own.notifications_list)
-        lives = (duration(one.parent.sync_properties.message_ttl) for one in below)
-        seconds = (life.total_seconds() for life in lives if life is not None)
-        return bool(below) or told, max((LEAST_SECONDS, *seconds))
+        lives = (duration(one.parent.sync_properties.message_ttl) for one in every)
+        seconds = [life.total_seconds() for life in lives if life is not None]
+        # a webhook itself gives up what is too old, and tells of it
+        seconds += [hook.keep + HOOK_SECONDS for hook in self._config.webhook]
+        return bool(below or told or self._config.webhook), max((LEAST_SECONDS, *seconds))
