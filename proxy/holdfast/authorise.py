@@ -92,7 +92,8 @@ STRANGERS: dict[str, frozenset[Right]] = {
 #: mount reads another repository, lists are filtered, and `/v2/` is how clients find out that they can log in.
 PERSONAL = frozenset({Noun.BASE, Noun.CATALOG, Noun.UPLOADS, Noun.UPLOAD, Noun.GATEWAY})
 
-#: A client prints it after "denied: " (connected-registry 2.5).
+#: The original's words (connected-registry 2.5, 4.4): a client prints them after "unauthorized: " and "denied: ".
+REQUIRED = "authentication required"
 INSUFFICIENT = "Insufficient scopes to perform the operation"
 
 
@@ -196,10 +197,10 @@ def _sentence(right: Right | None, level: str) -> str:
     if right is None:
         return "nobody may do this"
     if right is Right.GATEWAY:
-        return "a caller without login may not use the gateway of a connected registry; log in with its sync token"
+        return f"{REQUIRED}: the gateway of a connected registry takes its sync token"
     enough = "pull" if right in STRANGERS["pull"] else "push"
     return (
-        f"a caller without login may not {PHRASES[right]} here (anonymous = {level});"
+        f"{REQUIRED}: a caller without login may not {PHRASES[right]} here (anonymous = {level});"
         f" log in, or the operator can allow it with --anonymous {enough}"
     )
 

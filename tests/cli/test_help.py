@@ -55,6 +55,20 @@ def test_help_fits_and_says_what_everything_is_for(words, verb):
             assert option.help, f"{words}: {option.opts} says nothing"
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("conected-registry", "list"), "connected-registry"),
+        (("scopemap", "list"), "scope-map"),
+        (("connected-registry", "lst"), "list"),
+        (("connected-registry", "permission"), "permissions"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_answered_with_what_was_meant(words, meant):
+    done = command(*words)
+    assert (done.code, f"Did you mean '{meant}'" in done.err) == (2, True), done.err
+
+
 def test_help_is_in_sections():
     out = command("--help").out
     assert out.index("A node:") < out.index("serve ") < out.index("What a serving node manages:")

@@ -1,8 +1,11 @@
 """The verbs against a real root, found by its data directory as on the machine where it runs."""
 
 import json
+import shlex
 
+import click
 import pytest
+from holdfast.cli.commands import holdfast
 from support.command_line import command
 from support.node import Node
 
@@ -70,6 +73,47 @@ def test_the_life_of_a_connected_registry(ask):
     }
     ask("connected-registry", "delete", "-n", "plant", "--cleanup", "--yes")
     assert "plant" not in ask("token", "list").out + ask("scope-map", "list").out
+
+
+def test_creating_what_is_there_changes_nothing(ask):
+    """A line that is run twice must not take the client tokens of a site away."""
+    create = ("connected-registry", "create", "-n", "twice", "--repository", "a")
+    ask(*create)
+    ask("token", "create", "-n", "anna2", "--repository", "a", "content/read")
+    ask("connected-registry", "update", "-n", "twice", "--add-client-tokens", "anna2")
+    for more in ((), ("--dry-run",), ("--log-level", "Debug")):
+        assert "twice exists; update it" in ask(*create, *more, code=2).err
+    shown = document(ask("connected-registry", "show", "-n", "twice", "-o", "json"))["properties"]
+    assert (shown["clientTokenIds"], shown["logging"]["logLevel"]) == (["/tokens/anna2"], "Information")
+    again = ask("scope-map", "create", "-n", "anna2-scope-map", "--repository", "b", "content/write", code=2)
+    assert "anna2-scope-map exists; update it" in again.err
+    same = ask("token", "create", "-n", "anna2", "--repository", "a", "content/read")
+    assert "its passwords stay" in same.err
+    ask("connected-registry", "delete", "-n", "twice", "--cleanup", "--yes")
+    ask("token", "delete", "-n", "anna2", "--yes")
+    ask("scope-map", "delete", "-n", "anna2-scope-map", "--yes")
+
+
+def examples(group=holdfast):
+    """The command lines that --help shows, without where their output goes."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        verb = group.get_command(context, name)
+        if isinstance(verb, click.Group):
+            yield from examples(verb)
+        for line in (verb.epilog or "").replace("\\\n", " ").splitlines():
+            words = shlex.split(line)
+            if words[:1] == ["holdfast"]:
+                yield words[1 : words.index(">") if ">" in words else None]
+
+
+def test_what_help_shows_is_taken_by_a_node(ask):
+    found = [words for words in examples() if words[0] in ("connected-registry", "token", "scope-map")]
+    assert len(found) >= 5
+    for words in found:
+        ask(*words, *(["--yes"] if "--generate-password" in words else []))
+    for name in ("line4", "plant"):
+        ask("connected-registry", "delete", "-n", name, "--cleanup", "--yes")
 
 
 def test_a_tree_is_widened_and_cleaned_by_the_commands_that_delete_prints(ask):

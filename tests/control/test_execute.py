@@ -424,22 +424,22 @@ def test_client_tokens_of_a_read_only_registry_only_read_however_one_tries(plane
         plane,
         add,
         ControlConflict,
-        "writer of plant may repositories/team/app/content/write",
+        "writer of plant has repositories/team/app/content/write",
         "clientTokenIds",
     )
     plane.do(c.UpdateRegistry(name="works", add_client_tokens=("writer",)))
     plane.do(c.UpdateRegistry(name="plant", add_client_tokens=("reader",)))
     refused(
-        plane, c.UpdateScopeMap(name="reader-scope-map", add=WRITE), ControlConflict, "reader of plant may"
+        plane, c.UpdateScopeMap(name="reader-scope-map", add=WRITE), ControlConflict, "reader of plant has"
     )
     refused(
         plane,
         c.UpdateToken(name="reader", scope_map="_repositories_push"),
         ControlConflict,
-        "reader of plant may",
+        "reader of plant has",
     )
     created = c.CreateRegistry(name="third", mode="ReadOnly", repositories=("a",), client_tokens=("writer",))
-    refused(plane, created, ControlConflict, "writer of third may")
+    refused(plane, created, ControlConflict, "writer of third has")
 
 
 def test_a_deleted_token_leaves_every_list(plane: Plane) -> None:

@@ -40,6 +40,9 @@ def test_a_client_is_asked_to_log_in_and_then_may(tmp_path: Path) -> None:
         assert challenge(ping) == {"realm": f"http://{HOST}/acr/oauth2/token", "service": HOST}
         refused = await stranger.ask("GET", "/v2/plant/line/manifests/v1")
         assert challenge(refused)["scope"] == PULL
+        for answer in (ping, refused):  # the words of the original; what helps comes after them
+            message = json.loads(answer.body)["errors"][0]["message"]
+            assert message.partition(":")[0] == "authentication required"
         assert (await client.with_token("GET", "/v2/")).status == 200
         missing = await client.with_token("GET", "/v2/plant/line/manifests/v1", PULL)
         assert (missing.status, code(missing)) == (404, "MANIFEST_UNKNOWN")

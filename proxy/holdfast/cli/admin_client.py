@@ -140,13 +140,21 @@ class AdminClient:
         body: Mapping[str, Any] | None = None,
         *,
         query: Mapping[str, str] | None = None,
+        only_new: bool = False,
     ) -> dict[str, Any]:
-        """One request; `where` comes from `path`. An answer without a body is {}."""
+        """One request; `where` comes from `path`. `only_new`: refused when it is there already. An answer without a
+        body is {}."""
         target = _API + where + (f"?{urlencode(query)}" if query else "")
-        return self._send(method, target, body)
+        return self._send(method, target, body, {"If-None-Match": "*"} if only_new else {})
 
-    def _send(self, method: str, target: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        headers = {"Authorization": self._authorization, "Accept": "application/json"}
+    def _send(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None,
+        conditions: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        headers = {"Authorization": self._authorization, "Accept": "application/json", **(conditions or {})}
         data = None
         if body is not None:
             headers["Content-Type"], data = "application/json", json.dumps(body).encode()

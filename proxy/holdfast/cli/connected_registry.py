@@ -152,7 +152,8 @@ def settings_of(
 def create(session: Session, name: str, dry_run: bool, yes: bool, **said: Any) -> None:
     """Create a connected registry and what its node needs to log in."""
     body = {"properties": new_properties(**said)}
-    answer = session.client.ask("PUT", path_of(name), body, query={"dryRun": "true"} if dry_run else None)
+    query = {"dryRun": "true"} if dry_run else None
+    answer = session.client.ask("PUT", path_of(name), body, query=query, only_new=True)
     shown(session, answer, dry_run)
     if not dry_run:
         session.note(

@@ -99,7 +99,8 @@ def create(
     body: dict[str, Any] = {"actions": actions}
     if description is not None:
         body["description"] = description
-    out.show_one(session.client.ask("PUT", path_of(name), {"properties": body}), SHOW_COLUMNS, session.output)
+    made = session.client.ask("PUT", path_of(name), {"properties": body}, only_new=True)
+    out.show_one(made, SHOW_COLUMNS, session.output)
 
 
 @scope_map.command(cls=Verb)

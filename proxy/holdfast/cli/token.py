@@ -109,8 +109,8 @@ def path_of(name: str, *more: str) -> str:
 @token.command(
     cls=Verb,
     epilog=examples(
-        "holdfast token create -n phil --repository app/web content/read",
-        "holdfast token create -n ci --expiration-in-days 90 \\",
+        "holdfast token create -n phil1 --repository app/web content/read",
+        "holdfast token create -n builds --expiration-in-days 90 \\",
         '    --repository "app/*" content/read content/write metadata/read',
     ),
 )
@@ -158,6 +158,10 @@ def create(
     show_secrets(made, [*LIST_COLUMNS[:2], *LIST_COLUMNS[4:], *new], session.output)
     if new and session.output == "table":
         session.note("the passwords are shown this once")
+    elif not new and not no_passwords:
+        session.note(
+            f"{name} was there already; its passwords stay. token credential generate makes new ones"
+        )
 
 
 @token.command(cls=Verb)

@@ -232,7 +232,7 @@ def _require_clients(draft: Draft, registry: ConnectedRegistry) -> None:
         writes = _writes(scope) if registry.mode == "ReadOnly" and scope is not None else []
         if writes:
             raise ControlConflict(
-                f"the client token {token.name} of {registry.name} may {writes[0]}; a ReadOnly registry takes tokens"
+                f"the client token {token.name} of {registry.name} has {writes[0]}; a ReadOnly registry takes tokens"
                 " that only hold content/read and metadata/read",
                 field="clientTokenIds",
             )

@@ -50,7 +50,9 @@ def create_registry(draft: Draft, order: CreateRegistry, context: Context) -> Re
     require_match(draft, REGISTRY, name, order.if_match)
     if held is not None:
         if order.only_new:
-            raise PreconditionFailed(f"the connected registry {held.name} exists")
+            raise PreconditionFailed(
+                f"the connected registry {held.name} exists; update it, or take another name"
+            )
         return _replace(draft, held, order)
     if (order.repositories is None) == (order.sync_token is None):
         raise ControlInvalid(

@@ -20,7 +20,7 @@ def create_scope_map(draft: Draft, order: CreateScopeMap, context: Context) -> R
     _refuse_system(name)
     held = draft.scope_map(name)
     if held is not None and order.only_new:
-        raise PreconditionFailed(f"the scope map {held.name} exists")
+        raise PreconditionFailed(f"the scope map {held.name} exists; update it, or take another name")
     made = make(draft, rules.scope_map_name(name), order.actions, context, description=order.description)
     if made.description != order.description:
         raise _exists(made, "description")

@@ -38,7 +38,7 @@ def create_token(draft: Draft, order: CreateToken, context: Context) -> Result:
     name = rules.token_name(name_in(order.name))
     held = draft.token(name)
     if held is not None and order.only_new:
-        raise PreconditionFailed(f"the token {held.name} exists")
+        raise PreconditionFailed(f"the token {held.name} exists; update it, or take another name")
     scope = _scope(draft, order, context, name)
     if held is not None:
         return _same(held, scope, order)

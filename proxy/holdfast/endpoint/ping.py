@@ -3,6 +3,7 @@ whether their login is good (oci-spec 4.1)."""
 
 from __future__ import annotations
 
+from holdfast.authorise import REQUIRED
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import Unauthorized
 from holdfast.login.caller import Stranger
@@ -14,7 +15,7 @@ def answer(node: Node, request: Request) -> Answer:
     that makes a difference: most clients log in nowhere unless they are asked here."""
     node.router.check_prefix(request.route.prefix)
     if _is_unknown(request) and node.access.invites and node.access.level() != "push":
-        raise Unauthorized("authentication required", headers=(node.access.realm.challenge(request),))
+        raise Unauthorized(REQUIRED, headers=(node.access.realm.challenge(request),))
     return Reply(200, [("Content-Type", "application/json")], b"{}")
 
 
