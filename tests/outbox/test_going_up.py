@@ -282,3 +282,91 @@ def test_what_a_parent_refuses_is_kept_and_left_alone_for_a_while(
                         await asyncio.sleep(0.01)
 
     uvloop.run(main())
+
+
+async def not_gone_up(node: Registry, times: int = 1) -> str:
+    """Wait until the first entry failed so often; the reason."""
+    async with asyncio.timeout(PATIENCE):
+        while (trouble := entries(node)[0].trouble) is None or trouble.attempts < times:
+            await asyncio.sleep(0.01)
+    return trouble.reason
+
+
+def test_a_blob_that_the_parent_took_and_lost_stays_to_be_sent_and_is_told_of(tmp_path: Path) -> None:
+    """reliability.md 5.5: HEAD after the push is 404; pending, tried again, an alarm after three."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            (going,) = child.keeper.climbs
+            finish = going._parent.up.finish
+
+            async def lost(name: str, session: object, digest: str, *rest: object) -> None:
+                await finish(name, session, digest, *rest)  # type: ignore[arg-type]
+                assert (await root.ask("DELETE", f"/v2/{name}/blobs/{digest}")).status == 202
+
+            going._parent.up.finish = lost  # type: ignore[method-assign, assignment]
+            digest = await child.image("a", "x")
+            assert "does not have it" in await not_gone_up(child)
+            assert root.store.manifest("a", Digest.parse(digest)) is None
+            for times in (2, 3):
+                assert not any(
+                    "do not get to parent" in note for note in (await child.keeper.status()).troubles
+                )
+                await tried_again(child, times)
+            assert any("do not get to parent" in note for note in (await child.keeper.status()).troubles)
+            going._parent.up.finish = finish  # type: ignore[method-assign]
+            await child.keeper.retry_outbox(entries(child)[0].seq)
+            await empty(child)
+            assert tag_at(root, "a", "x") == digest
+            assert (await child.keeper.status()).troubles == ()
+
+    uvloop.run(main())
+
+
+async def tried_again(node: Registry, times: int) -> None:
+    """Let the time pass that the first entry is left alone, and wait for its next failure."""
+    (going,) = node.keeper.climbs
+    async with going._turn:
+        first = entries(node)[0]
+        assert first.trouble is not None
+        due = msgspec.structs.replace(first.trouble, wait=0.0)
+        going._outbox._replace(msgspec.structs.replace(first, trouble=due))
+    await not_gone_up(node, times)
+
+
+@pytest.mark.parametrize("path", ["/blobs/uploads/", "/manifests/"])
+def test_a_201_that_names_another_digest_confirms_nothing(tmp_path: Path, path: str) -> None:
+    other = ("Docker-Content-Digest", "sha256:" + "0" * 64)
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            begun = Fault(
+                method="POST",
+                path="/blobs/uploads/",
+                status=202,
+                headers=[("Location", "/v2/a/blobs/uploads/1")],
+            )
+            kept = Fault(method="HEAD", path="/blobs/", status=200, times=-1)
+            parent.script(begun, Fault(method="PUT", path=path, status=201, headers=[other], times=-1))
+            if path == "/manifests/":
+                once = Fault(method="HEAD", path="/manifests/", status=404)
+                parent.script(kept, once, Fault(method="HEAD", path="/manifests/", status=200, times=-1))
+            async with pushing(tmp_path / "child", READ_WRITE, parent, going_up=True) as child:
+                await child.image("a", "x")
+                assert "where sha256:" in await not_gone_up(child)
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("", False),
+        ("sha256:" + "a" * 64, False),
+        ("sha256:" + "b" * 64, True),
+        ("sha512:" + "b" * 128, False),
+        ("nonsense", False),
+    ],
+)
+def test_what_contradicts_a_digest(said: str, wrong: bool) -> None:
+    assert parent_push.contradicts(said, "sha256:" + "a" * 64) is wrong

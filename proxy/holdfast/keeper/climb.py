@@ -30,7 +30,7 @@ from holdfast.control.resource import QUIET
 from holdfast.keeper import outgoing
 from holdfast.manifest import ManifestInvalid, parse_aside
 from holdfast.parent.client import Parent
-from holdfast.parent.push import PIECE_BYTES, Session, TagThere
+from holdfast.parent.push import PIECE_BYTES, Session, TagThere, contradicts
 from holdfast.repository import Repository
 from holdfast.sync.ascent import Rise, UpStep, ascent
 from holdfast.sync.backoff import Kind, pause
@@ -45,6 +45,8 @@ IDLE_SECONDS = 0.5
 AWAY_CEILING_SECONDS = 10.0
 #: so often an entry may find the parent away while others say that it is there
 STUBBORN = 5
+#: an entry that failed so often is told of in /readyz (reliability.md 5.5)
+ALARMING = 3
 #: blobs of which it is remembered in which repository the parent has them
 KNOWN = 10_000
 
@@ -120,6 +122,16 @@ class Climb:
                 return False
             await self._store_change(self._outbox.retry(number))
             return True
+
+    def notes(self) -> list[str]:
+        """Sentences about what the parent refuses again and again."""
+        stuck = [found for entry in self._outbox if (found := entry.trouble) and found.attempts >= ALARMING]
+        if not stuck:
+            return []
+        who, first = self._parent.name or "default", stuck[0].reason
+        return [
+            f"{len(stuck)} push(es) or delete(s) do not get to parent {who}: {first} (holdfast outbox list)"
+        ]
 
     # ---- rows
 
@@ -217,21 +229,32 @@ class Climb:
         digest = Digest.parse(entry.digest)
         if not await self._parent.up.has(name, f"manifests/{entry.digest}"):
             await self._store_change(self._outbox.sending(entry.seq))
+            sent = list[str]()
             for step in ascent(entry, facts, await self._above(entry, facts)):
                 if step.rise is Rise.PUT:
+                    await self._require_kept(name, sent)
                     said = await self._parent.up.manifest(name, entry.digest, held.media_type, held.body)
                     await self._require_there(entry, name, said)
-                else:
-                    await self._blob(entry, name, step)
+                elif await self._blob(entry, name, step):
+                    sent.append(step.digest)
         for piece in facts.pieces:
             self._know(piece.digest, name)
         complete = self._complete(entry.repository, digest)
         told = partial(rows.told, repository=entry.repository, digest=digest)
         return await self._confirmed(entry, entry.digest, told if complete else (lambda _: ()))
 
+    async def _require_kept(self, name: str, sent: Sequence[str]) -> None:
+        """Some take a push and lose it: what was sent is asked for before a manifest names it (reliability.md 5.5)."""
+        for digest in sent:
+            if not await self._parent.up.has(name, f"blobs/{digest}"):
+                raise errors.ParentBroken(f"the parent took blob {digest} and does not have it")
+
     async def _require_there(self, entry: Entry, name: str, said: str) -> None:
         """The parent's word that it has the manifest: in its answer, or when asked."""
-        if said != entry.digest and not await self._parent.up.has(name, f"manifests/{entry.digest}"):
+        wrong = contradicts(said, entry.digest)
+        if wrong or (
+            said != entry.digest and not await self._parent.up.has(name, f"manifests/{entry.digest}")
+        ):
             raise errors.ParentBroken(
                 f"the parent stored {said[:80] or 'nothing'} where {entry.digest} was sent"
             )
@@ -262,7 +285,8 @@ class Climb:
             self._known.clear()
         self._known[digest] = name
 
-    async def _blob(self, entry: Entry, name: str, step: UpStep) -> None:
+    async def _blob(self, entry: Entry, name: str, step: UpStep) -> bool:
+        """Bring a blob up. False when the parent took it from another of its repositories."""
         blob = self._store.blob(entry.repository, Digest.parse(step.digest))
         if blob is None:
             raise NotHeld(f"blob {step.digest} is neither here nor at the parent")
@@ -272,7 +296,7 @@ class Climb:
             if found is None:
                 begun = await up.begin(name, step.digest, step.source)
                 if begun is None:
-                    return
+                    return False
                 found = begun, 0
             session, at = found
             while blob.size - at > (size := max(PIECE_BYTES, session.least)):
@@ -284,6 +308,7 @@ class Climb:
             await self._remember(entry, None)
         finally:
             reader.close()
+        return True
 
     async def _resumed(self, entry: Entry, name: str, digest: str) -> tuple[Session, int] | None:
         """The upload of a blob that stopped, and how far it is; None when there is none to go on with."""

@@ -371,6 +371,7 @@ class Keeper(Pushes, Control):
         troubles = [*self.fills.troubles(), *self.notes()]
         troubles += self.replica.notes() if self.replica is not None else []
         troubles += self.webhooks.notes() if self.webhooks is not None else []
+        troubles += [note for climb in self.climbs for note in climb.notes()]
         troubles += [
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]

@@ -50,6 +50,12 @@ class TagThere:
     etag: str
 
 
+def contradicts(said: str, digest: str) -> bool:
+    """Whether a parent names another digest than that of what it was sent (reliability.md 5.5). By another algorithm it
+    may: some name by sha256 whatever they store."""
+    return said.partition(":")[0] == digest.partition(":")[0] and said != digest
+
+
 class Part:
     """Bytes [start, end) of a blob held here."""
 
@@ -137,7 +143,8 @@ class Pushing:
     async def finish(
         self, name: str, session: Session, digest: str, reader: BlobReader | None, start: int = 0
     ) -> None:
-        """Close the upload, with the bytes from `start` on if there is a reader."""
+        """Close the upload, with the bytes from `start` on if there is a reader. Raises ParentBroken when the parent
+        says that it has something else now."""
         size = reader.size - start if reader is not None else 0
         headers = {"Content-Length": str(size)}
         if size:
@@ -149,7 +156,9 @@ class Pushing:
             f"{session.url}{'&' if session.url.raw_query_string else '?'}digest={quote(digest)}", encoded=True
         )
         ask = Ask("PUT", self._qualified(name), "", headers, True, PUSH, body, frozenset({201, 204}))
-        await self._sent(ask, url)
+        answer = await self._sent(ask, url)
+        if contradicts(said := answer.header("Docker-Content-Digest") or "", digest):
+            raise ParentBroken(f"the parent stored {said[:80]} where {digest} was sent")
 
     async def manifest(
         self, name: str, reference: str, media_type: str, body: bytes, there: TagThere | None = None
