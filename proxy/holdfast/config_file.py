@@ -57,9 +57,9 @@ def load(
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The TOML table of a file."""
+    """The TOML table of a file; a byte order mark that an editor left is passed over."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -111,6 +111,7 @@ def explain(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
     for step in re.findall(r"\w+", where):
         found = found[int(step)] if step.isdigit() else found[step]
     allowed = choices(where) or text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
+    allowed = allowed.replace("str matching regex '^https?://'", "a URL that begins with https:// or http://")
     shown = "***" if SECRETS.search(where) else show(found)
     return f"{where}: found {shown}; allowed: {allowed}"
 
@@ -136,6 +137,8 @@ def contradictions(config: Configuration) -> Iterator[str]:
     if bool(config.tls.cert) != bool(config.tls.key):
         missing = "tls.key" if config.tls.cert else "tls.cert"
         yield f"{missing}: found nothing; give both tls.cert and tls.key, or neither"
+    if not config.data:
+        yield "data: found ''; allowed: a directory"
     for key, listen in (("listen", config.listen), ("admin.listen", config.admin.listen)):
         try:
             if listen or key == "listen":

@@ -73,7 +73,9 @@ def test_a_node_takes_orders_and_knows_them_after_a_restart(tmp_path: Path, work
 def test_s31_the_first_start_makes_the_operator_and_tells_it_once(tmp_path: Path, workers: int) -> None:
     with Node(tmp_path, workers=workers) as node:
         kept = operator(node.data)
-        told = re.findall(r"holdfast: operator (\S+) password (\S+) \(also in (\S+)\)", node.text())
+        told = re.findall(
+            r"holdfast: the operator is (\S+), with the password (\S+) \(also in (\S+)\)", node.text()
+        )
         assert told == [(kept["username"], kept["password"], str(node.data / "operator.json"))]
         assert len(base64.urlsafe_b64decode(kept["password"] + "==")) == 32
         node.restart()

@@ -74,6 +74,41 @@ def test_a_directory_that_is_not_a_store_is_refused(tmp_path):
     assert "holdfast rebuild" in done.stderr
 
 
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/nowhere", ""])
+def test_a_directory_that_cannot_be_is_refused_in_a_sentence(tmp_path, where):
+    (tmp_path / "file").write_text("")
+    data = str(tmp_path / where) if where.startswith("file") else where
+    done = command("serve", "--data", data, "--listen", "127.0.0.1:0")
+    assert (
+        done.returncode,
+        done.stderr.startswith(f"holdfast: data: found {data!r}; allowed: a directory"),
+    ) == (
+        2,
+        True,
+    ), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('\ufefflisten = "127.0.0.1:5000"\r\n', ""),
+        ("", ""),
+        ('[tls]\ncert = "none.pem"\nkey = "none.pem"\n', "tls.cert, tls.key: found"),
+        ('data = ""\n', "data: found ''"),
+    ],
+)
+def test_what_serve_would_refuse_config_check_refuses(tmp_path, text, said):
+    file = tmp_path / "holdfast.toml"
+    file.write_bytes(text.encode())
+    done = command("config", "check", str(file))
+    assert (done.returncode, said in done.stderr) == (2 if said else 0, True), done.stderr
+
+
+def test_no_store_is_said_once(tmp_path):
+    done = command("fsck", "--data", str(tmp_path / "nothing"))
+    assert (done.returncode, done.stdout) == (1, f"{tmp_path}/nothing holds no store.json\n1 problem\n")
+
+
 def test_flags_become_keys():
     flags = {
         **dict.fromkeys(("listen", "data", "workers", "on_miss", "tls_cert", "tls_key")),

@@ -99,11 +99,11 @@ def config_check(file: Path) -> None:
     """Check a configuration file; say what is wrong and exit 2, or say that it is right."""
     import os
 
-    from holdfast.cli.serve import join
+    from holdfast.cli.serve import check_certificate, join
     from holdfast.config_file import ConfigInvalid, load
 
     try:
-        join(load(file), os.environ)
+        check_certificate(join(load(file), os.environ))
     except ConfigInvalid as error:
         refuse(str(error))
     click.echo(f"{file}: right")

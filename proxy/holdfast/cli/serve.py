@@ -106,7 +106,8 @@ def prepare_operator(config: Configuration) -> None:
     operator, made = ensure(Path(config.data))
     if made:
         where = f"(also in {Path(config.data) / FILE})"
-        click.echo(f"holdfast: operator {operator.username} password {operator.password} {where}", err=True)
+        told = f"the operator is {operator.username}, with the password {operator.password} {where}"
+        click.echo(f"holdfast: {told}", err=True)
 
 
 def prepare_store(config: Configuration) -> None:

@@ -51,4 +51,4 @@ def tell(report: Report) -> None:
     counts = ", ".join(f"{count} {what}" for what, count in sorted(report.counts.items()))
     many = len(report.problems)
     verdict = f"{many or 'no'} problem{'s' * (many != 1)}"
-    click.echo(f"{counts or 'empty'}: {verdict}")
+    click.echo(f"{counts}: {verdict}" if counts else verdict)

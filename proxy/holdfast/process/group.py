@@ -32,12 +32,19 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Group:
-    """The lock and the list. `Group(data)` raises StoreRefused when another supervisor lives."""
+    """The lock and the list. `Group(data)` raises StoreRefused when another supervisor lives, and for a directory that
+    cannot be made or written to."""
 
     def __init__(self, data: Path) -> None:
-        data.mkdir(parents=True, exist_ok=True)
         self._list = data / "group.json"
-        self._lock = os.open(data / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(data / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreRefused(
+                f"data: found {str(data)!r}; allowed: a directory that this user may make and write to"
+                f" ({error.strerror})"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
