@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from holdfast.cli.serve import overrides
+import structlog
+from holdfast.cli.serve import overrides, warn_of_doors
 from holdfast.config_file import from_table
 from holdfast.testing.scripted_process import scripted_process
 from support.node import Node, parent_toml
@@ -107,6 +108,23 @@ def test_what_serve_would_refuse_config_check_refuses(tmp_path, text, said):
 def test_no_store_is_said_once(tmp_path):
     done = command("fsck", "--data", str(tmp_path / "nothing"))
     assert (done.returncode, done.stdout) == (1, f"{tmp_path}/nothing holds no store.json\n1 problem\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "insecure", "told"),
+    [
+        ("http://registry.example", True, 1),
+        ("https://registry.example", True, 1),
+        ("https://registry.example", False, 0),
+        ("http://127.0.0.1:5000", True, 0),
+        ("http://localhost:5000", True, 0),
+    ],
+)
+def test_s8_a_parent_that_is_not_verified_is_told_of(url, insecure, told):
+    config = from_table({"parent": [{"url": url, "insecure": insecure}]})
+    with structlog.testing.capture_logs() as lines:
+        warn_of_doors(config)
+    assert [line["parent"] for line in lines if line["event"] == "parent not verified"] == [url] * told
 
 
 def test_flags_become_keys():

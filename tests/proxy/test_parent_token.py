@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from holdfast.config import Credentials
-from holdfast.errors import ParentBroken, ParentDenied, ParentErred
+from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed
 from holdfast.manifest import OCI_MANIFEST
 from holdfast.parent import quirks, token
 from holdfast.parent.challenge import Challenge, NoChallenge, RealmRule, choose, parse_challenges
@@ -424,6 +425,48 @@ def test_every_row_is_reachable_and_says_its_source() -> None:
         assert row.hosts or row.pattern or row.services
         assert row.source
         assert all(realm.startswith("https://") for realm in row.realms)
+
+
+async def use(scripted: ScriptedParent, row: quirks.Quirk) -> None:
+    """Everything that departs in a row, asked of a registry that departs like that. Raises ParentFailed."""
+    async with client_of(scripted) as parent:
+        await parent.get_manifest("alpine", "v1")
+        for status in sorted(row.stale - {401}):
+            scripted.door.refused = status
+            scripted.door.expire()
+            await parent.get_manifest("alpine", "v1")
+        if row.confirm_head:
+            scripted.script(Fault(method="HEAD", path="/blobs/", status=404, times=-1))
+            assert await parent.head_blob("alpine", BLOB.digest) == BLOB.size
+
+
+@pytest.mark.parametrize("row", quirks.TABLE, ids=[row.registry for row in quirks.TABLE])
+def test_a_row_is_what_makes_its_registry_work(row: quirks.Quirk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row as it stands in the table, only that its host is this one: with it all is well, without it is not."""
+
+    async def case(scripted: ScriptedParent) -> None:
+        async with ScriptedParent() as auth:
+            name = f"{row.project}/alpine" if row.project else "alpine"
+            scripted.add_manifest(name, IMAGE, OCI_MANIFEST, "v1")
+            scripted.add_blob(name, BLOB)
+            scripted.door.scheme = "bearer"
+            if row.services:
+                scripted.door.service = row.services[0]
+            if row.realms:
+                scripted.door.realm = f"{auth.url}/token"
+                scripted.door.tokens = auth.door.tokens
+            host = () if row.services else ("127.0.0.1",)
+            realms = (auth.url,) if row.realms else ()
+            here = replace(row, hosts=host, pattern="", endpoint="", realms=realms)
+            monkeypatch.setattr(quirks, "TABLE", ())
+            with pytest.raises(ParentFailed):
+                await use(scripted, row)
+            scripted.faults.clear()
+            scripted.door.refused = 401
+            monkeypatch.setattr(quirks, "TABLE", (here,))
+            await use(scripted, row)
+
+    run(case)
 
 
 def test_docker_hub_short_names_and_token_server(monkeypatch: pytest.MonkeyPatch) -> None:

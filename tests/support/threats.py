@@ -53,7 +53,7 @@ THREATS: dict[int, Threat] = {
     ),
     8: Threat(
         "a connection falls back to cleartext",
-        "http only where `insecure` says so; the realm is built from the configured address",
+        "http only where `insecure` says so, and each start logs it; the realm is built from the configured address",
     ),
     9: Threat(
         "a client writes X-Forwarded-* itself",

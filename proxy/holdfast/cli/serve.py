@@ -19,7 +19,7 @@ from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.config_file import ConfigInvalid, load
 from holdfast.gateway.connection_string import ConnectionStringInvalid, parse
-from holdfast.gateway.environment import crosses_network_in_clear, joined
+from holdfast.gateway.environment import crosses_network_in_clear, is_here, joined
 from holdfast.process import log
 from holdfast.process.group import Group
 
@@ -33,7 +33,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         return config
 
     def reread() -> Configuration:
-        warn_of_strangers(config := read())
+        warn_of_doors(config := read())
         return config
 
     try:
@@ -43,7 +43,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
             "supervisor" if config.workers else "node",
             changeable=bool(config.gateway.connection_string) and not config.workers,
         )
-        warn_of_strangers(config)
+        warn_of_doors(config)
         group = Group(Path(config.data))
         group.end_orphans()
         prepare_store(config)
@@ -61,9 +61,16 @@ def join(config: Configuration, environ: Mapping[str, str]) -> Configuration:
         raise ConfigInvalid(f"connection string: {error}") from None
 
 
-def warn_of_strangers(config: Configuration) -> None:
-    """One line when anybody who reaches the address may change what is here, and one when anybody on the way to the
-    parent may read the sync password."""
+def warn_of_doors(config: Configuration) -> None:
+    """One line when anybody who reaches the address may change what is here, one for each parent whom nobody proves to
+    be who it is (S8), and one when anybody on the way to the parent may read the sync password."""
+    for parent in config.parent:
+        if parent.insecure and not is_here(parent.url):
+            structlog.get_logger().warning(
+                "parent not verified",
+                parent=parent.url,
+                note="insecure = true: http and any certificate are taken",
+            )
     if crosses_network_in_clear(config):
         structlog.get_logger().warning(
             "sync password in the clear", parent=config.parent[0].url, note="ParentEndpointProtocol=http"

@@ -106,10 +106,13 @@ def crosses_network_in_clear(config: Configuration) -> bool:
     """Whether the sync password of a joined configuration leaves this machine without TLS."""
     if not config.gateway.connection_string:
         return False
-    parts = urlsplit(config.parent[0].url)
-    if parts.scheme != "http" or parts.hostname == "localhost":
-        return False
+    return config.parent[0].url.startswith("http:") and not is_here(config.parent[0].url)
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this machine, as it is written."""
+    host = urlsplit(url).hostname or ""
     try:
-        return not ipaddress.ip_address(parts.hostname or "").is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return True
+        return False
