@@ -201,7 +201,13 @@ class Gateway(Section, frozen=True):
 class SyncRepository(Section, frozen=True):
     """What is wanted of one repository (design 7)."""
 
-    name: Annotated[str, key("a repository")]
+    name: Annotated[
+        str,
+        key(
+            "a repository, or a pattern of those in the parent's catalogue: * within a segment, ** across; of several"
+            " rows for one repository the first counts"
+        ),
+    ]
     parent: Annotated[str, key("name of the parent that has it; empty: the default parent")] = ""
     tags: Annotated[
         tuple[str, ...], key("tags wanted, besides those of `regex`; none of both: all", "glob")

@@ -225,11 +225,6 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
             yield f"sync.repositories[{number}].parent: found {show(row.parent)}; allowed: the name of a parent"
         if not row.parent and config.parent and default_parent(config.parent) is None:
             yield f"sync.repositories[{number}].parent: found nothing, and no parent is the default; name one"
-        if "*" in row.name:
-            yield (
-                f"sync.repositories[{number}].name: found {row.name!r}; allowed: the name of one repository, because"
-                " the parent's catalogue is not read yet"
-            )
     if sync.schedule and not sync.repositories:
         yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
     if sync.repositories and not sync.schedule:

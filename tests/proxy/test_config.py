@@ -117,7 +117,7 @@ REFUSED_SYNC = [
     (synchronising(on_parent_delete="drop"), "sync.on_parent_delete: found 'drop'", '"keep" or "remove"'),
     (synchronising({"name": "A"}), "sync.repositories[0].name: found 'A'", "a repository"),
     (synchronising({"tag": "x"}), "sync.repositories[0].tag", "unknown key"),
-    (synchronising({"name": "a/*"}), "sync.repositories[0].name: found 'a/*'", "catalogue is not read yet"),
+    (synchronising({"name": "a/*?"}), "sync.repositories[0].name: found 'a/*?'", "** across"),
     (synchronising({"parent": "b"}), "sync.repositories[0].parent: found 'b'", "name of a parent"),
     (synchronising({"regex": ["("]}), "sync.repositories[0].regex: found '('", "regular expression"),
     (synchronising({"exclude_regex": ["["]}), "sync.repositories[0].exclude_regex: found '['", "regular"),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from holdfast.errors import ParentBroken, ParentNotFound
+from holdfast import config
+from holdfast.errors import ParentBroken, ParentDenied, ParentNotFound
 from holdfast.manifest import OCI_INDEX, OCI_MANIFEST
 from holdfast.parent.lists import next_link
 from holdfast.testing.content import digest_of
 from holdfast.testing.fault import Fault
 from holdfast.testing.sample import SBOM, build_sample
 from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast.testing.scripted_token import Door
 from support.parent_cases import client_of, run
 
 NAMES = [f"t{number:03}" for number in range(25)]
@@ -178,5 +180,57 @@ def test_a_referrer_with_a_bad_digest_is_broken() -> None:
         async with client_of(scripted) as parent:
             with pytest.raises(ParentBroken):
                 await parent.referrers("a", digest_of(b""))
+
+    run(case)
+
+
+@pytest.mark.parametrize("size", [0, 2, 5])
+def test_the_catalogue_of_all_pages(size: int) -> None:
+    async def case(scripted: ScriptedParent) -> None:
+        scripted.page_size = size
+        for name in ("a", "team/b", "team/c/d", "teamwork", "z"):
+            scripted.repository(name)
+        async with client_of(scripted) as parent:
+            assert await parent.catalogue() == ["a", "team/b", "team/c/d", "teamwork", "z"]
+        async with client_of(f"{scripted.url}/team") as parent:
+            assert await parent.catalogue() == ["b", "c/d"]
+
+    run(case)
+
+
+def test_the_catalogue_is_asked_for_with_its_own_scope() -> None:
+    async def case(scripted: ScriptedParent) -> None:
+        scripted.door = Door(scheme="bearer", username="u", password="p")
+        tagged(scripted)
+        login = config.Credentials(username="u", password="p")
+        async with client_of(scripted, credentials=login) as parent:
+            assert await parent.tags("a") == NAMES
+            assert await parent.catalogue() == ["a"]
+            assert await parent.tags("a") == NAMES
+        asked = [r.parameters()["scope"] for r in scripted.log if r.path == "/token"]
+        assert asked == ["repository:a:pull", "registry:catalog:*"]
+        async with client_of(scripted) as stranger:
+            with pytest.raises(ParentDenied):
+                await stranger.catalogue()
+
+    run(case)
+
+
+def test_a_parent_without_a_catalogue_and_names_that_are_none() -> None:
+    async def case(scripted: ScriptedParent) -> None:
+        names = ["a", "A", "../b", 7, "", "a", "b" * 300]
+        scripted.script(
+            Fault(status=200, body=json.dumps({"repositories": names})),
+            Fault(status=200, body='{"repositories":null}'),
+            Fault(status=200, body='{"repositories":"a"}'),
+        )
+        scripted.catalogue = False
+        async with client_of(scripted) as parent:
+            assert await parent.catalogue() == ["a"]
+            assert await parent.catalogue() == []
+            with pytest.raises(ParentBroken):
+                await parent.catalogue()
+            with pytest.raises(ParentNotFound):
+                await parent.catalogue()
 
     run(case)

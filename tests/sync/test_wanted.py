@@ -79,7 +79,9 @@ def test_repositories_of_a_mirror_of_its_own() -> None:
     assert wanted.needs_catalogue
     found = wanted.repositories(["library/a", "library/b/c", "other", "team/app"])
     assert found.names == ("team/app", "library/a")
-    assert found.words == ("x/**: none of the parent's 4 repositories matches",)
+    assert found.words == (
+        "x/**: none of the parent's 4 repositories matches; correct the pattern, or take it out",
+    )
     assert not wanted.covers("library/b/c")
 
 

@@ -49,6 +49,8 @@ T = TypeVar("T")
 MANIFEST_BYTES = 8 << 20
 #: manifests over this size are parsed in a thread: about 0.1 s a MiB
 INLINE_PARSE_BYTES = 256 * 1024
+#: all of a parent's repositories may take many pages, and nobody waits for them (seconds)
+LISTING_SECONDS = 120.0
 COUNTERS = (
     "requests retries token_requests renewals redirects probes throttled failovers interrupted bytes"
     " mismatches"
@@ -247,6 +249,10 @@ class Parent:
         return await self._through(
             lambda endpoint, deadline: lists.tags(endpoint, qualified, deadline), budget
         )
+
+    async def catalogue(self, *, budget: float = LISTING_SECONDS) -> list[str]:
+        """Every repository, as `lists.catalogue` says."""
+        return await self._through(lists.catalogue, budget)
 
     async def referrers(
         self, name: str, digest: str, *, budget: float = INTERACTIVE_SECONDS

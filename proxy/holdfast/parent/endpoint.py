@@ -52,9 +52,9 @@ EXPIRED = frozenset({400, 401, 403, 410})
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to ask. `tail` follows `/v2/<name>/`. `transfer`: the asker holds a slot for blobs. `want`: see
-    `Authority.header`. `accept`: statuses that are answers. What has a `body`, or changes something, follows no
-    redirect."""
+    """What to ask. `tail` follows `/v2/<name>/`, or `/v2/` for a `name` of "". `transfer`: the asker holds a slot for
+    blobs. `want`: see `Authority.header`. `accept`: statuses that are answers. What has a `body`, or changes something,
+    follows no redirect."""
 
     method: str
     name: str
@@ -104,8 +104,8 @@ class Endpoint:
         return answer
 
     def url_of(self, ask: Ask) -> URL:
-        """Where an ask goes."""
-        path = f"/v2/{self.prefix}{ask.name}/{ask.tail}"
+        """Where an ask goes; one without a name is about the whole registry."""
+        path = f"/v2/{self.prefix}{ask.name}/{ask.tail}" if ask.name else f"/v2/{ask.tail}"
         return self.base.join(URL(path, encoded=True))
 
     def session_url(self, asked: URL, location: str | None) -> URL:

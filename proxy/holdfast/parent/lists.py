@@ -1,4 +1,4 @@
-"""Tag lists and referrers: pages read to their end within bounds, every entry checked."""
+"""Tag lists, referrers and the catalogue: pages read to their end within bounds, every entry checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from holdfast.errors import ParentBroken
 from holdfast.manifest import OCI_INDEX, Child, ManifestInvalid, child_of, decode, essence
 from holdfast.parent.endpoint import Ask, Endpoint
 from holdfast.parent.retry import Deadline
-from holdfast.wire.names import is_tag
+from holdfast.parent.token import CATALOGUE
+from holdfast.wire.names import is_repository, is_tag
 
 PAGES = 1000
 ENTRIES = 200_000
@@ -35,6 +36,22 @@ async def tags(endpoint: Endpoint, name: str, deadline: Deadline) -> list[str]:
         found += [tag for tag in names if isinstance(tag, str) and is_tag(tag)]
         if len(found) > ENTRIES:
             raise ParentBroken(f"the parent's tag list has over {ENTRIES} entries")
+    return list(dict.fromkeys(found))
+
+
+async def catalogue(endpoint: Endpoint, deadline: Deadline) -> list[str]:
+    """Every repository below the endpoint's prefix, without it, in the parent's order. Raises ParentFailed; many
+    parents have no catalogue, or show it to nobody."""
+    ask = Ask("GET", "", f"_catalog?n={PAGE_SIZE}", {"Accept": "application/json"}, want=CATALOGUE)
+    found: list[str] = []
+    async for document, _ in _pages(endpoint, ask, deadline):
+        names = document.get("repositories") or []
+        if not isinstance(names, list):
+            raise ParentBroken("the parent's catalogue is no list")
+        texts = [name for name in names if isinstance(name, str) and name.startswith(endpoint.prefix)]
+        found += filter(is_repository, (name.removeprefix(endpoint.prefix) for name in texts))
+        if len(found) > ENTRIES:
+            raise ParentBroken(f"the parent's catalogue has over {ENTRIES} entries")
     return list(dict.fromkeys(found))
 
 

@@ -46,6 +46,8 @@ DENIED_SECONDS = 30.0
 REPOSITORIES = 1024
 #: what is wanted of a repository, unless somebody says more
 PULL = "pull"
+#: what is wanted to read the list of all repositories
+CATALOGUE = "catalogue"
 #: a repository, and what is wanted of it
 Key = tuple[str, str]
 T = TypeVar("T")
@@ -267,6 +269,8 @@ class Authority:
 
 def scope_of(name: str, want: str) -> str:
     """The scope to ask for, more than one joined by a space (oci-spec 4.1)."""
+    if want == CATALOGUE:
+        return "registry:catalog:*"
     actions, _, source = want.partition(" ")
     scope = f"repository:{name}:{actions}"
     return f"{scope} repository:{source}:{PULL}" if source else scope

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast_core.errors import StoreError
 
 from holdfast.config import SyncRepository
-from holdfast.errors import Refusal
+from holdfast.errors import ParentDenied, ParentNotFound, Refusal
 from holdfast.manifest import ManifestInvalid
 from holdfast.replica.copy import Copy
 from holdfast.replica.departure import Departures
@@ -18,7 +18,7 @@ from holdfast.replica.holdings import Reading
 from holdfast.repository import Repository
 from holdfast.sync.backoff import Kind
 from holdfast.sync.plan import Image, Target
-from holdfast.sync.wanted import Rule, TagFact
+from holdfast.sync.wanted import Rule, TagFact, Wanted
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
@@ -50,13 +50,41 @@ class Look:
         self.departures = Departures(keeper, acts=keeps)
 
     async def over(self, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
-        """Look at every (repository, row). Never raises for what a parent or the store says."""
+        """Look at every (repository or pattern, row). Never raises for what a parent or the store says."""
+        parents: dict[str, list[Rule]] = {}
         for repository, row in rows:
-            if Repository.from_key(repository).namespace not in self.away:
-                await self._repository(repository, Rule(row), at_once)
-        rules = [(Repository.from_key(repository).namespace, Rule(row)) for repository, row in rows]
-        await self.departures.left(lambda repository: _is_wanted(repository, rules))
+            parents.setdefault(Repository.from_key(repository).namespace, []).append(Rule(row))
+        wanted = {namespace: Wanted(tuple(rules)) for namespace, rules in parents.items()}
+        for namespace, wish in wanted.items():
+            for name in await self._names(namespace, wish):
+                if namespace not in self.away:
+                    await self._repository(Repository(namespace, name).key, wish.rule_of(name), at_once)
+        await self.departures.left(lambda repository: _is_wanted(repository, wanted))
         self.words += self.departures.words
+
+    async def _names(self, namespace: str, wanted: Wanted) -> tuple[str, ...]:
+        """Repositories of a parent that are wanted; those that patterns find are read from its catalogue."""
+        catalogue: list[str] = []
+        if wanted.needs_catalogue:
+            try:
+                catalogue = await self._keeper.parents[namespace].catalogue()
+            except Refusal as error:
+                patterns = [rule.given.name for rule in wanted.rules if not rule.is_literal]
+                self._no_catalogue(namespace, patterns, error)
+                return tuple(rule.given.name for rule in wanted.rules if rule.is_literal)
+        found = wanted.repositories(catalogue)
+        self.words += found.words
+        return found.names
+
+    def _no_catalogue(self, namespace: str, patterns: list[str], error: Refusal) -> None:
+        told = f"the parent's catalogue, which tells what {', '.join(patterns)} means, cannot be read: {error.message}"
+        if isinstance(error, ParentNotFound | ParentDenied):
+            told += (
+                ". Many registries have none, or show it to nobody, Docker Hub among them: name each repository in"
+                " a row of its own, or give this parent a login that may read it (registry:catalog:*)"
+            )
+        for pattern in patterns:
+            self._failed(Repository(namespace, pattern).key, namespace, error, told)
 
     async def _repository(self, repository: str, rule: Rule, at_once: int) -> None:
         where = Repository.from_key(repository)
@@ -128,17 +156,21 @@ class Look:
             return "it was pushed here and the parent does not know of it yet; it stays as it is"
         return ""
 
-    def _failed(self, key: str, namespace: str, error: Exception) -> None:
+    def _failed(self, key: str, namespace: str, error: Exception, told: str = "") -> None:
         kind = kind_of(error, self._keeper.parents[namespace].state)
         if kind == "offline":
             self.away.add(namespace)
         else:
-            self.failures[key] = (kind, reason_of(error), float(getattr(error, "retry_after", 0) or 0))
+            self.failures[key] = (
+                kind,
+                told or reason_of(error),
+                float(getattr(error, "retry_after", 0) or 0),
+            )
 
 
-def _is_wanted(repository: str, rules: Sequence[tuple[str, Rule]]) -> bool:
+def _is_wanted(repository: str, wanted: Mapping[str, Wanted]) -> bool:
     where = Repository.from_key(repository)
-    return any(namespace == where.namespace and rule.names.fullmatch(where.name) for namespace, rule in rules)
+    return where.namespace in wanted and wanted[where.namespace].covers(where.name)
 
 
 async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:

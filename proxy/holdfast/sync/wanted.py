@@ -89,7 +89,11 @@ class Rule:
         """The tags wanted of those that are there."""
         listed = tuple(tags)
         found = tuple(tag for tag in listed if self._names(tag.name))
-        words = [] if found or not listed else [f"none of {len(listed)} tags passes {self._told()}"]
+        words = (
+            []
+            if found or not listed
+            else [f"none of {len(listed)} tags passes {self._told()}; correct it, or take the row out"]
+        )
         found, late = self._recent(found, now)
         found, unordered = self._newest(found)
         return Chosen(found, tuple(f"{self.given.name}: {w}" for w in (*words, *late, *unordered)))
@@ -203,7 +207,8 @@ class Wanted:
         for name in self._patterns:
             pattern = compile_patterns([name if self.scope is None else name.replace("*", "**")])
             if "*" in name and not any(map(pattern.fullmatch, catalogue)):
-                yield f"{name}: none of the parent's {len(catalogue)} repositories matches"
+                found = f"none of the parent's {len(catalogue)} repositories matches"
+                yield f"{name}: {found}; correct the pattern, or take it out"
         if self.scope is None:
             return
         for rule in self.rules:

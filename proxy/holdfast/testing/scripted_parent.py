@@ -27,6 +27,7 @@ from holdfast.testing.scripted_wire import Answer, Pace, Recorded, Sent, Wire
 
 ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<reference>[^/]+)")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+SCOPES = {"/v2/_catalog": "registry:catalog:*"}
 HEAD_LIMIT = 64 * 1024
 
 
@@ -73,7 +74,7 @@ class ScriptedParent:
         self.repositories: dict[str, Repository] = {}
         self.door = Door()
         self.pace, self.latency, self.offline = Pace(rate), 0.0, False
-        self.ranges = self.referrers_api = True
+        self.ranges = self.referrers_api = self.catalogue = True
         self.etags: dict[str, str] = {}
         self.page_size, self.ratelimit = 0, ""
         self.faults: list[Fault] = []
@@ -224,7 +225,7 @@ class ScriptedParent:
         if request.path == "/token":
             return self.door.serve(request), fault
         found = ROUTE.fullmatch(request.path)
-        scope = f"repository:{found['name']}:pull" if found else ""
+        scope = f"repository:{found['name']}:pull" if found else SCOPES.get(request.path, "")
         if not self.door.admits(request, scope):
             answer, lines = self.door.turn_away(request, scope, self.url)
             return answer, _with_lines(fault, lines)
@@ -236,6 +237,11 @@ class ScriptedParent:
     def _route(self, request: Recorded, fault: Fault, found: re.Match[str] | None) -> Answer:
         if request.path in ("/v2/", "/v2"):
             return _json({})
+        if request.path == "/v2/_catalog" and self.catalogue:
+            names, link = self._page(sorted(self.repositories), request)
+            answer = _json({"repositories": names})
+            answer.headers |= link
+            return answer
         repository = self.repositories.get(found["name"]) if found else None
         if found is None or repository is None:
             return _refusal("NAME_UNKNOWN")
