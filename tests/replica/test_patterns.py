@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from holdfast.testing.clock import FakeClock
@@ -54,7 +55,7 @@ def test_the_first_row_for_a_repository_counts(tmp_path: Path) -> None:
         async with ScriptedParent() as parent:
             stocked(parent, "team/a", "team/b")
             image_of(parent, "team/a", "v2", b"v2")
-            rows = [{"name": "team/a", "tags": ["v2"]}, {"name": "**"}]
+            rows: list[dict[str, Any]] = [{"name": "team/a", "tags": ["v2"]}, {"name": "**"}]
             async with replicating(tmp_path, parent, *rows, schedule=NIGHTLY, clock=clock) as keeper:
                 await one_run(keeper, clock)
                 assert keeper.store.tags("team/a") == ["v2"]
