@@ -157,6 +157,21 @@ def _digest(body: bytes) -> Any:
     return Digest.of(body)
 
 
+def test_a_repository_that_goes_is_told_without_a_digest(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.push("v1")
+        hook = await world.keeper(patterns=("team/app:delete",))
+        row = Row("delete", "repository", "team/app", 1.0)
+        world.store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [row]).result()
+        await all_of(hook)
+        (event,) = world.receiver.events
+        assert event["eventType"] == "Microsoft.ContainerRegistry.ImageDeleted"
+        assert event["subject"] == "team/app"
+        assert event["data"]["target"] == {"repository": "team/app"}
+
+    run(tmp_path, test)
+
+
 def test_what_happened_below_keeps_its_id_its_time_and_its_place(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         hook = await world.keeper()

@@ -161,6 +161,11 @@ THREATS: dict[int, Threat] = {
         "a webhook's receiver leads the node into the network, or elsewhere with the event and its headers",
         "redirects are not followed; addresses are checked after the lookup: link-local and metadata services never",
     ),
+    51: Threat(
+        "a connected registry tells its parent of what did not happen, or makes others' events look like repetitions",
+        "only the active instance, with the right `message/write`, tells of itself and those below it, of what it may"
+        " read; ids begin with the name of the registry where it happened",
+    ),
 }
 
 TEST = re.compile(r"^ *(?:async )?def (test_(?:s[0-9]+_)+\w+)\(", re.MULTILINE)

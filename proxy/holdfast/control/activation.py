@@ -12,6 +12,7 @@ from holdfast.control.context import Context, unknown
 from holdfast.control.draft import SELF, Draft
 from holdfast.control.resource import (
     IDENTITY,
+    NOTICES,
     REGISTRY,
     SCOPE_MAP,
     STATUS,
@@ -36,7 +37,7 @@ DETAILS = 100
 
 def activate(draft: Draft, order: Activate, context: Context) -> Result:
     """See `Activate`."""
-    registry = _directly_below(draft, order.name)
+    registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
     if not 0 < len(order.instance) <= INSTANCE_CHARACTERS:
         raise ControlInvalid(
@@ -83,7 +84,7 @@ def _heard(
 
 def release(draft: Draft, order: Release, context: Context) -> Result:
     """See `Release`."""
-    registry = _directly_below(draft, order.name)
+    registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
     lease = status.lease
     if lease is not None and (lease.instance, lease.generation) == (order.instance, order.generation):
@@ -93,16 +94,9 @@ def release(draft: Draft, order: Release, context: Context) -> Result:
 
 def report(draft: Draft, order: Report, context: Context) -> Result:
     """See `Report`."""
-    registry = _directly_below(draft, order.name)
+    registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
-    lease = status.lease
-    if lease is None:
-        raise ControlConflict(
-            f"the connected registry {registry.name} is not active; activate it first",
-            detail=states.NOT_ACTIVATED,
-        )
-    if (lease.instance, lease.generation) != (order.instance, order.generation):
-        raise already_activated()
+    require_active(registry, status, order.instance, order.generation)
     _take_below(draft, registry, order.below)
     return _heard(
         draft, registry, _reported(registry, status, order), order.instance, order.lease_seconds, context
@@ -146,6 +140,18 @@ def _take_below(draft: Draft, registry: ConnectedRegistry, below: dict[str, Stat
             draft.put(STATUS, status, name.lower())
 
 
+def require_active(registry: ConnectedRegistry, status: Status, instance: str, generation: int) -> None:
+    """Refuse who is not the active instance. Raises `ControlConflict` ALREADY_ACTIVATED or NOT_ACTIVATED."""
+    lease = status.lease
+    if lease is None:
+        raise ControlConflict(
+            f"the connected registry {registry.name} is not active; activate it first",
+            detail=states.NOT_ACTIVATED,
+        )
+    if (lease.instance, lease.generation) != (instance, generation):
+        raise already_activated()
+
+
 def already_activated() -> ControlConflict:
     """The original's refusal of a second instance (connected-registry 2.5)."""
     return ControlConflict(
@@ -153,8 +159,9 @@ def already_activated() -> ControlConflict:
     )
 
 
-def _directly_below(draft: Draft, name: str) -> ConnectedRegistry:
-    """The connected registry, when this node is its parent: another one would hold a second lease of it."""
+def directly_below(draft: Draft, name: str) -> ConnectedRegistry:
+    """The connected registry, when this node is its parent: another one would hold a second lease of it. Raises
+    `ControlUnknown` and `ControlConflict`."""
     registry, identity = draft.registry(name), draft.identity()
     if registry is None or (identity is not None and registry.name.lower() == identity.name.lower()):
         raise unknown(REGISTRY, name_in(name))
@@ -208,7 +215,9 @@ def _replace_all(draft: Draft, configuration: Configuration) -> None:
     _replace_kind(draft, REGISTRY, registries)
     _replace_kind(draft, TOKEN, configuration.tokens)
     _replace_kind(draft, SCOPE_MAP, configuration.scope_maps)
-    _forget(draft, STATUS, {registry.name.lower() for registry in registries})
+    names = {registry.name.lower() for registry in registries}
+    _forget(draft, STATUS, names)
+    _forget(draft, NOTICES, names)
 
 
 def _replace_kind(draft: Draft, kind: str, values: Sequence[ConnectedRegistry | Token | ScopeMap]) -> None:

@@ -27,6 +27,7 @@ from holdfast.control.resource import (
     Wire,
 )
 from holdfast.errors import ControlInvalid
+from holdfast.gateway.message import Notice
 
 #: At most so many bytes of a command (a configuration of 10 times the limits is under 32 MiB).
 COMMAND_BYTES = 64 << 20
@@ -223,6 +224,18 @@ class Report(Order, frozen=True):
     below: dict[str, Status] = {}
 
 
+class TakeNotices(Order, frozen=True):
+    """What the active instance of a connected registry tells of itself and of those below it, in the order of its log
+    `log`. What was taken before is passed over; so is what it may not speak of. Raises ControlConflict
+    ALREADY_ACTIVATED or NOT_ACTIVATED, and ControlInvalid for a notice that cannot be."""
+
+    name: str
+    instance: str
+    generation: int
+    log: str
+    notices: tuple[Notice, ...]
+
+
 class Receive(Order, frozen=True):
     """On a managed node: the parent's word replaces every resource, or with `configuration` None only `identity`."""
 
@@ -248,6 +261,7 @@ Command: TypeAlias = (
     | Activate
     | Release
     | Report
+    | TakeNotices
     | Receive
 )
 
@@ -279,7 +293,7 @@ class GeneratedPassword(Wire, frozen=True):
 class Result(Wire, frozen=True, omit_defaults=True):
     """The answer to a command. `changed` is False when all was so already. `follow_up` are commands that are left to
     the operator. The rest belongs to the commands that say so: `passwords` to those that generate, `generation` and
-    `expires` to Activate and Report."""
+    `expires` to Activate and Report, `number` (up to which notices are taken) and `refused` to TakeNotices."""
 
     name: str = ""
     changed: bool = False
@@ -288,6 +302,8 @@ class Result(Wire, frozen=True, omit_defaults=True):
     passwords: tuple[GeneratedPassword, ...] = ()
     generation: int = 0
     expires: str = ""
+    number: int = 0
+    refused: int = 0
 
 
 _decoder = msgspec.json.Decoder(Command)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 from holdfast_core.errors import Mistake
-from holdfast_core.record import Resource, ResourceChange
+from holdfast_core.record import Event, Resource, ResourceChange
 from holdfast_core.resources import ResourceView
 
 from holdfast.control import resource
@@ -21,12 +21,14 @@ from holdfast.control.actions import Grants
 from holdfast.control.resource import (
     IDENTITY,
     KINDS,
+    NOTICES,
     REGISTRY,
     SCOPE_MAP,
     STATUS,
     TOKEN,
     ConnectedRegistry,
     Identity,
+    NoticesTaken,
     ScopeMap,
     Status,
     Token,
@@ -68,6 +70,8 @@ class Draft:
         self._read: dict[tuple[str, str], Resource | None] = {}
         self._decoded: dict[tuple[str, str], Wire] = {}
         self._grants: dict[tuple[str, ...], Grants] = {}
+        #: what the event log is told, in order
+        self.told: list[Event] = []
 
     # --- what is there -----------------------------------------------------------------------------------------
 
@@ -122,6 +126,10 @@ class Draft:
     def status(self, name: str) -> Status:
         """What a connected registry last said of itself."""
         return _as(Status, self.get(STATUS, name_in(name))) or Status()
+
+    def taken(self, name: str) -> NoticesTaken | None:
+        """How far a connected registry's notices are taken."""
+        return _as(NoticesTaken, self.get(NOTICES, name_in(name)))
 
     def identity(self) -> Identity | None:
         """Who this node is, when it is managed."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from holdfast_core.record import ResourceChange
+from holdfast_core.record import Event, ResourceChange
 from holdfast_core.resources import ResourceView
 
-from holdfast.control import activation, registries, scopes, tokens
+from holdfast.control import activation, notices, registries, scopes, tokens
 from holdfast.control.actions import without
 from holdfast.control.command import (
     Activate,
@@ -34,6 +34,7 @@ from holdfast.control.command import (
     Report,
     Result,
     Resync,
+    TakeNotices,
     UpdatePermissions,
     UpdateRegistry,
     UpdateScopeMap,
@@ -67,16 +68,18 @@ _NODES: dict[type, Callable[[Draft, Any, Context], Result]] = {
     Activate: activation.activate,
     Release: activation.release,
     Report: activation.report,
+    TakeNotices: notices.take,
     Receive: activation.receive,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What to write, and what to answer. A dry run writes nothing and answers the same."""
+    """What to write, what to answer, and what the event log is told. A dry run writes nothing and answers the same."""
 
     changes: list[ResourceChange]
     result: Result
+    told: tuple[Event, ...] = ()
 
 
 def execute(view: ResourceView, command: Command, context: Context) -> Outcome:
@@ -93,7 +96,7 @@ def execute(view: ResourceView, command: Command, context: Context) -> Outcome:
     difference = () if isinstance(command, Receive) else difference_of(draft)
     changed = bool(difference) or any(_differs(view, row) for row in draft.changes())
     result = msgspec.structs.replace(result, changed=changed, difference=difference)
-    return Outcome([] if getattr(command, "dry_run", False) else draft.changes(), result)
+    return Outcome([] if getattr(command, "dry_run", False) else draft.changes(), result, tuple(draft.told))
 
 
 def _refuse_managed(draft: Draft) -> None:

@@ -21,6 +21,7 @@ from holdfast.control.command import (
 from holdfast.control.context import Context, require_match, unknown
 from holdfast.control.draft import AS_CLIENT, AS_SYNC, OF_SCOPE_MAP, Draft
 from holdfast.control.resource import (
+    NOTICES,
     REGISTRY,
     SCOPE_MAP,
     STATUS,
@@ -331,6 +332,7 @@ def delete_registry(draft: Draft, order: DeleteRegistry, context: Context) -> Re
         follow_up = _follow_up(draft, held)
     draft.remove(REGISTRY, held.name)
     draft.remove(STATUS, held.name)
+    draft.remove(NOTICES, held.name)
     if not order.cleanup:
         return Result(name=held.name, follow_up=follow_up)
     _remove_sync_token(draft, held)

@@ -194,13 +194,21 @@ class Identity(Wire, frozen=True):
     trouble: str = ""
 
 
+class NoticesTaken(Wire, frozen=True):
+    """On a parent: how far it has taken a connected registry's notices, by the numbers of that node's event log."""
+
+    log: str
+    number: int
+
+
 #: Kinds of records in the store. QUIET ones do not count as a change of the control plane.
-REGISTRY, STATUS, SCOPE_MAP, TOKEN, IDENTITY = (
+REGISTRY, STATUS, SCOPE_MAP, TOKEN, IDENTITY, NOTICES = (
     "connected-registry",
     "status",
     "scope-map",
     "token",
     "identity",
+    "notices",
 )
 KINDS = {
     REGISTRY: ConnectedRegistry,
@@ -208,8 +216,9 @@ KINDS = {
     SCOPE_MAP: ScopeMap,
     TOKEN: Token,
     IDENTITY: Identity,
+    NOTICES: NoticesTaken,
 }
-QUIET = frozenset({STATUS, IDENTITY})
+QUIET = frozenset({STATUS, IDENTITY, NOTICES})
 PATHS = {REGISTRY: "connectedRegistries", SCOPE_MAP: "scopeMaps", TOKEN: "tokens"}
 
 

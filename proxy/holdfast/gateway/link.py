@@ -36,7 +36,9 @@ from holdfast.gateway.message import (
     Activation,
     Deactivation,
     Lease,
+    Notices,
     StatusReport,
+    Taken,
 )
 from holdfast.parent.client import address_policy
 from holdfast.parent.credentials import login_source
@@ -105,6 +107,10 @@ class Link:
                 f"the parent sent the configuration of another connected registry, {found.registry.name!r}"
             )
         return found, answer.etag
+
+    async def notices(self, notices: Notices) -> Taken | Outcome:
+        """Taken, or Elsewhere, CutLoose, Denied or Failed."""
+        return self._read(await self._ask("POST", "messages", notices), Taken)
 
     async def close(self) -> None:
         """End every connection."""

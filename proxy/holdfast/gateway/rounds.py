@@ -33,6 +33,7 @@ from holdfast.control.resource import (
     StatusDetail,
 )
 from holdfast.control.resource import Configuration as Received
+from holdfast.control.schedule import closed_for
 from holdfast.gateway.child import (
     Action,
     Activate,
@@ -103,6 +104,14 @@ class Rounds:
             with suppress(asyncio.CancelledError):
                 await self._task
         await self.link.close()
+
+    def standing(self) -> tuple[str, int] | None:
+        """The instance and generation with which the parent may be spoken to now; None while this is not the active
+        instance, or its schedule is closed."""
+        sync = self.child.sync
+        if not self.child.active or sync is None or closed_for(sync, self._clock.now()) > 0:
+            return None
+        return self.identity.instance, self.child.generation
 
     def notes(self) -> list[str]:
         """Sentences for /readyz; none when the parent was well when last asked."""

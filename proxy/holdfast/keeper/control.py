@@ -18,7 +18,7 @@ from holdfast import config, errors
 from holdfast.clock import Clock
 from holdfast.control import command as commands
 from holdfast.control import password
-from holdfast.control.execute import Context, execute
+from holdfast.control.execute import Context, Outcome, execute
 from holdfast.control.resource import QUIET
 from holdfast.keeper.push import stored
 
@@ -41,15 +41,15 @@ class Control:
     async def execute(self, order: commands.Command) -> commands.Result:
         """Do a command. Raises as `KeeperPort.control`."""
         context = Context(self.clock.now(), self.limits, verifier=await self._verifier(order))
-        results: list[commands.Result] = []
+        outcomes: list[Outcome] = []
 
         def plan(view: ResourceView) -> Sequence[ResourceChange]:
-            outcome = execute(view, order, context)
-            results.append(outcome.result)
-            return outcome.changes
+            outcomes.append(execute(view, order, context))
+            return outcomes[-1].changes
 
-        await stored(self.store.change_resources(plan, quiet=QUIET), errors.ControlUnknown)
-        return results[-1]
+        change = self.store.change_resources(plan, quiet=QUIET, told=lambda: outcomes[-1].told)
+        await stored(change, errors.ControlUnknown)
+        return outcomes[-1].result
 
     async def _verifier(self, order: commands.Command) -> str:
         """The verifier of the secret that a person chose, "" where nobody did. Raises `ControlInvalid`."""

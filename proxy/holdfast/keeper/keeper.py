@@ -34,6 +34,7 @@ from holdfast.repository import Repository
 if TYPE_CHECKING:
     from holdfast.fill.fills import Fills
     from holdfast.fill.reader import Reader
+    from holdfast.notify.upward import Upward
     from holdfast.notify.webhooks import Webhooks
     from holdfast.parent.client import FetchedManifest, Parent
     from holdfast.replica.replica import Replica
@@ -67,6 +68,8 @@ class Keeper(Pushes, Control):
         self.replica: Replica | None = None
         #: who is told of what happens here, on a node with `[[webhook]]`
         self.webhooks: Webhooks | None = None
+        #: what tells the parent, on a connected registry
+        self.upward: Upward | None = None
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
@@ -94,6 +97,8 @@ class Keeper(Pushes, Control):
         self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
         if self.webhooks is not None:
             await self.webhooks.start()
+        if self.upward is not None:
+            self.upward.start()
         if self.replica is not None:
             await self.replica.start()
         self._tasks += [asyncio.create_task(climb.run()) for climb in self.climbs]
@@ -105,6 +110,8 @@ class Keeper(Pushes, Control):
             await self.replica.close()
         if self.webhooks is not None:
             await self.webhooks.close()
+        if self.upward is not None:
+            await self.upward.close()
         running = [*self._tasks, *self._chores]
         for task in running:
             task.cancel()
@@ -370,8 +377,8 @@ class Keeper(Pushes, Control):
         """See `KeeperPort.status`."""
         troubles = [*self.fills.troubles(), *self.notes()]
         troubles += self.replica.notes() if self.replica is not None else []
-        troubles += self.webhooks.notes() if self.webhooks is not None else []
-        troubles += [note for climb in self.climbs for note in climb.notes()]
+        for told in (self.webhooks, self.upward, *self.climbs):
+            troubles += told.notes() if told is not None else []
         troubles += [
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]

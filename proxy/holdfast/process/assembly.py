@@ -9,8 +9,10 @@ from holdfast.config import Configuration
 from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
 from holdfast.gateway.connection_string import parse
+from holdfast.gateway.link import Link
 from holdfast.gateway.rounds import Rounds
 from holdfast.keeper.keeper import Keeper
+from holdfast.notify.upward import Upward
 from holdfast.parent.client import Parent
 
 
@@ -44,8 +46,11 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     def troubles() -> list[StatusDetail]:
         return [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
 
-    rounds = Rounds(config, parse(text).registry, keeper.store, keeper.control, troubles, keeper.clock)
+    name = parse(text).registry
+    rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
     keeper.notes = rounds.notes
+    link = Link(config.parent[0], name, keeper.clock)
+    keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
     return rounds
 
 

@@ -25,9 +25,9 @@ PING = "Holdfast.Ping"
 SIGNATURE_HEADER = "X-Holdfast-Signature"
 
 
-class Event(Struct, frozen=True, rename="camel"):
+class Event(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Something that happened to an artifact of this node. `at` is wall seconds; `size` the manifest's bytes. A tag
-    that was deleted alone is no event (connected-registry 3.11)."""
+    that was deleted alone is no event (connected-registry 3.11); a repository that was deleted has no digest."""
 
     id: str
     at: float
@@ -86,11 +86,12 @@ class Notifications:
 
 def data_of(event: Event, registry: str) -> dict[str, Any]:
     """The original's `data`. `registry` is the connected registry's name; the parent tells its own events without."""
+    size = event.size if event.digest else ""
     target = {
         "mediaType": event.media_type,
-        "size": event.size,
+        "size": size,
         "digest": event.digest,
-        "length": event.size,
+        "length": size,
         "repository": event.repository,
         "tag": event.tag,
     }
@@ -106,12 +107,12 @@ def data_of(event: Event, registry: str) -> dict[str, Any]:
 def body_of(event: Event, registry: str, topic: str) -> bytes:
     """One event as it goes up and out, in Event Grid's envelope. The same event has the same bytes each time it is
     sent, so that a receiver knows a repetition by `id`."""
-    subject = f"{event.repository}:{event.tag}" if event.tag else f"{event.repository}@{event.digest}"
+    sign, name = (":", event.tag) if event.tag else ("@" if event.digest else "", event.digest)
     return msgspec.json.encode(
         {
             "id": event.id,
             "topic": topic,
-            "subject": subject,
+            "subject": f"{event.repository}{sign}{name}",
             "eventType": TYPES[event.verb],
             "eventTime": stamp(event.at),
             "data": data_of(event, registry),

@@ -1,0 +1,163 @@
+"""Tells the parent of a connected registry what happened here and below, as far as `notificationsList` says
+(connected-registry 1.6), while the schedule lets it speak.
+
+How far the parent is stands in the index and moves on its word. A batch that it took and whose answer was lost is sent
+again; the parent knows it by the number and takes it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+import structlog
+from holdfast_core.errors import RecordDamaged, StoreError
+from holdfast_core.record import Event as Row
+from holdfast_core.record import EventHead
+from holdfast_core.store import Store
+
+from holdfast.clock import Clock
+from holdfast.control.resource import REGISTRY, ConnectedRegistry
+from holdfast.gateway.child import Failed
+from holdfast.gateway.link import Link
+from holdfast.gateway.message import Notice, Notices, Taken
+from holdfast.notify.progress import Sent, keep_sent, sent_of
+from holdfast.notify.told import told_of
+from holdfast.repository import Repository
+from holdfast.sync.backoff import pause
+from holdfast.sync.notification import Notifications
+
+log = structlog.get_logger()
+
+#: how often the log is looked at while there is nothing to tell (seconds)
+LOOK_SECONDS = 0.25
+#: events that are read, and so notices that are sent, at once
+PAGE = 200
+
+#: the instance and generation with which the parent may be spoken to now; None when it may not
+Standing = Callable[[], tuple[str, int] | None]
+
+
+class Upward:
+    """The notices of connected registry `name`."""
+
+    def __init__(self, store: Store, name: str, link: Link, standing: Standing, clock: Clock) -> None:
+        self._store, self._name, self._link = store, name, link
+        self._standing, self._clock = standing, clock
+        self._sent = sent_of(store)
+        self._failures, self._due = 0, 0.0
+        self._trouble = ""
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin. Uses no network before it returns."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop where it is."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._link.close()
+
+    def notes(self) -> list[str]:
+        """A sentence when the parent does not take notices."""
+        return [f"the parent does not take notices: {self._trouble}"] if self._trouble else []
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                moved = await self.step()
+            except StoreError as error:
+                log.error("notices stopped for now", reason=str(error))
+                moved = False
+            except Exception:  # no surprise ends the conversation
+                log.exception("notices failed")
+                moved = False
+            if not moved:
+                await self._clock.sleep(LOOK_SECONDS)
+
+    async def step(self) -> bool:
+        """Tell the parent of the next events; False when there are none, or it is not time."""
+        head = self._store.event_head()
+        if head is None:
+            if self._sent is None:  # a log that begins after this is told from its beginning
+                await self._keep(Sent("", 0))
+            return False
+        if self._clock.monotonic() < self._due:
+            return False
+        sent = await self._from(head)
+        rows = self._rows(sent, head)
+        if not rows:
+            return False
+        notices = self._notices(rows, head.log)
+        if notices and not await self._tell(notices, head.log):
+            return False
+        await self._keep(Sent(head.log, rows[-1].number))
+        return True
+
+    async def _from(self, head: EventHead) -> Sent:
+        """Where to go on. A node that tells for the first time begins with what happens from now on."""
+        sent = self._sent
+        if sent is not None and sent.log == head.log and sent.number >= head.floor:
+            return sent
+        if sent is not None and sent.log:
+            log.warning("notices lost", reason="the event log no longer holds them", after=sent.number)
+        begun = Sent(head.log, head.last if sent is None else head.floor)
+        await self._keep(begun)
+        return begun
+
+    def _rows(self, sent: Sent, head: EventHead) -> list[Row]:
+        try:
+            return self._store.events(sent.number, PAGE)
+        except RecordDamaged:
+            log.warning("notices lost", reason="the event log is damaged", after=sent.number, upto=head.last)
+            return [Row("push", "repository", "", 0.0, number=head.last)]
+
+    def _notices(self, rows: Sequence[Row], log_id: str) -> tuple[Notice, ...]:
+        """What of the rows the parent is told: what came from below, and what the list names of this node's own."""
+        wanted = Notifications(self._list())
+        found = []
+        for row in rows:
+            told = told_of(row, log_id, self._name)
+            if told is None or Repository.from_key(row.repository).namespace:
+                continue  # what is of other parents is not of this registry
+            if row.registry or wanted.matches(told.event):
+                found.append(Notice(number=row.number, event=told.event, registry=told.registry))
+        return tuple(found)
+
+    def _list(self) -> tuple[str, ...]:
+        held = self._store.resource(REGISTRY, self._name)
+        return (
+            () if held is None else msgspec.json.decode(held.body, type=ConnectedRegistry).notifications_list
+        )
+
+    async def _tell(self, notices: tuple[Notice, ...], log_id: str) -> bool:
+        """Whether the parent has them now."""
+        standing = self._standing()
+        if standing is None:
+            return False
+        instance, generation = standing
+        said = Notices(instance=instance, generation=generation, log=log_id, notices=notices)
+        answer = await self._link.notices(said)
+        if isinstance(answer, Taken) and answer.log == log_id and answer.number >= notices[-1].number:
+            if self._failures:
+                log.info("the parent takes notices again")
+            self._failures, self._trouble = 0, ""
+            return True
+        why = getattr(answer, "why", "") or f"the parent answered {type(answer).__name__}"
+        self._failures += 1
+        wait = pause("transient", self._failures, self._clock.jitter(1.0))
+        wait = max(wait, answer.retry_after if isinstance(answer, Failed) else 0.0)
+        self._due = self._clock.monotonic() + wait
+        if why != self._trouble:
+            log.warning("notices not taken", reason=why, notices=len(notices))
+            self._trouble = why
+        return False
+
+    async def _keep(self, sent: Sent) -> None:
+        await keep_sent(self._store, sent)
+        self._sent = sent
