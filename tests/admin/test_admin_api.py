@@ -418,6 +418,18 @@ def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: 
         assert [row["name"] for row in online["value"]] == ["plant1"]
         shown = await admin.good("POST", "connectedRegistries/child1/settings", settings())
         assert parse(shown["ACR_REGISTRY_CONNECTION_STRING"]).endpoint == "plant.example:5000"
+        again = await admin.good("POST", "connectedRegistries/plant1/settings", settings())
+        assert again["ACR_REGISTRY_LOGIN_SERVER"] == "plant.example:5000"
+        for host in (
+            "10.0.0.7:5000",
+            "[2001:db8::7]:5000",
+            "localhost:5000",
+            "",
+        ):  # where it listens, no name
+            listening = msgspec.structs.replace(report, login_server=LoginServer(host=host))
+            await control(admin, listening)
+            again = await admin.good("POST", "connectedRegistries/plant1/settings", settings())
+            assert "ACR_REGISTRY_LOGIN_SERVER" not in again
         await admin.good("POST", "connectedRegistries/plant1/resync")
         after = await admin.good("POST", "connectedRegistries/plant1/deactivate")
         assert after["properties"]["activation"]["status"] == "Inactive"

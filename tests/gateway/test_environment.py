@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from holdfast.cli.serve import join
 from holdfast.config import Configuration
-from holdfast.config_file import ConfigInvalid, load
+from holdfast.config_file import ConfigInvalid, from_table, load
 from holdfast.gateway.connection_string import parse
 from holdfast.gateway.environment import crosses_network_in_clear, joined
+from holdfast.gateway.rounds import login_server
 
 STRING = (
     "ConnectedRegistryName=plantA;SyncTokenName=plantA;SyncTokenPassword=a+b/c==;"
@@ -116,3 +117,21 @@ def test_a_malformed_string_is_refused_with_its_key_and_without_its_password() -
     assert "a+b" not in str(refusal.value)
     with pytest.raises(ConfigInvalid, match=r"beside gateway\.connection_string_file"):
         load(None, {"gateway": {"connection_string": STRING, "connection_string_file": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("listen", "server", "found"),
+    [
+        ("192.0.2.7:5000", "", "192.0.2.7:5000"),
+        ("[2001:db8::7]:5000", "", "[2001:db8::7]:5000"),
+        ("0.0.0.0:5000", "", ""),
+        (":5000", "", ""),
+        ("[::]:5000", "", ""),
+        ("0.0.0.0:5000", "plant.example:8443", "plant.example:8443"),
+    ],
+)
+def test_a_node_that_listens_everywhere_does_not_know_where_it_is_reached(
+    listen: str, server: str, found: str
+) -> None:
+    config = from_table({"listen": listen, "login": {"server": server}})
+    assert login_server(config).host == found

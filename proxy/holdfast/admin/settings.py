@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from holdfast.admin.body import SettingsWanted
 from holdfast.admin.operation import Call, reply
@@ -45,9 +46,20 @@ async def show(call: Call) -> Reply:
     }
     if password:
         answer["SYNC_TOKEN_PASSWORD"] = password
-    if (login := call.catalogue.status(registry.name).login_server) and login.host:
+    if (login := call.catalogue.status(registry.name).login_server) and _is_a_name(login.host):
         answer["ACR_REGISTRY_LOGIN_SERVER"] = login.host
     return reply({**answer, "warnings": _warnings(call, registry, body)})
+
+
+def _is_a_name(host: str) -> bool:
+    """Whether clients may be held to a host[:port] that a node reported. An address is where it listens, and that need
+    not be what clients type: a node that is told to answer to it alone would refuse the others."""
+    plain = urlsplit(f"//{host}").hostname or ""
+    try:
+        ipaddress.ip_address(plain)
+    except ValueError:
+        return plain not in ("", "localhost")
+    return False
 
 
 def parent_endpoint(call: Call, registry: ConnectedRegistry) -> str:
@@ -57,7 +69,8 @@ def parent_endpoint(call: Call, registry: ConnectedRegistry) -> str:
         if login and login.host:
             return login.host
         raise ControlInvalid(
-            "parentEndpoint: missing; the parent has not said yet where it is reached: give HOST[:PORT]",
+            "parentEndpoint: missing; the parent has not said where it is reached: give HOST[:PORT], or set"
+            " login.server in its configuration",
             field="parentEndpoint",
         )
     if call.node.config.login.server:

@@ -228,11 +228,12 @@ class Rounds:
 
 
 def login_server(config: Configuration) -> LoginServer:
-    """Where clients find this node, as far as it knows itself."""
+    """Where clients find this node, as far as it knows itself: a node that listens on every address does not."""
     from holdfast.config_file import listen_address
 
     host, port = listen_address(config.listen)
-    place = "" if port == 0 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    nowhere = port == 0 or host in ("", "0.0.0.0", "::")
+    place = "" if nowhere else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not config.tls.cert:
         return LoginServer(host=config.login.server or place)
     location = config.tls.cert.rpartition("/")[0]
