@@ -39,7 +39,10 @@ PLANT = {
         "clientTokenIds": ["/tokens/phil", "/tokens/anna"],
         "loginServer": {"host": "plant.example:5000", "tls": {"status": "Enabled"}},
         "logging": {"logLevel": "Information", "auditLogStatus": "Disabled"},
-        "statusDetails": [{"type": "Disk", "code": "DiskError", "description": "no space left"}],
+        "statusDetails": [
+            {"type": "Disk", "code": "DiskError", "description": "no space left", "timestamp": ""},
+            {"type": "Disk", "code": "Slow", "description": "x", "timestamp": "2026-11-27T06:00:00.5Z"},
+        ],
         "notificationsList": ["*:*"],
         "garbageCollection": {"enabled": True, "schedule": "0 0 * * *"},
     },
@@ -102,6 +105,7 @@ def test_show_adds_schedule_and_window_and_what_is_wrong(admin):
     ]
     assert ["SYNC SCHEDULE", "0 9 * * *"] in table
     assert ["STATUS", "Disk DiskError: no space left"] in table
+    assert "Disk Slow: x (since 2026-11-27T06:00:00Z)" in done.out
     assert ["CLIENT TOKENS", "phil"] in table
     assert ["", "anna"] in table
 

@@ -9,6 +9,7 @@ import pytest
 from holdfast.control import command as c
 from holdfast.control import states
 from holdfast.control.activation import already_activated
+from holdfast.control.moment import stamp
 from holdfast.control.resource import (
     SCOPE_MAP,
     STATUS,
@@ -160,6 +161,21 @@ def test_a_report_says_how_the_node_is(plane: Plane) -> None:
     assert (status.registry_sync_result, status.status_details) == (result, ())
     plane.do(report(status_details=[detail] * 101))
     assert len(plane.status("plant").status_details) == 100
+
+
+def test_a_trouble_has_the_time_when_it_was_first_told_of(plane: Plane) -> None:
+    activate(plane)
+    disk, slow = (StatusDetail(type="Disk", code=code, description="x") for code in ("DiskError", "Slow"))
+    own = StatusDetail(type="Net", code="Own", description="x", timestamp="2026-01-01T00:00:00Z")
+    began = stamp(plane.now)
+    plane.do(report(status_details=(disk, own)))
+    plane.now += 60
+    plane.do(report(status_details=(slow, disk, own)))
+    told = {detail.code: detail.timestamp for detail in plane.status("plant").status_details}
+    assert told == {"DiskError": began, "Slow": stamp(plane.now), "Own": own.timestamp}
+    plane.do(report())
+    plane.do(report(status_details=(disk,)))
+    assert plane.status("plant").status_details[0].timestamp == stamp(plane.now)
 
 
 def test_a_synchronisation_never_goes_back_to_before_the_activation(plane: Plane) -> None:

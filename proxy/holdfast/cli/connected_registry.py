@@ -45,8 +45,13 @@ def names(ids: Any) -> list[str]:
 
 
 def troubles(details: Any) -> list[str]:
-    """What a node says is wrong with it, a sentence each."""
-    return [f"{one.get('type')} {one.get('code')}: {one.get('description')}" for one in details or ()]
+    """What a node says is wrong with it, a sentence each, and since when."""
+
+    def sentence(one: Any) -> str:
+        since = f" (since {out.seconds(one['timestamp'])})" if one.get("timestamp") else ""
+        return f"{one.get('type')} {one.get('code')}: {one.get('description')}{since}"
+
+    return [sentence(one) for one in details or ()]
 
 
 @click.group(

@@ -23,6 +23,7 @@ from holdfast.control.resource import (
     Lease,
     ScopeMap,
     Status,
+    StatusDetail,
     SyncResult,
     Token,
     name_in,
@@ -99,19 +100,37 @@ def report(draft: Draft, order: Report, context: Context) -> Result:
     require_active(registry, status, order.instance, order.generation)
     _take_below(draft, registry, order.below)
     return _heard(
-        draft, registry, _reported(registry, status, order), order.instance, order.lease_seconds, context
+        draft,
+        registry,
+        _reported(registry, status, order, context.stamp),
+        order.instance,
+        order.lease_seconds,
+        context,
     )
 
 
-def _reported(registry: ConnectedRegistry, status: Status, order: Report) -> Status:
+def _reported(registry: ConnectedRegistry, status: Status, order: Report, now: str) -> Status:
     return msgspec.structs.replace(
         status,
         version=order.version or status.version,
         last_sync_time=order.last_sync_time or status.last_sync_time,
         login_server=order.login_server or status.login_server,
-        status_details=order.status_details[:DETAILS],
+        status_details=_since(status.status_details, order.status_details[:DETAILS], now),
         registry_sync_result=_synced(registry, status.registry_sync_result, order.registry_sync_result),
         syncing=order.syncing,
+    )
+
+
+def _since(
+    held: Sequence[StatusDetail], reported: Sequence[StatusDetail], now: str
+) -> tuple[StatusDetail, ...]:
+    """Troubles with the time when they were first told of, by this clock; a node's own word on that is kept."""
+    known = {(detail.type, detail.code): detail.timestamp for detail in held}
+    return tuple(
+        detail
+        if detail.timestamp
+        else msgspec.structs.replace(detail, timestamp=known.get((detail.type, detail.code)) or now)
+        for detail in reported
     )
 
 
