@@ -84,6 +84,32 @@ def test_who_logs_in_where(tmp_path: Path) -> None:
     run(tmp_path, test, CLOSED)
 
 
+def test_the_log_says_why_a_login_failed_and_the_answer_does_not(tmp_path: Path) -> None:
+    async def test(root: Registry) -> None:
+        secrets = await tree(root)
+        async with pushing(tmp_path / "child", Configuration()) as node:
+            await receive(root, node)
+            asked = {
+                "robot": ("robot", secrets["robot"], "not a client token of this node"),
+                "clerk": ("clerk", "wrong", "the password is wrong, or has expired"),
+                "outsider": ("", secrets["outsider"], "no such token"),
+                "a password in the wrong place": ("", "x", "no such token"),
+            }
+            bodies = set()
+            for name, (known, secret, why) in asked.items():
+                bodies.add((await Client(node, name, secret).ask("GET", "/v2/")).body)
+                line = [line for line in node.logs if line.get("event") == "login failed"][-1]
+                assert (line["token"], line["reason"]) == (known, why)
+            await do(root, commands.UpdateToken(name="clerk", status="disabled"))
+            await receive(root, node)
+            bodies.add((await Client(node, "clerk", secrets["clerk"]).ask("GET", "/v2/")).body)
+            assert node.logs[-1]["reason"] == "the token is disabled"
+            assert len(bodies) == 1
+            assert "wrong place" not in repr(node.logs)
+
+    run(tmp_path, test, CLOSED)
+
+
 @pytest.mark.parametrize("mode", ["ReadOnly", "ReadWrite"])
 def test_the_mode_is_the_parents_word(tmp_path: Path, mode: Mode) -> None:
     config = Configuration(mode="ReadOnly" if mode == "ReadWrite" else "ReadWrite")

@@ -172,7 +172,8 @@ class Access:
         found = await self._proof.slow(token, said.secret, now)
         if token is None or found is None:
             self._limiter.failed(name, place, at)
-            log.info("login failed", address=request.client)
+            known, why = self._why(self._standing, said.name)
+            log.info("login failed", address=request.client, token=known, reason=why)
             raise self._wrong(request)
         self._limiter.succeeded(name, place)
         return self._holder(request, token, found)
@@ -196,12 +197,26 @@ class Access:
 
     def _eligible(self, standing: Standing, name: str) -> Token | None:
         """The token of that name, if it may log in at this node."""
-        if "/" in name or not 0 < len(name) <= NAME or not name.isascii():
-            return None
-        token, listed = self.catalogue.token(name), standing.lists(name)
+        token, listed = self._named(name), standing.lists(name)
         if token is None or token.status != "enabled" or not listed:
             return None
         return token
+
+    def _named(self, name: str) -> Token | None:
+        if "/" in name or not 0 < len(name) <= NAME or not name.isascii():
+            return None
+        return self.catalogue.token(name)
+
+    def _why(self, standing: Standing, name: str) -> tuple[str, str]:
+        """What the operator may know of a login that failed, and its caller may not: the token's name, and why. A name
+        that no token has is not told: some type their password there."""
+        if (token := self._named(name)) is None:
+            return "", "no such token"
+        if token.status != "enabled":
+            return token.name, "the token is disabled"
+        if not standing.lists(name):
+            return token.name, "not a client token of this node"
+        return token.name, "the password is wrong, or has expired"
 
     # -- tokens ------------------------------------------------------------------------------------
 
