@@ -168,6 +168,16 @@ def test_a_failed_run_waits_and_then_goes_on() -> None:
     assert len(look(State(asked=SCHEDULED, again_at=MIDNIGHT + 900 * DAY), 12 * HOUR).actions) == 1
 
 
+def test_a_repository_that_fails_keeps_nothing_from_being_looked_at_each_minute() -> None:
+    """A run that failed is tried again after its wait, or with the next occurrence, if that comes first."""
+    always = Schedule.parse("* * * * *")
+    running = look(lived(9 * HOUR, always), 9 * HOUR + 60, always)
+    assert running.actions
+    state = finished(running.state, MIDNIGHT + 9 * HOUR + 61, again_in=300.0)
+    assert look(state, 9 * HOUR + 62, always).actions == ()
+    assert len(look(state, 9 * HOUR + 120, always).actions) == 1
+
+
 def test_an_operator_need_not_wait_for_the_window() -> None:
     found = look(asked(lived(9 * HOUR), MANUAL, force=True), 9.5 * HOUR)
     assert found.actions == (Start(MANUAL, float("inf")),)

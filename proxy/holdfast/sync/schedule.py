@@ -238,7 +238,9 @@ def _passed(schedule: Schedule, state: State, near: Stretch) -> bool:
 
 
 def _asking(state: State, lived: tuple[Stretch, ...], *, missed: bool) -> State:
-    return replace(state, lived=lived, asked=later(state.asked, SCHEDULED), missed=state.missed + int(missed))
+    """An occurrence does not wait for what failed before it."""
+    count = state.missed + int(missed)
+    return replace(state, lived=lived, asked=later(state.asked, SCHEDULED), missed=count, again_at=0.0)
 
 
 def _with(lived: tuple[Stretch, ...], old: Stretch | None, new: Stretch) -> tuple[Stretch, ...]:
