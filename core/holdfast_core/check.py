@@ -93,6 +93,7 @@ class _Check:
         if identity.format >= 2:
             self._derived()
         self._counts()
+        self._events()
         self._strays()
         self._journal(uuid)
 
@@ -198,6 +199,24 @@ class _Check:
         for row in recounted(self._index):
             kind = row.key[1:-1].decode("utf-8", "replace")
             self._problem(f"the number of {kind} records is not that of the records; {directory.REBUILD}")
+
+    def _events(self) -> None:
+        """The head of the log against its events. Who follows them would miss some, or wait for what never comes."""
+        before = self._head()
+        numbers = [layout.event_number(key) for key, _ in self._index.scan(layout.EVENT, after=layout.EVENT)]
+        head = self._head()
+        if head is None or head != before or not head.log:
+            return  # none is kept, or it moved meanwhile
+        kept = [number for number in numbers if number > head.floor]
+        if (len(kept), max(kept, default=head.floor)) != (head.count, head.last):
+            self._problem(f"the head of the log of events does not fit its events; {directory.REBUILD}")
+
+    def _head(self) -> layout.LogHead | None:
+        try:
+            payload = self._index.get(layout.EVENT)
+        except RecordDamaged:  # said by _records
+            return None
+        return None if payload is None else layout.decode_log_head(payload)
 
     def _strays(self) -> None:
         """Files without a row are garbage: never served, counted, not a problem."""

@@ -109,6 +109,18 @@ class Lookup:
         with self._index.view() as view:
             locks.require(view, repository, "read", targets)
 
+    def hides(self, repository: str, *targets: Target) -> bool:
+        """Whether a lock forbids to list or to read the repository or one of `targets`. One that cannot be read
+        does."""
+        keys = [layout.lock_key(repository, target) for target in (locks.REPOSITORY, *targets)]
+        try:
+            if not self._get_and_locks(keys[0])[1]:
+                return False
+            found = [layout.decode_lock(row) for key in keys if (row := self._get(key)) is not None]
+        except RecordDamaged:
+            return True
+        return not all(lock.list and lock.read for lock in found)
+
     def is_deleted(self, repository: str, kind: str, name: str) -> bool:
         """Whether a "tag", "manifest" or "blob" was deleted here and not pushed again: it is not to be brought
         back from a parent. `name` is the tag or the digest."""

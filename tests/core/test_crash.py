@@ -26,6 +26,7 @@ sys.path[:0] = {path!r}
 from holdfast_core import Store
 from support.stores import put_file, put_manifest, some_bytes
 store, n = Store.create_or_open(sys.argv[1], write=True), int(sys.argv[2])
+store.keep_events(True).result()
 while True:
     n += 1
     if n % 3:
@@ -93,6 +94,8 @@ def test_a_writer_killed_at_any_moment(root: Path) -> None:
         try:
             assert [n for n in range(1, last + 1) if not acknowledged(store, n)] == []
             assert {f"t{n}" for n in range(1, last + 1) if n % 3} <= set(store.tags("r"))
+            told = [event.tag for event in store.events(0, 1_000_000) if event.kind == "tag"]
+            assert sorted(told) == store.tags("r")
         finally:
             store.close()
     report = fsck(root, (1, 1))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from holdfast_core import Digest, Event, Store, Target, events, fsck, rebuild
 from holdfast_core import format as layout
-from holdfast_core.errors import Locked, NotHeld, RecordDamaged
+from holdfast_core.errors import Locked, NotHeld, RecordDamaged, Unsent
 from holdfast_core.record import Lock
-from support.stores import MEDIA, push, put_manifest
+from support.stores import MEDIA, dump, push, push_file, put_file, put_manifest
 
 Opener = Callable[..., Store]
 
@@ -104,6 +107,90 @@ def test_what_is_removed_is_told_as_the_parents_doing(store: Store) -> None:
     ]
 
 
+REPOSITORIES, TAGS, BODIES = ("a", "b"), ("x", "y", "z"), (b"1", b"2", b"3", b"4")
+
+
+class Follower:
+    """What somebody knows who began with nothing and heard every event."""
+
+    def __init__(self) -> None:
+        self.tags: dict[tuple[str, str], str] = {}
+        self.manifests: set[tuple[str, str]] = set()
+
+    def hear(self, event: Event) -> None:
+        place, named = (event.repository, event.digest), (event.repository, event.tag)
+        if event.kind == "repository":
+            self.tags = {key: digest for key, digest in self.tags.items() if key[0] != event.repository}
+            self.manifests = {key for key in self.manifests if key[0] != event.repository}
+        elif event.kind == "tag" and event.verb == "delete":
+            assert self.tags.pop(named) == event.digest
+        elif event.verb == "delete":
+            self.manifests.remove(place)
+            assert place[1] not in {digest for key, digest in self.tags.items() if key[0] == place[0]}
+        else:
+            # a parent's tag may come for a manifest that was deleted a moment before: nothing is known of it then
+            self.manifests |= {place} if event.media_type else set()
+            if event.tag:
+                assert self.tags.get(named) != event.digest
+                self.tags[named] = event.digest
+
+
+def change_something(store: Store, die: random.Random) -> Future[Any]:
+    """One change, or one that is refused, in any of the ways there are."""
+    repository, tag, body = die.choice(REPOSITORIES), die.choice(TAGS), die.choice(BODIES)
+    digest, now = Digest.of(body), 1.0
+    new = {"owned": False, "now": now}
+    held = any(member.digest == digest for member in store.members(repository, limit=100).members)
+    ways: list[Callable[[], Future[Any]]] = [
+        lambda: store.push_manifest(repository, digest, MEDIA, body, tags=die.sample(TAGS, 2), now=now),
+        lambda: store.push_manifest(repository, digest, MEDIA, body, now=now),
+        lambda: store.put_manifest(repository, digest, MEDIA, body, **new),  # type: ignore[arg-type]
+        lambda: store.put_manifest(repository, digest, MEDIA, body, **new),  # type: ignore[arg-type]
+        lambda: store.delete_tag(repository, tag, now=now, tombstone=die.random() < 0.5),
+        lambda: store.delete_manifest(repository, digest, now=now, tombstone=die.random() < 0.5),
+        lambda: store.drop_tag(repository, tag, now=now),
+        lambda: store.remove_tag(repository, tag, now=now),
+        lambda: store.remove_manifest(repository, digest, now=now),
+        lambda: store.set_lock(repository, Target("tag", tag), Lock(delete=die.random() < 0.7), now=now),
+    ]
+    if held:
+        ways += 3 * [lambda: store.put_tag(repository, tag, digest, now=now)]
+    if die.random() < 0.05:
+        return store.remove_repository(repository, now=now)
+    return die.choice(ways)()
+
+
+def known(store: Store) -> tuple[dict[tuple[str, str], str], set[tuple[str, str]]]:
+    """Tags and manifests of a store."""
+    tags, manifests = {}, set()
+    for repository in REPOSITORIES:
+        keys = store._index.scan(layout.link_key(repository, layout.AS_MANIFEST, b""))
+        manifests |= {(repository, str(layout.digest_from(key, key[18:]))) for key, _ in keys}
+        for name in store.tags(repository):
+            tag = store.tag(repository, name)
+            assert tag is not None
+            tags[repository, name] = str(tag.digest)
+    return tags, manifests
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_hears_everything_knows_everything(seed: int, store: Store) -> None:
+    """Whatever is changed, in whatever way: the events say it all, each once, in the order of the commits."""
+    die, follower, after = random.Random(seed), Follower(), 0
+    for _ in range(40):
+        futures = [change_something(store, die) for _ in range(die.randint(1, 4))]
+        wait(futures)
+        assert {type(f.exception()) for f in futures} <= {type(None), Locked, NotHeld, Unsent}
+        for event in store.events(after, 1000):
+            assert event.number > after
+            after = event.number
+            follower.hear(event)
+        assert (follower.tags, follower.manifests) == known(store)
+    head = store.event_head()
+    assert head is not None
+    assert (head.last, head.count) == (after, after)
+
+
 def test_what_is_refused_tells_nothing(store: Store) -> None:
     digest, before = push(store, "a", b"one", "x"), last(store)
     store.set_lock("a", Target("tag", "x"), Lock(write=False, delete=False), now=1.0).result()
@@ -123,6 +210,39 @@ def test_a_log_that_nobody_reads_writes_no_row(opener: Opener) -> None:
     store.delete_manifest("a", digest, now=2.0).result()
     assert store.event_head() is None
     assert list(store._index.scan(layout.EVENT)) == []
+
+
+def filled_and_pushed(store: Store) -> tuple[dict[bytes, bytes], int, int]:
+    """Work of each kind; then every row but the log's, the rows of the log, and the length of the journal."""
+    layer = put_file(store, "a", b"layer" * 5000)
+    digest = put_manifest(store, "a", b"one", subject=Digest.of(b"subject"))
+    store.put_tag("a", "x", digest, now=2.0).result()
+    store.put_tag("a", "x", digest, now=3.0).result()
+    push_file(store, "a", b"blob" * 5000)
+    pushed = push(store, "a", b"two", "x", "y", now=4.0, pending=True)
+    push(store, "a", b"two", "x", now=5.0)
+    store.set_lock("a", Target("tag", "y"), Lock(write=False), now=6.0).result()
+    store.delete_tag("a", "x", now=7.0, tombstone=True).result()
+    store.set_lock("a", Target("tag", "y"), Lock(), now=8.0).result()
+    store.delete_manifest("a", pushed, now=9.0).result()
+    store.delete_blob("a", layer.digest, now=10.0).result()
+    rows, _ = dump(store, store._directory.path)
+    logged = [key for key in rows if key[:1] == layout.EVENT]
+    journal = store.statistics().journal_bytes
+    return {key: row for key, row in rows.items() if key not in logged}, len(logged), journal
+
+
+def test_the_log_costs_its_rows_and_nothing_else(opener: Opener, tmp_path: Path) -> None:
+    """Off, not a row; on, one for each event and the head, and not a byte of the journal."""
+    quiet, kept = opener(tmp_path / "quiet"), opener(tmp_path / "kept")
+    kept.keep_events(True).result()
+    one, other = filled_and_pushed(quiet), filled_and_pushed(kept)
+    assert one[0].keys() == other[0].keys()
+    assert one[2] == other[2]
+    verbs = [(row.verb, row.kind) for row in kept.events(0, 100)]
+    assert (one[1], other[1]) == (0, 1 + len(verbs))
+    pushes = [("push", "manifest"), ("push", "tag"), ("push", "tag"), ("push", "tag")]
+    assert verbs == [*pushes, ("delete", "tag"), ("delete", "tag"), ("delete", "manifest")]
 
 
 def test_ending_and_beginning_again(store: Store) -> None:
@@ -217,6 +337,20 @@ def test_a_head_that_cannot_be_read_begins_anew(store: Store) -> None:
     head = store.event_head()
     assert head is not None
     assert (head.floor, [row.number for row in store.events(head.floor, 10)]) == (1, [2])
+
+
+def test_fsck_compares_the_head_with_the_events(store: Store, opener: Opener) -> None:
+    for number in range(3):
+        push(store, "a", b"%d" % number, "x")
+    root = store._directory.path
+    store.trim_events(before=0.0, keep=2).result()
+    store.close()
+    assert fsck(root).problems == []
+    store = opener()
+    with store._index.begin(write=True) as txn:
+        txn.delete(layout.event_key(2))
+    store.close()
+    assert ["the head of the log" in problem for problem in fsck(root).problems] == [True]
 
 
 def test_a_rebuild_ends_the_log(store: Store, tmp_path: Path) -> None:

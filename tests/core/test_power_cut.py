@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from holdfast_core import Digest, Store, directory, fsck
 from holdfast_core.errors import Damaged, NotHeld
-from support.stores import hashed, read_all, some_bytes
+from support.stores import hashed, push, read_all, some_bytes
 
 SHUTDOWN = 0x8004587D
 MODES = {"journal flushed": 1, "journal not flushed": 2}
@@ -31,6 +31,7 @@ sys.path[:0] = {path!r}
 from holdfast_core import Store
 from support.stores import push, push_file, put_file, put_manifest, some_bytes
 store, n = Store.create_or_open(sys.argv[1], write=True), int(sys.argv[2])
+store.keep_events(True).result()
 while True:
     n += 1
     owned = n % 4 < 2
@@ -49,7 +50,7 @@ while True:
         store.sweep(now=float(n), grace=5.0).result()
     if n % 16 == 0:
         store.sync_cached().result()
-    print(n, flush=True)
+    print(n, store.event_head().last, flush=True)
 """
 
 
@@ -94,25 +95,34 @@ def image(tmp_path: Path) -> Iterator[Image]:
     image.unmount()
 
 
-def work_until_cut(image: Image, mode: int, last: int, acks: int) -> int:
-    """The last number acknowledged by a writer under which the power was cut."""
+def work_until_cut(image: Image, mode: int, last: int, acks: int) -> tuple[int, int]:
+    """(the last step acknowledged by a writer under which the power was cut, the last event that a reader saw)."""
     code = WRITER.format(path=[p for p in sys.path if p])
     command = [sys.executable, "-c", code, str(image.mount_point / "store"), str(last)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         assert child.stdout
         for _ in range(acks):
-            last = int(child.stdout.readline())
+            line = child.stdout.readline()
         image.cut(mode)
         child.kill()
-        return max([last, *map(int, child.stdout.read().split())])
+        line = [line, *filter(None, child.stdout.read().split("\n"))][-1]
+        step, seen = map(int, line.split())
+        return max(last, step), seen
 
 
-def look(root: Path, last: int) -> None:
-    """All that was owned is there; what is there is right."""
+def look(root: Path, last: int, seen: int) -> None:
+    """All that was owned is there; what is there is right. The log tells of just that, and goes on above every number
+    that was seen."""
     store = Store.create_or_open(root, write=True)
     try:
         wrong = [n for n in range(1, last + 1) if not sound(store, n)]
         assert wrong == []
+        told = [event for event in store.events(0, 1_000_000) if event.kind == "tag"]
+        assert sorted(event.tag for event in told) == store.tags("r")
+        push(store, "r", b"after %d" % seen, f"after{seen}")
+        head = store.event_head()
+        assert head is not None
+        assert head.last > seen
     finally:
         store.close()
 
@@ -140,9 +150,9 @@ def sound(store: Store, n: int) -> bool:
 def test_case_71_power_cuts(image: Image, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
     root, last, draw = image.mount_point / "store", 0, random.Random(mode)
     for number in range(int(os.environ.get("HOLDFAST_POWER_CUTS", CUTS))):
-        last = work_until_cut(image, mode, last, draw.randint(1, 40))
+        last, seen = work_until_cut(image, mode, last, draw.randint(1, 40))
         image.unmount()
         image.mount()
         monkeypatch.setattr(directory, "boot_id", lambda number=number: b"boot %011d" % number)
-        look(root, last)
+        look(root, last, seen)
         assert [p for p in fsck(root).problems if "quarantined" not in p] == []

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.listing import FIRST
-from holdfast_core.record import Event, Member
+from holdfast_core.record import Event, Member, Target
 
 from holdfast import errors
 from holdfast.control.rules import duration
@@ -103,9 +103,15 @@ def _after(node: Node, caller: Entitled, at: Cursor, most: int) -> tuple[list[Me
             break
         at = Cursor(at.log, event.number)
         name = "" if event.registry else names(event.repository)
-        if name:
+        if name and not node.store.hides(event.repository, *_targets(event)):
             found.append(_message(event, name))
     return found, at
+
+
+def _targets(event: Event) -> list[Target]:
+    """What a lock may be on, beside the repository."""
+    named = (("tag", event.tag), ("manifest", event.digest))
+    return [Target(kind, name) for kind, name in named if name]
 
 
 def _message(event: Event, name: str) -> Message:
