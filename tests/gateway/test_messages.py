@@ -9,11 +9,16 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from holdfast.config import Parent
 from holdfast.control import command
+from holdfast.endpoint import messages
+from holdfast.endpoint.messages import Place, written
 from holdfast.gateway.message import Contents, Entry, Message, Messages
-from holdfast_core import Digest, Event
+from holdfast_core import Digest, Event, Lock, Target
+from holdfast_core import format as layout
+from holdfast_core.listing import FIRST
 from support.gateway import BASE, Tree, refused, tree
-from support.serving import MEDIA_TYPE, Answer
+from support.serving import MEDIA_TYPE, Answer, until
 from support.stores import push
 
 CANARY = "secret-canary"
@@ -65,7 +70,7 @@ def test_what_follows_a_cursor_is_told_in_order(tmp_path: Path) -> None:
     tree(tmp_path, test)
 
 
-def test_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Path) -> None:
+def test_s52_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Path) -> None:
     async def test(root: Tree) -> None:
         began, store = await heard(root), root.held.store
         pushed(root, CANARY, b"one", "v1")
@@ -177,3 +182,185 @@ def test_contents_are_every_tag_and_every_untagged_manifest(tmp_path: Path) -> N
             assert all(len(page.entries) <= most for page in pages)
 
     tree(tmp_path, test)
+
+
+async def held_open(root: Tree, cursor: str, user: str = "plantA", **more: object) -> asyncio.Future[Answer]:
+    """A question that waits for a message."""
+    query = "".join(f"&{name}={value}" for name, value in more.items())
+    target = f"{BASE}/messages?after={cursor}&wait=20{query}"
+    asked = asyncio.ensure_future(root.ask("GET", target, user=user))
+    await until(lambda: root.held.clock.sleepers > 0)
+    return asked
+
+
+def test_s52_a_scope_that_changes_meanwhile_counts_for_what_comes(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        began = (await heard(root)).cursor
+        pushed(root, "other/one", b"before", "v1")
+        asked = await held_open(root, began)
+        await root.order(command.UpdatePermissions(name="plantA", add=("other/*",), remove=("team/app",)))
+        pushed(root, "team/app", b"one", CANARY)
+        pushed(root, "other/one", b"after", "v1")
+        answer = await root.pass_time(asked)
+        found = msgspec.json.decode(answer.body, type=Messages)
+        assert [(one.number, one.repository) for one in found.messages] == [(3, "other/one")]
+        assert CANARY.encode() not in answer.body
+
+    tree(tmp_path, test)
+
+
+def test_who_is_not_the_active_instance_any_more_is_told_while_he_waits(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        generation = await root.activate()
+        began = (await heard(root)).cursor
+        asked = await held_open(root, began, instance="first", generation=generation)
+        await root.order(command.Deactivate(name="plantA"))
+        answer = await root.pass_time(asked)
+        assert (answer.status, "NOT_ACTIVATED" in refused(answer)) == (409, True)
+        second = await root.ask("POST", f"{BASE}/activate", {"instance": "second"})
+        assert second.status == 200
+        for what in ("messages", "contents"):
+            answer = await root.ask("GET", f"{BASE}/{what}?instance=first&generation={generation}")
+            assert (answer.status, "ALREADY_ACTIVATED" in refused(answer)) == (409, True), what
+
+    tree(tmp_path, test)
+
+
+@pytest.mark.parametrize("gone", ["token", "right", "registry"])
+def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        right = "gateway/planta/message/read"
+        await root.token("relay", right, "gateway/planta/message/write")
+        asked = await held_open(root, (await heard(root)).cursor, "relay")
+        if gone == "token":
+            await root.order(command.UpdateToken(name="relay", status="disabled"))
+        elif gone == "right":
+            await root.order(command.UpdateScopeMap(name="relay-scope-map", remove=(right,)))
+        else:
+            await root.order(command.DeleteRegistry(name="plantB", cleanup=True))
+            await root.order(command.DeleteRegistry(name="plantA"))
+        assert (await root.pass_time(asked)).status == {"token": 401, "right": 403, "registry": 404}[gone]
+
+    tree(tmp_path, test)
+
+
+def test_s52_another_token_hears_no_more_than_it_may_pull_itself(tmp_path: Path) -> None:
+    """Nor more than the registry's own, however much it may pull."""
+
+    async def test(root: Tree) -> None:
+        await root.order(command.UpdatePermissions(name="plantA", add=("other/one",)))
+        await root.token("relay", "gateway/planta/message/read", "repositories/team/*/content/read")
+        began = (await heard(root)).cursor
+        for name in ("team/app", "team/beside", "other/one"):
+            pushed(root, name, b"one", "v1")
+        answer = await root.ask("GET", f"{BASE}/messages?after={began}", user="relay")
+        found = msgspec.json.decode(answer.body, type=Messages)
+        assert [one.repository for one in found.messages] == ["team/app"]
+        entries = [one.repository for page in await listed(root, user="relay") for one in page.entries]
+        assert entries == ["team/app"]
+
+    tree(tmp_path, test)
+
+
+def test_s52_what_a_lock_hides_is_neither_told_nor_listed(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        store = root.held.store
+        await root.order(command.UpdatePermissions(name="plantA", add=("shut",)))
+        began = (await heard(root)).cursor
+        image = pushed(root, "team/app", b"image", "v1", CANARY)
+        unread = pushed(root, "team/app", b"unread")
+        pushed(root, "shut", b"image", CANARY)
+        for repository, target, lock in (
+            ("team/app", Target("tag", CANARY), Lock(list=False)),
+            ("team/app", Target("manifest", str(unread)), Lock(read=False)),
+            ("shut", Target("repository"), Lock(list=False)),
+        ):
+            store.set_lock(repository, target, lock, now=1.0).result()
+        found = (await heard(root, began)).messages
+        assert [(one.tag, one.digest) for one in found] == [("v1", str(image))]
+        for most in (1000, 1):
+            entries = [one for page in await listed(root, most) for one in page.entries]
+            assert [(one.tag, one.digest) for one in entries] == [("v1", str(image))]
+
+    tree(tmp_path, test)
+
+
+def test_s52_a_place_that_was_made_up_shows_nothing(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        pushed(root, CANARY, b"one", CANARY)
+        cursor = (await heard(root)).cursor
+        for at in (FIRST, b"t", b"m" + bytes(600), b"t" + b"\xff" * 600, b"?", b""):
+            text = written(Place(cursor, CANARY, at))
+            answer = await root.ask("GET", f"{BASE}/contents?after={text}")
+            found = msgspec.json.decode(answer.body, type=Contents)
+            assert (found.entries, found.next, CANARY in answer.body.decode()) == ((), "", False)
+            text = written(Place(cursor, "team/app", at))
+            assert (await root.ask("GET", f"{BASE}/contents?after={text}")).status == 200
+        made_up = (
+            written(Place("x")),
+            written(Place("")),
+            "x",
+            "%C3%A9",
+            "gA",
+            "=",
+            written(Place(cursor))[:-3],
+        )
+        for text in made_up:
+            answer = await root.ask("GET", f"{BASE}/contents?after={text}")
+            assert (answer.status, "`next` of an earlier page" in refused(answer)) == (400, True), text
+
+    tree(tmp_path, test)
+
+
+def test_an_answer_looks_at_so_many_records_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of the node do not wait for a child that was long away, or whose repositories are few among many."""
+    monkeypatch.setattr(messages, "EVENTS_LOOKED_AT", 20)
+    monkeypatch.setattr(messages, "MEMBERS_LOOKED_AT", 10)
+
+    async def test(root: Tree) -> None:
+        began = (await heard(root)).cursor
+        for number in range(50):
+            pushed(root, f"{CANARY}/{number}", b"one", "v1")
+        pushed(root, "team/app", b"one", *(f"v{number:02}" for number in range(25)))
+        told, at = list[Messages](), began
+        while not told or told[-1].more:
+            told.append(await heard(root, at))
+            at = told[-1].cursor
+        assert [len(one.messages) for one in told] == [0, 0, 10, 15]
+        pages = await listed(root)
+        assert [one.tag for page in pages for one in page.entries] == [f"v{n:02}" for n in range(25)]
+        assert max(len(page.entries) for page in pages) == 10
+        assert len(pages) == 8  # 51 repositories, an untagged look, 25 tags
+
+    tree(tmp_path, test)
+
+
+def test_an_event_that_cannot_be_read_is_410_for_who_did_not_hear_it(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        began = (await heard(root)).cursor
+        for number in range(3):
+            pushed(root, "team/app", b"%d" % number, "v1")
+        with root.held.store._index.begin(write=True) as txn:
+            txn.put(layout.event_key(2), b"\x01damaged")
+        await gone(root, began)
+        log = began.partition("-")[0]
+        await gone(root, f"{log}-1")
+        assert [one.number for one in (await heard(root, f"{log}-2")).messages] == [3]
+
+    tree(tmp_path, test)
+
+
+def test_a_repository_of_another_parent_is_named_as_it_is_asked_for(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        await root.order(command.UpdatePermissions(name="plantA", add=("mirror/app",)))
+        began = (await heard(root)).cursor
+        pushed(root, "mirror:app", b"one", "v1")
+        pushed(root, "unknown:app", b"one", "v1")
+        assert [one.repository for one in (await heard(root, began)).messages] == ["mirror/app"]
+        entries = [one.repository for page in await listed(root) for one in page.entries]
+        assert entries == ["mirror/app"]
+
+    parents = (Parent(url="https://one.example", name=""), Parent(url="https://two.example", name="mirror"))
+    tree(tmp_path, test, parents=parents)

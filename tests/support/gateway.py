@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from holdfast.config import Configuration, Gateway
+from holdfast.config import Configuration, Gateway, Parent
 from holdfast.control import command
 from support.programs import PATIENCE
 from support.serving import Answer, Serving, serve
@@ -79,7 +79,12 @@ class Tree:
         return await asked
 
 
-def tree(path: Path, test: Callable[[Tree], Coroutine[Any, Any, None]], **gateway: float) -> None:
+def tree(
+    path: Path,
+    test: Callable[[Tree], Coroutine[Any, Any, None]],
+    parents: tuple[Parent, ...] = (),
+    **gateway: float,
+) -> None:
     """Run a test against a root with plantA below it and plantB below that."""
 
     async def run(held: Serving) -> None:
@@ -89,7 +94,7 @@ def tree(path: Path, test: Callable[[Tree], Coroutine[Any, Any, None]], **gatewa
         await root.registry("plantB", parent="plantA")
         await test(root)
 
-    serve(path, run, Configuration(gateway=Gateway(**gateway)))  # type: ignore[arg-type]
+    serve(path, run, Configuration(gateway=Gateway(**gateway), parent=parents))  # type: ignore[arg-type]
 
 
 def refused(answer: Answer) -> str:

@@ -166,6 +166,11 @@ THREATS: dict[int, Threat] = {
         "only the active instance, with the right `message/write`, tells of itself and those below it, of what it may"
         " read; ids begin with the name of the registry where it happened",
     ),
+    52: Threat(
+        "a connected registry hears of repositories, tags or manifests that it may not pull",
+        "messages and contents are held to the present scope map of its sync token and of the caller, and to locks;"
+        " what is left out moves the cursor and nothing else, and a place that was made up shows nothing",
+    ),
 }
 
 TEST = re.compile(r"^ *(?:async )?def (test_(?:s[0-9]+_)+\w+)\(", re.MULTILINE)

@@ -214,7 +214,7 @@ def _page(node: Node, names: Callable[[str], str], place: Place, most: int) -> C
         part = node.store.members(repository, after=at, limit=most)
         found += [_entry(name, member) for member in part.members]
         at, most = part.end, most - part.looked
-    return Contents(cursor, tuple(found), _written(Place(cursor, repository, at)))
+    return Contents(cursor, tuple(found), written(Place(cursor, repository, at)))
 
 
 def _entry(name: str, member: Member) -> Entry:
@@ -228,7 +228,8 @@ def _entry(name: str, member: Member) -> Entry:
     )
 
 
-def _written(place: Place) -> str:
+def written(place: Place) -> str:
+    """A place as children carry it to the next question."""
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(place)).decode().rstrip("=")
 
 
