@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node
+from support.programs import wait_until
+from support.receiver import Receiver, answer
 from support.transfer import fetch
 
 USER, PASSWORD = "canary-user", "canary-password-7f3a"
@@ -82,6 +85,29 @@ def test_nothing_that_a_node_writes_holds_a_secret(parent: ScriptedProcess, tmp_
         pull(node, "latest", second)
         found = [(where, hit[0]) for where, text in written_by(node) if (hit := CANARIES.search(text))]
         assert found == []
+
+
+def test_nothing_of_a_webhook_but_its_name_is_told(tmp_path: Path) -> None:
+    """Its URL is a secret as well: whoever has it can post to the receiver."""
+    with Receiver(otherwise=answer(403)) as receiver:
+        hook = {
+            "name": "ci",
+            "url": f"{receiver.url}/{PASSWORD}?code={REFRESH}",
+            "secret": CLIENT,
+            "headers": [f"Authorization: {BASIC}"],
+            "insecure": True,
+        }
+        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in hook.items())
+        configuration = f'log_level = "debug"\n[[webhook]]\n{lines}\n'
+        with Node(tmp_path, "--anonymous", "push", configuration=configuration) as node:
+            body = b'{"schemaVersion": 2, "manifests": []}'
+            kind = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+            assert fetch(node.url, f"/v2/{NAME}/manifests/v1", "PUT", headers=kind, body=body).status == 201
+            receiver.wait_for(1)
+            wait_until(lambda: "webhook failed" in node.text(), "the failure is in the log")
+            assert "answered 403" in fetch(node.url, "/readyz").body.decode()
+            found = [(where, hit[0]) for where, text in written_by(node) if (hit := CANARIES.search(text))]
+            assert found == []
 
 
 def test_a_refused_password_is_not_told(parent: ScriptedProcess, tmp_path: Path) -> None:

@@ -44,7 +44,11 @@ def test_webhooks_are_listed_with_how_far_they_are_and_without_their_secrets(tmp
         admin.store.keep_events(True).result()
         for tag in ("v1", "v2", "v3"):
             push(admin.store, "team/app", tag.encode(), tag)
-        failing = Standing("log", 1, 3, 0, 50.0, 120.5, "answered 503", 100.0, 7, 2, 90.0, "it was too old")
+        head = admin.store.event_head()
+        assert head is not None
+        failing = Standing(
+            head.log, 1, 3, 0, 50.0, 120.5, "answered 503", 100.0, 7, 2, 90.0, "it was too old"
+        )
         stands(admin.store, "ci", failing)
         found = await admin.good("GET", "webhooks")
         conforms(found, document.WebhookList)
@@ -71,7 +75,7 @@ def test_webhooks_are_listed_with_how_far_they_are_and_without_their_secrets(tmp
         old = await admin.good("GET", "webhooks/old")
         conforms(old, document.WebhookDocument)
         assert (old["properties"]["state"], old["properties"]["signed"]) == ("delivering", False)
-        stands(admin.store, "old", Standing("log", 3))
+        stands(admin.store, "old", Standing(head.log, 3))
         assert (await admin.good("GET", "webhooks/old"))["properties"]["state"] == "idle"
         page = await admin.good("GET", "webhooks?$top=1")
         assert (await admin.good("GET", page["nextLink"].removeprefix("/api/v1/")))["value"][0][

@@ -13,7 +13,7 @@ import structlog
 from holdfast.config import Webhook as Hook
 from holdfast.notify.progress import pending, standing_of
 from holdfast.notify.standing import REFUSALS, Answer
-from holdfast.notify.webhook import Webhook
+from holdfast.notify.webhook import PAGE, Webhook
 from holdfast.sync.notification import Event, body_of
 from holdfast.testing.clock import FakeClock
 from holdfast_core.record import Event as Row
@@ -459,5 +459,22 @@ def test_a_page_of_what_nobody_wants_is_passed_in_one_write(tmp_path: Path) -> N
         assert not world.receiver.bodies
         assert hook.standing.number == 450
         assert world.store.statistics().committed == before + 1
+
+    run(tmp_path, test)
+
+
+def test_a_long_log_is_given_up_page_by_page(tmp_path: Path) -> None:
+    """Others have their turn in between."""
+
+    async def test(world: World) -> None:
+        hook = await world.keeper(keep=3600)
+        for number in range(3 * PAGE):
+            world.push(f"old{number}")
+        world.receiver.otherwise = AWAY
+        world.clock.advance(3601.0)
+        before = len(world.clock.slept)
+        await hook.step()
+        assert hook.standing.dropped == 3 * PAGE
+        assert len(world.clock.slept) - before == 4
 
     run(tmp_path, test)

@@ -22,8 +22,11 @@ SELF = "self"
 
 def pending(store: Store, hook: config.Webhook, standing: Standing, limit: int) -> int:
     """How many of the next `limit` events of the log a webhook is still to be told."""
-    patterns = Notifications(hook.patterns)
-    told = (told_of(row, standing.log, "") for row in store.events(standing.number, limit))
+    head, patterns = store.event_head(), Notifications(hook.patterns)
+    if head is None:
+        return 0
+    after = standing.number if standing.log == head.log else head.floor
+    told = (told_of(row, head.log, "") for row in store.events(after, limit))
     return sum(one is not None and patterns.matches(one.event) for one in told)
 
 

@@ -87,14 +87,16 @@ class Upward:
             if self._sent is None:  # a log that begins after this is told from its beginning
                 await self._keep(Sent("", 0))
             return False
-        if self._clock.monotonic() < self._due:
+        standing = self._standing()
+        is_time = standing is not None and self._clock.monotonic() >= self._due
+        if self._sent is not None and not is_time:
             return False
         sent = await self._from(head)
-        rows = self._rows(sent, head)
-        if not rows:
+        rows = self._rows(sent, head) if is_time else []
+        if not rows or standing is None:
             return False
         notices = self._notices(rows, head.log)
-        if notices and not await self._tell(notices, head.log):
+        if notices and not await self._tell(notices, head.log, *standing):
             return False
         await self._keep(Sent(head.log, rows[-1].number))
         return True
@@ -135,12 +137,8 @@ class Upward:
             () if held is None else msgspec.json.decode(held.body, type=ConnectedRegistry).notifications_list
         )
 
-    async def _tell(self, notices: tuple[Notice, ...], log_id: str) -> bool:
+    async def _tell(self, notices: tuple[Notice, ...], log_id: str, instance: str, generation: int) -> bool:
         """Whether the parent has them now."""
-        standing = self._standing()
-        if standing is None:
-            return False
-        instance, generation = standing
         said = Notices(instance=instance, generation=generation, log=log_id, notices=notices)
         answer = await self._link.notices(said)
         if isinstance(answer, Taken) and answer.log == log_id and answer.number >= notices[-1].number:

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 #: how often the log is looked at while nothing is to be told (seconds)
 LOOK_SECONDS = 0.25
-#: events that are read at once, and the pause between two pages that hold nothing to tell (seconds)
+#: events that are read at once, and the pause before that (seconds)
 PAGE, PAUSE_SECONDS = 200, 0.001
 
 
@@ -69,6 +69,9 @@ class Webhook:
             except StoreError as error:
                 log.error("webhook stopped for now", webhook=self.hook.name, reason=str(error))
                 moved = False
+            except Exception:  # no surprise ends it
+                log.exception("webhook failed", webhook=self.hook.name)
+                moved = False
             if not moved:
                 await self._clock.sleep(LOOK_SECONDS)
 
@@ -108,7 +111,7 @@ class Webhook:
     async def _next(self, head: EventHead) -> tuple[Row, Told] | None:
         """The next event that is to be told; those before it are passed."""
         while True:
-            if not self._rows and not self._read(head):
+            if not self._rows and not await self._read(head):
                 return None
             while self._rows:
                 row = self._rows[0]
@@ -116,10 +119,10 @@ class Webhook:
                     return row, told
                 self._rows.popleft()
                 self.standing = self.standing.passed(row.number)
-            await self._clock.sleep(PAUSE_SECONDS)
 
-    def _read(self, head: EventHead) -> bool:
-        """Whether there is more to look at."""
+    async def _read(self, head: EventHead) -> bool:
+        """Whether there is more to look at. Gives way first, so that a long log holds up nobody."""
+        await self._clock.sleep(PAUSE_SECONDS)
         try:
             self._rows.extend(self._store.events(self.standing.number, PAGE))
         except RecordDamaged:
