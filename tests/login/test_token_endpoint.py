@@ -239,6 +239,8 @@ def test_level_none_is_what_a_node_with_connected_registries_has(tmp_path: Path)
         await do(node, commands.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",)))
         node.clock.advance(0.6)
         assert (await node.ask("GET", "/v2/a/manifests/x")).status == 401
+        (told,) = (line for line in node.logs if line["event"] == "what strangers may do has changed")
+        assert (told["was"], told["now"]) == ("pull", "none")
         await do(node, commands.DeleteRegistry(name="plant", cleanup=True))
         node.clock.advance(0.6)
         assert (await node.ask("GET", "/v2/a/manifests/x")).status == 404

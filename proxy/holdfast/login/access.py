@@ -99,6 +99,8 @@ class Access:
         return self._standing
 
     def _take(self, standing: Standing) -> None:
+        if self._standing.revision >= 0 and standing.level != self._level:
+            log.warning("what strangers may do has changed", was=self._level, now=standing.level)
         self._standing, self._level = standing, standing.level
         self._holders.clear()
         self.given.forget()
