@@ -57,13 +57,15 @@ def holdfast() -> None:
 
 @holdfast.command()
 @click.option("--config", "file", type=FILE, help="Configuration file; flags override it.")
-@click.option("--listen", metavar="HOST:PORT", help="Address to serve on; port 0 picks one.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Address to serve on; port 0 picks one. Default: 127.0.0.1:5000."
+)
 @click.option(
     "--admin-listen",
     metavar="HOST:PORT",
     help="Address of the admin API. Default: 127.0.0.1 and a free port.",
 )
-@click.option("--data", metavar="DIR", help="Directory of the store.")
+@click.option("--data", metavar="DIR", help="Directory of the store. Default: holdfast-data.")
 @click.option("--parent", "parents", multiple=True, metavar="[NAME=]URL", help="Parent registry; may repeat.")
 @click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parents.")
 @click.option("--workers", type=int, help="Worker processes; 0: everything in one process; -1: one per core.")
@@ -77,7 +79,8 @@ def holdfast() -> None:
 @click.option(
     "--anonymous",
     type=click.Choice(["none", "pull", "push"]),
-    help="What a caller without login may do; push includes deleting. Default: pull.",
+    help="What a caller without login may do; push includes deleting. Default: none on a node that manages connected"
+    " registries or is one, pull on every other.",
 )
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
@@ -163,7 +166,9 @@ def demo(**options: Any) -> None:
 @holdfast.command()
 @click.argument("url", required=False)
 @click.option("-u", "--username", help="Default: operator.")
-@click.option("-p", "--password", help="Others on this machine can see it; the next is better.")
+@click.option(
+    "-p", "--password", help="The password. Others on this machine can see it: rather --password-stdin."
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
 def login(url: str | None, username: str | None, password: str | None, password_stdin: bool) -> None:
     """Log in to a node's admin API; the verbs below ask it from then on.

@@ -191,7 +191,9 @@ def _asked(username: str | None, password: str | None, from_stdin: bool) -> tupl
         password = sys.stdin.readline().rstrip("\r\n")
     there = sys.stdin.isatty()
     if not username:
-        username = click.prompt("Username", err=True) if there and not from_stdin else "operator"
+        username = (
+            click.prompt("Username", default="operator", err=True) if there and not from_stdin else "operator"
+        )
     if not password:
         if not there or from_stdin:
             refuse("no password: say --password-stdin and write it there")
