@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -20,7 +20,10 @@ from holdfast.fill.patience import Patience
 from holdfast.fill.plan import Running, Start
 from holdfast.fill.stock import Stock
 from holdfast.fill.transfer import Transfer
-from holdfast.parent.client import Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import Parent
+
 
 log = structlog.get_logger()
 

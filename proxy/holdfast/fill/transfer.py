@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import ParentBroken
 from holdfast.fill.intake import Intake
 from holdfast.fill.plan import Running
-from holdfast.parent.client import BlobStream, Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import BlobStream, Parent
 
 
 class RangeBroken(ParentBroken):
