@@ -171,6 +171,7 @@ class Fill:
         while not self.ended:
             await self._woken.wait()
             self._woken.clear()
+            self.traffic.turn()
             try:
                 for action in plan(self._view()):
                     await self._act(action)

@@ -36,10 +36,14 @@ def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
 
 
 def make_parents(config: Configuration, clock: Clock) -> dict[str, Parent]:
-    """The clients of the parents, by namespace."""
+    """The clients of the parents, by namespace. They share one link."""
     from holdfast.parent.client import Parent
+    from holdfast.parent.lane import Line
+    from holdfast.sync.share import Share
 
-    return {parent.name: Parent(parent, clock, config.limits.manifest_bytes) for parent in config.parent}
+    share = Share(config.link.caps, config.link.minimum_share, now=clock.monotonic())
+    line, size = Line(share, clock), config.limits.manifest_bytes
+    return {parent.name: Parent(parent, clock, size, line=line) for parent in config.parent}
 
 
 def own_name(config: Configuration) -> str:

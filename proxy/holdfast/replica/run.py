@@ -94,7 +94,8 @@ class Round:
         run, tasks = self.run, set[asyncio.Task[None]]()
         try:
             while True:
-                away = {name for name, parent in self._keeper.parents.items() if parent.state == "offline"}
+                parents = self._keeper.parents.items()
+                away = {n for n, parent in parents if parent.state == "offline" or parent.is_closed("sync")}
                 while (image := run.take(self._clock.now(), away)) is not None:
                     tasks.add(asyncio.create_task(self._image(run, image)))
                 if not tasks and run.is_over(self._clock.now()):
