@@ -1,0 +1,363 @@
+"""A child that reads its parent's log: order, coalescing, cursors; and simulated lives of pushes, deletes, lost
+answers, kills between any two steps and logs that were trimmed, at whose end the child has what the parent has."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from holdfast.gateway.message import Contents, Entry, Message, Messages
+from holdfast.sync.feed import AskContents, AskMessages, Deed, Feed
+
+SEEDS = range(300)
+REPOSITORIES, TAGS, DIGESTS = ("a", "b/c"), ("1", "2", "latest"), tuple(f"sha256:{n:064x}" for n in range(6))
+
+
+def push(number: int, tag: str, digest: str, repository: str = "a") -> Message:
+    """A tag that moved, or with "" a manifest that came."""
+    return Message(number, 0.0, "push", "tag" if tag else "manifest", repository, tag, digest)
+
+
+def delete(number: int, tag: str = "", digest: str = "", repository: str = "a") -> Message:
+    """A tag, a manifest or a repository that was deleted."""
+    kind = "tag" if tag else "manifest" if digest else "repository"
+    return Message(number, 0.0, "delete", kind, repository, tag, digest)  # type: ignore[arg-type]
+
+
+def following(*messages: Message, more: bool = False) -> Feed:
+    """A feed that heard these."""
+    feed = Feed("log-0")
+    assert feed.messages("log-0", Messages(f"log-{len(messages)}", messages, more))
+    return feed
+
+
+def taken(feed: Feed) -> list[Deed]:
+    """All that may begin now."""
+    return list(iter(feed.take, None))
+
+
+def told(deeds: list[Deed]) -> list[str]:
+    return [("-" if deed.removes else "+") + deed.key for deed in deeds]
+
+
+def test_many_messages_for_a_tag_are_one_deed() -> None:
+    feed = following(*(push(n, "1", DIGESTS[n]) for n in range(5)), push(5, "2", DIGESTS[0]))
+    assert [(deed.tag, deed.digest) for deed in taken(feed)] == [("1", DIGESTS[4]), ("2", DIGESTS[0])]
+
+
+def test_nothing_begins_before_all_was_read() -> None:
+    feed = following(push(1, "1", DIGESTS[0]), more=True)
+    assert taken(feed) == []
+    assert feed.question() == AskMessages("log-1")
+    feed.messages("log-1", Messages("log-9", (delete(2, "1"),)))
+    assert told(taken(feed)) == ["-a:1"]
+
+
+def test_deeds_of_one_name_follow_each_other_and_others_do_not_wait() -> None:
+    feed = following(push(1, "1", DIGESTS[0]))
+    (first,) = taken(feed)
+    feed.messages("log-1", Messages("log-2", (push(2, "1", DIGESTS[1]), push(3, "2", DIGESTS[2]))))
+    (other,) = taken(feed)
+    assert other.tag == "2"
+    feed.settled(first)
+    assert [deed.digest for deed in taken(feed)] == [DIGESTS[1]]
+
+
+def test_a_digest_that_was_deleted_goes_before_it_comes_again() -> None:
+    feed = following(delete(1, digest=DIGESTS[0]), push(2, "1", DIGESTS[0]))
+    (gone,) = taken(feed)
+    assert gone.removes
+    feed.settled(gone)
+    assert told(taken(feed)) == ["+a:1"]
+
+
+def test_a_repository_goes_when_nothing_is_under_way_in_it() -> None:
+    feed = following(push(1, "1", DIGESTS[0]))
+    (first,) = taken(feed)
+    feed.messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]), delete(3), push(4, "1", DIGESTS[2]))))
+    assert taken(feed) == []
+    feed.settled(first)
+    (gone,) = taken(feed)
+    assert told([gone]) == ["-a"]
+    assert feed.kept == "log-1"
+    feed.settled(gone)
+    (last,) = taken(feed)
+    assert last.digest == DIGESTS[2]
+    feed.settled(last)
+    assert (feed.kept, bool(feed)) == ("log-2", False)
+
+
+def test_the_cursor_waits_for_the_first_that_is_not_settled() -> None:
+    feed = following(push(1, "1", DIGESTS[0]))
+    feed.messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]),)))
+    first, second = taken(feed)
+    feed.settled(second)
+    assert feed.kept == "log-0"
+    feed.settled(first)
+    assert feed.kept == "log-2"
+
+
+def test_an_answer_to_an_old_question_is_dropped() -> None:
+    feed = following(push(1, "1", DIGESTS[0]))
+    assert not feed.messages("log-0", Messages("log-7", (push(1, "1", DIGESTS[0]),)))
+    assert feed.seen == "log-1"
+
+
+def test_what_was_not_listed_is_known_before_the_cursor_counts() -> None:
+    feed = Feed()
+    assert feed.question() is None
+    feed.list_anew()
+    assert feed.question() == AskContents("")
+    feed.contents("", Contents("log-5", (Entry("a", DIGESTS[0], "1"),), "page"))
+    feed.contents("page", Contents("log-5", (Entry("a", DIGESTS[1]),)))
+    assert not feed.compares
+    feed.messages("log-5", Messages("log-8", (push(6, "2", DIGESTS[2]),)))
+    assert feed.compares
+    assert feed.listed("a") == {"1", "2", *DIGESTS[:3]}
+    feed.lose("a", tag="3")
+    for deed in taken(feed):
+        feed.settled(deed)
+    assert feed.kept == ""
+    feed.compared()
+    assert feed.kept == "log-8"
+
+
+# ---- a parent and a child
+
+
+@dataclass
+class Above:
+    """A registry with a log, of which the front is trimmed."""
+
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+    manifests: set[tuple[str, str]] = field(default_factory=set)
+    log: list[Message] = field(default_factory=list)
+    first: int = 1
+    number: int = 0
+    id: str = "x"
+
+    def note(self, message: Message) -> None:
+        self.number = message.number
+        self.log.append(message)
+
+    def change(self, dice: random.Random) -> None:
+        """Somebody does something."""
+        repository, tag, digest = dice.choice(REPOSITORIES), dice.choice(TAGS), dice.choice(DIGESTS)
+        number, what = self.number + 1, dice.random()
+        if what < 0.6:
+            self.manifests.add((repository, digest))
+            if tagged := dice.random() < 0.7:
+                self.tags[repository, tag] = digest
+            self.note(push(number, tag if tagged else "", digest, repository))
+        elif what < 0.8 and (found := self.tags.pop((repository, tag), None)):
+            self.note(delete(number, tag, found, repository))
+        elif what < 0.95 and (repository, digest) in self.manifests:
+            self.manifests.discard((repository, digest))
+            self.note(delete(number, digest=digest, repository=repository))
+            for name in [t for r, t in self.tags if r == repository and self.tags[r, t] == digest]:
+                del self.tags[repository, name]
+                self.note(delete(self.number + 1, name, digest, repository))
+        elif what > 0.98:
+            self.tags = {key: value for key, value in self.tags.items() if key[0] != repository}
+            self.manifests = {key for key in self.manifests if key[0] != repository}
+            self.note(delete(number, repository=repository))
+
+    def forget(self, dice: random.Random) -> None:
+        """The log is trimmed, or begun anew."""
+        if dice.random() < 0.3:
+            self.id += "x"
+        self.first = self.number + 1
+
+    def messages(self, after: str, most: int) -> Messages | None:
+        """None: 410."""
+        log, _, at = after.partition("-")
+        if log != self.id or int(at) + 1 < self.first:
+            return None
+        rest = [message for message in self.log if message.number > int(at)]
+        last = rest[:most][-1].number if rest else int(at)
+        return Messages(f"{log}-{last}", tuple(rest[:most]), len(rest) > most)
+
+    def contents(self, after: str, most: int) -> Contents:
+        """A page."""
+        named = {(r, d) for (r, _), d in self.tags.items()}
+        every = sorted((r, t, d) for (r, t), d in self.tags.items())
+        every = sorted(every + [(r, "", d) for r, d in self.manifests - named])
+        rest = [row for row in every if " ".join(row) > after]
+        page = tuple(Entry(r, d, t) for r, t, d in rest[:most])
+        return Contents(
+            f"{self.id}-{self.number}", page, " ".join(rest[most - 1]) if len(rest) > most else ""
+        )
+
+
+@dataclass
+class Below:
+    """A child: what it holds and what it wrote down outlast a kill."""
+
+    above: Above
+    dice: random.Random
+    tags: dict[tuple[str, str], str] = field(default_factory=dict)
+    manifests: set[tuple[str, str]] = field(default_factory=set)
+    kept: str = ""
+    troubles: set[tuple[str, str, str]] = field(default_factory=set)
+    fetched: int = 0
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.kept)
+        self.fresh = set(self.troubles)
+        self.work: list[Deed] = []
+        self.cursor = ""
+
+    def kill(self) -> None:
+        """What was not written down is lost."""
+        self.__post_init__()
+
+    def step(self) -> None:
+        """One thing of many."""
+        what = self.dice.random()
+        if what < 0.3:
+            self.ask()
+        elif what < 0.5 and (deed := self.feed.take()) is not None:
+            self.work.append(deed)
+        elif what < 0.8 and self.work:
+            self.act(self.work.pop(self.dice.randrange(len(self.work))))
+        elif what < 0.9:
+            self.kept, self.troubles = self.feed.kept, set(self.fresh)
+        elif self.fresh:
+            self.retry(self.dice.choice(sorted(self.fresh)))
+
+    def ask(self) -> None:
+        """A question, whose answer may be lost."""
+        question = self.feed.question()
+        if question is None:
+            self.feed.list_anew()
+            self.work.clear()
+            return
+        most = self.dice.choice((1, 3, 50))
+        if isinstance(question, AskContents):
+            found = self.above.contents(question.after, most)
+            if self.dice.random() > 0.2:
+                # the cursor is where the log stood before the first page
+                self.cursor = found.cursor if not question.after else self.cursor
+                self.feed.contents(question.after, Contents(self.cursor, found.entries, found.next))
+        else:
+            heard = self.above.messages(question.after, most)
+            if heard is None:
+                self.feed.gone()
+                self.work.clear()
+            elif self.dice.random() > 0.2:
+                self.feed.messages(question.after, heard)
+        self.compare()
+
+    def compare(self) -> None:
+        if not self.feed.compares:
+            return
+        for repository, tag in self.tags:
+            if tag not in self.feed.listed(repository):
+                self.feed.lose(repository, tag=tag)
+        for repository, digest in self.manifests:
+            if digest not in self.feed.listed(repository):
+                self.feed.lose(repository, digest=digest)
+        self.feed.compared()
+
+    def act(self, deed: Deed) -> None:
+        """Do it; now and then it fails for a while, and is recorded, or is given back."""
+        if self.dice.random() < 0.1:
+            self.feed.give_back(deed)
+            return
+        self.fresh.discard((deed.repository, deed.tag, "" if deed.tag else deed.digest))
+        if deed.removes:
+            self.remove(deed)
+        elif (deed.repository, deed.digest) not in self.above.manifests or self.dice.random() < 0.1:
+            self.fresh.add((deed.repository, deed.tag, "" if deed.tag else deed.digest))
+        else:
+            self.have(deed.repository, deed.tag, deed.digest)
+        self.feed.settled(deed)
+
+    def have(self, repository: str, tag: str, digest: str) -> None:
+        self.fetched += (repository, digest) not in self.manifests
+        self.manifests.add((repository, digest))
+        if tag:
+            self.tags[repository, tag] = digest
+
+    def remove(self, deed: Deed) -> None:
+        one = (deed.repository, deed.tag)
+        if deed.tag:
+            self.tags.pop(one, None)
+            return
+        self.manifests = {
+            (r, d) for r, d in self.manifests if r != deed.repository or d != (deed.digest or d)
+        }
+        gone = [
+            key
+            for key, d in self.tags.items()
+            if key[0] == deed.repository and (not deed.digest or d == deed.digest)
+        ]
+        for key in gone:
+            del self.tags[key]
+
+    def retry(self, trouble: tuple[str, str, str]) -> None:
+        """What is recorded is asked about; a tag by its name, because it may have moved."""
+        repository, tag, digest = trouble
+        if any(deed.repository == repository for deed in self.work):
+            return
+        self.fresh.discard(trouble)
+        digest = self.above.tags.get((repository, tag), "") if tag else digest
+        if (repository, digest) in self.above.manifests:
+            self.have(repository, tag, digest)
+
+
+def life(seed: int) -> tuple[Above, Below]:
+    """A parent that lives its life, a child that follows, and in the end a while of peace."""
+    dice = random.Random(seed)
+    above = Above()
+    below = Below(above, dice)
+    for _ in range(dice.randrange(100, 600)):
+        what = dice.random()
+        if what < 0.2:
+            above.change(dice)
+        elif what < 0.21:
+            above.forget(dice)
+        elif what < 0.23:
+            below.kill()
+        else:
+            below.step()
+    for _ in range(20_000):
+        below.step()
+        feed = below.feed
+        if feed.kept == feed.seen != "" and not (feed or feed.is_behind or below.fresh):
+            heard = above.messages(feed.seen, 50)
+            if heard is not None and not heard.messages:
+                return above, below
+    raise AssertionError(f"seed {seed}: no peace: {below.feed.question()}, {below.fresh}, {below.work}")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_in_the_end_the_child_has_what_the_parent_has(seed: int) -> None:
+    above, below = life(seed)
+    assert below.tags == above.tags
+    assert below.manifests <= above.manifests
+    assert set(missing(above, below)) == set()
+
+
+def missing(above: Above, below: Below) -> Iterator[tuple[str, str]]:
+    """Manifests of the parent that the child should have: what a tag names, and what no tag ever did. A digest that a
+    tag passed over while nobody looked may be lacking."""
+    named = {(r, d) for (r, _), d in above.tags.items()}
+    passed = {(m.repository, m.digest) for m in above.log if m.kind == "tag"}
+    yield from (named | (above.manifests - passed)) - below.manifests
+
+
+def test_what_is_here_is_not_fetched_again_after_a_kill() -> None:
+    above = Above()
+    for n in range(3):
+        above.manifests.add(("a", DIGESTS[n]))
+        above.tags["a", TAGS[n]] = DIGESTS[n]
+        above.note(push(n + 1, TAGS[n], DIGESTS[n]))
+    below = Below(above, random.Random(1), kept="x-0")
+    for _ in range(3):
+        below.kill()
+        for _ in range(500):
+            below.step()
+    assert (below.tags, below.fetched) == (above.tags, 3)
