@@ -232,7 +232,8 @@ class SyncRepository(Section, frozen=True):
 
 
 class Sync(Section, frozen=True):
-    """What a mirror of its own fetches before anybody asks, and when. Not beside a connection string."""
+    """What a node fetches before anybody asks, and when. Beside a connection string the parent says which repositories
+    and when, and rows narrow what is wanted of them."""
 
     schedule: Annotated[
         str, key("cron, UTC, 5 fields; `* * * * *` stays connected; empty: no synchronisation")
@@ -301,44 +302,6 @@ class Webhook(Section, frozen=True):
     timeout: Annotated[float, key("from the connection to the answer", "s", gt=0, le=120)] = 10.0
     insecure: Annotated[bool, key("allow http, and https without a valid certificate")] = False
     ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
-
-
-class Cap(Section, frozen=True):
-    """An upper bound on the link; all that match hold at once."""
-
-    mbit: Annotated[
-        float,
-        key(
-            "bodies of blobs, both ways; 0: none of it, which only `sync` and `push` can be told",
-            "Mbit/s",
-            ge=0,
-        ),
-    ]
-    parent: Annotated[
-        str, key("name of a parent, `default` for the one without; empty: all together; *: each for itself")
-    ] = ""
-    work: Annotated[
-        Literal["", "interactive", "sync", "push"],
-        key("what clients wait for, what nobody waits for, what the outbox sends up; empty: all of it"),
-    ] = ""
-    hours: Annotated[
-        str, key("of the day, UTC; 22:00-06:00 spans midnight; empty: always", "HH:MM-HH:MM")
-    ] = ""
-
-
-class Link(Section, frozen=True):
-    """Who may have how much of the way to the parents (design 7)."""
-
-    minimum_share: Annotated[
-        float,
-        key(
-            "of the link, left to synchronisation and the outbox while clients wait for a miss",
-            "0..1",
-            ge=0.01,
-            le=0.5,
-        ),
-    ] = 0.05
-    caps: Annotated[tuple[Cap, ...], key("upper bounds")] = ()
 
 
 class Credentials(Section, frozen=True):
@@ -441,7 +404,6 @@ class Configuration(Section, frozen=True):
     control: Annotated[Control, key("")] = field(default_factory=Control)
     gateway: Annotated[Gateway, key("")] = field(default_factory=Gateway)
     sync: Annotated[Sync, key("")] = field(default_factory=Sync)
-    link: Annotated[Link, key("")] = field(default_factory=Link)
     webhook: Annotated[tuple[Webhook, ...], key("who is told of pushes and deletes")] = ()
     parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
 

@@ -159,7 +159,6 @@ def contradictions(config: Configuration) -> Iterator[str]:
         yield from (f"webhook[{number}].{problem}" for problem in webhook_problems(hook))
         if [other.name for other in config.webhook].count(hook.name) > 1:
             yield f"webhook[{number}].name: found {hook.name!r} twice; every webhook needs a name of its own"
-    yield from link_contradictions(config)
 
 
 def login_contradictions(config: Configuration) -> Iterator[str]:
@@ -206,11 +205,8 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
     sync, managed = config.sync, config.gateway.connection_string or config.gateway.connection_string_file
     if sync == Sync():
         return
-    if managed and (sync.schedule or sync.window or sync.repositories):
-        yield (
-            "sync: found beside a connection string; a connected registry does not synchronise by this table yet, so"
-            " leave it out"
-        )
+    if managed:
+        yield from managed_problems(sync)
     elif sync.schedule or sync.window:
         yield from schedule_problems(sync.schedule, sync.window, sync.message_ttl)
     yield from duration_problems("sync.prune_grace", sync.prune_grace)
@@ -222,14 +218,34 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
         from holdfast.sync.wanted import problems
 
         yield from (f"sync.repositories[{number}].{key}: {told}" for key, told in problems(row))
-        if row.parent and row.parent not in names:
+        if row.parent and row.parent not in names and not managed:
             yield f"sync.repositories[{number}].parent: found {show(row.parent)}; allowed: the name of a parent"
-        if not row.parent and config.parent and default_parent(config.parent) is None:
+        if not row.parent and config.parent and not managed and default_parent(config.parent) is None:
             yield f"sync.repositories[{number}].parent: found nothing, and no parent is the default; name one"
+    if managed:
+        return
     if sync.schedule and not sync.repositories:
         yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
     if sync.repositories and not sync.schedule:
         yield "sync.schedule: found nothing beside sync.repositories; give it, such as '0 22 * * *'"
+
+
+def managed_problems(sync: Sync) -> Iterator[str]:
+    """What a connected registry's parent says, and the file cannot."""
+    said = {"schedule": sync.schedule, "window": sync.window}
+    said |= {"message_ttl": sync.message_ttl} if sync.message_ttl != Sync().message_ttl else {}
+    for key, found in said.items():
+        if found:
+            yield (
+                f"sync.{key}: found {found!r} beside a connection string; the parent says it, so leave it out and"
+                " change it there: holdfast connected-registry update"
+            )
+    for number, row in enumerate(sync.repositories):
+        if row.parent:
+            yield (
+                f"sync.repositories[{number}].parent: found {row.parent!r} beside a connection string; only the"
+                " repositories that its parent names are synchronised, so leave the row out"
+            )
 
 
 def duration_problems(key: str, text: str) -> Iterator[str]:
@@ -239,25 +255,6 @@ def duration_problems(key: str, text: str) -> Iterator[str]:
     found = rules.duration(text)
     if found is None or found.total_seconds() <= 0:
         yield f"{key}: found {text!r}; allowed: an ISO 8601 duration in weeks, days, hours, minutes, such as P1D"
-
-
-def link_contradictions(config: Configuration) -> Iterator[str]:
-    """What `[[link.caps]]` says that cannot be kept. `default` is the parent without a name, also the one that a
-    connection string brings."""
-    names = {parent.name or "default" for parent in config.parent}
-    if config.gateway.connection_string or config.gateway.connection_string_file:
-        names.add("default")
-    for number, cap in enumerate(config.link.caps):
-        where = f"link.caps[{number}]"
-        if cap.parent not in ("", "*", *names):
-            yield f"{where}.parent: found {show(cap.parent)}; allowed: the name of a parent, default, or *"
-        if not cap.mbit and cap.work not in ("sync", "push"):
-            yield f"{where}.mbit: found 0; allowed: 0 with work sync or push, because clients would wait for ever"
-        if cap.hours:
-            from holdfast.sync.share import hours_of
-
-            if hours_of(cap.hours) is None:
-                yield f"{where}.hours: found {cap.hours!r}; allowed: HH:MM-HH:MM, such as 08:00-17:00"
 
 
 def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
@@ -306,8 +303,6 @@ def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:
     names = [parent.name for parent in parents]
     for number, parent in enumerate(parents):
         where = f"parent[{number}]"
-        if parent.name == "default" and "" in names:
-            yield f"{where}.name: found 'default' beside a parent without a name, which is called so; allowed: another"
         if names.count(parent.name) > 1:
             yield f"{where}.name: found {show(parent.name)} twice; every parent needs a name of its own"
         yield from place_problems(where, parent)

@@ -53,7 +53,9 @@ def test_a_string_makes_a_child_that_its_clients_log_in_to(tmp_path: Path, root:
         assert shown["activation"] == {"status": "Active"}
         assert shown["loginServer"]["host"] == node.address
         assert shown["version"]
-        assert shown["parent"]["syncProperties"]["lastSyncTime"]
+        wait_until(
+            lambda: operator.shown("plantA")["parent"]["syncProperties"]["lastSyncTime"], "it is synchronised"
+        )
         assert pull(node, REPOSITORY, {}).status == 401
         assert pull(node, REPOSITORY, login("plantAclient", "wrong")).status == 401
         sync = operator.string("plantA", root).split("SyncTokenPassword=")[1].split(";")[0]

@@ -84,15 +84,6 @@ REFUSED = [
     ({"push": {"require_blobs": "yes"}}, "push.require_blobs: found 'yes'", "bool"),
     ({"push": {"expiry": 1}}, "push.expiry: found 1", ">= 60"),
     ({"tags": {"version": ["("]}}, "tags.version: found '('", "regular expression"),
-    ({"link": {"minimum_share": 0.6}}, "link.minimum_share: found 0.6", "<= 0.5"),
-    ({"link": {"caps": [{"mbit": -1}]}}, "link.caps[0].mbit: found -1", ">= 0"),
-    ({"link": {"caps": [{"mbit": 0}]}}, "link.caps[0].mbit: found 0", "with work sync or push"),
-    ({"link": {"caps": [{"mbit": 0, "work": "interactive"}]}}, "link.caps[0].mbit", "wait for ever"),
-    ({"link": {"caps": [{"mbit": 1, "work": "pull"}]}}, "link.caps[0].work: found 'pull'", '"interactive"'),
-    ({"link": {"caps": [{"mbit": 1, "hours": "8-17"}]}}, "link.caps[0].hours: found '8-17'", "08:00-17:00"),
-    ({"link": {"caps": [{"mbit": 1, "parent": "b"}]}}, "link.caps[0].parent: found 'b'", "default"),
-    ({"link": {"caps": [{}]}}, "link.caps[0].mbit: missing", "must be given"),
-    ({"parent": [A, A | {"name": "default"}]}, "parent[1].name: found 'default'", "another"),
     (
         {"parent": [{"url": "https://a", "credentials": {"password": "p", "password_env": "E"}}]},
         "parent[0].credentials",
@@ -139,8 +130,18 @@ REFUSED_SYNC = [
     ),
     (
         synchronising() | {"parent": [], "gateway": {"connection_string": "x"}},
-        "sync: found beside a connection string",
-        "leave it out",
+        "sync.schedule: found '0 22 * * *' beside a connection string",
+        "the parent says it",
+    ),
+    (
+        {"sync": {"message_ttl": "P3D"}, "gateway": {"connection_string": "x"}},
+        "sync.message_ttl: found 'P3D' beside a connection string",
+        "connected-registry update",
+    ),
+    (
+        {"sync": {"repositories": [{"name": "a", "parent": "b"}]}, "gateway": {"connection_string": "x"}},
+        "sync.repositories[0].parent: found 'b' beside a connection string",
+        "leave the row out",
     ),
 ]
 

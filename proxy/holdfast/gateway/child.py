@@ -133,6 +133,10 @@ class Child:
             return Report()
         return Fetch(self.etag, min(WAIT_SECONDS, self._report_due - now) if self.etag else 0.0)
 
+    def hurry(self, now: float) -> None:
+        """There is something to tell: the next report is due."""
+        self._report_due = min(self._report_due, now)
+
     def holds_lease(self, now: float) -> bool:
         """Whether, by the parent's word, nobody else can be active now."""
         return self.active and now < self.lease_until

@@ -34,8 +34,10 @@ from holdfast.gateway.message import (
     CONFIGURATION_BYTES,
     NOT_ACTIVATED,
     Activation,
+    Contents,
     Deactivation,
     Lease,
+    Messages,
     Notices,
     StatusReport,
     Taken,
@@ -50,9 +52,13 @@ T = TypeVar("T")
 
 #: one question (connected-registry 3.1, runtime 0.7.0); more when the parent was asked to wait (seconds)
 QUESTION_SECONDS = 10.0
+#: a page of a long list, over a slow link (seconds)
+LIST_SECONDS = 60.0
 #: at once: one question and the one that replaces it
 CONNECTIONS = 2
 REFUSAL_BYTES = 64 * 1024
+#: messages, or entries, of one answer
+PAGE = 1000
 
 
 class Answer(NamedTuple):
@@ -62,6 +68,14 @@ class Answer(NamedTuple):
     etag: str
     retry_after: float
     body: bytes
+
+
+class Trimmed(msgspec.Struct, frozen=True):
+    """The parent does not keep its log as far back as was asked (410)."""
+
+
+class Unlogged(msgspec.Struct, frozen=True):
+    """The parent has a gateway and no log: it is asked as any other registry is."""
 
 
 class Link:
@@ -111,6 +125,32 @@ class Link:
     async def notices(self, notices: Notices) -> Taken | Outcome:
         """Taken, or Elsewhere, CutLoose, Denied or Failed."""
         return self._read(await self._ask("POST", "messages", notices), Taken)
+
+    async def messages(
+        self, instance: str, generation: int, after: str, wait: float
+    ) -> Messages | Trimmed | Unlogged | Outcome:
+        """What changed after a cursor, or what `configuration` has; the parent may hold the question open."""
+        query = {
+            "after": after,
+            "max": PAGE,
+            "wait": f"{wait:.3f}",
+            "instance": instance,
+            "generation": generation,
+        }
+        answer = await self._ask("GET", f"messages?{urlencode(query)}", None, None, QUESTION_SECONDS + wait)
+        said = _logged(answer)
+        return self._read(answer, Messages) if said is None else said
+
+    async def contents(
+        self, instance: str, generation: int, after: str
+    ) -> Contents | Trimmed | Unlogged | Outcome:
+        """A page of what the parent has in the scope; `after` "" for the first."""
+        query = {"max": PAGE, "instance": instance, "generation": generation} | (
+            {"after": after} if after else {}
+        )
+        answer = await self._ask("GET", f"contents?{urlencode(query)}", None, None, LIST_SECONDS)
+        said = _logged(answer)
+        return self._read(answer, Contents) if said is None else said
 
     async def close(self) -> None:
         """End every connection."""
@@ -170,6 +210,16 @@ class Link:
             return Failed(f"the parent's answer cannot be read: {error}")
 
 
+def _logged(answer: Answer | Outcome) -> Trimmed | Unlogged | None:
+    """What is said of the log itself."""
+    if not isinstance(answer, Answer):
+        return None
+    if answer.status == 410:
+        return Trimmed()
+    is_unknown = answer.status == 404 and "NAME_UNKNOWN" not in codes_in(answer.body)
+    return Unlogged() if is_unknown or answer.status == 405 else None
+
+
 def meaning(answer: Answer) -> Outcome:
     """What an answer other than 200 says."""
     said = said_in(answer.body)
@@ -201,9 +251,17 @@ class _Refusal(msgspec.Struct):
 
 def said_in(body: bytes) -> str:
     """The text of an error body, in one line of at most 300 characters; "" for any other body."""
-    try:
-        found = msgspec.json.decode(body[:BODY_BYTES], type=_Refusal).errors
-    except (msgspec.MsgspecError, RecursionError):
-        return ""
-    texts = (f"{error.message} {error.detail or ''}".strip() for error in found)
+    texts = (f"{error.message} {error.detail or ''}".strip() for error in _errors(body))
     return " ".join("; ".join(texts).split())[:300]
+
+
+def codes_in(body: bytes) -> list[str]:
+    """The codes of an error body; none for any other body."""
+    return [error.code for error in _errors(body)]
+
+
+def _errors(body: bytes) -> tuple[_Error, ...]:
+    try:
+        return msgspec.json.decode(body[:BODY_BYTES], type=_Refusal).errors
+    except (msgspec.MsgspecError, RecursionError):
+        return ()

@@ -31,6 +31,7 @@ from holdfast.control.resource import (
     LoginTls,
     Status,
     StatusDetail,
+    SyncResult,
 )
 from holdfast.control.resource import Configuration as Received
 from holdfast.control.schedule import closed_for
@@ -47,6 +48,7 @@ from holdfast.gateway.child import (
     Report,
     Reported,
     Rest,
+    Unchanged,
 )
 from holdfast.gateway.identity import own_identity
 from holdfast.gateway.link import Link
@@ -54,6 +56,16 @@ from holdfast.gateway.message import StatusReport
 from holdfast.gateway.settings import apply_settings
 
 log = structlog.get_logger()
+
+
+class Synchronised(msgspec.Struct, frozen=True):
+    """What a report says of synchronisation. `at` is when the parent's changes were last all here (wall seconds), 0
+    never; `syncing`: something is on its way now."""
+
+    result: SyncResult = SyncResult()
+    at: float = 0.0
+    syncing: bool = False
+
 
 Control = Callable[[bytes], Awaitable[bytes]]
 Troubles = Callable[[], Sequence[StatusDetail]]
@@ -77,7 +89,11 @@ class Rounds:
         self.identity = Identity(name=name, instance=secrets.token_hex(16))
         self.link = Link(config.parent[0], name, clock)
         self.child = Child(config.gateway.poll, clock.jitter)
-        self._last_sync: str | None = None
+        #: where synchronisation stands, for the report
+        self.synchronised: Callable[[], Synchronised] = Synchronised
+        #: called when the parent said something new: a configuration, or whether this instance is the active one
+        self.told: Callable[[], None] = lambda: None
+        self._news = asyncio.Event()
         self._is_kept = False
         self._task: asyncio.Task[None] | None = None
 
@@ -123,6 +139,10 @@ class Rounds:
             return [f"connected registry {name} is not activated yet"]
         return []
 
+    def news(self) -> None:
+        """There is something to report, and it does not wait for the next report's time."""
+        self._news.set()
+
     async def _run(self) -> None:
         while True:
             asked = self._clock.monotonic()
@@ -134,6 +154,8 @@ class Rounds:
             before = self.child.trouble
             self.child.took(outcome, asked, self._clock.monotonic())
             await self._note(outcome, before)
+            if not isinstance(outcome, Unchanged | Reported):
+                self.told()
 
     async def _outcome(self, action: Action) -> Outcome:
         """What came of an action; never raises, so that no surprise ends the conversation."""
@@ -152,13 +174,29 @@ class Rounds:
         if isinstance(action, Activate):
             return await self.link.activate(instance, version("holdfast"))
         if isinstance(action, Report):
+            self._news.clear()
             return await self.link.report(self._report())
         assert isinstance(action, Fetch)
-        found = await self.link.configuration(instance, generation, action.etag, action.wait)
+        found = await self._fetched(instance, generation, action)
         if not isinstance(found, tuple):
             return found
         await self._receive(*found)
         return Configured(found[1], found[0].registry.parent.sync_properties)
+
+    async def _fetched(self, instance: str, generation: int, action: Fetch) -> tuple[Received, str] | Outcome:
+        """The answer for a configuration; a question that is held open gives way to news."""
+        asked = self.link.configuration(instance, generation, action.etag, action.wait)
+        asking, news = asyncio.create_task(asked), asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait({asking, news}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+            self.child.hurry(self._clock.monotonic())
+            return Unchanged()
+        finally:
+            asking.cancel()
+            news.cancel()
+            await asyncio.gather(asking, news, return_exceptions=True)
 
     async def _receive(self, received: Received, etag: str) -> None:
         """Keep a configuration, and do at once what it says."""
@@ -205,18 +243,20 @@ class Rounds:
             identity = replace(identity, last_contact=now)
         elif isinstance(outcome, Elsewhere):
             identity = replace(identity, generation=0)
-        if not isinstance(outcome, Failed):
-            self._last_sync = now
         return replace(identity, trouble=self.child.trouble)
 
     def _report(self) -> StatusReport:
+        found = self.synchronised()
+        known = found.result.sync_state != "NotActivated"
         return StatusReport(
             instance=self.identity.instance,
             generation=self.child.generation,
             version=version("holdfast"),
-            last_sync_time=self._last_sync,
+            last_sync_time=stamp(found.at) if found.at else None,
             login_server=login_server(self._config),
             status_details=tuple(self._troubles()),
+            registry_sync_result=found.result if known else None,
+            syncing=found.syncing,
             below=self._below(),
         )
 

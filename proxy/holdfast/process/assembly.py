@@ -1,5 +1,4 @@
-"""Puts a keeper together from its parts. Each is imported where it is at work: without a parent the keeper does without
-aiohttp, which is 10 MB and a third of its start."""
+"""Puts a keeper together from its parts."""
 
 from __future__ import annotations
 
@@ -12,38 +11,31 @@ from holdfast.config import Configuration
 from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
 from holdfast.gateway.connection_string import parse
+from holdfast.gateway.link import Link
+from holdfast.gateway.rounds import Rounds
 from holdfast.keeper.keeper import Keeper
+from holdfast.notify.upward import Upward
+from holdfast.parent.client import Parent
 
 if TYPE_CHECKING:
-    from holdfast.gateway.rounds import Rounds
-    from holdfast.parent.client import Parent
+    from holdfast.replica.replica import Replica
 
 
 def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
     """The keeper with its parents and fills; nothing is started."""
-    parents = make_parents(config, clock) if config.parent else {}
+    parents = {parent.name: Parent(parent, clock, config.limits.manifest_bytes) for parent in config.parent}
     fills = Fills(store, parents.__getitem__, config.fills, clock)
     keeper = Keeper(store, parents, fills, config, clock)
     if config.sync.schedule:
-        from holdfast.replica.replica import Replica
+        from holdfast.replica.replica import Replica  # with what it needs, only where it is at work
+        from holdfast.replica.source import Polled
 
-        keeper.replica = Replica(keeper, config)
+        keeper.replica = Replica(keeper, Polled(keeper, config))
     if config.webhook:
         from holdfast.notify.webhooks import Webhooks
 
         keeper.webhooks = Webhooks(config.webhook, store, clock, own_name(config), config.login.server)
     return keeper
-
-
-def make_parents(config: Configuration, clock: Clock) -> dict[str, Parent]:
-    """The clients of the parents, by namespace. They share one link."""
-    from holdfast.parent.client import Parent
-    from holdfast.parent.lane import Line
-    from holdfast.sync.share import Share
-
-    share = Share(config.link.caps, config.link.minimum_share, now=clock.monotonic())
-    line, size = Line(share, clock), config.limits.manifest_bytes
-    return {parent.name: Parent(parent, clock, size, line=line) for parent in config.parent}
 
 
 def own_name(config: Configuration) -> str:
@@ -53,12 +45,10 @@ def own_name(config: Configuration) -> str:
 
 
 def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
-    """The conversation of a connected registry with its parent; None on every other node. Nothing is started."""
+    """The conversation of a connected registry with its parent, which says what the keeper synchronises; None on every
+    other node. Nothing is started."""
     if not (text := config.gateway.connection_string):
         return None
-    from holdfast.gateway.link import Link
-    from holdfast.gateway.rounds import Rounds
-    from holdfast.notify.upward import Upward
 
     def troubles() -> list[StatusDetail]:
         return [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
@@ -68,7 +58,19 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     keeper.notes = rounds.notes
     link = Link(config.parent[0], name, keeper.clock)
     keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
+    keeper.replica = managed_replica(config, keeper, rounds)
     return rounds
+
+
+def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds) -> Replica:
+    """What synchronises a connected registry; the two tell each other what is new."""
+    from holdfast.replica.managed import Managed
+    from holdfast.replica.replica import Replica
+
+    link = Link(config.parent[0], rounds.identity.name, keeper.clock)
+    replica = Replica(keeper, Managed(keeper, config, rounds, link))
+    rounds.synchronised, rounds.told, replica.news = replica.synchronised, replica.wake, rounds.news
+    return replica
 
 
 def disk_detail(unstored: int) -> StatusDetail:

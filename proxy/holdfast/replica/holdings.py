@@ -45,7 +45,7 @@ class Holdings:
 
     def tag(self, repository: str, name: str) -> str:
         """The digest that a tag names here, "" for none."""
-        found = self._store.tag(repository, name)
+        found = self._store.tag(repository, name) if name else None
         return "" if found is None else str(found.digest)
 
 

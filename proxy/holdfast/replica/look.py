@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast_core.errors import StoreError
@@ -48,19 +48,48 @@ class Look:
         self.away: set[str] = set()
         self.here = self.asked = 0
         self.departures = Departures(keeper, acts=keeps)
+        #: called before something else becomes of a `Target.key`: what is at work on it stops, its trouble is over
+        self.withdraw: Callable[[str], Awaitable[None]] = _nothing
+        #: of what the next run looks at, whatever the parent says
+        self.again: list[str] = []
+        #: set when `more` has something
+        self.news = asyncio.Event()
 
     async def over(self, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
         """Look at every (repository or pattern, row). Never raises for what a parent or the store says."""
         parents: dict[str, list[Rule]] = {}
         for repository, row in rows:
             parents.setdefault(Repository.from_key(repository).namespace, []).append(Rule(row))
-        wanted = {namespace: Wanted(tuple(rules)) for namespace, rules in parents.items()}
+        await self._over({namespace: Wanted(tuple(rules)) for namespace, rules in parents.items()}, at_once)
+
+    async def _over(self, wanted: Mapping[str, Wanted], at_once: int) -> None:
+        """Look at what is wanted of each parent."""
         for namespace, wish in wanted.items():
             for name in await self._names(namespace, wish):
                 if namespace not in self.away:
                     await self._repository(Repository(namespace, name).key, wish.rule_of(name), at_once)
         await self.departures.left(lambda repository: _is_wanted(repository, wanted))
         self.words += self.departures.words
+
+    #: whether a run looks at everything that is wanted
+    is_whole = True
+    #: a parent that was away is asked again after so long (seconds)
+    patience = 30.0
+
+    def troubled(self, before: Collection[str]) -> set[str]:
+        """Keys that may have a trouble after the look, of those that had one and of those that have one now. Of images
+        whose parent was not reached nothing new is known."""
+        return {*self.images, *self.failures, *(before if self.away else ())}
+
+    async def more(self) -> list[tuple[Rule, Image]]:
+        """Images that are wanted now, beside those that the look found. None has a trouble that counts."""
+        return []
+
+    def settled(self, key: str) -> None:
+        """An image of `more` is here, or its trouble is recorded."""
+
+    def stopped(self) -> None:
+        """The run is over; what was not settled is for the next."""
 
     async def _names(self, namespace: str, wanted: Wanted) -> tuple[str, ...]:
         """Repositories of a parent that are wanted; those that patterns find are read from its catalogue."""
@@ -69,9 +98,8 @@ class Look:
             try:
                 catalogue = await self._keeper.parents[namespace].catalogue()
             except Refusal as error:
-                patterns = [rule.given.name for rule in wanted.rules if not rule.is_literal]
-                self._no_catalogue(namespace, patterns, error)
-                return tuple(rule.given.name for rule in wanted.rules if rule.is_literal)
+                self._no_catalogue(namespace, [name for name in wanted.names if "*" in name], error)
+                return tuple(name for name in wanted.names if "*" not in name)
         found = wanted.repositories(catalogue)
         self.words += found.words
         return found.names
@@ -171,6 +199,22 @@ class Look:
 def _is_wanted(repository: str, wanted: Mapping[str, Wanted]) -> bool:
     where = Repository.from_key(repository)
     return where.namespace in wanted and wanted[where.namespace].covers(where.name)
+
+
+class ScopeLook(Look):
+    """At the repositories of a connected registry's scope, of a parent that has no log."""
+
+    def __init__(self, keeper: Keeper, reading: Reading, copy: Copy, wanted: Wanted, *, keeps: bool) -> None:
+        super().__init__(keeper, reading, copy, keeps=keeps)
+        self._wanted = wanted
+
+    async def over(self, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
+        """See `Look`; there are no rows but those that narrow."""
+        await self._over({"": self._wanted}, at_once)
+
+
+async def _nothing(key: str) -> None:
+    """Nobody is at work."""
 
 
 async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:

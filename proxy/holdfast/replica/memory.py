@@ -13,6 +13,7 @@ from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
 from msgspec import Struct
 
+from holdfast.control.resource import SyncResult
 from holdfast.sync.schedule import State
 from holdfast.sync.work import Job
 
@@ -22,13 +23,22 @@ KIND, NAME = "sync", "self"
 
 
 class Memory(Struct, frozen=True):
-    """`rate` is bytes a second as last measured, 0 never; `words` and `here` are of the last look at the parents."""
+    """`rate` is bytes a second as last measured, 0 never; `words` and `here` are of the last look at the parents;
+    `result` of the last full synchronisation.
+
+    Of a managed node: `cursor` is how far everything in the parent's log is here or among the job's troubles, "" where
+    only a full synchronisation tells; `scope` and `resync` are what was last heard of the sync token's repositories and
+    of the operator's wish for a full synchronisation."""
 
     state: State = State()
     job: Job | None = None
     rate: float = 0.0
     words: tuple[str, ...] = ()
     here: int = 0
+    result: SyncResult = SyncResult()
+    cursor: str = ""
+    scope: tuple[str, ...] = ()
+    resync: str = ""
 
 
 def recall(store: Store) -> Memory:

@@ -1,9 +1,10 @@
-"""When runs begin and end, what is remembered of them, and what is told. One in the keeper of a node with `[sync]`."""
+"""When runs begin and end, what is remembered of them, and what is told. One in the keeper of a node that synchronises;
+where its work comes from is `source.py`'s."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,29 +13,18 @@ import structlog
 from holdfast_core.errors import StoreError
 from msgspec.structs import replace
 
-from holdfast import errors
-from holdfast.config import Configuration, SyncRepository
 from holdfast.control.moment import stamp
-from holdfast.replica.copy import Copy, TooDeep
-from holdfast.replica.failure import reason_of
-from holdfast.replica.holdings import Reading
-from holdfast.replica.look import Look, each
+from holdfast.control.resource import SyncResult
+from holdfast.gateway.rounds import Synchronised
 from holdfast.replica.memory import Memory, keep, recall
-from holdfast.replica.report import (
-    PlannedImage,
-    PlannedRemoval,
-    PlanReport,
-    ProgressReport,
-    SyncReport,
-    TroubleReport,
-)
+from holdfast.replica.planning import Planning
+from holdfast.replica.report import SHOWN, PlanReport, ProgressReport, SyncReport, TroubleReport
 from holdfast.replica.run import Round
-from holdfast.repository import Repository
+from holdfast.replica.source import Source
+from holdfast.sync import full
 from holdfast.sync import schedule as when
 from holdfast.sync.backoff import Trouble
-from holdfast.sync.plan import Image, Plan
 from holdfast.sync.progress import Progress
-from holdfast.sync.prune import Verdict
 from holdfast.sync.work import stall
 
 if TYPE_CHECKING:
@@ -42,8 +32,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: a parent that was away is asked again after so long (seconds)
-AWAY_SECONDS = 30.0
+#: after an error of this program, or of the store (seconds)
+BROKEN_SECONDS = 30.0
 #: one that did not tell all of its tags, after this; the others wait as long
 UNTOLD_SECONDS = 300.0
 #: for images that failed the next run begins no sooner than this after the last (seconds)
@@ -54,32 +44,37 @@ KEEP_SECONDS = 5.0
 PLAN_SECONDS = 10.0
 #: a plan that nobody asked for since is made anew (seconds)
 PLAN_AGE_SECONDS = 60.0
-#: images in one report
-SHOWN = 1000
 
 
 class Replica:
     """Keeps the node's own schedule. Nothing waits for it: clients are served whatever it does."""
 
-    def __init__(self, keeper: Keeper, config: Configuration) -> None:
-        sync = config.sync
+    def __init__(self, keeper: Keeper, source: Source) -> None:
         self._keeper, self._clock, self._store = keeper, keeper.clock, keeper.store
-        self._given, self._rows = sync, rows_of(config)
-        self.schedule = when.Schedule.parse(sync.schedule, sync.window, sync.message_ttl)
+        self._source, self._slots = source, keeper.config.sync.transfers
         self.memory = Memory()
+        #: called when what a report says changed
+        self.news: Callable[[], None] = lambda: None
+        self._said = Synchronised()
         self._share = keeper.clock.jitter(1.0)
         self._woken = asyncio.Event()
         self._ended_at = 0.0
         self._round: Round | None = None
         self._work: asyncio.Task[None] | None = None
-        self._planning: _Planning | None = None
+        self._planning: Planning | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def schedule(self) -> when.Schedule | None:
+        """None while nobody has said one."""
+        return self._source.schedule
 
     async def start(self) -> None:
         """Take up what is held, and begin. Uses no network before it returns."""
         memory = recall(self._store)
         self.memory = replace(memory, state=when.woken(memory.state))
-        for words in self.schedule.warnings():
+        self._source.start(self.memory, self._share, self._came)
+        for words in self.schedule.warnings() if self.schedule is not None else ():
             log.warning("synchronisation", reason=words)
         self._tasks = [asyncio.create_task(self._keep_time()), asyncio.create_task(self._write_down())]
 
@@ -90,6 +85,7 @@ class Replica:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._source.close()
         await self._stop()
         if self._planning is not None:
             await self._planning.close()
@@ -97,7 +93,8 @@ class Replica:
 
     def notes(self) -> list[str]:
         """Sentences for /readyz."""
-        found = stall(self.memory.state.synced_at, self._clock.now(), self.schedule.ttl)
+        ttl = float("inf") if self.schedule is None else self.schedule.ttl
+        found = stall(self.memory.state.synced_at, self._clock.now(), ttl)
         notes = [] if found is None else [f"synchronisation: {found.words}"]
         running = self._round
         if (
@@ -119,6 +116,22 @@ class Replica:
             return msgspec.json.encode(await self.plan())
         return msgspec.json.encode(self.status())
 
+    def synchronised(self) -> Synchronised:
+        """What a report to the parent says of it."""
+        now, current = self._clock.now(), self._round
+        syncing = current is not None and current.run is not None and not current.run.is_over(now)
+        return Synchronised(self.memory.result, self.memory.state.synced_at, syncing)
+
+    def wake(self) -> None:
+        """The source may have something to say."""
+        self._woken.set()
+
+    def _came(self) -> None:
+        """Something is to be brought, whatever went wrong before: the parent was just heard of."""
+        state = replace(when.asked(self.memory.state, when.CHANGES), again_at=0.0)
+        self.memory = replace(self.memory, state=state)
+        self._woken.set()
+
     def run_now(self) -> None:
         """An operator wants a full run, whatever the window. One that is under way is followed by it."""
         state = when.asked(self.memory.state, when.MANUAL, force=True)
@@ -128,13 +141,14 @@ class Replica:
     def status(self) -> SyncReport:
         """Where it stands."""
         now, state, memory = self._clock.now(), self.memory.state, self.memory
-        closes, current = self.schedule.closes(now, self._share), self._round
+        schedule, current = self.schedule, self._round
+        closes = None if schedule is None else schedule.closes(now, self._share)
         job = current.job if current is not None else memory.job
         troubles = sorted((job.troubles if job is not None else {}).items())[:SHOWN]
         run = current.run if current is not None else None
         return SyncReport(
-            schedule=self._given.schedule,
-            window=self._given.window,
+            schedule=self._source.texts[0],
+            window=self._source.texts[1],
             window_open=closes is not None,
             closes=None if closes is None or closes == float("inf") else stamp(closes),
             running=state.running,
@@ -153,7 +167,7 @@ class Replica:
         if self._planning is None or now - self._planning.asked_at > PLAN_AGE_SECONDS:
             if self._planning is not None:
                 await self._planning.close()
-            self._planning = _Planning(self._keeper, self._rows, self._given.transfers)
+            self._planning = Planning(self._keeper, self._source, self.memory, self._slots)
         found = self._planning
         found.asked_at = now
         await asyncio.wait((found.task,), timeout=PLAN_SECONDS)
@@ -170,32 +184,46 @@ class Replica:
                 await self._turn()
             except StoreError as error:
                 log.error("synchronisation cannot be recorded", reason=str(error))
-                await self._clock.sleep(AWAY_SECONDS)
+                await self._clock.sleep(BROKEN_SECONDS)
             except Exception:
                 log.exception("synchronisation failed")
-                await self._clock.sleep(AWAY_SECONDS)
+                await self._clock.sleep(BROKEN_SECONDS)
 
     async def _turn(self) -> None:
-        now = self._clock.now()
+        now, before = self._clock.now(), self.memory
+        memory = self._source.notice(before)
+        schedule = self._source.schedule
+        if schedule is None or not (self._source.is_ready or memory.state.running):
+            self.memory = memory
+            return await self._rest(when.LOOK_SECONDS)
         retry_at = self._retry_at()
-        state = self.memory.state
+        state = memory.state
         if retry_at is not None and retry_at <= now:
             state, retry_at = when.asked(state, when.CHANGES), None
-        due = when.due(self.schedule, state, now, self._share)
-        if due.state != self.memory.state:
-            self.memory = replace(self.memory, state=due.state)
-            await self._kept()
+        due = when.due(schedule, state, now, self._share)
+        result = full.looked_at(memory.result, now, schedule.ttl)
+        self.memory = replace(memory, state=due.state, result=_awaited(result, due.state))
         for action in due.actions:
-            await self._stop()
-            if isinstance(action, when.Start):
-                log.info("synchronisation begins", trigger=action.trigger, missed=action.missed)
-                before = self.memory.job
-                self._round = Round(self._keeper, self._rows, self._given.transfers, action.trigger, before)
-                self._work = asyncio.create_task(self._worked(self._round))
-            else:
-                log.info("synchronisation stops", reason=action.reason)
+            await self._act(action, now)
+        if self.memory != before:
+            await self._kept()
         pause = due.pause(now)
-        await self._rest(pause if retry_at is None else min(pause, max(retry_at - now, 0.0)))
+        return await self._rest(pause if retry_at is None else min(pause, max(retry_at - now, 0.0)))
+
+    async def _act(self, action: when.Start | when.Cancel, now: float) -> None:
+        await self._stop()
+        if isinstance(action, when.Cancel):
+            log.info("synchronisation stops", reason=action.reason)
+            return
+        is_full = action.trigger in when.FULL
+        tell = log.info if is_full or action.missed else log.debug
+        tell("synchronisation begins", trigger=action.trigger, missed=action.missed)
+        if is_full:
+            at = self._source.asked_at(action.trigger)
+            result = full.begun(self.memory.result, action.trigger, max(now, at))
+            self.memory = replace(self.memory, result=result)
+        self._round = Round(self._keeper, self._source, self._slots, action.trigger, self.memory)
+        self._work = asyncio.create_task(self._worked(self._round))
 
     async def _rest(self, seconds: float) -> None:
         """Until it is time, or somebody asks, or the run ended."""
@@ -212,19 +240,26 @@ class Replica:
         """A run to its end, whatever happens in it."""
         try:
             await current.work()
-            well = current.is_well
+            well, broke = current.is_well, current.run is None
         except Exception:
             log.exception("synchronisation failed")
-            well = False
-        now = self._clock.now()
-        again_in = AWAY_SECONDS if current.look.away or current.run is None else None
-        if current.look.failures:
+            well, broke = False, True
+        now, look = self._clock.now(), current.look
+        again_in = look.patience if look.away or broke else None
+        if look.failures and look.is_whole:
             again_in = UNTOLD_SECONDS
         self._took(current)
         self._round, self._ended_at = None, now
-        self.memory = replace(self.memory, state=when.finished(self.memory.state, now, again_in=again_in))
+        result = self.memory.result
+        if current.trigger in when.FULL and again_in is None:
+            result = full.ended(result, now, failed=not well)
+        state = when.finished(self.memory.state, now, again_in=again_in)
+        self.memory = replace(self.memory, state=state, result=result)
+        if self._source.waits and not broke:
+            self._came()
         await self._kept()
-        log.info("synchronisation ended", complete=well, here=current.look.here, asked=current.look.asked)
+        tell = log.info if look.asked else log.debug
+        tell("synchronisation ended", complete=well, here=look.here, asked=look.asked)
         self._woken.set()
 
     def _retry_at(self) -> float | None:
@@ -248,16 +283,21 @@ class Replica:
         """Remember what there is of a run."""
         found = None if current.run is None else current.run.progress(self._clock.now())
         rate = 0.0 if found is None else found.rate
-        here = current.look.here + (0 if found is None else found.images_done)
+        look, words, here = current.look, self.memory.words, self.memory.here
+        if look.is_whole:
+            here = look.here + (0 if found is None else found.images_done)
+        if look.is_whole or look.words:
+            words = tuple(look.words[:SHOWN])
         self.memory = replace(
-            self.memory,
-            job=current.job,
-            rate=rate or self.memory.rate,
-            words=tuple(current.look.words[:SHOWN]),
-            here=here,
+            self.memory, job=current.job, rate=rate or self.memory.rate, words=words, here=here
         )
 
     async def _kept(self) -> None:
+        self.memory = self._source.remembered(self.memory)
+        said = self.synchronised()
+        if (said.result, said.syncing) != (self._said.result, self._said.syncing):
+            self._said = said
+            self.news()
         try:
             await keep(self._store, self.memory)
         except StoreError as error:
@@ -271,75 +311,13 @@ class Replica:
                 await self._kept()
 
 
-class _Planning:
-    """A plan on its way: everything that lacks something is read, in memory."""
-
-    def __init__(self, keeper: Keeper, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
-        self._reading = Reading(keeper.parents)
-        self._copy = Copy(keeper, self._reading)
-        self._look = Look(keeper, self._reading, self._copy, keeps=False)
-        self._rows, self._at_once = rows, at_once
-        self._sizes: dict[str, dict[str, int]] = {}
-        self._images: list[Image] = []
-        self._coming: set[str] = set()
-        self.asked_at = keeper.clock.monotonic()
-        self.task = asyncio.create_task(self._made())
-
-    async def _made(self) -> None:
-        try:
-            await self._look.over(self._rows, self._at_once)
-            await each(list(self._look.images), self._at_once, self._image)
-        finally:
-            await self._reading.close()
-
-    async def _image(self, key: str) -> None:
-        rule, image = self._look.images[key]
-        try:
-            whole = await self._copy.understood(rule, image.target)
-        except (errors.Refusal, StoreError, ValueError, TooDeep) as error:
-            self._look.words.append(f"{key}: {reason_of(error)}")
-            return
-        fresh = [action for action in whole.actions if action.size and action.digest not in self._coming]
-        self._coming.update(action.digest for action in fresh)
-        self._images.append(replace(whole, size=sum(action.size for action in fresh)))
-
-    def report(self, schedule: when.Schedule, rate: float) -> PlanReport:
-        """As far as it is."""
-        look, images = self._look, sorted(self._images, key=lambda image: image.target.key)
-        found = Plan(images, look.here, sum(image.size for image in images))
-        fit = found.fit(seconds=schedule.window, rate=rate or None)
-        words = [*look.words, *(f"{key}: {why}" for key, (_, why, _) in look.failures.items())]
-        words += [f"parent {name or 'default'} cannot be reached" for name in sorted(look.away)]
-        return PlanReport(
-            ready=self.task.done(),
-            looked_at=look.asked,
-            up_to_date=look.here,
-            images=tuple(PlannedImage(image=one.target.key, bytes=one.size) for one in images[:SHOWN]),
-            removals=tuple(map(_removal, look.departures.verdicts[:SHOWN])),
-            bytes=found.size,
-            absent=sum(image.absent for image in images),
-            rate=rate,
-            window=schedule.window,
-            fits=fit.whole,
-            verdict=fit.words(),
-            words=tuple([*words, *(word for image in images for word in image.words)][:SHOWN]),
-        )
-
-    async def close(self) -> None:
-        """Stop it."""
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-
-def rows_of(config: Configuration) -> list[tuple[str, SyncRepository]]:
-    """(store key, row) of what is wanted; of two rows for one repository the first counts."""
-    from holdfast.routing import default_parent
-
-    rows: dict[str, SyncRepository] = {}
-    for row in config.sync.repositories:
-        namespace = row.parent or default_parent(config.parent) or ""
-        rows.setdefault(Repository(namespace, row.name).key, row)
-    return list(rows.items())
+def _awaited(result: SyncResult, state: when.State) -> SyncResult:
+    """The record when a full synchronisation is asked for and none is under way."""
+    if state.asked not in when.FULL or state.running or full.is_under_way(result, state.asked):
+        return result
+    if result.sync_state == "Pending" and result.sync_trigger == state.asked:
+        return result
+    return full.asked_for(result, full.trigger_of(state.asked))
 
 
 def _progress(found: Progress) -> ProgressReport:
@@ -353,16 +331,6 @@ def _progress(found: Progress) -> ProgressReport:
         retrying=found.retrying,
         failed=found.failed,
         parked=found.parked,
-    )
-
-
-def _removal(found: Verdict) -> PlannedRemoval:
-    return PlannedRemoval(
-        name=found.name,
-        fate=found.fate,
-        since=stamp(found.since),
-        at=None if found.at is None else stamp(found.at),
-        words=found.words,
     )
 
 

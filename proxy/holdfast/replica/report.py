@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from holdfast.control.resource import Wire
 
+#: images, troubles and sentences in one report
+SHOWN = 1000
+
 
 class ProgressReport(Wire, frozen=True):
     """How far the run is. `rate` is bytes a second; `secondsLeft` is null while it cannot be said."""

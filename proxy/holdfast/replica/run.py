@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 from holdfast_core.errors import StoreError
 from msgspec.structs import replace
 
-from holdfast.config import SyncRepository
 from holdfast.errors import Refusal
 from holdfast.manifest import ManifestInvalid
-from holdfast.replica.copy import Copy, TooDeep
+from holdfast.replica.copy import TooDeep
 from holdfast.replica.failure import kind_of, reason_of
 from holdfast.replica.holdings import Reading
-from holdfast.replica.look import Look
+from holdfast.replica.memory import Memory
+from holdfast.replica.source import Source
 from holdfast.sync.backoff import trouble
 from holdfast.sync.plan import Image
-from holdfast.sync.schedule import FULL
 from holdfast.sync.wanted import Rule
 from holdfast.sync.work import Job, Run, follow
 
@@ -33,22 +31,17 @@ LOOK_SECONDS = 5.0
 
 
 class Round:
-    """A run of the node over its rows. `job` is what to store of it at any moment."""
+    """A run of the node. `job` is what to store of it at any moment."""
 
-    def __init__(
-        self,
-        keeper: Keeper,
-        rows: Sequence[tuple[str, SyncRepository]],
-        slots: int,
-        trigger: str,
-        before: Job | None,
-    ) -> None:
-        self._keeper, self._clock, self._rows, self._slots = keeper, keeper.clock, rows, slots
-        self._trigger, self._before = trigger, before
+    def __init__(self, keeper: Keeper, source: Source, slots: int, trigger: str, memory: Memory) -> None:
+        self._keeper, self._clock, self._slots = keeper, keeper.clock, slots
+        self.trigger, self._before = trigger, memory.job
+        before = memory.job
         self._reading = Reading(keeper.parents)
-        self._copy = Copy(keeper, self._reading, anew=trigger in FULL)
-        self.look = Look(keeper, self._reading, self._copy, keeps=True)
+        self.look, self._rows, self._copy = source.search(self._reading, trigger, memory, keeps=True)
+        self.look.withdraw = self._withdraw
         self._rules: dict[str, Rule] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._job = follow(before, trigger, self._clock.now())
         #: None while the parents are looked at
         self.run: Run | None = None
@@ -70,47 +63,71 @@ class Round:
             self._begin()
             await self._bring()
         finally:
+            self.look.stopped()
             await self.look.departures.keep()
             await self._reading.close()
 
     def _begin(self) -> None:
         look, now = self.look, self._clock.now()
-        job = follow(self._before, self._trigger, now, wanted={*look.images, *look.failures, *self._unseen()})
+        had = () if self._before is None else self._before.troubles
+        job = follow(self._before, self.trigger, now, wanted=look.troubled(had))
         troubles = dict(job.troubles)
+        if self._before is not None and not look.is_whole:  # it waits as long as it was to wait
+            troubles = {key: self._before.troubles[key] for key in troubles}
         for key, (kind, reason, after) in look.failures.items():
             troubles[key] = trouble(troubles.get(key), kind, reason, now, self._share(), after)
         self._rules = {key: rule for key, (rule, _) in look.images.items()}
         images = [image for _, image in look.images.values()]
         self.run = Run(replace(job, troubles=troubles, over=False), images, self._slots)
 
-    def _unseen(self) -> list[str]:
-        """Keys of images whose parent was not reached: nothing new is known of them."""
-        if self._before is None or not self.look.away:
-            return []
-        return list(self._before.troubles)
-
     async def _bring(self) -> None:
         assert self.run is not None
-        run, tasks = self.run, set[asyncio.Task[None]]()
+        run = self.run
         try:
             while True:
-                parents = self._keeper.parents.items()
-                away = {n for n, parent in parents if parent.state == "offline" or parent.is_closed("sync")}
+                await self._take_up(run)
+                away = {name for name, parent in self._keeper.parents.items() if parent.state == "offline"}
                 while (image := run.take(self._clock.now(), away)) is not None:
-                    tasks.add(asyncio.create_task(self._image(run, image)))
-                if not tasks and run.is_over(self._clock.now()):
+                    self._tasks[image.target.key] = asyncio.create_task(self._image(run, image))
+                if not self._tasks and run.is_over(self._clock.now()) and not self.look.news.is_set():
                     return
-                now = self._clock.now()
-                wake = min(run.wake(now) or now + LOOK_SECONDS, now + LOOK_SECONDS)
-                pause = asyncio.create_task(self._clock.sleep(max(wake - now, 0.05)))
-                done, _ = await asyncio.wait({*tasks, pause}, return_when=asyncio.FIRST_COMPLETED)
-                pause.cancel()
-                tasks -= done
+                await self._rest(run)
         finally:
-            for task in tasks:
+            for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             run.released()
+
+    async def _rest(self, run: Run) -> None:
+        """Until an image is done, one that waits is due, or the look has more."""
+        now = self._clock.now()
+        wake = min(run.wake(now) or now + LOOK_SECONDS, now + LOOK_SECONDS)
+        pause = asyncio.create_task(self._clock.sleep(max(wake - now, 0.05)))
+        news = asyncio.create_task(self.look.news.wait())
+        try:
+            waits = {*self._tasks.values(), pause, news}
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            news.cancel()
+        self._tasks = {key: task for key, task in self._tasks.items() if task not in done}
+
+    async def _take_up(self, run: Run) -> None:
+        """What became wanted since."""
+        for rule, image in await self.look.more():
+            self._rules[image.target.key] = rule
+            run.add(image)
+        for key in self.look.again:
+            run.look_again(key)
+        self.look.again.clear()
+
+    async def _withdraw(self, key: str) -> None:
+        """What has this name is wanted no longer; nothing is at work on it when this returns."""
+        if self.run is not None:
+            self.run.withdraw(key)
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _image(self, run: Run, image: Image) -> None:
         """One image to its end. What fails is told to the run, and stops nothing."""
@@ -124,6 +141,7 @@ class Round:
             self._failed(run, image, error)
         else:
             run.done(image, self._clock.now())
+            self.look.settled(target.key)
             self.look.departures.brought(target.repository)
             log.info("image synchronised", image=target.key, digest=target.digest)
 
@@ -135,6 +153,8 @@ class Round:
         kind = kind_of(error, self._keeper.parents[image.target.parent].state)
         after, now = float(getattr(error, "retry_after", 0) or 0), self._clock.now()
         found = run.failed(image, kind, reason_of(error), now, self._share(), after)
+        if kind != "offline":
+            self.look.settled(image.target.key)
         log.warning(
             "image not synchronised",
             image=image.target.key,

@@ -174,16 +174,17 @@ class Wanted:
     @property
     def needs_catalogue(self) -> bool:
         """Whether only the parent's list of repositories tells which are meant."""
-        return any("*" in name for name in self._patterns)
+        return any("*" in name for name in self.names)
 
     @property
-    def _patterns(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
+        """Repositories and patterns, as they were given."""
         return tuple(rule.given.name for rule in self.rules) if self.scope is None else self.scope
 
     @cached_property
     def _scoped(self) -> re.Pattern[str]:
         if self.scope is None:
-            return compile_patterns(self._patterns)
+            return compile_patterns(self.names)
         # the scope's one star crosses segments
         return compile_patterns(name.replace("*", "**") for name in self.scope)
 
@@ -199,12 +200,12 @@ class Wanted:
         """Those wanted: names given outright, whether listed or not, and those that a pattern finds in the
         catalogue."""
         listed = tuple(catalogue)
-        literal = [name for name in self._patterns if "*" not in name]
+        literal = [name for name in self.names if "*" not in name]
         found = tuple(dict.fromkeys([*literal, *(name for name in listed if self.covers(name))]))
         return Repositories(found, tuple(self._unmatched(listed)))
 
     def _unmatched(self, catalogue: tuple[str, ...]) -> Iterator[str]:
-        for name in self._patterns:
+        for name in self.names:
             pattern = compile_patterns([name if self.scope is None else name.replace("*", "**")])
             if "*" in name and not any(map(pattern.fullmatch, catalogue)):
                 found = f"none of the parent's {len(catalogue)} repositories matches"

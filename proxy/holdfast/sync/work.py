@@ -95,6 +95,8 @@ class Run:
         self._troubles = dict(job.troubles)
         self._waiting: dict[str, Image] = {}
         self._at_work: dict[str, Image] = {}
+        #: the images that count, by name
+        self._wanted: dict[str, Image] = {}
         self._parents: dict[str, Turns[Image]] = {}
         self._charged: dict[str, float] = {}
         self._rate = Rate()
@@ -105,16 +107,21 @@ class Run:
             self.add(image)
 
     def add(self, image: Image) -> None:
-        """One more image: of the plan, of a change that arrived meanwhile, or planned again after its manifests were
-        read. One that is here already is replaced."""
+        """One more image, of the plan or of a change that arrived meanwhile. Nothing when there is one of its name."""
         key = image.target.key
-        if key in self._at_work or key in self._waiting:
+        if key in self._wanted:
             return
+        self._wanted[key] = image
         self._images, self._bytes = self._images + 1, self._bytes + image.size
         if key in self._troubles:
             self._waiting[key] = image
         else:
             self._enqueue(image)
+
+    def withdraw(self, key: str) -> None:
+        """What has this name is not wanted any more, nor tried again. Who is at work on it stops, and tells nothing."""
+        for rows in (self._wanted, self._waiting, self._at_work, self._troubles):
+            rows.pop(key, None)
 
     def take(self, now: float, away: Collection[str] = (), slots: int | None = None) -> Image | None:
         """The image to begin now, None when there is none or no slot. `away`: parents that are not to be asked."""
@@ -123,8 +130,9 @@ class Run:
             return None
         ready = [name for name, turns in self._parents.items() if turns and name not in away]
         for parent in sorted(ready, key=lambda name: self._charged.get(name, 0.0)):
-            found = self._parents[parent].take()
-            if found is not None:
+            while (found := self._parents[parent].take()) is not None:
+                if self._wanted.get(found[1].target.key) is not found[1]:
+                    continue  # withdrawn
                 self._charge(found[1], max(found[1].size, LEAST_COST))
                 self._at_work[found[1].target.key] = found[1]
                 self._rate.begin(now)
@@ -146,8 +154,8 @@ class Run:
 
     def done(self, image: Image, now: float) -> None:
         """Everything of it is here, its tag too."""
-        del self._at_work[image.target.key]
-        self._troubles.pop(image.target.key, None)
+        for rows in (self._at_work, self._wanted, self._troubles):
+            rows.pop(image.target.key, None)
         self._done += 1
         self._moved_at = now
 
@@ -158,12 +166,15 @@ class Run:
         key = image.target.key
         del self._at_work[key]
         found = trouble(self._troubles.get(key), kind, reason, now, share, after)
+        self._wanted[key] = image
         if kind == "offline":
             self._enqueue(image, first=True)
             return found
         self._troubles[key] = found
         final = kind in ("gone", "wrong", "full") or (kind == "transient" and found.attempts >= self._tries)
-        if not final:
+        if final:
+            del self._wanted[key]
+        else:
             self._waiting[key] = image
         return found
 
@@ -173,7 +184,8 @@ class Run:
 
     def released(self) -> None:
         """The run is cancelled: what was at work waits again, and cost it no try."""
-        for image in self._at_work.values():
+        for key, image in self._at_work.items():
+            self._wanted[key] = image
             self._enqueue(image, first=True)
         self._at_work.clear()
 

@@ -1,0 +1,357 @@
+"""What a connected registry fetches by its parent's log, counted at the parent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from holdfast.gateway.child import Failed
+from holdfast.gateway.link import Trimmed, Unlogged
+from holdfast.keeper.keeper import Keeper
+from holdfast.replica.memory import recall
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.content import Generated
+from holdfast.testing.fault import Fault
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.digest import Digest
+from holdfast_core.record import Target
+from support.fills import MIB, run, until
+from support.managed import ScriptedLog, configured, managed, receive
+from support.replicas import advance, holds, idle, replica_of, synchronised
+
+APP = configured("app")
+
+
+def state_of(keeper: Keeper) -> str:
+    """Of the last full synchronisation."""
+    return replica_of(keeper).memory.result.sync_state
+
+
+async def first(keeper: Keeper, trigger: str = "InitialSync") -> None:
+    """Until a full synchronisation for this reason is over."""
+
+    def is_over() -> bool:
+        result = replica_of(keeper).memory.result
+        return result.sync_trigger == trigger and result.sync_state in ("Succeeded", "Failed")
+
+    await until(is_over)
+    await idle(keeper)
+
+
+def test_the_scope_comes_first_and_every_push_after_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            one, other = log.push("app", "1", b"one"), log.push("other", "1", b"not in the scope")
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                assert state_of(keeper) == "Succeeded"
+                assert holds(keeper, "app", "1", one)
+                two = log.push("app", "2", b"two")
+                await until(lambda: holds(keeper, "app", "2", two))
+                log.push("other", "2", b"nor this")
+                log.untag("app", "1")
+                await until(lambda: keeper.store.tags("app") == ["2"])
+                await idle(keeper)
+                assert not keeper.store.tags("other")
+                assert parent.count("HEAD", "/manifests/") == 0
+                assert not any(other in path for _, path in parent.requests)
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+
+    run(main())
+
+
+def test_an_index_comes_with_its_children_and_referrers(tmp_path: Path) -> None:
+    """Listed by digest, or told by digest, as a parent does for what no tag names."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            sample = parent.add_sample("app", "1.0")
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                assert state_of(keeper) == "Succeeded"
+                assert holds(keeper, "app", "1.0", sample.index)
+                for digest in (*sample.images.values(), sample.artifact):
+                    assert keeper.store.is_there("app", Target("manifest", digest))
+                later = log.push("app", "", b"a manifest without a tag")
+                await until(lambda: keeper.store.is_there("app", Target("manifest", later)))
+                log.note("delete", "manifest", "app", digest=later)
+                await until(lambda: not keeper.store.is_there("app", Target("manifest", later)))
+                assert parent.count("GET", "/referrers/") == 0
+
+    run(main())
+
+
+def test_what_is_unchanged_costs_no_request_a_tag(tmp_path: Path) -> None:
+    tags = 1000
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            digests = {f"1.0.{n}": log.push("app", f"1.0.{n}") for n in range(tags)}
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                assert all(holds(keeper, "app", tag, digest) for tag, digest in digests.items())
+                parent.reset_counts()
+                for tag, digest in digests.items():
+                    log.note("push", "tag", "app", tag, digest)
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                await receive(keeper, configured("app", resync="2026-11-27T00:00:00Z"))
+                await first(keeper, "ManualResync")
+                assert replica_of(keeper).status().up_to_date == tags
+                assert sum(parent.requests.values()) == 0
+
+    run(main())
+
+
+def test_many_moves_of_a_tag_cost_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                digests = [log.push("app", "latest", str(n).encode()) for n in range(50)]
+                await until(lambda: holds(keeper, "app", "latest", digests[-1]))
+                assert parent.count("GET", "/manifests/") == 1
+
+    run(main())
+
+
+def test_a_kill_loses_nothing_and_costs_nothing_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, layer = ScriptedLog(parent), Generated(16 * MIB)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                parent.script(Fault(method="GET", path=layer.digest, stall_after=6 * MIB, times=1))
+                large = log.push("app", "large", layer)
+                await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= 6 * MIB)
+                small = log.push("app", "small", b"does not wait for it")
+                await until(lambda: holds(keeper, "app", "small", small))
+                assert replica_of(keeper).memory.cursor != log.head
+            assert recall_cursor(tmp_path, log) != log.head
+            async with managed(tmp_path, log) as keeper:
+                await until(lambda: holds(keeper, "app", "large", large))
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+            assert parent.bytes_sent[layer.digest] <= layer.size + MIB
+            assert log.asked["contents"] == 1
+
+    run(main())
+
+
+def recall_cursor(place: Path, log: ScriptedLog) -> str:
+    from holdfast_core.store import Store
+
+    store = Store.create_or_open(place / "store", write=False)
+    try:
+        return recall(store).cursor
+    finally:
+        store.close()
+
+
+def test_one_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                refused = Fault(path=str(Digest.of(b"refused")), status=403, times=-1)
+                parent.script(refused)
+                log.push("app", "bad", b"refused")
+                good = log.push("app", "good", b"good")
+                await until(lambda: holds(keeper, "app", "good", good))
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                (trouble,) = replica_of(keeper).status().troubles
+                assert (trouble.image, trouble.kind) == ("app:bad", "denied")
+                better = log.push("app", "bad", b"another that may be read")
+                await until(lambda: holds(keeper, "app", "bad", better))
+                await idle(keeper)
+                assert replica_of(keeper).status().troubles == ()
+
+    run(main())
+
+
+def test_a_scope_that_changes_is_synchronised_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            deep = log.push("team/a/b", "1", b"deep")
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                assert keeper.store.tags("team/a/b") == []
+                await receive(keeper, configured("app", "team/*"))
+                await first(keeper, "SyncTokenUpdate")
+                assert holds(keeper, "team/a/b", "1", deep)
+
+    run(main())
+
+
+def test_a_log_that_was_trimmed_is_listed_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            log.push("app", "1", b"one")
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+            two = log.push("app", "2", b"two")
+            log.trim()
+            async with managed(tmp_path, log) as keeper:
+                await first(keeper, "RecoveryService")
+                assert holds(keeper, "app", "2", two)
+                three = log.push("app", "3", b"three")
+                await until(lambda: holds(keeper, "app", "3", three))
+
+    run(main())
+
+
+def test_a_parent_without_a_log_is_polled(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            log.answers = [Unlogged()]
+            one = log.push("app", "1", b"one")
+            clock = FakeClock(jump=False)
+            async with managed(tmp_path, log, APP, clock=clock) as keeper:
+                await advance(clock, 120.0, lambda: holds(keeper, "app", "1", one))
+                await advance(clock, 120.0, lambda: not replica_of(keeper).memory.state.running)
+                two = log.push("app", "2", b"two")
+                await advance(clock, 180.0, lambda: holds(keeper, "app", "2", two))
+                assert log.asked["messages"] == 0
+
+    run(main())
+
+
+def test_rows_of_the_file_narrow_what_the_scope_has(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            log.push("app", "1.0.0", b"one")
+            two = log.push("app", "2.0.0", b"two")
+            rows = {"name": "app", "semver": ">=2", "newest": 1}, {"name": "elsewhere"}
+            async with managed(tmp_path, log, APP, *rows) as keeper:
+                await first(keeper)
+                assert keeper.store.tags("app") == ["2.0.0"]
+                assert (
+                    "elsewhere: this rule is for no repository of the scope"
+                    in replica_of(keeper).status().words[0]
+                )
+                log.push("app", "1.5.0", b"too old")
+                three = log.push("app", "3.0.0", b"three")
+                await until(lambda: holds(keeper, "app", "3.0.0", three))
+                await idle(keeper)
+                assert keeper.store.tags("app") == ["2.0.0", "3.0.0"]
+                assert holds(keeper, "app", "2.0.0", two)
+
+    run(main())
+
+
+def test_outside_its_window_it_asks_for_nothing(tmp_path: Path) -> None:
+    said = configured("app", schedule="0 22 * * *", sync_window="PT1H", message_ttl="P9D")
+    ten = 20834 * 86400.0 + 22 * 3600.0
+
+    async def main() -> None:
+        clock = FakeClock(ten + 600, jump=False)
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            one = log.push("app", "1", b"one")
+            async with managed(tmp_path, log, said, clock=clock) as keeper:
+                await advance(clock, 600.0, lambda: holds(keeper, "app", "1", one))
+                two = log.push("app", "2", b"two")
+                await advance(clock, 600.0, lambda: holds(keeper, "app", "2", two))
+                await advance(clock, 7200.0, lambda: clock.now() > ten + 4200, 60.0)
+                asked, requests = sum(log.asked.values()), parent.count()
+                three = log.push("app", "3", b"three")
+                await advance(clock, 86400.0, lambda: clock.now() > ten + 86000, 600.0)
+                assert (sum(log.asked.values()), parent.count()) == (asked, requests)
+                await advance(clock, 1800.0, lambda: holds(keeper, "app", "3", three), 10.0)
+
+    run(main())
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent, page=2)
+            digests = {str(n): log.push("app", str(n), str(n).encode()) for n in range(7)}
+            log.answers = [Failed("the link broke", 0.01), Failed("again", 0.01)]
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                assert all(holds(keeper, "app", tag, digest) for tag, digest in digests.items())
+
+    run(main())
+
+
+def test_a_plan_lists_and_keeps_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                parent.script(Fault(path="/blobs/", status=403, times=-1))
+                log.push("app", "1", Generated(MIB))
+                await until(lambda: len(replica_of(keeper).status().troubles) == 1)
+                plan = await replica_of(keeper).plan()
+                assert plan.ready
+                assert [one.image for one in plan.images] == ["app:1"]
+                assert plan.bytes > MIB
+                assert keeper.store.tags("app") == []
+
+    run(main())
+
+
+def test_a_push_here_that_comes_back_as_a_message_costs_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, configured("app", mode="ReadWrite")) as keeper:
+                await first(keeper)
+                body = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+                digest = str(Digest.of(body))
+                kind = "application/vnd.oci.image.index.v1+json"
+                await keeper.put_manifest("app", digest, ("mine",), kind, body)
+                before = parent.count("GET")
+                log.note("push", "tag", "app", "mine", digest)
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                await idle(keeper)
+                assert parent.count("GET") == before
+                assert str(keeper.store.tag("app", "mine").digest) == digest  # type: ignore[union-attr]
+                log.note("delete", "tag", "app", "mine", digest)
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                assert keeper.store.tag("app", "mine") is not None  # on its way up
+
+    run(main())
+
+
+def test_a_full_run_that_stops_half_way_is_still_under_way(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, layer = ScriptedLog(parent), Generated(8 * MIB)
+            parent.script(Fault(method="GET", path=layer.digest, stall_after=3 * MIB, times=1))
+            digest = log.push("app", "1", layer)
+            async with managed(tmp_path, log, APP) as keeper:
+                await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= 3 * MIB)
+                await until(lambda: replica_of(keeper).synchronised().syncing)
+                began = replica_of(keeper).memory.result.last_sync_start_time
+            async with managed(tmp_path, log) as keeper:
+                await first(keeper)
+                assert holds(keeper, "app", "1", digest)
+                assert replica_of(keeper).memory.result.last_sync_start_time == began
+                await synchronised(keeper)
+
+    run(main())
+
+
+def test_what_comes_during_a_trim_is_not_lost(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                log.answers = [Trimmed()]
+                digest = log.push("app", "1", b"one")
+                await until(lambda: holds(keeper, "app", "1", digest))
+                await asyncio.sleep(0)
+                await first(keeper, "RecoveryService")
+
+    run(main())

@@ -1,0 +1,187 @@
+"""A connected registry's keeper over a real store and a scripted parent, whose log and configuration a test owns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from holdfast.clock import Clock, SystemClock
+from holdfast.config import Sync
+from holdfast.config_file import from_table
+from holdfast.control import command
+from holdfast.control.actions import of_repository
+from holdfast.control.resource import (
+    Configuration,
+    ConnectedRegistry,
+    Identity,
+    Mode,
+    ParentProperties,
+    ScopeMap,
+    SyncProperties,
+    Token,
+)
+from holdfast.gateway.child import Outcome
+from holdfast.gateway.link import Link, Trimmed, Unlogged
+from holdfast.gateway.message import Contents, Entry, Message, Messages
+from holdfast.gateway.rounds import Rounds
+from holdfast.keeper.keeper import Keeper
+from holdfast.process.assembly import make_keeper
+from holdfast.replica.managed import Managed
+from holdfast.replica.replica import Replica
+from holdfast.testing.content import Content
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.store import Store
+from msgspec.structs import replace
+from support.replicas import image_of
+
+READ = ("content/read", "metadata/read")
+
+
+class ScriptedLog:
+    """What a Holdfast parent tells beside its registry. `asked` counts questions; `answers` are given once each before
+    the log is looked at."""
+
+    def __init__(self, parent: ScriptedParent, page: int = 1000) -> None:
+        self.parent, self.page = parent, page
+        self.id, self.first, self.log = "x", 1, list[Message]()
+        self.asked: Counter[str] = Counter()
+        self.answers: list[Trimmed | Unlogged | Outcome] = []
+        self._changed = asyncio.Event()
+
+    def push(self, name: str, tag: str, *layers: Content | bytes) -> str:
+        """An image arrives at the parent, with `tag` "" by digest alone; its digest."""
+        digest = image_of(self.parent, name, tag, *layers)
+        self.parent.repository(name).tags.pop("", None)
+        self.note("push", "tag" if tag else "manifest", name, tag, digest)
+        return digest
+
+    def untag(self, name: str, tag: str) -> None:
+        """A tag is deleted there."""
+        (digest,) = self.parent.repository(name).tags.pop(tag)
+        self.note("delete", "tag", name, tag, digest)
+
+    def note(
+        self, verb: str, kind: str, repository: str, tag: str = "", digest: str = "", **more: Any
+    ) -> None:
+        """One more message."""
+        number = self.first + len(self.log)
+        said = {"number": number, "at": 0.0, "verb": verb, "kind": kind, "repository": repository, "tag": tag}
+        self.log.append(msgspec.convert({**said, "digest": digest, **more}, Message))
+        self._changed.set()
+
+    def trim(self) -> None:
+        """Nobody knows any more what was told."""
+        self.first += len(self.log)
+        self.log.clear()
+
+    @property
+    def head(self) -> str:
+        """The cursor of now."""
+        return f"{self.id}-{self.first + len(self.log) - 1}"
+
+    async def messages(
+        self, instance: str, generation: int, after: str, wait: float
+    ) -> Messages | Trimmed | Unlogged | Outcome:
+        """See `Link`."""
+        self.asked["messages"] += 1
+        if self.answers:
+            return self.answers.pop(0)
+        log, _, at = after.partition("-")
+        if log != self.id or int(at) + 1 < self.first:
+            return Trimmed()
+        if after == self.head and wait:
+            self._changed.clear()
+            await asyncio.wait({asyncio.create_task(self._changed.wait())}, timeout=min(wait, 0.5))
+        rest = [message for message in self.log if message.number > int(at)][: self.page]
+        cursor = f"{self.id}-{rest[-1].number}" if rest else after
+        return Messages(cursor, tuple(rest), cursor != self.head)
+
+    async def contents(
+        self, instance: str, generation: int, after: str
+    ) -> Contents | Trimmed | Unlogged | Outcome:
+        """See `Link`."""
+        self.asked["contents"] += 1
+        if self.answers:
+            return self.answers.pop(0)
+        rows = sorted(self._rows())
+        cursor, _, at = after.partition(" ") if after else (self.head, "", "0")
+        start = int(at)
+        entries = tuple(
+            Entry(repository, digest, tag) for repository, tag, digest in rows[start : start + self.page]
+        )
+        left = f"{cursor} {start + self.page}" if start + self.page < len(rows) else ""
+        return Contents(cursor, entries, left)
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        rows = []
+        for name, found in self.parent.repositories.items():
+            tagged = {digest for digests in found.tags.values() for digest in digests}
+            rows += [(name, tag, digests[0]) for tag, digests in found.tags.items()]
+            rows += [(name, "", digest) for digest in found.manifests if digest not in tagged]
+        return rows
+
+    async def close(self) -> None:
+        """See `Link`."""
+
+
+def configured(*repositories: str, mode: Mode = "ReadOnly", resync: str = "", **sync: str) -> Configuration:
+    """What a parent says to its connected registry."""
+    properties = SyncProperties(token_id="/tokens/plant", **sync)
+    registry = ConnectedRegistry(
+        name="plant", mode=mode, parent=ParentProperties(sync_properties=properties), resync_requested=resync
+    )
+    actions = [action for name in repositories for action in of_repository(name, READ)]
+    return Configuration(
+        registry=registry,
+        tokens=(Token(name="plant", scope_map_id="/scopeMaps/plant"),),
+        scope_maps=(ScopeMap(name="plant", actions=tuple(actions)),),
+    )
+
+
+async def receive(keeper: Keeper, said: Configuration) -> None:
+    """The node takes it up."""
+    identity = Identity(name="plant", instance="i", activated="2026-11-26T22:00:00Z", generation=1)
+    await keeper.control(msgspec.json.encode(command.Receive(identity=identity, configuration=said)))
+    keeper.store.set_mode(said.registry.mode)
+    assert keeper.replica is not None
+    keeper.replica.wake()
+
+
+@asynccontextmanager
+async def managed(
+    place: Path,
+    log: ScriptedLog,
+    said: Configuration | None = None,
+    *rows: dict[str, Any],
+    clock: Clock | None = None,
+    sync: dict[str, Any] | None = None,
+) -> AsyncIterator[Keeper]:
+    """A node that is active; its store stays in `place` for the next. `said` None: it has its configuration."""
+    parent = {
+        "url": log.parent.url,
+        "insecure": True,
+        "default": True,
+        "stall_timeout": 600.0,
+        "connections": 64,
+    }
+    config = from_table({"parent": [parent], "fills": {"reserve_bytes": 0}})
+    config = replace(config, sync=msgspec.convert({"repositories": rows, **(sync or {})}, Sync))
+    store = Store.create_or_open(place / "store", write=True, mode="ReadOnly")
+    keeper = make_keeper(config, store, clock or SystemClock())
+    rounds = Rounds(config, "plant", store, keeper.control, list, keeper.clock)
+    rounds.child.active, rounds.child.generation = True, 1
+    keeper.replica = Replica(keeper, Managed(keeper, config, rounds, cast(Link, log)))
+    await keeper.start()
+    try:
+        if said is not None:
+            await receive(keeper, said)
+        yield keeper
+    finally:
+        await keeper.close()
+        await rounds.link.close()
+        store.close()
