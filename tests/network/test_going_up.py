@@ -90,7 +90,7 @@ def test_two_hundred_pushes_arrive_in_order_after_two_cuts_and_two_kills(tmp_pat
             def there(wanted: dict[str, str]) -> bool:
                 return root.site.do(has(root.url, REPOSITORY, wanted))
 
-            tags = outage(sites.wires[0], child, known, there, 200, 1 << 20)
+            tags = outage(sites.wires[0], child, known, there, 200, 5 << 18)
             assert order_of(root) == tags
 
 
@@ -109,5 +109,5 @@ def test_other_registries_have_them_in_order_as_well(
                 def there(wanted: dict[str, str]) -> bool:
                     return top.do(has(parent.url, REPOSITORY, wanted))
 
-                tags = outage(sites.wires[0], child, {}, there, 40, 1 << 19)
+                tags = outage(sites.wires[0], child, {}, there, 40, 1 << 20)
                 assert [one for one in parent.taken() if one in tags] == tags
