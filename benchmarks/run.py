@@ -27,7 +27,20 @@ from benchmarks.machine import describe  # noqa: E402
 from benchmarks.peers import PeerFailed  # noqa: E402
 from benchmarks.report import Report, verdict_text  # noqa: E402
 
-QUESTIONS = ("hits", "tls", "miss", "herd", "range_miss", "offline", "push", "login", "sync", "start", "idle")
+QUESTIONS = (
+    "hits",
+    "tls",
+    "miss",
+    "herd",
+    "range_miss",
+    "offline",
+    "share",
+    "push",
+    "login",
+    "sync",
+    "start",
+    "idle",
+)
 
 
 def main() -> None:

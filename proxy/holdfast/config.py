@@ -304,6 +304,44 @@ class Webhook(Section, frozen=True):
     ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
 
 
+class Cap(Section, frozen=True):
+    """An upper bound on the link; all that match hold at once."""
+
+    mbit: Annotated[
+        float,
+        key(
+            "bodies of blobs, both ways; 0: none of it, which only `sync` and `push` can be told",
+            "Mbit/s",
+            ge=0,
+        ),
+    ]
+    parent: Annotated[
+        str, key("name of a parent, `default` for the one without; empty: all together; *: each for itself")
+    ] = ""
+    work: Annotated[
+        Literal["", "interactive", "sync", "push"],
+        key("what clients wait for, what nobody waits for, what the outbox sends up; empty: all of it"),
+    ] = ""
+    hours: Annotated[
+        str, key("of the day, UTC; 22:00-06:00 spans midnight; empty: always", "HH:MM-HH:MM")
+    ] = ""
+
+
+class Link(Section, frozen=True):
+    """Who may have how much of the way to the parents (design 7)."""
+
+    minimum_share: Annotated[
+        float,
+        key(
+            "of the link, left to synchronisation and the outbox while clients wait for a miss",
+            "0..1",
+            ge=0.01,
+            le=0.5,
+        ),
+    ] = 0.05
+    caps: Annotated[tuple[Cap, ...], key("upper bounds")] = ()
+
+
 class Credentials(Section, frozen=True):
     """Where a parent's credentials come from. One form only; none means anonymous."""
 
@@ -404,6 +442,7 @@ class Configuration(Section, frozen=True):
     control: Annotated[Control, key("")] = field(default_factory=Control)
     gateway: Annotated[Gateway, key("")] = field(default_factory=Gateway)
     sync: Annotated[Sync, key("")] = field(default_factory=Sync)
+    link: Annotated[Link, key("")] = field(default_factory=Link)
     webhook: Annotated[tuple[Webhook, ...], key("who is told of pushes and deletes")] = ()
     parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
 

@@ -159,6 +159,7 @@ def contradictions(config: Configuration) -> Iterator[str]:
         yield from (f"webhook[{number}].{problem}" for problem in webhook_problems(hook))
         if [other.name for other in config.webhook].count(hook.name) > 1:
             yield f"webhook[{number}].name: found {hook.name!r} twice; every webhook needs a name of its own"
+    yield from link_contradictions(config)
 
 
 def login_contradictions(config: Configuration) -> Iterator[str]:
@@ -257,6 +258,25 @@ def duration_problems(key: str, text: str) -> Iterator[str]:
         yield f"{key}: found {text!r}; allowed: an ISO 8601 duration in weeks, days, hours, minutes, such as P1D"
 
 
+def link_contradictions(config: Configuration) -> Iterator[str]:
+    """What `[[link.caps]]` says that cannot be kept. `default` is the parent without a name, also the one that a
+    connection string brings."""
+    names = {parent.name or "default" for parent in config.parent}
+    if config.gateway.connection_string or config.gateway.connection_string_file:
+        names.add("default")
+    for number, cap in enumerate(config.link.caps):
+        where = f"link.caps[{number}]"
+        if cap.parent not in ("", "*", *names):
+            yield f"{where}.parent: found {show(cap.parent)}; allowed: the name of a parent, default, or *"
+        if not cap.mbit and cap.work not in ("sync", "push"):
+            yield f"{where}.mbit: found 0; allowed: 0 with work sync or push, because clients would wait for ever"
+        if cap.hours:
+            from holdfast.sync.share import hours_of
+
+            if hours_of(cap.hours) is None:
+                yield f"{where}.hours: found {cap.hours!r}; allowed: HH:MM-HH:MM, such as 08:00-17:00"
+
+
 def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
     """What is wrong with a schedule, its window and the TTL."""
     from holdfast.sync.cron import ScheduleInvalid
@@ -303,6 +323,8 @@ def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:
     names = [parent.name for parent in parents]
     for number, parent in enumerate(parents):
         where = f"parent[{number}]"
+        if parent.name == "default" and "" in names:
+            yield f"{where}.name: found 'default' beside a parent without a name, which is called so; allowed: another"
         if names.count(parent.name) > 1:
             yield f"{where}.name: found {show(parent.name)} twice; every parent needs a name of its own"
         yield from place_problems(where, parent)

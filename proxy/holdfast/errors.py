@@ -289,6 +289,10 @@ class KnownOffline(ParentUnreachable):
     """Refused without touching the network: the endpoint is offline, and a probe runs once an interval."""
 
 
+class LinkClosed(ParentUnreachable):
+    """A cap of 0 holds for this kind of work at this hour; it is no failure, and nothing is asked."""
+
+
 class StillErring(ParentErred):
     """Refused without touching the network: this repository answered 5xx five times just now."""
 
@@ -367,6 +371,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ParentUnreachable: (503, "MANIFEST_UNKNOWN"),
     ConnectTimedOut: (503, "MANIFEST_UNKNOWN"),
     KnownOffline: (503, "MANIFEST_UNKNOWN"),
+    LinkClosed: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),
     StillErring: (502, "MANIFEST_UNKNOWN"),

@@ -12,11 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import uvloop
-from holdfast.config import Sync
+from holdfast.clock import SystemClock
+from holdfast.config import Cap, Sync
 from holdfast.keeper import climb as keeper_climb
 from holdfast.keeper import outgoing
 from holdfast.parent import push as parent_push
+from holdfast.parent.lane import Lane, Line
 from holdfast.sync.outbox import Entry
+from holdfast.sync.share import Share
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
@@ -233,6 +236,30 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
                 blob = root.store.blob("a", Digest.parse(text))
                 assert blob is not None
                 assert blob.size == len(layer)
+
+    uvloop.run(main())
+
+
+def test_caps_hold_for_what_goes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked while a cap of 0 holds; afterwards every byte of a blob is counted, and none else."""
+    counted: list[tuple[str, int]] = []
+    monkeypatch.setattr(Lane, "took", lambda lane, size: counted.append((lane.work, size)))
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            parent, clock = child.keeper.parents[""], SystemClock()
+            parent._line = Line(Share((Cap(mbit=0.0, work="push"),)), clock)
+            layer = await child.blob("team/app", bytes(300_000))
+            body = image(await child.blob("team/app", b"config"), layer)
+            assert (await child.put("team/app", "v1", body)).status == 201
+            asked = parent.counters["requests"]
+            assert not await child.keeper.climbs[0].step()
+            assert parent.counters["requests"] == asked
+            parent._line = Line(Share((Cap(mbit=1000.0),)), clock)
+            await empty(child)
+            assert tag_at(root, "team/app", "v1")
+        assert {work for work, _ in counted} == {"push"}
+        assert sum(size for _, size in counted) == 300_000 + len(b"config")
 
     uvloop.run(main())
 

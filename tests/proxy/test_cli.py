@@ -37,6 +37,32 @@ def test_a_wrong_configuration_exits_2_and_says_why(tmp_path, verb):
     assert done.stderr == "holdfast: workers: found 900; allowed: int <= 256\n"
 
 
+def imported(*arguments):
+    """The modules that Python imports for a command."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+
+
+def test_a_node_imports_no_more_than_it_uses(tmp_path):
+    """Each of these is megabytes and a tenth of a second in every process: see `holdfast.process`."""
+    parts = {
+        "holdfast.cli.serve": ("-m", "holdfast", "serve", "--config", str(tmp_path / "missing")),
+        "holdfast.process.supervisor": ("-c", "import holdfast.process.supervisor"),
+        "holdfast.process.worker": ("-c", "import holdfast.process.worker"),
+        "holdfast.process.keeper": ("-c", "import holdfast.process.keeper"),
+    }
+    for part, arguments in parts.items():
+        found = imported(*arguments)
+        assert {part, "structlog"} <= found
+        assert not found & {"rich.console", "pygments", "aiohttp", "yarl", "jwt", "argon2"}, part
+
+
 def test_a_right_configuration(tmp_path):
     file = tmp_path / "holdfast.toml"
     file.write_text('[[parent]]\nurl = "https://registry.example"\n')

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.sync.share import BYTES_PER_MBIT, Cap, Share, Work, holds_at, hours_of
+from holdfast.config import Cap
+from holdfast.sync.share import (
+    AIM,
+    BYTES_PER_MBIT,
+    LINGER_SECONDS,
+    LOOK_SECONDS,
+    UNKNOWN_FLOOR,
+    Share,
+    Work,
+    holds_at,
+    hours_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +22,8 @@ PIECE = 16 * 1024
 
 
 class Flow:
-    """A reader: takes what the link gives it, and waits as it is told. `most` is its own parent's bound (bytes/s)."""
+    """A reader: takes what the link gives it, and waits as it is told, looking again as a lane does. `most` is its own
+    parent's bound (bytes/s)."""
 
     def __init__(self, work: Work, parent: str = "p", most: float = float("inf")) -> None:
         self.work, self.parent, self.most = work, parent, most
@@ -32,7 +44,7 @@ class Link:
         """A transfer starts."""
         self.flows.append(flow)
         flow.ready = self.now
-        self.share.began(flow.work, self.now)
+        self.share.began(flow.work, self.now, self.wall + self.now)
         return flow
 
     def end(self, flow: Flow) -> None:
@@ -50,20 +62,29 @@ class Link:
 
     def _step(self) -> None:
         self.now += self.STEP
-        active = sorted((f for f in self.flows if f.ready <= self.now), key=lambda f: f.most)
+        active = sorted((f for f in self.flows if self._is_ready(f)), key=lambda f: f.most)
         left = self.capacity * self.STEP
         for number, flow in enumerate(active):
             got = min(left / (len(active) - number), flow.most * self.STEP)
             left -= got
             self._give(flow, got)
 
+    def _is_ready(self, flow: Flow) -> bool:
+        if flow.ready > self.now:
+            return False
+        wall = self.wall + self.now
+        owed = self.share.owed(flow.parent, flow.work, self.now, wall)
+        if self.share.is_closed(flow.parent, flow.work, wall):
+            owed = LOOK_SECONDS
+        flow.ready = self.now + min(owed, LOOK_SECONDS)
+        return owed == 0.0
+
     def _give(self, flow: Flow, size: float) -> None:
         flow.came += size
         flow._held += size
         while flow._held >= PIECE:
             flow._held -= PIECE
-            wait = self.share.take(flow.parent, flow.work, PIECE, self.now, self.wall + self.now)
-            flow.ready = max(flow.ready, self.now + wait)
+            self.share.take(flow.parent, flow.work, PIECE, self.now, self.wall + self.now)
 
 
 @pytest.mark.parametrize("cap", [(), (Cap(mbit=10.0),)], ids=["measured", "capped"])
@@ -81,9 +102,9 @@ def test_a_miss_has_nine_tenths_within_a_second_and_sync_the_rest(cap: tuple[Cap
     )
     assert rates[miss] >= 0.90 * link.capacity
     assert sum(rates.values()) >= 0.97 * link.capacity
-    assert sum(rates[f] for f in bulk) >= 0.05 * link.capacity  # never starved
+    assert sum(rates[f] for f in bulk) >= 0.04 * link.capacity  # never starved
     link.end(miss)
-    link.run(0.5)
+    link.run(LINGER_SECONDS + LOOK_SECONDS)
     assert sum(link.run(5.0).values()) >= 0.97 * link.capacity
 
 
@@ -100,12 +121,13 @@ def test_a_miss_has_nine_tenths_in_the_second_after_the_first() -> None:
 def test_what_a_slow_miss_leaves_goes_to_sync() -> None:
     link = Link(10.0, Share())
     bulk = link.begin(Flow("sync"))
-    link.run(5.0)
+    link.run(8.0)
     miss = link.begin(Flow("interactive", most=0.2 * link.capacity))
     link.run(2.0)
+    link.run(4.0)  # grown into what is unused
     rates = link.run(10.0)
     assert rates[miss] >= 0.19 * link.capacity
-    assert rates[bulk] >= 0.65 * link.capacity
+    assert rates[bulk] >= (AIM - 0.2 - 0.05) * link.capacity
 
 
 def test_sync_is_not_starved_by_many_misses_under_a_cap() -> None:
@@ -116,7 +138,7 @@ def test_sync_is_not_starved_by_many_misses_under_a_cap() -> None:
     link.run(2.0)
     rates = link.run(10.0)
     capacity = 10.0 * BYTES_PER_MBIT
-    assert 0.06 * capacity <= rates[bulk] <= 0.12 * capacity
+    assert 0.04 * capacity <= rates[bulk] <= 0.08 * capacity
     assert sum(rates[f] for f in misses) >= 0.88 * capacity
     assert sum(rates.values()) <= 1.05 * capacity
 
@@ -146,7 +168,51 @@ def test_a_cap_of_nothing_stops_a_class() -> None:
     link = Link(10.0, Share((Cap(mbit=0.0, work="sync"),)))
     bulk = link.begin(Flow("sync"))
     link.run(2.0)
-    assert link.run(20.0)[bulk] <= 0.01 * link.capacity
+    assert link.run(20.0)[bulk] == 0.0
+
+
+def test_a_cap_of_nothing_ends_with_its_hours() -> None:
+    link = Link(10.0, Share((Cap(mbit=0.0, work="sync", hours="00:00-08:00"),)), wall=8 * 3600.0 - 10.0)
+    bulk = link.begin(Flow("sync"))
+    assert link.run(9.0)[bulk] == 0.0
+    link.run(1.0 + LOOK_SECONDS)
+    assert link.run(5.0)[bulk] >= 0.97 * link.capacity
+
+
+def test_misses_alone_on_a_link_without_caps_are_not_counted() -> None:
+    share = Share()
+    share.began("interactive", 0.0, 0.0)
+    assert not share.is_at_work
+    share.began("sync", 50.0, 50.0)
+    assert share.is_at_work
+    assert share.allowed() == UNKNOWN_FLOOR
+    share.ended("sync", 60.0)
+    assert not share.is_at_work
+    assert Share((Cap(mbit=1.0),)).is_at_work
+
+
+def test_between_two_blobs_of_one_pull_the_link_stays_theirs() -> None:
+    link = Link(10.0, Share())
+    bulk = link.begin(Flow("sync"))
+    link.run(5.0)
+    for _ in range(8):
+        miss = link.begin(Flow("interactive"))
+        link.run(0.5)
+        link.end(miss)
+        came = bulk.came
+        link.run(0.3)
+        assert bulk.came - came <= 0.1 * link.capacity * 0.3 + PIECE
+
+
+def test_a_buffer_that_is_emptied_at_once_is_no_capacity() -> None:
+    """Half a second of the link lay in the kernel and is read in one go; the misses do not lose by it."""
+    link = Link(10.0, Share())
+    link.begin(Flow("sync"))
+    link.run(5.0)
+    link.share.take("p", "sync", int(0.5 * link.capacity), link.now, link.now)
+    miss = link.begin(Flow("interactive"))
+    link.run(1.0)
+    assert link.run(10.0)[miss] >= 0.90 * link.capacity
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 1 << 20), st.booleans()), max_size=60))

@@ -86,6 +86,7 @@ def holdfast() -> None:
 @click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
 def serve(file: Path | None, **flags: Any) -> None:
     """Serve a node. Without a parent it is a root."""
+    import holdfast.process  # noqa: F401 - before anything that imports structlog: see there
     from holdfast.cli import serve as verb
 
     verb.run(file, flags)

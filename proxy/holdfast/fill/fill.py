@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from holdfast_core.digest import Digest
@@ -27,7 +27,10 @@ from holdfast.fill.plan import Action, Finish, Park, Start, Stop, View, Want, go
 from holdfast.fill.reader import Reader
 from holdfast.fill.stock import Stock
 from holdfast.fill.traffic import Traffic
-from holdfast.parent.client import Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import Parent
+
 
 log = structlog.get_logger()
 
@@ -168,6 +171,7 @@ class Fill:
         while not self.ended:
             await self._woken.wait()
             self._woken.clear()
+            self.traffic.turn()
             try:
                 for action in plan(self._view()):
                     await self._act(action)

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from holdfast_core.digest import Digest
@@ -36,8 +36,11 @@ from holdfast.fill.repair import repair_chunks
 from holdfast.fill.slots import Slots
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.port import BlobAnswer
-from holdfast.parent.client import Parent
 from holdfast.repository import Repository
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import Parent
+
 
 log = structlog.get_logger()
 

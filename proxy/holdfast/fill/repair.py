@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import DigestMismatch
 from holdfast_core.store import Store
 
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
-from holdfast.parent.client import Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import Parent
+
 
 #: A chunk is a mebibyte; one that cannot be had in so many tries waits for the next reader.
 TRIES = 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -20,7 +20,11 @@ from holdfast.fill.patience import Patience
 from holdfast.fill.plan import Running, Start
 from holdfast.fill.stock import Stock
 from holdfast.fill.transfer import Transfer
-from holdfast.parent.client import Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import Parent
+    from holdfast.sync.share import Work
+
 
 log = structlog.get_logger()
 
@@ -67,6 +71,11 @@ class Traffic:
         return self._fill.is_background
 
     @property
+    def work(self) -> Work:
+        """What it is on the link: what nobody waits for is synchronisation, also the rest of a pull that was left."""
+        return "sync" if self._fill.is_background else "interactive"
+
+    @property
     def splits(self) -> bool:
         """Whether a part of the blob can be asked for now."""
         return self._splits and not any(t.compares for t in self.transfers.values())
@@ -94,6 +103,11 @@ class Traffic:
             self.transfers[transfer.number] = transfer
             self._means.counters["transfers"] += 1
             transfer.begin()
+
+    def turn(self) -> None:
+        """Somebody came or left: those that are under way go before others on the link, or after them."""
+        for transfer in self.transfers.values():
+            transfer.turn(self.work)
 
     def stop(self) -> None:
         """End all of them. What they received still lands."""

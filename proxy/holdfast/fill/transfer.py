@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import ParentBroken
 from holdfast.fill.intake import Intake
 from holdfast.fill.plan import Running
-from holdfast.parent.client import BlobStream, Parent
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import BlobStream, Parent
+    from holdfast.sync.share import Work
 
 
 class RangeBroken(ParentBroken):
@@ -28,6 +31,8 @@ class Owner(Protocol):
     def size(self) -> int | None: ...
     @property
     def is_background(self) -> bool: ...
+    @property
+    def work(self) -> Work: ...
     def sized(self, size: int, etag: str) -> Intake: ...
     def answered_whole(self) -> None: ...
     def etag_changed(self, etag: str) -> None: ...
@@ -56,12 +61,14 @@ class Transfer:
 
     def begin(self) -> None:
         """Ask the parent."""
+        self._lane = self.owner.parent.enter(self.owner.work)
         self._task = asyncio.ensure_future(self._run())
         # not at the end of the task itself, which `stop` may cancel anywhere, even before it starts
         self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._closed = True
+        self._lane.close()
         self._task = asyncio.ensure_future(self._end(task))
 
     def stop(self) -> None:
@@ -69,6 +76,10 @@ class Transfer:
         if self._task is not None and not self.stopped and not self._closed:
             self.stopped = True
             self._task.cancel()
+
+    def turn(self, work: Work) -> None:
+        """Somebody began to wait for it, or nobody does any more."""
+        self._lane.turn(work)
 
     async def finished(self) -> None:
         """Wait until it is over, in whatever way, and has told its fill."""
@@ -103,7 +114,10 @@ class Transfer:
     def _asked(self) -> AbstractAsyncContextManager[BlobStream]:
         owner = self.owner
         etag = "" if self.compares else owner.etag
-        return owner.parent.get_blob(owner.name, owner.text, start=self.start, end=self.end, etag=etag)
+        lane = self._lane
+        return owner.parent.get_blob(
+            owner.name, owner.text, start=self.start, end=self.end, etag=etag, lane=lane
+        )
 
     def _accept(self, stream: BlobStream) -> None:
         """Where the stream really starts. Raises when it cannot be joined to what is here."""

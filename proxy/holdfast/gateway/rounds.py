@@ -31,7 +31,6 @@ from holdfast.control.resource import (
     LoginTls,
     Status,
     StatusDetail,
-    SyncResult,
 )
 from holdfast.control.resource import Configuration as Received
 from holdfast.control.schedule import closed_for
@@ -54,18 +53,9 @@ from holdfast.gateway.identity import own_identity
 from holdfast.gateway.link import Link
 from holdfast.gateway.message import StatusReport
 from holdfast.gateway.settings import apply_settings
+from holdfast.sync.full import Synchronised
 
 log = structlog.get_logger()
-
-
-class Synchronised(msgspec.Struct, frozen=True):
-    """What a report says of synchronisation. `at` is when the parent's changes were last all here (wall seconds), 0
-    never; `syncing`: something is on its way now."""
-
-    result: SyncResult = SyncResult()
-    at: float = 0.0
-    syncing: bool = False
-
 
 Control = Callable[[bytes], Awaitable[bytes]]
 Troubles = Callable[[], Sequence[StatusDetail]]

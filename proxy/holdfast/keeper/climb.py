@@ -106,7 +106,7 @@ class Climb:
         """Send the first entry that is ready; False when there is none, or nobody to send it to."""
         async with self._turn:
             await self._take()
-            if self._parent.state == "offline":
+            if self._parent.state == "offline" or self._parent.is_closed("push"):
                 return False
             ready = self._outbox.ready(self._clock.now())
             if not ready:
@@ -176,6 +176,9 @@ class Climb:
             await self._deeds[entry.deed](self, entry)
         except Moved:
             pass
+        except errors.LinkClosed as failure:
+            log.info("outbox waits", number=entry.seq, reason=failure.message)
+            return False
         except errors.ParentUnreachable as failure:
             self._away += 1
             log.info("outbox waits", number=entry.seq, reason=failure.message)

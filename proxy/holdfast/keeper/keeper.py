@@ -20,7 +20,6 @@ from holdfast_core.store import Store
 from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.keeper.climb import Climb
 from holdfast.keeper.control import Control
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
@@ -34,6 +33,7 @@ from holdfast.repository import Repository
 if TYPE_CHECKING:
     from holdfast.fill.fills import Fills
     from holdfast.fill.reader import Reader
+    from holdfast.keeper.climb import Climb
     from holdfast.notify.upward import Upward
     from holdfast.notify.webhooks import Webhooks
     from holdfast.parent.client import FetchedManifest, Parent
@@ -84,10 +84,12 @@ class Keeper(Pushes, Control):
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._incomplete: set[tuple[str, Digest]] = set()
-        self.climbs = [
-            Climb(store, parent, config.sync.conflict, clock, self._is_complete)
-            for parent in parents.values()
-        ]
+        self.climbs = [self._climb(parent) for parent in parents.values()]
+
+    def _climb(self, parent: Parent) -> Climb:
+        from holdfast.keeper.climb import Climb  # with the client of parents, which a root does without
+
+        return Climb(self.store, parent, self.config.sync.conflict, self.clock, self._is_complete)
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""

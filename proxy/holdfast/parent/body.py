@@ -9,7 +9,10 @@ length is here the connection goes back to aiohttp, and can carry the next reque
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -25,6 +28,18 @@ LEAST_BYTES = 1 << 20
 BLOCK_BYTES = 2 << 20
 #: Received and not taken yet; beyond it the socket is not read, so the parent's sender waits.
 AHEAD_BYTES = 4 << 20
+#: a window is as long as two round trips and this (seconds): one trip keeps the link busy, the second lets a transfer
+#: grow that is slower than it could be, and the rest stands in the link's queue
+QUEUE_SECONDS = 0.03
+#: and no smaller than this (bytes, segments): less would be sent in crumbs
+LEAST_WINDOW, LEAST_SEGMENTS = 8 * 1024, 4
+#: a window that nobody of us bounds
+UNBOUND = 1 << 30
+#: where struct tcp_info has the size of the segments that come, and the shortest round trip in µs (linux/tcp.h)
+RECEIVED_MSS, SHORTEST_TRIP = 20, 148
+#: Linux 5.16: whether the kernel tunes the buffer (asm-generic/socket.h); a larger one cannot be had where
+#: net.core.rmem_max is as it comes
+SO_BUF_LOCK, SOCK_RCVBUF_LOCK, LOCKED_BYTES = 72, 2, 192 * 1024
 
 
 def take_over(response: aiohttp.ClientResponse) -> Body | None:
@@ -65,7 +80,8 @@ class Body(asyncio.BufferedProtocol):
         self._start = self._end = 0
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
+        self._paused, self._rate = False, 0.0
+        self._ahead = AHEAD_BYTES
         if left > 0:
             self._lead(self)
 
@@ -103,9 +119,10 @@ class Body(asyncio.BufferedProtocol):
         self._left -= count
         self._unread += count
         if not self._left:
+            self.narrow(0)  # the next body on this connection is another's
             self._lead(self._handler)
             self._response.content.feed_eof()
-        elif self._unread >= AHEAD_BYTES:
+        elif self._unread >= self._ahead:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
@@ -132,10 +149,19 @@ class Body(asyncio.BufferedProtocol):
         else:
             return b""
         self._unread -= len(piece)
-        if self._paused and self._unread < AHEAD_BYTES and not self._transport.is_closing():
+        if self._paused and self._unread < self._ahead and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
         return piece
+
+    def narrow(self, rate: float) -> None:
+        """No more under way from now on than such a rate needs (bytes a second), in the kernel's promise to the sender
+        and here; 0 for no bound. What was promised before still comes. To be told again and again."""
+        if not (self._rate or rate) or self._transport.is_closing():
+            return
+        settled, self._rate = rate == self._rate, rate
+        window = bound_window(self._transport, rate, settled)
+        self._ahead = min(window or AHEAD_BYTES, AHEAD_BYTES)
 
     async def readany(self) -> memoryview | bytes:
         """The next bytes as soon as there are any; b"" at the end. Raises OSError or
@@ -146,3 +172,34 @@ class Body(asyncio.BufferedProtocol):
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return self.read_nowait()
+
+
+def bound_window(transport: asyncio.Transport, rate: float, settled: bool) -> int:
+    """Bound what the kernel takes before it is read to what a rate needs; 0 ends the bound. `settled`: it was bounded
+    so before, and what was promised earlier has come. Returns the window in bytes, 0 for none.
+
+    The clamp bounds what is under way, the buffer what waits here besides. The kernel moves the clamp when it learns
+    how much room a segment takes, so it is set again and again, and it tunes the buffer by itself unless that is
+    locked. A buffer that is made smaller before the promise is kept would drop what comes.
+    """
+    own = transport.get_extra_info("socket")
+    if own is None or not hasattr(socket, "TCP_WINDOW_CLAMP"):
+        return 0
+    with suppress(OSError):
+        window = window_for(own, rate) if rate else 0
+        bounded = 0 < window <= LOCKED_BYTES
+        buffer = window if bounded else LOCKED_BYTES
+        there = own.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        if there < buffer or (settled and bounded and there > buffer):
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, window or UNBOUND)
+        own.setsockopt(socket.SOL_SOCKET, SO_BUF_LOCK, SOCK_RCVBUF_LOCK if bounded else 0)
+        return window
+    return 0
+
+
+def window_for(own: socket.socket, rate: float) -> int:
+    """Bytes under way at a rate on this connection. Raises OSError."""
+    info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SHORTEST_TRIP + 4)
+    segment, trip = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (RECEIVED_MSS, SHORTEST_TRIP))
+    return max(int(rate * (QUEUE_SECONDS + 2 * trip / 1e6)), LEAST_WINDOW, LEAST_SEGMENTS * segment)

@@ -36,11 +36,13 @@ from holdfast.parent.address import AddressPolicy, Lookup
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
 from holdfast.parent.health import State, best
+from holdfast.parent.lane import Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
 from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
 from holdfast.parent.stream import BlobStream, Placement, placement
 from holdfast.parent.transport import Answer, Transport
+from holdfast.sync.share import Share, Work
 from holdfast.wire.names import is_repository, is_tag
 
 log = structlog.get_logger()
@@ -55,6 +57,9 @@ COUNTERS = (
     "requests retries token_requests renewals redirects probes throttled failovers interrupted bytes"
     " mismatches"
 )
+
+#: what the parent without a name is called where it needs one
+UNNAMED = "default"
 
 __all__ = ["BlobStream", "FetchedManifest", "ManifestHead", "Parent"]
 
@@ -92,10 +97,12 @@ class Parent:
         manifest_bytes: int = MANIFEST_BYTES,
         *,
         lookup: Lookup | None = None,
+        line: Line | None = None,
     ) -> None:
         self.config, self.name, self.url = config, config.name, config.url
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS.split(), 0)
         self._clock, self._manifest_bytes = clock, manifest_bytes
+        self._line = line or Line(Share(), clock)
         self._transport = Transport(config, address_policy(config), clock, self.counters, lookup)
         self.endpoints = [
             Endpoint(url, config, Anonymous(), self._transport, clock, self.counters)
@@ -105,7 +112,21 @@ class Parent:
         source = login_source(config.credentials, str(home), clock)
         self.endpoints.append(Endpoint(config.url, config, source, self._transport, clock, self.counters))
         self._project = self.endpoints[-1].quirk.project
-        self.up = Pushing(self.endpoints[-1], clock, lambda: self._transport.caps, self._qualified)
+        self.up = Pushing(
+            self.endpoints[-1],
+            clock,
+            lambda: self._transport.caps,
+            self._qualified,
+            lambda: self.enter("push"),
+        )
+
+    def enter(self, work: Work) -> Lane:
+        """A lane for one body; whoever asks for one closes it."""
+        return self._line.enter(self.name or UNNAMED, work)
+
+    def is_closed(self, work: Work) -> bool:
+        """Whether a cap of 0 holds for this work now."""
+        return self._line.share.is_closed(self.name or UNNAMED, work, self._clock.now())
 
     @property
     def state(self) -> State:
@@ -208,13 +229,15 @@ class Parent:
         end: int | None = None,
         etag: str = "",
         budget: float = INTERACTIVE_SECONDS,
+        lane: Lane | None = None,
     ) -> AsyncIterator[BlobStream]:
         """Open a blob at [start, end) (`end` None: to its end). `etag` is the one an earlier stream gave;
         with it the parent sends the whole blob instead of a range of another one (If-Range).
 
         `budget` bounds the time to the answer's head, not the body, and does not count the wait for a
         connection while all of the parent's are in use (up to 300 s, in order). A parent that is known to
-        be offline is not waited for.
+        be offline is not waited for. `lane` is the caller's part of the link, as long as the stream is open; without
+        one it is a miss that somebody waits for.
         """
         ask = replace(self._blob_ask("GET", name, digest, _range_headers(start, end, etag)), transfer=True)
 
@@ -222,19 +245,24 @@ class Parent:
             answer = await endpoint.ask(ask, deadline)
             try:
                 place = _placed(answer, start, end)
-                return answer, BlobStream(answer, place, self.counters)
+                return answer, BlobStream(answer, place, self.counters, own)
             except ParentFailed:
                 await answer.close()
                 raise
 
-        if self.state == "offline":
-            await self._through(open_at, budget)  # refuses, and probes when it is time, without a connection
-        async with self._transport.caps.transfer():
-            answer, stream = await self._through(open_at, budget)
-            try:
-                yield stream
-            finally:
-                await answer.close()
+        with lane or self.enter("interactive") as own:
+            if self.state == "offline":
+                await self._through(
+                    open_at, budget
+                )  # refuses, and probes when it is time, without a connection
+            if own.counts:
+                await own.ready()
+            async with self._transport.caps.transfer():
+                answer, stream = await self._through(open_at, budget)
+                try:
+                    yield stream
+                finally:
+                    await answer.close()
 
     def _blob_ask(self, method: str, name: str, digest: str, headers: dict[str, str] | None = None) -> Ask:
         if not _known_digest(digest):

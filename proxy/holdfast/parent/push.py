@@ -16,10 +16,11 @@ from holdfast_core.reading import BlobReader
 from yarl import URL
 
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentNotFound
+from holdfast.errors import LinkClosed, ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentNotFound
 from holdfast.manifest import MEDIA_TYPES
 from holdfast.parent.caps import Caps
 from holdfast.parent.endpoint import Ask, Endpoint
+from holdfast.parent.lane import Lane
 from holdfast.parent.retry import Deadline
 from holdfast.parent.transport import Answer
 
@@ -57,7 +58,9 @@ def contradicts(said: str, digest: str) -> bool:
 
 
 class Part:
-    """Bytes [start, end) of a blob held here."""
+    """Bytes [start, end) of a blob held here. `lane` is given when they are sent."""
+
+    lane: Lane
 
     def __init__(self, reader: BlobReader, start: int, end: int) -> None:
         self._reader, self._start, self._end = reader, start, end
@@ -76,14 +79,25 @@ class Part:
             at += len(piece)
             yield piece
 
+    async def ready(self, size: int) -> None:
+        """See `Outgoing`."""
+        await self.lane.ready()
+        self.lane.took(size)
+
 
 class Pushing:
-    """The way up to one parent. `qualified` is its name of a repository."""
+    """The way up to one parent. `qualified` is its name of a repository; `enter` gives a lane for what is sent."""
 
     def __init__(
-        self, endpoint: Endpoint, clock: Clock, caps: Callable[[], Caps], qualified: Callable[[str], str]
+        self,
+        endpoint: Endpoint,
+        clock: Clock,
+        caps: Callable[[], Caps],
+        qualified: Callable[[str], str],
+        enter: Callable[[], Lane],
     ) -> None:
-        self._endpoint, self._clock, self._caps, self._qualified = endpoint, clock, caps, qualified
+        self._endpoint, self._clock, self._caps = endpoint, clock, caps
+        self._qualified, self._enter = qualified, enter
 
     async def has(self, name: str, tail: str) -> bool:
         """Whether a repository there has `blobs/<digest>` or `manifests/<digest>`."""
@@ -202,7 +216,16 @@ class Pushing:
         return answer
 
     async def _sent(self, ask: Ask, url: URL) -> Answer:
-        """Like `_asked`, for a request with bytes of a blob. Raises StoreError when those cannot be read here."""
+        """Like `_asked`, for a request with bytes of a blob. Raises StoreError when those cannot be read here, and
+        LinkClosed."""
+        with self._enter() as lane:
+            if lane.is_closed:
+                raise LinkClosed("a cap of 0 on what goes up holds at this hour")
+            if isinstance(ask.body, Part):
+                ask.body.lane = lane
+            return await self._handed_on(ask, url)
+
+    async def _handed_on(self, ask: Ask, url: URL) -> Answer:
         async with self._caps().transfer():
             try:
                 deadline = Deadline.after(self._clock, PIECE_SECONDS)

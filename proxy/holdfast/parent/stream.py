@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from holdfast.errors import ParentBroken, ParentUnreachable
+from holdfast.parent.lane import Lane
 from holdfast.parent.pace import Pace
 from holdfast.parent.transport import Answer
 
@@ -63,21 +64,27 @@ class BlobStream:
     parent honoured the range; without it `start` is 0 whatever was asked. `etag` is "" or strong: when it
     is not the one a resumption gave, or `size` changed, what was stored before must not be joined to this.
 
-    Iterating yields bytes up to `end` and never more; it ends early only by raising: ParentUnreachable
-    (cut, stalled, too slow: the caller may resume), ParentBroken (more than announced).
+    Iterating yields bytes up to `end` and never more, as fast as the lane lets them come (waiting for it is no stall);
+    it ends early only by raising: ParentUnreachable (cut, stalled, too slow: the caller may resume), ParentBroken (more
+    than announced).
     """
 
-    def __init__(self, answer: Answer, place: Placement, counters: dict[str, int]) -> None:
+    def __init__(self, answer: Answer, place: Placement, counters: dict[str, int], lane: Lane) -> None:
         self.start, self.end, self.size = place.start, place.end, place.size
         self.partial = place.partial
         self.etag = strong_etag(answer.header("ETag"))
-        self._answer, self._counters = answer, counters
+        self._answer, self._counters, self._lane = answer, counters, lane
+        lane.carries(answer)
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
-        position, pace = self.start, self._answer.pace()
+        position, pace, lane = self.start, self._answer.pace(), self._lane
         while position < self.end:
+            if lane.counts:
+                await lane.ready()
             piece = await self._next(position, pace)
             position += len(piece)
+            if lane.counts:
+                lane.took(len(piece))
             yield piece
 
     async def _next(self, position: int, pace: Pace) -> bytes | memoryview:

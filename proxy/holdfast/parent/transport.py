@@ -40,6 +40,10 @@ class Outgoing(Protocol):
 
     def pieces(self) -> AsyncIterator[bytes]: ...
 
+    async def ready(self, size: int) -> None:
+        """Wait until a piece of `size` bytes may go. No time-out runs meanwhile."""
+        ...
+
 
 Form = Mapping[str, str] | bytes | Outgoing | None
 
@@ -53,6 +57,7 @@ class Answer:
         self._response, self._held, self._clock = response, held, clock
         self._stall_timeout = stall_timeout
         self._content: aiohttp.StreamReader | Body | None = None
+        self._rate = 0.0
         self.status, self.url = response.status, response.url
 
     def header(self, name: str) -> str | None:
@@ -75,9 +80,7 @@ class Answer:
     async def next_bytes(self, pace: Pace) -> bytes | memoryview:
         """The next bytes of the body, b"" at its end. Raises ParentUnreachable or ParentBroken."""
         try:
-            if self._content is None:
-                self._content = take_over(self._response) or self._response.content
-            content = self._content
+            content = self._content or self._begin()
             if piece := content.read_nowait():
                 pace.add(len(piece), 0.0)
                 return piece
@@ -92,6 +95,17 @@ class Answer:
             raise failure_of(error) from None
         pace.add(len(piece), self._clock.monotonic() - started)
         return piece
+
+    def _begin(self) -> aiohttp.StreamReader | Body:
+        self._content = body = take_over(self._response) or self._response.content
+        self.narrow(self._rate)
+        return body
+
+    def narrow(self, rate: float) -> None:
+        """See `lane.Narrow`. A short body stays as it is."""
+        self._rate = rate
+        if isinstance(self._content, Body):
+            self._content.narrow(rate)
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ParentBroken when it is longer than `limit`, without reading on."""
@@ -199,6 +213,8 @@ class Transport:
         """The pieces; with each the time begins anew, and what the kernel holds of them has as long as a stall."""
         loop = asyncio.get_running_loop()
         async for piece in body.pieces():
+            limit.reschedule(None)
+            await body.ready(len(piece))
             limit.reschedule(loop.time() + self._settings.answer_timeout + self._settings.stall_timeout)
             yield piece
 

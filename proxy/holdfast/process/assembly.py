@@ -1,4 +1,5 @@
-"""Puts a keeper together from its parts."""
+"""Puts a keeper together from its parts. Each is imported where it is at work: without a parent the keeper does without
+aiohttp, which is 10 MB and a third of its start."""
 
 from __future__ import annotations
 
@@ -11,23 +12,21 @@ from holdfast.config import Configuration
 from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
 from holdfast.gateway.connection_string import parse
-from holdfast.gateway.link import Link
-from holdfast.gateway.rounds import Rounds
 from holdfast.keeper.keeper import Keeper
-from holdfast.notify.upward import Upward
-from holdfast.parent.client import Parent
 
 if TYPE_CHECKING:
+    from holdfast.gateway.rounds import Rounds
+    from holdfast.parent.client import Parent
     from holdfast.replica.replica import Replica
 
 
 def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
     """The keeper with its parents and fills; nothing is started."""
-    parents = {parent.name: Parent(parent, clock, config.limits.manifest_bytes) for parent in config.parent}
+    parents = make_parents(config, clock) if config.parent else {}
     fills = Fills(store, parents.__getitem__, config.fills, clock)
     keeper = Keeper(store, parents, fills, config, clock)
     if config.sync.schedule:
-        from holdfast.replica.replica import Replica  # with what it needs, only where it is at work
+        from holdfast.replica.replica import Replica
         from holdfast.replica.source import Polled
 
         keeper.replica = Replica(keeper, Polled(keeper, config))
@@ -36,6 +35,17 @@ def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
 
         keeper.webhooks = Webhooks(config.webhook, store, clock, own_name(config), config.login.server)
     return keeper
+
+
+def make_parents(config: Configuration, clock: Clock) -> dict[str, Parent]:
+    """The clients of the parents, by namespace. They share one link."""
+    from holdfast.parent.client import Parent
+    from holdfast.parent.lane import Line
+    from holdfast.sync.share import Share
+
+    share = Share(config.link.caps, config.link.minimum_share, now=clock.monotonic())
+    line, size = Line(share, clock), config.limits.manifest_bytes
+    return {parent.name: Parent(parent, clock, size, line=line) for parent in config.parent}
 
 
 def own_name(config: Configuration) -> str:
@@ -49,6 +59,9 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     other node. Nothing is started."""
     if not (text := config.gateway.connection_string):
         return None
+    from holdfast.gateway.link import Link
+    from holdfast.gateway.rounds import Rounds
+    from holdfast.notify.upward import Upward
 
     def troubles() -> list[StatusDetail]:
         return [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
@@ -64,6 +77,7 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
 
 def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds) -> Replica:
     """What synchronises a connected registry; the two tell each other what is new."""
+    from holdfast.gateway.link import Link
     from holdfast.replica.managed import Managed
     from holdfast.replica.replica import Replica
 

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from holdfast.control.moment import stamp
 from holdfast.control.resource import SyncResult
-from holdfast.gateway.rounds import Synchronised
 from holdfast.replica.memory import Memory, keep, recall
 from holdfast.replica.planning import Planning
 from holdfast.replica.report import SHOWN, PlanReport, ProgressReport, SyncReport, TroubleReport
@@ -55,7 +54,7 @@ class Replica:
         self.memory = Memory()
         #: called when what a report says changed
         self.news: Callable[[], None] = lambda: None
-        self._said = Synchronised()
+        self._said = full.Synchronised()
         self._share = keeper.clock.jitter(1.0)
         self._woken = asyncio.Event()
         self._ended_at = 0.0
@@ -116,11 +115,11 @@ class Replica:
             return msgspec.json.encode(await self.plan())
         return msgspec.json.encode(self.status())
 
-    def synchronised(self) -> Synchronised:
+    def synchronised(self) -> full.Synchronised:
         """What a report to the parent says of it."""
         now, current = self._clock.now(), self._round
         syncing = current is not None and current.run is not None and not current.run.is_over(now)
-        return Synchronised(self.memory.result, self.memory.state.synced_at, syncing)
+        return full.Synchronised(self.memory.result, self.memory.state.synced_at, syncing)
 
     def wake(self) -> None:
         """The source may have something to say."""

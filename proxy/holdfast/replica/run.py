@@ -86,7 +86,8 @@ class Round:
         try:
             while True:
                 await self._take_up(run)
-                away = {name for name, parent in self._keeper.parents.items() if parent.state == "offline"}
+                parents = self._keeper.parents.items()
+                away = {n for n, parent in parents if parent.state == "offline" or parent.is_closed("sync")}
                 while (image := run.take(self._clock.now(), away)) is not None:
                     self._tasks[image.target.key] = asyncio.create_task(self._image(run, image))
                 if not self._tasks and run.is_over(self._clock.now()) and not self.look.news.is_set():

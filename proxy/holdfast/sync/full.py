@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from holdfast.control.moment import seconds, stamp
@@ -20,6 +21,15 @@ FOLLOWS: Final[dict[SyncState, tuple[SyncState, ...]]] = {
     "Failed": ("Pending", "Syncing", "NotActivated"),
     "TimedOut": ("Pending", "Syncing", "Succeeded", "Failed", "NotActivated"),
 }
+
+
+class Synchronised(Struct, frozen=True):
+    """What a node says of its synchronisation. `at` is when the parent's changes were last all here (wall seconds), 0
+    never; `syncing`: something is on its way now."""
+
+    result: SyncResult = SyncResult()
+    at: float = 0.0
+    syncing: bool = False
 
 
 class NoSuchStep(Exception):
