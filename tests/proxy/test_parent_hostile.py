@@ -490,6 +490,23 @@ def test_s8_own_ca_other_ca_and_expired(tmp_path: Path) -> None:
     asyncio.run(case())
 
 
+def test_https_to_a_parent_that_speaks_http_says_so() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def case() -> None:
+        async with await asyncio.start_server(plain, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with client_of(f"https://127.0.0.1:{port}") as parent:
+                with pytest.raises(ParentBroken, match="seems to speak http, not https"):
+                    await read_all(parent, "a", BLOB.digest)
+
+    asyncio.run(case())
+
+
 def test_s8_insecure_does_not_spread_to_redirect_targets() -> None:
     async def case() -> None:
         async with client_of("https://registry.example") as parent:

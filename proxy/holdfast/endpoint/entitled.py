@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from holdfast import errors
+from holdfast.authorise import INSUFFICIENT
 from holdfast.control import states
 from holdfast.control.activation import LONGEST_LEASE_SECONDS
 from holdfast.control.resource import ConnectedRegistry, name_in
@@ -44,7 +45,7 @@ async def entitled(node: Node, request: Request, right: str) -> Entitled:
         )
     if not caller.gateway(name, right):
         raise errors.Denied(
-            f"this token may not {right} the gateway of {name[:60]!r}", detail=f"gateway/{name[:60]}/{right}"
+            f"{INSUFFICIENT}: the scope map of this token lacks", detail=f"gateway/{name[:60]}/{right}"
         )
     registry = node.access.catalogue.registry(name)
     if registry is None:

@@ -311,6 +311,11 @@ def _system_words(error: BaseException) -> str:
     return getattr(error, "strerror", None) or "it ended without an answer"
 
 
+#: OpenSSL's words for what people meet, with what they mean
+_MEANT = {"WRONG_VERSION_NUMBER": "WRONG_VERSION_NUMBER; it seems to speak http, not https"}
+
+
 def _tls_words(error: BaseException) -> str:
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(error).__name__
+    words = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(error).__name__
+    return _MEANT.get(words, words)
