@@ -57,7 +57,17 @@ def test_the_life_of_a_connected_registry(ask):
     ask("token", "create", "-n", "phil1", "--repository", "app/web", "content/read")
     changed = ("--add-client-tokens", "phil1", "--log-level", "Debug", "--gc-enabled", "false")
     dry = ask("connected-registry", "update", "-n", "plant", *changed, "--dry-run").out.splitlines()
-    assert dry == ["~ connected registry plant", "    + phil1"]
+    assert dry == [
+        "~ connected registry plant",
+        *("    + phil1", "    + logging.logLevel: Debug", "    + garbageCollection.enabled: false"),
+        *("    - logging.logLevel: Information", "    - garbageCollection.enabled: true"),
+    ]
+    window = ("-s", "* * * * *", "-w", "none", "--add-notifications", "a:push")
+    assert ask("connected-registry", "update", "-n", "plant", *window, "--dry-run").out.splitlines() == [
+        "~ connected registry plant",
+        *("    + syncProperties.schedule: * * * * *", "    + notificationsList: a:push"),
+        *("    - syncProperties.schedule: 0 9 * * *", "    - syncProperties.syncWindow: PT3H"),
+    ]
     shown = document(ask("connected-registry", "update", "-n", "plant", *changed, "-o", "json"))
     assert shown["properties"]["clientTokenIds"] == ["/tokens/phil1"]
     assert shown["properties"]["garbageCollection"]["enabled"] is False

@@ -688,5 +688,6 @@ def test_every_refusal_names_a_status() -> None:
     assert {kind.__name__ for kind in ControlMistake.__subclasses__()} == {
         "ControlInvalid",
         "ControlConflict",
+        "ControlGone",
         "ControlUnknown",
     }

@@ -271,8 +271,8 @@ DELETIONS = (DeleteRegistry, DeleteScopeMap, DeleteToken)
 
 
 class Difference(Wire, frozen=True):
-    """What changed about one resource. `kind` as in control/resource.py; for a scope map and a list of client tokens
-    what was added and removed."""
+    """What changed about one resource. `kind` as in control/resource.py; what a scope map and a list of client
+    tokens got and lost, and of the settings of a connected registry the new and the old ones."""
 
     kind: str
     name: str

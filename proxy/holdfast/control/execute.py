@@ -6,7 +6,7 @@ changed. Imports no clock, no store and no chance: `Context` brings them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,10 +126,32 @@ def difference_of(draft: Draft) -> tuple[Difference, ...]:
 def _difference(kind: str, before: Wire | None, now: Wire | None) -> Difference:
     change = "created" if before is None else "deleted" if now is None else "changed"
     was, is_now = _members(before), _members(now)
+    if isinstance(before, ConnectedRegistry) and isinstance(now, ConnectedRegistry):
+        was, is_now = (*was, *_settings(before)), (*is_now, *_settings(now))
     name = str(getattr(before if now is None else now, "name", ""))
     return Difference(
         kind=kind, name=name, change=change, added=without(is_now, was), removed=without(was, is_now)
     )
+
+
+#: of a connected registry: what it lists elsewhere, and what is no setting
+_NO_SETTINGS = frozenset({"name", "created", "clientTokenIds", "deactivated", "resyncRequested"})
+
+
+def _settings(registry: ConnectedRegistry) -> tuple[str, ...]:
+    """What an operator can set, `logging.logLevel: Debug`, for a person who compares."""
+    document = msgspec.to_builtins(registry)
+    return tuple(_leaves({key: value for key, value in document.items() if key not in _NO_SETTINGS}))
+
+
+def _leaves(value: dict[str, Any], within: str = "") -> Iterator[str]:
+    for key, one in value.items():
+        if isinstance(one, dict):
+            yield from _leaves(one, f"{key}.")
+            continue
+        for item in one if isinstance(one, list | tuple) else [one]:
+            if item is not None:
+                yield f"{within}{key}: {str(item).lower() if isinstance(item, bool) else item}"
 
 
 def _members(value: Wire | None) -> tuple[str, ...]:
