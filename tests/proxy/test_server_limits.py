@@ -289,6 +289,28 @@ def test_tls_serves_and_takes_up_a_new_pair(tmp_path: Path) -> None:
     serve(tmp_path, test, tls=certificate)
 
 
+def test_the_client_chooses_the_cipher(tmp_path: Path) -> None:
+    """TLS 1.2, because Python cannot put the suites of 1.3 into an order; OpenSSL treats both alike."""
+    live = tmp_path / "live"
+    certificate = Certificate(tls_pair(live, "first"))
+    suites = [
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    ]
+
+    async def test(node: Serving) -> None:
+        for first in suites:
+            context = trusting(live)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(":".join([first, *suites]))
+            client = await node.connect(ssl=context, server_hostname="node.test")
+            assert (await client.ask("/v2/")).status == 200
+            assert client.writer.get_extra_info("ssl_object").cipher()[0] == first
+
+    serve(tmp_path, test, tls=certificate)
+
+
 def test_case_64_http2_is_neither_offered_nor_spoken(tmp_path: Path) -> None:
     """So its floods, its lengths and its headers have nowhere to go (design: not a goal)."""
     live = tmp_path / "live"
