@@ -14,7 +14,8 @@ from holdfast.config import Credentials, Parent
 from holdfast.control.resource import Configuration, ConnectedRegistry, ParentProperties, SyncProperties
 from holdfast.gateway.child import Activated, CutLoose, Denied, Elsewhere, Failed, Reported, Unchanged
 from holdfast.gateway.link import Answer, Link, meaning, said_in
-from holdfast.gateway.message import Lease, StatusReport
+from holdfast.gateway.message import Contents, Lease, StatusReport
+from support.programs import PATIENCE
 
 PLANT = ConnectedRegistry(
     name="plantA",
@@ -169,3 +170,29 @@ def test_a_parent_that_is_away_is_a_failure() -> None:
     outcome = asyncio.run(main())
     assert isinstance(outcome, Failed)
     assert "Connect call failed" in outcome.why or "connection" in outcome.why
+
+
+def test_a_list_is_had_while_another_question_is_held_open() -> None:
+    """The parent holds a question for messages; a full synchronisation asks for the contents meanwhile."""
+    held, over = asyncio.Event(), asyncio.Event()
+    listing = answering("200 OK", msgspec.json.encode(Contents("log-1")))
+
+    async def handle(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"/messages?" in head:
+            held.set()
+            await over.wait()
+        else:
+            await listing(head, writer)
+
+    async def question(link: Link) -> Any:
+        listening = asyncio.create_task(link.messages("i", 1, "log-1", 50.0))
+        await held.wait()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await link.contents("i", 1, "")
+        finally:
+            listening.cancel()
+            over.set()
+
+    found, _ = asked(handle, question)
+    assert found == Contents("log-1")

@@ -54,8 +54,8 @@ T = TypeVar("T")
 QUESTION_SECONDS = 10.0
 #: a page of a long list, over a slow link (seconds)
 LIST_SECONDS = 60.0
-#: at once: one question and the one that replaces it
-CONNECTIONS = 2
+#: a quarter of them for questions (`parent.caps`): one that is held open, and one that is answered at once
+CONNECTIONS = 8
 REFUSAL_BYTES = 64 * 1024
 #: messages, or entries, of one answer
 PAGE = 1000
