@@ -66,9 +66,11 @@ class Store(Pushes):
         subject: Digest | None = None,
         artifact_type: str = "",
         annotations: Mapping[str, str] | None = None,
+        tag: str = "",
     ) -> Future[None]:
-        """Store a manifest and link it. With `subject` it becomes a referrer of it in the same commit.
-        The future raises DigestMismatch when the body does not hash to `digest`."""
+        """Store a manifest and link it. In the same commit it becomes a referrer of `subject`, and what the parent's
+        `tag` names, unless that was pushed here. The future raises DigestMismatch when the body does not hash to
+        `digest`, NotHeld for a manifest or tag that was deleted here."""
         descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
         event = events.of_push(
             repository, descriptor, subject, now=now, origin="local" if owned else "parent"
@@ -80,7 +82,8 @@ class Store(Pushes):
             joined = bool(rows)
             if subject is not None:
                 rows += change.referrer(repository, subject, descriptor, change.durability(blob.owned))
-            return [*rows, *events.pushed(event, (), joined=joined)]
+            named, moved = _named(view, repository, tag, digest, now) if tag else ([], [])
+            return [*rows, *named, *events.pushed(event, moved, joined=joined)]
 
         return self._put_body(digest, body, owned, links)
 
@@ -111,9 +114,7 @@ class Store(Pushes):
         moved by "parent". The future raises NotHeld for a tag that was deleted here."""
 
         def plan(view: View) -> list[change.Change]:
-            change.refuse_deleted(view, repository, "tag", name)
-            rows = change.tag(view, repository, name, digest, now=now, origin=origin)
-            moved = events.moves(view, repository, [name], digest) if rows else []
+            rows, moved = _named(view, repository, name, digest, now, origin)
             if not moved:
                 return rows
             event = events.of_manifest(view, "push", repository, digest, now=now, origin=origin)
@@ -269,3 +270,12 @@ class Store(Pushes):
             lambda view: change.discard(view, {digest}), lambda: self._directory.set_aside(digest)
         )
         return self._file_work().begin(lambda: prepared, digest)
+
+
+def _named(
+    view: View, repository: str, name: str, digest: Digest, now: float, origin: str = "parent"
+) -> tuple[list[change.Change], list[str]]:
+    """What a tag becomes, and the tag when it moves. Raises NotHeld for one that was deleted here."""
+    change.refuse_deleted(view, repository, "tag", name)
+    rows = change.tag(view, repository, name, digest, now=now, origin=origin)
+    return rows, events.moves(view, repository, [name], digest) if rows else []

@@ -74,6 +74,36 @@ def test_a_fill_tells_the_manifest_then_its_tag(store: Store) -> None:
     assert (found.media_type, found.size, found.subject) == (MEDIA, 3, str(Digest.of(b"subject")))
 
 
+def test_a_fill_by_a_tag_is_one_event(store: Store) -> None:
+    def filled(body: bytes, now: float) -> str:
+        digest = Digest.of(body)
+        store.put_manifest(
+            "a", digest, MEDIA, body, owned=False, now=now, artifact_type="b/c", tag="x"
+        ).result()
+        return str(digest)
+
+    first = filled(b"one", 1.0)
+    filled(b"one", 2.0)
+    found = store.tag("a", "x")
+    assert found is not None
+    assert (found.checked_at, found.moved_at, found.origin) == (2.0, 1.0, "parent")
+    second = filled(b"two", 3.0)
+    assert [(e.kind, e.tag, e.digest, e.artifact_type) for e in store.events(0, 10)] == [
+        ("tag", "x", first, "b/c"),
+        ("tag", "x", second, "b/c"),
+    ]
+    mine = push(store, "a", b"mine", "x")
+    third = filled(b"three", 4.0)
+    assert told(store, 2) == [
+        ("push", "tag", "x", str(mine), "local"),
+        ("push", "manifest", "", third, "parent"),
+    ]
+    store.delete_tag("a", "x", now=5.0, tombstone=True).result()
+    with pytest.raises(NotHeld):
+        filled(b"four", 6.0)
+    assert store.manifest("a", Digest.of(b"four")) is None
+
+
 def test_a_delete_tells_each_tag_then_the_manifest(store: Store) -> None:
     digest = push(store, "a", b"one", "x", "y", "z")
     before = last(store)

@@ -9,16 +9,18 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from holdfast.config import Parent
+from holdfast.config import Configuration, Parent
 from holdfast.control import command
+from holdfast.control.resource import Configuration as Received
+from holdfast.control.resource import Identity
 from holdfast.endpoint import messages
 from holdfast.endpoint.messages import Place, written
 from holdfast.gateway.message import Contents, Entry, Message, Messages
-from holdfast_core import Digest, Event, Lock, Target
+from holdfast_core import Digest, Event, Lock, ResourceChange, Target
 from holdfast_core import format as layout
 from holdfast_core.listing import FIRST
 from support.gateway import BASE, Tree, refused, tree
-from support.serving import MEDIA_TYPE, Answer, until
+from support.serving import MEDIA_TYPE, Answer, Serving, serving, until
 from support.stores import push
 
 CANARY = "secret-canary"
@@ -364,3 +366,32 @@ def test_a_repository_of_another_parent_is_named_as_it_is_asked_for(tmp_path: Pa
 
     parents = (Parent(url="https://one.example", name=""), Parent(url="https://two.example", name="mirror"))
     tree(tmp_path, test, parents=parents)
+
+
+def remember(held: Serving, result: dict[str, str]) -> None:
+    """How the last full synchronisation of a managed node went, as its keeper writes it down."""
+    document = ResourceChange("sync", "self", msgspec.json.encode({"result": result}))
+    held.store.change_resources(lambda _: [document], quiet=frozenset({"sync"})).result()
+
+
+def test_contents_of_a_node_that_lacks_some_itself_say_so(tmp_path: Path) -> None:
+    """A child must not take for gone what its parent has not brought yet, as after the parent lost its disk."""
+
+    async def test(root: Tree) -> None:
+        assert (await listed(root))[-1].complete
+        answer = await root.ask("GET", f"{BASE}/config")
+        received = msgspec.json.decode(answer.body, type=Received)
+        async with serving(tmp_path / "below", Configuration()) as held:
+            node = Tree(held)
+            node.passwords = root.passwords
+            identity = Identity(name="plantA", instance="i", activated="2026-01-01T00:00:00Z")
+            await node.order(command.Receive(identity=identity, configuration=received))
+            for result, complete in (
+                ({}, False),
+                ({"lastSuccessfulSyncEndTime": "2026-01-02T00:00:00Z"}, True),
+            ):
+                remember(held, result)
+                said = await node.ask("GET", "/acr/gateway/v1/plantb/contents", user="plantB")
+                assert msgspec.json.decode(said.body, type=Contents).complete == complete
+
+    tree(tmp_path, test)

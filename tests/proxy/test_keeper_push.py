@@ -360,6 +360,10 @@ def test_the_port_is_what_the_socket_offers() -> None:
     assert own - {"follow", "seen"} == METHODS
 
 
+#: what a keeper without parents does now and then: sync, sweep, look after the log of changes
+ROUNDS = 3
+
+
 def test_sessions_and_bytes_that_nobody_has_go_in_rounds(tmp_path: Path) -> None:
     config = Configuration(push=Push(expiry=60.0, sweep_interval=10.0, sweep_grace=30.0))
 
@@ -367,7 +371,7 @@ def test_sessions_and_bytes_that_nobody_has_go_in_rounds(tmp_path: Path) -> None
         async with kept(tmp_path, config) as keeper:
             store, clock, body = keeper.store, keeper.clock, b"x" * 100_000
             assert isinstance(clock, FakeClock)
-            await until(lambda: clock.sleepers == 2)
+            await until(lambda: clock.sleepers == ROUNDS)
             sealed, table, digest = staged(store, body)
             await keeper.commit_upload("a", sealed, len(body), digest, table)
             file = tmp_path / "data" / "blobs" / "sha256" / digest[7:9] / digest[7:]
@@ -378,12 +382,12 @@ def test_sessions_and_bytes_that_nobody_has_go_in_rounds(tmp_path: Path) -> None
             os.utime(tmp_path / "data" / "uploads" / name, (clock.now(), clock.now()))
             for _ in range(4):
                 clock.advance(10.0)
-                await until(lambda: clock.sleepers == 2)
+                await until(lambda: clock.sleepers == ROUNDS)
                 assert store.uploads.count() == 1
             assert not file.exists()
             for _ in range(3):
                 clock.advance(10.0)
-                await until(lambda: clock.sleepers == 2)
+                await until(lambda: clock.sleepers == ROUNDS)
             assert store.uploads.count() == 0
 
     uvloop.run(main())

@@ -19,6 +19,7 @@ from holdfast_core.listing import FIRST
 from holdfast_core.record import Event, Member, Target
 
 from holdfast import errors
+from holdfast.control.resource import SyncResult
 from holdfast.control.rules import duration
 from holdfast.endpoint.entitled import Entitled, check_active, entitled, json_reply, wait_until
 from holdfast.endpoint.node import Node
@@ -209,12 +210,29 @@ def _page(node: Node, names: Callable[[str], str], place: Place, most: int) -> C
         if not name:  # done with it, or it is not the child's
             repository, at, most = next(coming, ""), FIRST, most - 1
             if not repository:
-                return Contents(cursor, tuple(found))
+                return Contents(cursor, tuple(found), complete=_is_complete(node))
             continue
         part = node.store.members(repository, after=at, limit=most)
         found += [_entry(name, member) for member in part.members]
         at, most = part.end, most - part.looked
     return Contents(cursor, tuple(found), written(Place(cursor, repository, at)))
+
+
+class _Synchronised(msgspec.Struct):
+    """The part of `replica.memory.Memory` that is looked at."""
+
+    result: SyncResult = SyncResult()
+
+
+def _is_complete(node: Node) -> bool:
+    """Whether this node has nobody to bring anything from, or has brought all of it once."""
+    if node.access.catalogue.identity() is None:
+        return True
+    from holdfast.replica.memory import KIND, NAME  # with what it needs, only where a managed node is asked
+
+    held = node.store.resource(KIND, NAME)
+    found = _Synchronised() if held is None else msgspec.json.decode(held.body, type=_Synchronised)
+    return found.result.last_successful_sync_end_time is not None
 
 
 def _entry(name: str, member: Member) -> Entry:

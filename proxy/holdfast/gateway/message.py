@@ -111,11 +111,13 @@ class Entry(Struct, frozen=True, rename="camel", omit_defaults=True):
 class Contents(Struct, frozen=True, rename="camel"):
     """A page of all that the child may have, in the order of (repository, tag, digest). `next` is the next page's
     `after`, "" on the last; a page may be empty and not be the last. `cursor`, the same on every page, is where the log
-    stood before the first page was made: the messages after it complete the listing."""
+    stood before the first page was made: the messages after it complete the listing. `complete`, of the last page: this
+    node has brought everything from its own parent once; while it has not, what is not listed may be all the same."""
 
     cursor: str
     entries: tuple[Entry, ...] = ()
     next: str = ""
+    complete: bool = True
 
 
 class Notice(Wire, frozen=True):

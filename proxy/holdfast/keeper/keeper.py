@@ -210,7 +210,7 @@ class Keeper(Pushes, Control):
         return ManifestAnswer(fetched.digest)
 
     async def keep(self, repository: str, reference: str, fetched: FetchedManifest) -> None:
-        """Keep what a parent gave. Manifest before tag, so that a tag never names what is not there."""
+        """Keep what a parent gave: the manifest, and the tag that it was asked for by, in one commit."""
         digest, now = Digest.parse(fetched.digest), self.clock.now()
         content = fetched.inspected
         await self._committed(
@@ -224,10 +224,9 @@ class Keeper(Pushes, Control):
                 subject=Digest.parse(content.subject) if content.subject else None,
                 artifact_type=content.artifact_type,
                 annotations=content.annotations,
+                tag="" if ":" in reference else reference,
             )
         )
-        if ":" not in reference:
-            await self._committed(self.store.put_tag(repository, reference, digest, now=now))
 
     # -- blobs -------------------------------------------------------------------------------------
 
