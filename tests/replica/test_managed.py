@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from holdfast.gateway.child import Failed
 from holdfast.gateway.link import Trimmed, Unlogged
 from holdfast.keeper.keeper import Keeper
@@ -201,6 +202,36 @@ def test_a_log_that_was_trimmed_is_listed_anew(tmp_path: Path) -> None:
                 assert holds(keeper, "app", "2", two)
                 three = log.push("app", "3", b"three")
                 await until(lambda: holds(keeper, "app", "3", three))
+
+    run(main())
+
+
+async def resync(keeper: Keeper, wish: str) -> None:
+    """A full synchronisation that the operator wishes."""
+    await receive(keeper, configured("app", resync=wish))
+    await until(lambda: replica_of(keeper).memory.resync == wish)
+    await first(keeper, "ManualResync")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_a_parent_that_lacks_some_itself_does_not_list_stays(complete: bool, tmp_path: Path) -> None:
+    """As after the parent lost its disk. One that has everything is believed after two listings."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            log.push("app", "1", b"one")
+            two = log.push("app", "2", b"two")
+            sync = {"on_parent_delete": "remove"}
+            async with managed(tmp_path, log, APP, sync=sync) as keeper:
+                await first(keeper)
+                del parent.repository("app").tags["2"]
+                log.complete = complete
+                for wish in ("2026-11-26T22:00:00Z", "2026-11-26T23:00:00Z"):
+                    await resync(keeper, wish)
+                assert holds(keeper, "app", "2", two) != complete
+                told = " ".join(replica_of(keeper).status().words)
+                assert ("has not brought everything itself" in told) != complete
 
     run(main())
 

@@ -51,6 +51,8 @@ class ScriptedLog:
         self.id, self.first, self.log = "x", 1, list[Message]()
         self.asked: Counter[str] = Counter()
         self.answers: list[Trimmed | Unlogged | Outcome] = []
+        #: what it says of itself: whether it has everything from its own parent
+        self.complete = True
         self._changed = asyncio.Event()
 
     def push(self, name: str, tag: str, *layers: Content | bytes) -> str:
@@ -115,7 +117,7 @@ class ScriptedLog:
             Entry(repository, digest, tag) for repository, tag, digest in rows[start : start + self.page]
         )
         left = f"{cursor} {start + self.page}" if start + self.page < len(rows) else ""
-        return Contents(cursor, entries, left)
+        return Contents(cursor, entries, left, self.complete)
 
     def _rows(self) -> list[tuple[str, str, str]]:
         rows = []

@@ -101,6 +101,10 @@ class Told(Look):
     async def _compare(self, at_once: int) -> None:
         """What is here and was not listed; rows of the file that are for nothing."""
         self.words += self._wanted.repositories(self._feed.repositories).words
+        if not self._feed.is_complete:
+            self.words.append(
+                "the parent has not brought everything itself: what it does not list stays here"
+            )
         for repository in self._keeper.store.repositories():
             if ":" in repository or not self._wanted.covers(repository):
                 continue
@@ -109,7 +113,8 @@ class Told(Look):
                 chosen = rule.choose([TagFact(name) for name in listed], self._keeper.clock.now())
                 self._chosen[repository] = {tag.name for tag in chosen.tags}
                 self.words += chosen.words
-            await self._lost(repository, listed, at_once)
+            if self._feed.is_complete:
+                await self._lost(repository, listed, at_once)
 
     async def _retry(self, key: str) -> None:
         repository, tag, digest = named(key)

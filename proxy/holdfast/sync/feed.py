@@ -84,6 +84,8 @@ class Feed:
         #: whether more waits at the parent than was read
         self.is_behind = bool(seen)
         self._listed: dict[str, set[str]] | None = None
+        #: whether the parent has everything itself: until then what it does not list may be there all the same
+        self.is_complete = True
         self._number = 0
         self._waiting: dict[str, Deed] = {}
         self._at_work: dict[int, Deed] = {}
@@ -120,6 +122,7 @@ class Feed:
         self._page = found.next or None
         if self._page is None:
             self.seen, self.is_behind = self._batches[0].cursor, True
+            self.is_complete = found.complete
         return True
 
     def messages(self, asked: str, found: Messages) -> bool:
