@@ -250,6 +250,23 @@ class Sync(Section, frozen=True):
         ),
     ] = "P2D"
     transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
+    requests: Annotated[
+        int,
+        key(
+            "questions to one parent in an hour at most (lists, tags, manifests, referrers; not blobs); 0 = no cap",
+            "1/h",
+            ge=0,
+        ),
+    ] = 0
+    reserve: Annotated[
+        float,
+        key(
+            "share of the parent's own limit (`ratelimit-remaining`) that is left to clients",
+            "0..1",
+            ge=0,
+            le=0.95,
+        ),
+    ] = 0.2
     conflict: Annotated[
         Literal["parent-wins", "child-wins", "reject"],
         key(

@@ -28,6 +28,7 @@ from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
+from holdfast.replica.asking import Asking
 from holdfast.repository import Repository
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Keeper(Pushes, Control):
     ) -> None:
         self.store, self.parents, self.fills = store, parents, fills
         self.config, self.clock = config, clock
+        #: the parents, as background work asks them
+        self.background = {name: Asking(parent, config.sync, clock) for name, parent in parents.items()}
         self.limits = config.control
         #: what else is told in `status`: sentences about the node's own parent, when it is a connected registry
         self.notes: Callable[[], Sequence[str]] = tuple

@@ -86,7 +86,7 @@ class FetchedManifest:
 class Parent:
     """One configured parent. Make it anywhere; use and close it on one event loop.
 
-    `counters` only grow, but `ratelimit_limit` and `ratelimit_remaining`, which are the parent's last
+    `counters` only grow, but `ratelimit_limit`, `_remaining` and `_window` (s), which are the parent's last
     word and absent until it has spoken. Raises ValueError for a configuration that is refused.
     """
 

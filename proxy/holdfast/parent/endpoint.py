@@ -243,9 +243,13 @@ class Endpoint:
     def _read_limits(self, answer: Answer) -> None:
         """Docker Hub's `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`."""
         for name in ("limit", "remaining"):
-            number = (answer.header(f"ratelimit-{name}") or "").partition(";")[0].strip()
-            if number.isascii() and number.isdigit() and len(number) < 10:
-                self._counters[f"ratelimit_{name}"] = int(number)
+            number, _, window = (answer.header(f"ratelimit-{name}") or "").partition(";")
+            self._know_limit(name, number.strip())
+            self._know_limit("window", window.strip().removeprefix("w="))
+
+    def _know_limit(self, name: str, number: str) -> None:
+        if number.isascii() and number.isdigit() and len(number) < 10:
+            self._counters[f"ratelimit_{name}"] = int(number)
 
     def _judge(self, answer: Answer, hop: Hop, accept: frozenset[int]) -> None:
         """The status as a failure, if it is one."""

@@ -59,7 +59,7 @@ class Copy:
 
     async def _referrers(self, repository: str, digest: str) -> tuple[Descriptor, ...]:
         where = Repository.from_key(repository)
-        rows = await self._keeper.parents[where.namespace].referrers(where.name, digest)
+        rows = await self._keeper.background[where.namespace].referrers(where.name, digest)
         return tuple(Descriptor(**row) for row in rows)
 
     async def bring(self, rule: Rule, target: Target, grown: Callable[[Image], None], landed: Count) -> None:

@@ -4,7 +4,7 @@ what it has to know of earlier runs outlasts the process in one quiet record."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,11 +33,13 @@ KIND, NAME = "custody", "self"
 
 class Custody(Struct, frozen=True):
     """`brought`: repositories that synchronisation brought; `outside`: those of them that are wanted no longer; `lost`:
-    tags that the last run did not find at the parent, by repository. Each since when it was first seen (wall s)."""
+    tags that the last run did not find at the parent, by repository. Each since when it was first seen; `looked`: when
+    a repository was last looked at whole (wall seconds)."""
 
     brought: tuple[str, ...] = ()
     outside: dict[str, float] = {}
     lost: dict[str, dict[str, float]] = {}
+    looked: dict[str, float] = {}
 
 
 class Departures:
@@ -49,12 +51,21 @@ class Departures:
         self._before = recall(keeper.store)
         self._brought = dict.fromkeys(self._before.brought)
         self._outside, self._lost = self._before.outside, dict(self._before.lost)
+        self._looked = dict(self._before.looked)
         self.verdicts: list[Verdict] = []
         self.words: list[str] = []
 
     def brought(self, repository: str) -> None:
         """Synchronisation has something of it here."""
         self._brought[repository] = None
+
+    def in_turn(self, repositories: Iterable[str]) -> list[str]:
+        """Those whose look is longest ago first: where a window or a budget ends a run early, none waits for ever."""
+        return sorted(repositories, key=lambda name: self._before.looked.get(name, 0.0))
+
+    def looked(self, repository: str) -> None:
+        """A repository was looked at whole."""
+        self._looked[repository] = self._keeper.clock.now()
 
     # ---- tags
 
@@ -84,7 +95,7 @@ class Departures:
         where = Repository.from_key(repository)
         what = f"{repository}:{verdict.name}"
         try:
-            await self._keeper.parents[where.namespace].head_manifest(where.name, verdict.name)
+            await self._keeper.background[where.namespace].head_manifest(where.name, verdict.name)
         except ParentNotFound:
             return verdict
         except Refusal as error:
@@ -130,6 +141,7 @@ class Departures:
             return
         del self._brought[repository], self._outside[repository]
         self._lost.pop(repository, None)
+        self._looked.pop(repository, None)
 
     def _on_their_way(self) -> set[str]:
         """Repositories that have something for a parent."""
@@ -144,9 +156,8 @@ class Departures:
 
     async def keep(self) -> None:
         """Write down what the next run has to know."""
-        found = Custody(
-            tuple(self._brought), self._outside, {r: tags for r, tags in self._lost.items() if tags}
-        )
+        lost = {repository: tags for repository, tags in self._lost.items() if tags}
+        found = Custody(tuple(self._brought), self._outside, lost, self._looked)
         if not self._acts or found == self._before:
             return
         body = msgspec.json.encode(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from holdfast_core.digest import Digest
 from holdfast_core.record import Descriptor, Target
@@ -11,7 +12,7 @@ from holdfast_core.store import Store
 
 from holdfast.keeper.flight import Flights
 from holdfast.manifest import parse
-from holdfast.parent.client import FetchedManifest, Parent
+from holdfast.parent.client import FetchedManifest
 from holdfast.repository import Repository
 from holdfast.sync.image import Facts, Referrer, facts_of
 
@@ -49,10 +50,16 @@ class Holdings:
         return "" if found is None else str(found.digest)
 
 
+class Gives(Protocol):
+    """Who gives manifests: a parent, or what asks it within a budget."""
+
+    async def get_manifest(self, name: str, reference: str) -> FetchedManifest: ...
+
+
 class Reading:
     """Manifests that were read from parents, the last ones; each is asked for once at a time."""
 
-    def __init__(self, parents: Mapping[str, Parent]) -> None:
+    def __init__(self, parents: Mapping[str, Gives]) -> None:
         self._parents = parents
         self._read: OrderedDict[tuple[str, str], FetchedManifest] = OrderedDict()
         self._flights: Flights[FetchedManifest] = Flights()

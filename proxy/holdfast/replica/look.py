@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from holdfast_core.digest import Digest
 from holdfast_core.errors import StoreError
 
 from holdfast.config import SyncRepository
@@ -64,10 +65,13 @@ class Look:
 
     async def _over(self, wanted: Mapping[str, Wanted], at_once: int) -> None:
         """Look at what is wanted of each parent."""
+        rules: dict[str, Rule] = {}
         for namespace, wish in wanted.items():
             for name in await self._names(namespace, wish):
-                if namespace not in self.away:
-                    await self._repository(Repository(namespace, name).key, wish.rule_of(name), at_once)
+                rules[Repository(namespace, name).key] = wish.rule_of(name)
+        for repository in self.departures.in_turn(rules):
+            if Repository.from_key(repository).namespace not in self.away:
+                await self._repository(repository, rules[repository], at_once)
         await self.departures.left(lambda repository: _is_wanted(repository, wanted))
         self.words += self.departures.words
 
@@ -96,7 +100,7 @@ class Look:
         catalogue: list[str] = []
         if wanted.needs_catalogue:
             try:
-                catalogue = await self._keeper.parents[namespace].catalogue()
+                catalogue = await self._keeper.background[namespace].catalogue()
             except Refusal as error:
                 self._no_catalogue(namespace, [name for name in wanted.names if "*" in name], error)
                 return tuple(name for name in wanted.names if "*" not in name)
@@ -117,7 +121,7 @@ class Look:
     async def _repository(self, repository: str, rule: Rule, at_once: int) -> None:
         where = Repository.from_key(repository)
         try:
-            listed = await self._keeper.parents[where.namespace].tags(where.name)
+            listed = await self._keeper.background[where.namespace].tags(where.name)
             if self._keeps:
                 now = self._keeper.clock.now()
                 await asyncio.wrap_future(self._keeper.store.put_tag_list(repository, listed, now=now))
@@ -127,8 +131,10 @@ class Look:
         chosen = rule.choose([TagFact(name) for name in listed], self._keeper.clock.now())
         self.words += [words for words in chosen.words if "for want of a time" not in words]
         await self._lost(repository, listed, at_once)
-        names = [tag.name for tag in chosen.tags]
+        names = sorted((tag.name for tag in chosen.tags), key=lambda name: self._checked_at(repository, name))
         await each(names, at_once, lambda name: self._tag(repository, rule, name))
+        if where.namespace not in self.away:
+            self.departures.looked(repository)
 
     async def _lost(self, repository: str, listed: list[str], at_once: int) -> None:
         """Tags that are here and that the parent has no more."""
@@ -146,6 +152,14 @@ class Look:
                 " wanted, take it out of [[sync.repositories]]"
             )
         await each(lost, at_once, lambda one: self.departures.settle(repository, one))
+
+    def _checked_at(self, repository: str, name: str) -> float:
+        """When the parent last confirmed a tag: the longest ago is asked about first."""
+        try:
+            found = self._keeper.store.tag(repository, name)
+        except StoreError:
+            return 0.0
+        return 0.0 if found is None else found.checked_at
 
     async def _tag(self, repository: str, rule: Rule, name: str) -> None:
         where, key = Repository.from_key(repository), f"{repository}:{name}"
@@ -165,13 +179,19 @@ class Look:
         if image is None:
             self.here += 1
             self.departures.brought(repository)
+            if self._keeps:
+                self._confirm(repository, name, digest)
         else:
             self.images[key] = (rule, image)
+
+    def _confirm(self, repository: str, name: str, digest: str) -> None:
+        """The parent said what the tag names: clients need not have it asked again. Not waited for, and no loss."""
+        self._keeper.store.put_tag(repository, name, Digest.parse(digest), now=self._keeper.clock.now())
 
     async def _digest(self, repository: str, name: str) -> str:
         """What a tag names at the parent; by GET where its HEAD does not say."""
         where = Repository.from_key(repository)
-        head = await self._keeper.parents[where.namespace].head_manifest(where.name, name)
+        head = await self._keeper.background[where.namespace].head_manifest(where.name, name)
         return head.digest or (await self._reading.read(repository, name)).digest
 
     def _left_alone(self, repository: str, name: str, digest: str) -> str:

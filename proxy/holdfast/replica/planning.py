@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast_core.errors import StoreError
@@ -29,7 +30,7 @@ class Planning:
     """What the next run would fetch, as far as it is known."""
 
     def __init__(self, keeper: Keeper, source: Source, memory: Memory, at_once: int) -> None:
-        self._reading, self._at_once = Reading(keeper.parents), at_once
+        self._reading, self._at_once = Reading(keeper.background), at_once
         self._look, self._rows, self._copy = source.search(self._reading, SCHEDULED, memory, keeps=False)
         self._sizes: dict[str, dict[str, int]] = {}
         self._images: list[Image] = []
@@ -55,13 +56,13 @@ class Planning:
         self._coming.update(action.digest for action in fresh)
         self._images.append(replace(whole, size=sum(action.size for action in fresh)))
 
-    def report(self, schedule: Schedule | None, rate: float) -> PlanReport:
-        """As far as it is."""
+    def report(self, schedule: Schedule | None, rate: float, waits: Sequence[str]) -> PlanReport:
+        """As far as it is. `waits` say why it is no further."""
         window = None if schedule is None else schedule.window
         look, images = self._look, sorted(self._images, key=lambda image: image.target.key)
         found = Plan(images, look.here, sum(image.size for image in images))
         fit = found.fit(seconds=window, rate=rate or None)
-        words = [*look.words, *(f"{key}: {why}" for key, (_, why, _) in look.failures.items())]
+        words = [*waits, *look.words, *(f"{key}: {why}" for key, (_, why, _) in look.failures.items())]
         words += [f"parent {name or 'default'} cannot be reached" for name in sorted(look.away)]
         return PlanReport(
             ready=self.task.done(),

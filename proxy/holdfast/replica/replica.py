@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -99,6 +98,7 @@ class Replica:
         if (
             running is not None
             and running.run is not None
+            and not self._waits()
             and (still := running.run.stillness(self._clock.now()))
         ):
             notes.append(f"synchronisation: {still}")
@@ -157,8 +157,12 @@ class Replica:
             up_to_date=current.look.here if current is not None else memory.here,
             progress=None if run is None else _progress(run.progress(now)),
             troubles=tuple(_trouble(key, found) for key, found in troubles),
-            words=tuple(current.look.words if current is not None else memory.words),
+            words=(*self._waits(), *(current.look.words if current is not None else memory.words)),
         )
+
+    def _waits(self) -> list[str]:
+        """Why parents are not asked now."""
+        return [words for asking in self._keeper.background.values() if (words := asking.words())]
 
     async def plan(self) -> PlanReport:
         """What the next run would fetch. Nothing is kept of what is read for it."""
@@ -173,7 +177,7 @@ class Replica:
         if found.task.done():
             self._planning = None
             found.task.result()
-        return found.report(self.schedule, self.memory.rate)
+        return found.report(self.schedule, self.memory.rate, self._waits())
 
     # ---- time
 
@@ -272,8 +276,7 @@ class Replica:
         """End the run that is under way, at its byte."""
         if self._work is not None and not self._work.done():
             self._work.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._work
+            await asyncio.wait((self._work,))  # a cancellation of who waits here stays his own
             if self._round is not None:
                 self._took(self._round)
         self._work = self._round = None

@@ -37,7 +37,7 @@ class Round:
         self._keeper, self._clock, self._slots = keeper, keeper.clock, slots
         self.trigger, self._before = trigger, memory.job
         before = memory.job
-        self._reading = Reading(keeper.parents)
+        self._reading = Reading(keeper.background)
         self.look, self._rows, self._copy = source.search(self._reading, trigger, memory, keeps=True)
         self.look.withdraw = self._withdraw
         self._rules: dict[str, Rule] = {}
