@@ -250,6 +250,13 @@ class Sync(Section, frozen=True):
         ),
     ] = "P2D"
     transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
+    referrers_every: Annotated[
+        str,
+        key(
+            "a polled parent is asked again for the referrers of an image that is here, at one request each",
+            "ISO 8601 duration",
+        ),
+    ] = "P7D"
     requests: Annotated[
         int,
         key(

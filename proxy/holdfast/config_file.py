@@ -211,6 +211,7 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
     elif sync.schedule or sync.window:
         yield from schedule_problems(sync.schedule, sync.window, sync.message_ttl)
     yield from duration_problems("sync.prune_grace", sync.prune_grace)
+    yield from duration_problems("sync.referrers_every", sync.referrers_every)
     if sync.schedule and not config.parent:
         yield "sync.schedule: found without a parent; name one under [[parent]], or leave [sync] out"
     names = {parent.name for parent in config.parent}

@@ -39,7 +39,7 @@ PLAN = {
     "ready": False,
     "lookedAt": 7,
     "upToDate": 6,
-    "images": [{"image": "demo:v1", "bytes": 2048}],
+    "images": [{"image": "demo:v1", "bytes": 2048, "absent": 0}],
     "removals": [
         {
             "name": "old/app",

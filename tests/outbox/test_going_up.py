@@ -97,7 +97,8 @@ def test_a_push_is_a_row_in_the_same_commit_and_waits_for_a_parent_that_is_away(
                 ("tag", digest, "x"),
             ]
             answer = await child.ask("GET", f"/acr/v1/a/_manifests/{digest}")
-            assert json.loads(answer.body)["manifest"]["pending"] is True
+            found = json.loads(answer.body)["manifest"]
+            assert (found["pending"], found["pushed"], found["absent"]) == (True, False, [])
             await until_told(child, "outbox waits")
             assert all(outgoing.decode(*row).trouble is None for row in child.store.outbox())
 

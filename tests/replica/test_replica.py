@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from holdfast import errors
+from holdfast.endpoint import attributes
 from holdfast.replica.memory import recall
+from holdfast.replica.replica import Replica
+from holdfast.repository import Repository
+from holdfast.routing import Scope
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault
+from holdfast.testing.sample import OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.record import Target
@@ -241,5 +249,72 @@ def test_a_node_without_sync_says_so(tmp_path: Path) -> None:
             keeper.replica = None
             with pytest.raises(errors.ControlConflict, match=r"under \[sync\]"):
                 await keeper.synchronise("status")
+
+    run(main())
+
+
+def is_synchronised(replica: Replica, since: float) -> bool:
+    return replica.memory.state.synced_at > since
+
+
+def test_referrers_that_came_later_are_noticed_at_one_request_an_image_in_so_long_a_time(
+    tmp_path: Path,
+) -> None:
+    """By scheduled runs; in between a tag costs its HEAD and no more."""
+
+    async def main() -> None:
+        sync = {**NIGHT, "referrers_every": "P3D"}
+        async with ScriptedParent() as parent:
+            digest = image_of(parent, "demo", "v1", b"layer")
+            sbom = ""
+            for night in range(7):
+                parent.reset_counts()
+                clock = FakeClock(TEN + night * DAY_SECONDS + 7 * 60, jump=False)
+                async with replicating(tmp_path, parent, schedule=sync, clock=clock) as keeper:
+                    replica, evening = replica_of(keeper), TEN + night * DAY_SECONDS
+                    await until(partial(is_synchronised, replica, evening))
+                    if sbom:
+                        there = keeper.store.is_there("demo", Target("manifest", sbom))
+                        assert there == (night >= 3)
+                assert (
+                    parent.count("GET", "/referrers/") == (1, 0, 0, 2, 0, 0, 2)[night]
+                )  # of the referrer, too
+                assert parent.count("HEAD") == 1
+                if night == 0:
+                    subject = {"mediaType": OCI_MANIFEST, "digest": digest, "size": 1}
+                    document = {
+                        "schemaVersion": 2,
+                        "mediaType": OCI_MANIFEST,
+                        "artifactType": "sbom",
+                        "config": {"mediaType": "x/y", "digest": parent.add_blob("demo", b"{}"), "size": 2},
+                        "layers": [],
+                        "subject": subject,
+                    }
+                    sbom = parent.add_manifest("demo", json.dumps(document).encode(), OCI_MANIFEST)
+
+    run(main())
+
+
+def test_children_that_nobody_wanted_are_told_of_their_index(tmp_path: Path) -> None:
+    """In the plan, and in the attributes of the manifest."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            sample = parent.add_sample("demo", "1.0")
+            row = {"name": "demo", "platforms": ["linux/amd64"], "referrers": []}
+            clock = FakeClock(TEN - 60, jump=False)
+            async with replicating(tmp_path, parent, row, schedule=NIGHT, clock=clock) as keeper:
+                (planned,) = (await replica_of(keeper).plan()).images
+                assert planned.absent == len(sample.images) - 1
+                replica_of(keeper).run_now()
+                await until(lambda: keeper.store.tag("demo", "1.0") is not None)
+                await idle(keeper)
+                scope = Scope(Repository("", "demo"), "demo", True)
+                node = SimpleNamespace(store=keeper.store)
+                found = await attributes._absent(node, scope, sample.index)  # type: ignore[arg-type]
+                left_out = [digest for name, digest in sample.images.items() if name != "amd64"]
+                assert sorted(found["absent"]) == sorted(left_out)
+                here = sample.images["amd64"]
+                assert await attributes._absent(node, scope, here) == {"absent": []}  # type: ignore[arg-type]
 
     run(main())

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 from holdfast_core.digest import Digest
+from holdfast_core.errors import StoreError
 from holdfast_core.record import Lock, TagMove, Target
 
 from holdfast.endpoint.history import stamp
-from holdfast.endpoint.node import Answer, Node
+from holdfast.endpoint.node import Node
 from holdfast.errors import AttributesInvalid, ManifestUnknown, NameUnknown
 from holdfast.keeper.port import Lockable
-from holdfast.manifest import ManifestInvalid, decode
+from holdfast.manifest import Child, ManifestInvalid, decode, parse_aside
 from holdfast.routing import Scope
 from holdfast.wire import names
 from holdfast.wire.message import Reply, Request
@@ -37,10 +38,10 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
     listEnabled: bool | None = None
 
 
-def show(node: Node, request: Request) -> Answer:
+async def show(node: Node, request: Request) -> Reply:
     """The object and its attributes. Raises `NameUnknown` or `ManifestUnknown`."""
     scope = node.router.scope(request)
-    return _reply(node, request, scope, Target(*_target(request)))
+    return await _reply(node, request, scope, Target(*_target(request)))
 
 
 async def change(node: Node, request: Request) -> Reply:
@@ -52,7 +53,7 @@ async def change(node: Node, request: Request) -> Reply:
     # what is not said is looked up by who writes: another worker may be changing it now
     wanted = (said.readEnabled, said.writeEnabled, said.deleteEnabled, said.listEnabled)
     await node.port.set_lock(scope.key, kind, name, wanted)
-    return _reply(node, request, scope, target)
+    return await _reply(node, request, scope, target)
 
 
 def _target(request: Request) -> tuple[Lockable, str]:
@@ -83,8 +84,10 @@ def _decoded(body: bytes) -> Changes:
         ) from None
 
 
-def _reply(node: Node, request: Request, scope: Scope, target: Target) -> Reply:
+async def _reply(node: Node, request: Request, scope: Scope, target: Target) -> Reply:
     described = _described(node, scope, target)
+    if target.kind == "manifest":
+        described |= await _absent(node, scope, target.name)
     described["changeableAttributes"] = _shown(node.store.lock(scope.key, target))
     body: dict[str, Any] = {"registry": registry_of(request), "imageName": request.route.name}
     body |= described if target.kind == "repository" else {target.kind: described}
@@ -113,6 +116,26 @@ def _manifest(node: Node, scope: Scope, digest: str) -> dict[str, Any]:
         return {"digest": digest}
     pending = node.store.is_pending(scope.key, Digest.parse(digest))
     return {"digest": digest, "pending": pending, "pushed": not pending}
+
+
+async def _absent(node: Node, scope: Scope, digest: str) -> dict[str, list[str]]:
+    """Children, config and layers that a manifest names and that are not here, such as those for platforms that
+    nobody wanted. Nothing is said where there is no parent to have them, or where it may not be read."""
+    if not scope.has_parent:
+        return {}
+    try:
+        held = node.store.manifest(scope.key, Digest.parse(digest))
+        children = () if held is None else (await parse_aside(held.body, held.media_type)).children
+        needed = [child for child in children if not child.is_foreign]
+        return {"absent": [child.digest for child in needed if not _is_here(node, scope, child)]}
+    except (StoreError, ManifestInvalid):
+        return {}
+
+
+def _is_here(node: Node, scope: Scope, child: Child) -> bool:
+    if child.is_manifest:
+        return node.store.is_there(scope.key, Target("manifest", child.digest))
+    return node.store.blob(scope.key, Digest.parse(child.digest)) is not None
 
 
 def _tag(moves: Sequence[TagMove], name: str) -> dict[str, Any]:

@@ -28,23 +28,27 @@ class TooDeep(Exception):
 
 
 class Copy:
-    """What one run does to an image. `anew`: the parent is asked for referrers that are known here, too."""
+    """What one run does to an image. The parent is asked again for referrers that were asked for over `every` seconds
+    ago, with `anew` for all of them."""
 
-    def __init__(self, keeper: Keeper, reading: Reading, *, anew: bool = False) -> None:
-        self._keeper, self._store, self._reading, self._anew = keeper, keeper.store, reading, anew
+    def __init__(
+        self, keeper: Keeper, reading: Reading, *, anew: bool = False, every: float = float("inf")
+    ) -> None:
+        self._keeper, self._store, self._reading = keeper, keeper.store, reading
+        self._since = float("inf") if anew else keeper.clock.now() - every
         self._holdings = Holdings(keeper.store)
 
     def lacks(self, rule: Rule, target: Target) -> Image | None:
         """The image as far as it is known, None when nothing of it is missing. Asks nobody. Raises StoreError and
         ManifestInvalid."""
-        known = Knowledge(self._store, self._reading, anew=self._anew)
+        known = Knowledge(self._store, self._reading, self._since)
         image = Planner(self._holdings, known).image(rule, target)
         return image if image.actions or known.missing else None
 
     async def understood(self, rule: Rule, target: Target, known: Knowledge | None = None) -> Image:
         """The image with everything it needs: manifests are read, referrers are asked for, nothing is kept. Raises
         ParentFailed, ManifestInvalid, StoreError and TooDeep."""
-        known = known or Knowledge(self._store, self._reading, anew=self._anew)
+        known = known or Knowledge(self._store, self._reading, self._since)
         for _ in range(LEVELS):
             known.missing.clear()
             image = Planner(self._holdings, known).image(rule, target)
@@ -66,7 +70,7 @@ class Copy:
         """Have all of it here. `grown` is told what it comes to, `landed` of bytes that came. Raises as `understood`,
         and Refusal. Cancelled it stops at the byte, and what is here stays."""
         before = self._holdings.tag(target.repository, target.tag)
-        known = Knowledge(self._store, self._reading, anew=self._anew)
+        known = Knowledge(self._store, self._reading, self._since)
         image = await self.understood(rule, target, known)
         grown(image)
         for action in image.actions:

@@ -89,10 +89,10 @@ class Reading:
 
 class Knowledge:
     """`holdfast.sync.image.Graph` for one image: what is held, and what was read for it. `missing` are subjects whose
-    referrers the planner wanted to know and nobody does; with `anew` the held lists do not count."""
+    referrers the planner wanted to know and nobody does; lists of `since` (wall seconds) or before do not count."""
 
-    def __init__(self, store: Store, reading: Reading, *, anew: bool = False) -> None:
-        self._store, self._reading, self._anew = store, reading, anew
+    def __init__(self, store: Store, reading: Reading, since: float) -> None:
+        self._store, self._reading, self._since = store, reading, since
         self.manifests: dict[tuple[str, str], FetchedManifest] = {}
         self.listed: dict[tuple[str, str], tuple[Descriptor, ...]] = {}
         self.missing: dict[tuple[str, str], None] = {}
@@ -113,7 +113,7 @@ class Knowledge:
         rows = self.listed.get((repository, digest))
         if rows is None:
             held = self._store.referrers(repository, Digest.parse(digest))
-            if self._anew or held is None or not held.fetched_at:
+            if held is None or not held.fetched_at or held.fetched_at <= self._since:
                 self.missing[repository, digest] = None
             rows = () if held is None else held.descriptors
         return [Referrer(row.digest, row.size, row.artifact_type) for row in rows]

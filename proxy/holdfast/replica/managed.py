@@ -141,9 +141,11 @@ class Managed:
 
     def search(self, reading: Reading, trigger: str, memory: Memory, *, keeps: bool) -> Search:
         """See `Source`."""
-        copy = Copy(self._keeper, reading, anew=not self._is_logged and trigger in when.FULL)
         if not self._is_logged:
+            every = when.seconds(self._config.sync.referrers_every, "referrers_every")
+            copy = Copy(self._keeper, reading, anew=trigger in when.FULL, every=every)
             return Search(ScopeLook(self._keeper, reading, copy, self._wanted, keeps=keeps), (), copy)
+        copy = Copy(self._keeper, reading)
         lists = trigger in when.FULL or not keeps or self.feed.question() is None
         look = Told(
             self._keeper,

@@ -68,7 +68,10 @@ class Planning:
             ready=self.task.done(),
             looked_at=look.asked,
             up_to_date=look.here,
-            images=tuple(PlannedImage(image=one.target.key, bytes=one.size) for one in images[:SHOWN]),
+            images=tuple(
+                PlannedImage(image=one.target.key, bytes=one.size, absent=one.absent)
+                for one in images[:SHOWN]
+            ),
             removals=tuple(map(_removal, look.departures.verdicts[:SHOWN])),
             bytes=found.size,
             absent=sum(image.absent for image in images),

@@ -52,10 +52,12 @@ class SyncReport(Wire, frozen=True):
 
 
 class PlannedImage(Wire, frozen=True):
-    """One image that lacks something; `bytes` are those still to come."""
+    """One image that lacks something; `bytes` are those still to come, `absent` counts the children of its index that
+    are not wanted."""
 
     image: str
     bytes: int
+    absent: int
 
 
 class PlannedRemoval(Wire, frozen=True):

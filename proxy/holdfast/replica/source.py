@@ -12,7 +12,7 @@ from holdfast.replica.holdings import Reading
 from holdfast.replica.look import Look
 from holdfast.replica.memory import Memory
 from holdfast.repository import Repository
-from holdfast.sync.schedule import FULL, Schedule
+from holdfast.sync.schedule import FULL, Schedule, seconds
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
@@ -77,6 +77,7 @@ class Polled:
         self._keeper, self._rows = keeper, rows_of(config)
         self.schedule = Schedule.parse(sync.schedule, sync.window, sync.message_ttl)
         self.texts = sync.schedule, sync.window
+        self._referrers_every = seconds(sync.referrers_every, "referrers_every")
 
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""
@@ -92,7 +93,7 @@ class Polled:
 
     def search(self, reading: Reading, trigger: str, memory: Memory, *, keeps: bool) -> Search:
         """See `Source`: tag lists, and a HEAD for each tag."""
-        copy = Copy(self._keeper, reading, anew=trigger in FULL)
+        copy = Copy(self._keeper, reading, anew=trigger in FULL, every=self._referrers_every)
         return Search(Look(self._keeper, reading, copy, keeps=keeps), self._rows, copy)
 
     def start(self, memory: Memory, share: float, changed: Callable[[], None]) -> None:
