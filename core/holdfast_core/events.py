@@ -5,7 +5,8 @@ transaction of the change, while the log is kept, and drops it when nobody reads
 
 The log is about this index alone: it is in no journal, and after a rebuild another one begins, whose id tells that.
 Numbers are given once. A commit that a reader saw may still be lost with the power, so each opening for writing leaves
-GAP numbers out; and a number that was never given, or whose event was lost, is no point of the log, however low it is.
+numbers out, and nobody knows beforehand how many: of a store that was put back from a copy the numbers go on elsewhere
+than they did before. A number that was never given, or whose event was lost, is no point of the log, however low it is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from holdfast_core.format import LogHead
 from holdfast_core.index import Index, Inside
 from holdfast_core.record import Descriptor, Event, Verb
 
-#: numbers left out at each opening for writing; more than one batch of the writer can give
-GAP = 1_000_000
+#: numbers left out at each opening for writing: more than one batch of the writer can give, and up to SPREAD by chance.
+#: A million openings stay below 2^53, up to which every reader of JSON counts exactly.
+GAP, SPREAD = 1_000_000, 1 << 34
 #: the id of a log that nobody reads: what is left of it goes bit by bit
 NO_LOG = b""
 #: in place of the key of an event without a number. No index takes an empty key, so none gets by the writer.
@@ -188,7 +190,9 @@ def _rows(view: View, limit: int | None = None) -> list[bytes]:
 
 
 def reopened(index: Index) -> list[Change]:
-    """Leave numbers out: the last ones given may have been lost, and somebody may have seen them."""
+    """Leave numbers out: the last ones given may have been lost, or given in a life of this store that is no more, and
+    somebody may have seen them."""
     with index.begin() as txn:
         head = head_of(Inside(txn))
-    return [] if head is None else [_head_row(replace(head, given=head.given + GAP))]
+    gap = GAP + uuids.uuid4().int % SPREAD
+    return [] if head is None else [_head_row(replace(head, given=head.given + gap))]
