@@ -211,6 +211,26 @@ def test_a_resync_waits_for_a_synchronisation_that_began_after_it(plane: Plane) 
     assert plane.status("plant").registry_sync_result == new
 
 
+def test_a_resync_two_levels_down_waits_as_well(plane: Plane) -> None:
+    """What the node between said before it heard of the wish does not answer it."""
+    activate(plane)
+    lease = Lease(instance="x", generation=1, expires="2026-11-27T22:00:00Z")
+    old = SyncResult(
+        sync_trigger="InitialSync", sync_state="Succeeded", last_sync_start_time="2026-11-26T22:00:00Z"
+    )
+    heard = Status(lease=lease, last_activity_time="2026-11-26T22:00:00Z", registry_sync_result=old)
+    plane.do(report(below={"line1": heard}))
+    plane.now += 60
+    plane.do(c.Resync(name="line1"))
+    plane.do(report(below={"line1": heard}))
+    assert plane.status("line1").registry_sync_result.sync_state == "Pending"
+    new = msgspec.structs.replace(
+        old, sync_trigger="ManualResync", last_sync_start_time="2026-11-26T22:01:00Z"
+    )
+    plane.do(report(below={"line1": msgspec.structs.replace(heard, registry_sync_result=new)}))
+    assert plane.status("line1").registry_sync_result == new
+
+
 def test_the_tables_name_every_state_and_what_is_not_in_them_is_refused() -> None:
     assert states.after("Inactive", "report") is None
     assert states.after("Active", "report") == "Active"

@@ -62,9 +62,9 @@ def result(operator: Operator, name: str) -> dict[str, str]:
     return found
 
 
-def pulls(node: Node, repository: str) -> list[str]:
-    """Paths below a repository that a node was asked for, by GET or HEAD."""
-    pulled = (event for event in node.events() if event.get("method") in ("GET", "HEAD"))
+def pulls(node: Node, repository: str, *methods: str) -> list[str]:
+    """Paths below a repository that a node was asked for, by GET or HEAD unless told."""
+    pulled = (event for event in node.events() if event.get("method") in (methods or ("GET", "HEAD")))
     return [event["path"] for event in pulled if event["path"].startswith(f"/v2/{repository}/")]
 
 
@@ -145,6 +145,30 @@ def test_kills_lose_nothing(tmp_path: Path, root: Node) -> None:
         assert result(operator, "killed01")["syncTrigger"] == "InitialSync"  # no full one was needed
     blobs = [path for path in pulls(root, "killed") if "/blobs/" in path]
     assert len(blobs) <= 2 * 30 + 2 * 5  # what a kill cut off is asked for again
+
+
+def test_a_push_at_a_read_write_child_comes_back_and_costs_nothing(tmp_path: Path, root: Node) -> None:
+    """And what its operator asks it: where it stands, what would come, and a run of its own."""
+    operator = Operator(root)
+    rights = ("content/read", "content/write")
+    writer = login("writer", operator.token("writer", "site/*", *rights))
+    operator.registry("site01", "site/*", mode="ReadWrite", clients=("writer",))
+    with child(tmp_path / "site", operator.string("site01", root), configuration=STRICT) as node:
+        wait_until(lambda: result(operator, "site01")["syncState"] == "Succeeded", "it follows")
+        mine = push(node.url, "site/app", "1", b"pushed at the site", writer)
+        wait_until(lambda: has(root, "site/app", "1", {}) == mine, "it is at the root")
+        theirs = push(root.url, "site/app", "2", b"pushed at the root")
+        wait_until(lambda: has(node, "site/app", "2", writer) == theirs, "what came after it is here")
+        fetched = pulls(root, "site/app", "GET")
+        assert not [path for path in fetched if path.endswith(mine)]
+        assert len([path for path in fetched if "/blobs/" in path]) == 2  # those of the second image
+        site = Operator(node)
+        said = site.call("GET", "sync")
+        assert (said["schedule"], said["windowOpen"], said["troubles"]) == ("* * * * *", True, [])
+        plan = site.call("GET", "sync/plan")
+        assert (plan["ready"], plan["images"]) == (True, [])
+        site.call("POST", "sync/run")
+        wait_until(lambda: result(operator, "site01")["syncTrigger"] == "ManualResync", "it is told above")
 
 
 def test_three_levels_hear_of_a_push_within_seconds(tmp_path: Path, root: Node) -> None:

@@ -14,6 +14,8 @@ from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core import outbox as rows
+from holdfast_core.change import Change, View
 from holdfast_core.digest import Digest
 from holdfast_core.record import Target
 from support.fills import MIB, run, until
@@ -350,6 +352,67 @@ def test_a_push_here_that_comes_back_as_a_message_costs_nothing(tmp_path: Path) 
                 log.note("delete", "tag", "app", "mine", digest)
                 await until(lambda: replica_of(keeper).memory.cursor == log.head)
                 assert keeper.store.tag("app", "mine") is not None  # on its way up
+
+    run(main())
+
+
+def test_a_tag_that_gave_way_is_the_parents_soon(tmp_path: Path) -> None:
+    """Its message came while the tag that was pushed here was still on its way up."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, configured("app", mode="ReadWrite")) as keeper:
+                await first(keeper)
+                body = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+                ours, kind = Digest.of(body), "application/vnd.oci.image.index.v1+json"
+                await keeper.put_manifest("app", str(ours), ("both",), kind, body)
+                theirs = log.push("app", "both", b"theirs")
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                assert any("pushed here" in words for words in replica_of(keeper).status().words)
+                assert not holds(keeper, "app", "both", theirs)
+
+                def settled(view: View) -> list[Change]:
+                    handed = rows.handed_over(view, "app", "both", ours, 0.0)
+                    return [*rows.told(view, "app", ours), *handed]
+
+                numbers = [number for number, _ in keeper.store.outbox()]
+                await asyncio.wrap_future(keeper.store.change_outbox([], numbers, settled))
+                replica_of(keeper).look_again("app", "both")
+                await until(lambda: holds(keeper, "app", "both", theirs))
+
+    run(main())
+
+
+def test_a_repository_that_left_the_scope_goes_after_a_while(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock, grace = FakeClock(jump=False), {"prune_grace": "PT1H"}
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            one, two = log.push("app", "1", b"one"), log.push("team/b", "1", b"two")
+            both = configured("app", "team/*")
+            async with managed(tmp_path, log, both, clock=clock, sync=grace) as keeper:
+
+                def is_here() -> bool:
+                    return holds(keeper, "app", "1", one) and holds(keeper, "team/b", "1", two)
+
+                await advance(clock, 120.0, is_here)
+                await advance(clock, 60.0, lambda: state_of(keeper) == "Succeeded")
+                await receive(keeper, configured("app"))
+
+                def says_so() -> bool:
+                    return any(
+                        "team/b is wanted no longer" in words for words in replica_of(keeper).status().words
+                    )
+
+                await advance(clock, 120.0, says_so)
+                assert replica_of(keeper).memory.result.sync_trigger == "SyncTokenUpdate"
+                planning = asyncio.create_task(replica_of(keeper).plan())
+                await advance(clock, 60.0, planning.done)
+                assert [removal.name for removal in planning.result().removals] == ["team/b"]
+                assert holds(keeper, "team/b", "1", two)
+                await advance(clock, 7200.0, lambda: not keeper.store.has_repository("team/b"), 20.0)
+                assert holds(keeper, "app", "1", one)
 
     run(main())
 

@@ -144,19 +144,26 @@ def _synced(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult 
             f"syncState {reported.sync_state} cannot follow {held.sync_state}",
             field="registrySyncResult.syncState",
         )
-    waits = held.sync_state == "Pending" and held.sync_trigger == "ManualResync"
-    began = reported.last_sync_start_time or ""
-    return held if waits and began < registry.resync_requested else reported
+    return held if _waits(registry, held, reported) else reported
+
+
+def _waits(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult) -> bool:
+    """Whether what the operator asked for has not begun as far as the report knows."""
+    asked = held.sync_state == "Pending" and held.sync_trigger == "ManualResync"
+    return asked and (reported.last_sync_start_time or "") < registry.resync_requested
 
 
 def _take_below(draft: Draft, registry: ConnectedRegistry, below: dict[str, Status]) -> None:
     """What a node knows of those below it; of others it has nothing to say."""
     if not below:
         return
-    known = {one.name.lower() for one in hierarchy.descendants(draft, registry)}
-    for name, status in below.items():
-        if name.lower() in known:
-            draft.put(STATUS, status, name.lower())
+    known = {one.name.lower(): one for one in hierarchy.descendants(draft, registry)}
+    for name, said in below.items():
+        if (one := known.get(name.lower())) is None:
+            continue
+        held = draft.status(one.name).registry_sync_result
+        result = held if _waits(one, held, said.registry_sync_result) else said.registry_sync_result
+        draft.put(STATUS, msgspec.structs.replace(said, registry_sync_result=result), name.lower())
 
 
 def require_active(registry: ConnectedRegistry, status: Status, instance: str, generation: int) -> None:

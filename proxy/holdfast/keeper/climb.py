@@ -57,7 +57,7 @@ class Moved(Exception):
 
 class Climb:
     """The outbox of the repositories of one parent. `complete`: whether all blobs of a manifest are here, so that
-    nobody needs its mark any more."""
+    nobody needs its mark any more. `gave_way` is told of a tag at which the parent's won."""
 
     def __init__(
         self,
@@ -66,9 +66,10 @@ class Climb:
         policy: Policy,
         clock: Clock,
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
+        gave_way: Callable[[str, str], None] = lambda repository, tag: None,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
-        self._complete = complete
+        self._complete, self._gave_way = complete, gave_way
         self._outbox = Outbox()
         self._seen = self._away = 0
         self._loaded = False
@@ -396,13 +397,14 @@ class Climb:
             return there
         if verdict.fate == "drop":
             await self._store_change(self._outbox.dropped(entry.seq), self._given_way(entry))
+            self._gave_way(entry.repository, entry.tag)
         else:
             words = f"the parent has {there.digest or 'no such tag'}, `outbox retry` sends ours all the same"
             await self._store_change(self._outbox.held(entry.seq, words))
         raise Moved
 
     def _given_way(self, entry: Entry) -> Callable[[View], Sequence[StoreChange]]:
-        """The parent's tag is taken over at the next pull of it."""
+        """The parent's tag is taken over at the next pull of it, or when synchronisation comes by."""
         if entry.deed == "untag":
             return self._lifted(entry)
         return partial(

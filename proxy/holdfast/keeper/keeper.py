@@ -92,7 +92,13 @@ class Keeper(Pushes, Control):
     def _climb(self, parent: Parent) -> Climb:
         from holdfast.keeper.climb import Climb  # with the client of parents, which a root does without
 
-        return Climb(self.store, parent, self.config.sync.conflict, self.clock, self._is_complete)
+        policy = self.config.sync.conflict
+        return Climb(self.store, parent, policy, self.clock, self._is_complete, self._gave_way)
+
+    def _gave_way(self, repository: str, tag: str) -> None:
+        """See `Climb`: what synchronises brings the parent's."""
+        if self.replica is not None:
+            self.replica.look_again(repository, tag)
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""

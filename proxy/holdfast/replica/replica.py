@@ -23,7 +23,7 @@ from holdfast.sync import full
 from holdfast.sync import schedule as when
 from holdfast.sync.backoff import Trouble
 from holdfast.sync.progress import Progress
-from holdfast.sync.work import stall
+from holdfast.sync.work import look_again, stall
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
@@ -120,6 +120,15 @@ class Replica:
         now, current = self._clock.now(), self._round
         syncing = current is not None and current.run is not None and not current.run.is_over(now)
         return full.Synchronised(self.memory.result, self.memory.state.synced_at, syncing)
+
+    def look_again(self, repository: str, tag: str) -> None:
+        """A tag that was moved here gave way to the parent's, whose move was heard of before."""
+        key, job = f"{repository}:{tag}", self.memory.job
+        if self._round is not None and self._round.run is not None:
+            self._round.run.look_again(key)
+        if job is not None:
+            self.memory = replace(self.memory, job=look_again(job, key))
+        self._came()
 
     def wake(self) -> None:
         """The source may have something to say."""
