@@ -129,7 +129,12 @@ def test_a_kill_loses_nothing_and_costs_nothing_twice(tmp_path: Path) -> None:
                 await first(keeper)
                 parent.script(Fault(method="GET", path=layer.digest, stall_after=6 * MIB, times=1))
                 large = log.push("app", "large", layer)
-                await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= 6 * MIB)
+
+                def came() -> int:
+                    found = replica_of(keeper).status().progress
+                    return 0 if found is None else found.bytes_done
+
+                await until(lambda: came() >= 6 * MIB)
                 small = log.push("app", "small", b"does not wait for it")
                 await until(lambda: holds(keeper, "app", "small", small))
                 assert replica_of(keeper).memory.cursor != log.head
