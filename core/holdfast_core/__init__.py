@@ -13,7 +13,7 @@ opening     refusals and crash recovery
 directory   paths, the identity file, the lock; part: a fill's growing file
 reading     blob bytes, checked before they leave
 upload      clients' uploads on their way in
-lookup      the reads
+lookup      the reads; listing: what a repository has, part by part
 writes      what all writes share; file_work: work on files that ends in a commit
 resources   documents of the control plane
 pushing     the writes for clients; fallback: referrers out of fallback tags; sweep: space given back
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         Lock,
         LockChange,
         Manifest,
+        Member,
+        Members,
         ReferrersList,
         Resource,
         ResourceChange,
@@ -67,6 +69,8 @@ __all__ = [
     "Lock",
     "LockChange",
     "Manifest",
+    "Member",
+    "Members",
     "ReferrersList",
     "Report",
     "Resource",
@@ -84,8 +88,8 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Descriptor Event EventHead FillState Lock LockChange Manifest ReferrersList Resource ResourceChange"
-    " Statistics Tag TagList TagMove Target"
+    "Blob Descriptor Event EventHead FillState Lock LockChange Manifest Member Members ReferrersList Resource"
+    " ResourceChange Statistics Tag TagList TagMove Target"
 )
 _PLACES = {
     **dict.fromkeys(("Report", "fsck"), "check"),

@@ -43,8 +43,8 @@ class EventLog:
             try:
                 await self.look()
                 if self._clock.monotonic() >= trim_at:
-                    await self.trim()
                     trim_at = self._clock.monotonic() + TRIM_SECONDS
+                    await self.trim()
             except StoreError as error:
                 log.error("log of changes not kept", reason=str(error))
             await self._clock.sleep(LOOK_SECONDS)
