@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from holdfast.testing.link import Link
 
 from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
 from benchmarks.content import MB
-from benchmarks.images import Held, Images, administer, some, wait
+from benchmarks.images import Held, Images, administer, push_image, some, string, wait
 from benchmarks.load import split
 from benchmarks.machine import ROOT
 from benchmarks.peers import Holdfast
@@ -42,7 +43,13 @@ name = "{name}"
 
 def run(place: Path, effort: Effort) -> list[Case]:
     """All of it."""
-    return [chain(place / "chain", effort), polled(place / "polled", effort), planned(effort)]
+    return [
+        chain(place / "chain", effort),
+        polled(place / "polled", effort),
+        managed(place / "managed", effort),
+        down(place / "down", effort),
+        planned(effort),
+    ]
 
 
 def link_to(node: Holdfast) -> Link:
@@ -99,14 +106,9 @@ def polled(place: Path, effort: Effort) -> Case:
         link_to(root) as link,
         mirror(place / "mirror", link) as node,
     ):
-
-        def ended() -> str:
-            found = administer(node, "GET", "sync")
-            return "" if found["running"] else found["lastSyncTime"] or ""
-
-        wait(ended, "the first run")
-        first, before = ended(), len(link.heads)
-        wait(lambda: ended() > first, "the next run")
+        wait(lambda: synchronised(node), "the first run")
+        first, before = synchronised(node), len(link.heads)
+        wait(lambda: synchronised(node) > first, "the next run")
         asked = [head.target for head in link.heads[before:]]
     named = sum("/manifests/" in target for target in asked)
     return Case(
@@ -114,6 +116,84 @@ def polled(place: Path, effort: Effort) -> Case:
         (Figure(HOLDFAST, "requests", (float(len(asked)),)),),
         (Verdict("requests a tag", named / count, POLLED_BOUND, at_least=False, unit=""),),
         (f"{len(asked) - named} more for the list of tags, whatever their number.",),
+    )
+
+
+def manage(root: Holdfast, name: str, parent: str | None = None) -> None:
+    """A connected registry."""
+    properties = {"mode": "ReadOnly", "parent": {"id": parent} if parent else {}, "repositories": [NAME]}
+    administer(root, "PUT", f"connectedRegistries/{name}", {"properties": properties})
+
+
+def child(place: Path, connection_string: str) -> Holdfast:
+    """A node that was given nothing else."""
+    environ = {"ACR_REGISTRY_CONNECTION_STRING": connection_string}
+    return Holdfast(place, data=place / "data", workers=0, environ=environ)
+
+
+def managed(place: Path, effort: Effort) -> Case:
+    """Requests of a full synchronisation that finds nothing new, at a Holdfast parent."""
+    count = effort.pick(1000, 50)
+    images = Images(place / "root")
+    layer = images.blob(NAME, some(1000, "layer"))
+    tags = {f"v{n}": images.image(NAME, f"v{n}", [layer]) for n in range(count)}
+    images.close()
+    with Holdfast(place / "node", data=place / "root", workers=0) as root, link_to(root) as link:
+        manage(root, "plant")
+        with child(place / "plant", string(root, "plant", f"127.0.0.1:{link.port}")) as node:
+            held = Held(node)
+            wait(lambda: held.has(NAME, tags), "all at the node")
+            held.close()
+            wait(lambda: synchronised(node), "the first run")
+            before = len(link.heads)
+            administer(root, "POST", "connectedRegistries/plant/resync")
+            wait(lambda: listed(link, before) and synchronised(node), "a full run")
+            asked = [head.target for head in link.heads[before:]]
+    named = sum("/v2/" in target for target in asked)
+    return Case(
+        f"full sync of {len(tags)} unchanged tags, Holdfast parent",
+        (Figure(HOLDFAST, "requests", (float(named),)),),
+        (Verdict("requests for content", float(named), MANAGED_BOUND, at_least=False, unit=""),),
+        (f"{listed(link, before)} questions for the list of contents.",),
+    )
+
+
+def listed(link: Link, since: int) -> int:
+    """Questions for the contents of a parent."""
+    return sum("/contents" in head.target for head in link.heads[since:])
+
+
+def synchronised(node: Holdfast) -> str:
+    """When a node's last complete run ended, "" while one is under way."""
+    found = administer(node, "GET", "sync")
+    return "" if found["running"] else found["lastSyncTime"] or ""
+
+
+def down(place: Path, effort: Effort) -> Case:
+    """How soon a tag is three connected registries below the root where it is pushed."""
+    took = []
+    with ExitStack() as stack:
+        root = stack.enter_context(Holdfast(place / "root", data=place / "data", workers=0, anonymous="push"))
+        above = root
+        for number, name in enumerate(names := ("first", "second", "third")):
+            manage(root, name, names[number - 1] if number else None)
+            host, port, _ = split(above.url)
+            above = stack.enter_context(child(place / name, string(root, name, f"{host}:{port}")))
+        wait(lambda: synchronised(above), "the third is synchronised")
+        held = Held(above)
+        stack.callback(held.close)
+        for number in range(effort.pick(10, 3)):
+            wanted = {f"v{number}": push_image(root.url, NAME, f"v{number}")}
+            began = time.perf_counter()
+            wait(lambda wanted=wanted: held.has(NAME, wanted), "the tag at the third")  # type: ignore[misc]
+            took.append(time.perf_counter() - began)
+    return Case(
+        "a tag pushed at the root, three levels down",
+        (Figure(HOLDFAST, "s", tuple(took)),),
+        (
+            Verdict("later", statistics.median(took), DOWN_BOUND, at_least=False, unit="s"),
+            Verdict(f"later, the worst of {len(took)}", max(took), DOWN_BOUND, at_least=False, unit="s"),
+        ),
     )
 
 

@@ -8,15 +8,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from email.message import Message
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from holdfast.testing.content import Generated
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.store import Store
 
-from benchmarks.load import LoadFailed
+from benchmarks.load import PATIENCE_SECONDS, LoadFailed, split
 from benchmarks.peers import Holdfast
 
 POLL_SECONDS = 0.01
@@ -63,6 +66,38 @@ def manifest(config: dict[str, Any], layers: Sequence[dict[str, Any]]) -> bytes:
     return json.dumps(document).encode()
 
 
+def push_image(url: str, name: str, tag: str) -> str:
+    """A small image over the API; its digest, when it was acknowledged. Raises LoadFailed."""
+    digests = []
+    for body in (f"config {tag}".encode(), f"layer_ {tag}".encode()):
+        opened = _ask(url, "POST", f"/v2/{name}/blobs/uploads/", 202)
+        target = urlsplit(opened["Location"])
+        digests.append(str(Digest.of(body)))
+        query = f"{target.query}&" if target.query else ""
+        _ask(url, "PUT", f"{target.path}?{query}digest={digests[-1]}", 201, body)
+    config, layer = ({"mediaType": OCI_CONFIG, "digest": d, "size": 7 + len(tag)} for d in digests)
+    body = manifest(config, [{**layer, "mediaType": OCI_LAYER}])
+    return str(
+        _ask(url, "PUT", f"/v2/{name}/manifests/{tag}", 201, body, OCI_MANIFEST)["Docker-Content-Digest"]
+    )
+
+
+def _ask(
+    url: str, method: str, target: str, status: int, body: bytes = b"", kind: str = "application/octet-stream"
+) -> Message:
+    host, port, _ = split(url)
+    connection = HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
+    try:
+        connection.request(method, target, body, {"Content-Type": kind})
+        answer = connection.getresponse()
+        said = answer.read()
+    finally:
+        connection.close()
+    if answer.status != status:
+        raise LoadFailed(f"{method} {target}: {answer.status} {said[:200]!r}")
+    return answer.headers
+
+
 def some(size: int, seed: str) -> bytes:
     """Pseudo-random bytes."""
     return Generated(size, seed).read(0, size)
@@ -88,6 +123,13 @@ def wait(condition: Callable[[], object], what: str, limit: float = 300.0) -> No
         if time.monotonic() > deadline:
             raise LoadFailed(f"waited {limit:g} s in vain: {what}")
         time.sleep(POLL_SECONDS)
+
+
+def string(root: Holdfast, name: str, place: str) -> str:
+    """The connection string of a connected registry, with a new password, to a parent at host:port."""
+    wanted = {"parentProtocol": "http", "generatePassword": 1, "parentEndpoint": place}
+    found = administer(root, "POST", f"connectedRegistries/{name}/settings", wanted)
+    return str(found["ACR_REGISTRY_CONNECTION_STRING"])
 
 
 class Held:

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from holdfast_core.digest import Digest
+from holdfast_core.store import Store
 from support.cue import CueRegistry
 from support.namespaces import SiteNode, SiteOperator, require, row
 from support.programs import program, run, wait_until
 from support.push_clients import write_layout
 from support.registry import DockerRegistry
 from support.transfer import fetch
-from support.weather import APP, BASE, BOUND, Image, images, pull, push, shares, storms, unique_bytes
+from support.weather import APP, BASE, BOUND, Image, holds, images, pull, push, shares, storms, unique_bytes
 
 RATE = 6_000_000.0
 MIRROR = """
@@ -47,16 +48,24 @@ def push_with_referrers(parent: Peer, place: Path, image: Image) -> None:
     run(*copy, "--to-plain-http", target)
 
 
-def synchronised(node: SiteNode, since: str) -> bool:
-    """Whether a run that began after `since` was complete; asks for one where none is coming."""
+def arrived(node: SiteNode, wanted: list[Image]) -> bool:
+    """Whether a node has all images and what refers to the last; asks it for a run where none is coming."""
+    if holds(node, wanted) and refers(node, wanted[-1]):
+        return True
     operator = SiteOperator(node)
     found: dict[str, Any] = operator.call("GET", "sync")
-    if found["running"] or found["asked"] == "ManualResync":
-        return False
-    if not found["troubles"] and (found["lastSyncTime"] or "") > since:
-        return True
-    operator.call("POST", "sync/run")
+    if not found["running"] and found["asked"] != "ManualResync":
+        operator.call("POST", "sync/run")
     return False
+
+
+def refers(node: SiteNode, image: Image) -> bool:
+    """Whether it has the artifact."""
+    store = Store.create_or_open(node.data, write=False)
+    try:
+        return store.manifest(image.repository, Digest.parse(image.sample.artifact)) is not None
+    finally:
+        store.close()
 
 
 @pytest.mark.parametrize("registry", [DockerRegistry, CueRegistry])
@@ -88,8 +97,7 @@ def test_everything_comes_down_a_chain_below_a_polled_parent(
                     push(top, parent.port, tmp_path / "pushed", image)
                 top.do(push_with_referrers, parent, tmp_path, last)
                 for node in (mirror, leaf):
-                    now = datetime.now(UTC).isoformat()
-                    wait_until(partial(synchronised, node, now), f"all is at {node.log}", 60)
+                    wait_until(partial(arrived, node, [*first, last]), f"all is at {node.log}")
                 found = shares(sites, before, unique_bytes([*first, last]))
                 for storm in weather:
                     storm.stop()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.testing.sample import Sample, build_sample
+from holdfast_core.store import Store
 from support.clients import everything, same_layout
-from support.namespaces import Count, Row, Site, Wire
+from support.namespaces import Count, Row, Site, SiteNode, Wire
 from support.programs import program, run, wait_until
 from support.push_clients import write_layout
 
@@ -31,7 +32,9 @@ class Image:
 
 def images() -> list[Image]:
     """Versions of one image that share their larger layer, and another repository that holds one of them as well."""
-    versions = [build_sample("app", layer_bytes=(2_000_000, 700_000 + 1000 * number)) for number in range(5)]
+    versions = [
+        build_sample("app", layer_bytes=(2_000_000, 1_200_000 + 1000 * number)) for number in range(5)
+    ]
     found = [Image(APP, f"1.{number}", sample) for number, sample in enumerate(versions)]
     return [*found, Image(BASE, "stable", versions[0])]
 
@@ -62,6 +65,16 @@ def pull(site: Site, port: int, place: Path, image: Image, login: str = "") -> N
     same_layout(place, image.sample)
 
 
+def holds(node: SiteNode, wanted: list[Image]) -> bool:
+    """Whether a node has the images, by a look into its store: asking it could make it fetch."""
+    store = Store.create_or_open(node.data, write=False)
+    try:
+        found = [store.tag(image.repository, image.tag) for image in wanted]
+    finally:
+        store.close()
+    return [tag and str(tag.digest) for tag in found] == [image.sample.index for image in wanted]
+
+
 def shares(sites: Row, before: list[Count], unique: int) -> list[float]:
     """What crossed each wire since, as a share of the unique bytes; printed, with what it is with all headers."""
     crossed = [wire.count() - then for wire, then in zip(sites.wires, before, strict=True)]
@@ -75,7 +88,7 @@ def shares(sites: Row, before: list[Count], unique: int) -> list[float]:
 class Storm(threading.Thread):
     """Cuts one wire each time more bytes have come down, silently and unplugged in turn; heals it a while later."""
 
-    EVERY_BYTES, DARK_SECONDS = 2_000_000, 1.2
+    EVERY_BYTES, DARK_SECONDS = 3_000_000, 1.2
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(daemon=True)
