@@ -94,13 +94,15 @@ def of_manifest(view: View, verb: Verb, repository: str, digest: Digest, *, now:
 
 
 def untagged(view: View, repository: str, names: Iterable[str], *, now: float, origin: str) -> list[Change]:
-    """Tags go. Those that are not there are left out."""
+    """Tags go. Those that are not there are left out; of one that cannot be read the digest is ""."""
     told = []
     for name in names:
-        found = tag_of(view, repository, name)
+        if not present(view, layout.tag_key(repository, name)):
+            continue
+        found, event = tag_of(view, repository, name), Event("delete", "tag", repository, now, origin=origin)
         if found is not None:
             event = of_manifest(view, "delete", repository, found.digest, now=now, origin=origin)
-            told.append(tell(replace(event, kind="tag", tag=name)))
+        told.append(tell(replace(event, kind="tag", tag=name)))
     return told
 
 

@@ -122,6 +122,14 @@ def test_a_delete_tells_each_tag_then_the_manifest(store: Store) -> None:
     assert told(store, before + 4) == [("push", "manifest", "", text, "local")]
 
 
+def test_a_tag_that_cannot_be_read_is_told_when_it_goes(store: Store) -> None:
+    push(store, "a", b"one", "x")
+    with store._index.begin(write=True) as txn:
+        txn.put(layout.tag_key("a", "x"), b"\x01damaged")
+    store.delete_tag("a", "x", now=2.0).result()
+    assert told(store, 1) == [("delete", "tag", "x", "", "local")]
+
+
 def test_what_is_removed_is_told_as_the_parents_doing(store: Store) -> None:
     digest = put_manifest(store, "a", b"one")
     for name in ("x", "y"):

@@ -85,6 +85,7 @@ def test_what_cannot_be_read_is_an_error_and_not_left_out(store: Store) -> None:
         with pytest.raises(RecordDamaged):
             parts(store, "a", 100)
         with store._index.begin(write=True) as txn:
+            assert good is not None
             txn.put(key, good)
     store.set_lock("a", Target("tag", "v1"), Lock(list=False), now=1.0).result()
     with store._index.begin(write=True) as txn:
