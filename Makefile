@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find core proxy -name '*.pyx' -o -name '*.pxd')
-PYTHON := $(shell find core proxy -name '*.py')
+MODULES := $(shell find core proxy -name '*.py')
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 LISTEN ?= localhost:5000
@@ -47,7 +47,7 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE)
 
 # As pip does for a package: without it, where Python may write no byte code, each process of a node reads all source
 # again (half a second of processor and 4 MB a start).
-$(VENV)/.compiled: $(VENV)/.installed $(PYTHON)
+$(VENV)/.compiled: $(VENV)/.installed $(MODULES)
 	@$(BIN)/python -m compileall -q core proxy
 	@touch $@
 
