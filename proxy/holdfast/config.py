@@ -220,6 +220,14 @@ class SyncRepository(Section, frozen=True):
         key('only tags that are versions in this range, e.g. ">=1.4 <2 || ^3.1"; other tags are left out'),
     ] = ""
     newest: Annotated[int, key("only so many, the highest versions; 0 = all", "", ge=0)] = 0
+    newer_than: Annotated[
+        str,
+        key(
+            "only images that were made within this time, as they say themselves; one that says nothing counts;"
+            " empty: all",
+            "ISO 8601 duration",
+        ),
+    ] = ""
     platforms: Annotated[
         tuple[str, ...],
         key(

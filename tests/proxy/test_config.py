@@ -130,6 +130,7 @@ REFUSED_SYNC = [
     (synchronising({"name": "A"}), "sync.repositories[0].name: found 'A'", "a repository"),
     (synchronising({"tag": "x"}), "sync.repositories[0].tag", "unknown key"),
     (synchronising({"name": "a/*?"}), "sync.repositories[0].name: found 'a/*?'", "** across"),
+    (synchronising({"newer_than": "30d"}), "sync.repositories[0].newer_than: found '30d'", "such as P30D"),
     (synchronising({"parent": "b"}), "sync.repositories[0].parent: found 'b'", "name of a parent"),
     (synchronising({"regex": ["("]}), "sync.repositories[0].regex: found '('", "regular expression"),
     (synchronising({"exclude_regex": ["["]}), "sync.repositories[0].exclude_regex: found '['", "regular"),

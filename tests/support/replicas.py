@@ -98,9 +98,9 @@ async def idle(keeper: Keeper) -> None:
     await until(is_idle)
 
 
-def image_of(parent: ScriptedParent, name: str, tag: str, *layers: Content | bytes) -> str:
+def image_of(parent: ScriptedParent, name: str, tag: str, *layers: Content | bytes, **config: str) -> str:
     """Put an image at the parent; its digest. The tag is in its config, so that images differ."""
-    blobs = [json.dumps({"tag": tag}).encode(), *layers]
+    blobs = [json.dumps({"tag": tag, **config}).encode(), *layers]
     parts = []
     for content in blobs:
         digest = parent.add_blob(name, content)

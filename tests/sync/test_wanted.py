@@ -9,7 +9,7 @@ from holdfast.config import SyncRepository
 from holdfast.config_file import from_table
 from holdfast.sync.platform import Platforms
 from holdfast.sync.version import Range, RangeInvalid, Version, version_of
-from holdfast.sync.wanted import Rule, TagFact, Wanted, Wish
+from holdfast.sync.wanted import Rule, TagFact, Wanted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,10 +50,14 @@ def test_times() -> None:
         TagFact("newer", NOW),
         TagFact("unknown"),
     ]
-    rule = Rule(Wish(name="a", newer_than="P30D"))
+    rule = Rule(SyncRepository(name="a", newer_than="P30D"))
     found = rule.choose(tags, NOW)
     assert [t.name for t in found.tags] == ["new", "newer", "unknown"]
-    assert "keeps 1 tags whose time" in found.words[0]
+    assert found.words == (
+        "a: newer_than P30D leaves out 1 of 4 tags",
+        "a: newer_than keeps 1 tags whose images do not say when they were made",
+    )
+    assert rule.choose(tags[:1], NOW).words == ("a: newer_than P30D leaves out all 1 tags",)
     newest = Rule(SyncRepository(name="a", newest=2)).choose(tags, NOW)
     assert [t.name for t in newest.tags] == ["new", "newer"]
     assert "orders 1 tags by version" in newest.words[0]

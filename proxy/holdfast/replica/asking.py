@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast_core.digest import Digest
+
 from holdfast.clock import Clock
 from holdfast.config import Sync
+from holdfast.errors import ParentBroken
 from holdfast.parent.client import FetchedManifest, ManifestHead, Parent
 from holdfast.sync.budget import Budget, Limit
 
@@ -16,8 +19,8 @@ LOOK_SECONDS = 60.0
 
 
 class Asking:
-    """Each question waits until the budget of this parent allows it. Raises as `Parent` does. Blobs are not questions:
-    they follow a manifest that was one."""
+    """Each question waits until the budget of this parent allows it. Raises as `Parent` does. Blobs that an image needs
+    are no questions: they follow a manifest that was one."""
 
     def __init__(self, parent: Parent, sync: Sync, clock: Clock) -> None:
         self._parent, self._clock = parent, clock
@@ -47,6 +50,19 @@ class Asking:
         """See `Parent.referrers`."""
         await self._turn()
         return await self._parent.referrers(name, digest)
+
+    async def blob(self, name: str, digest: str, most: int) -> bytes:
+        """A blob of at most so many bytes, hashed. Raises ParentBroken for a longer one, or another."""
+        await self._turn()
+        body = bytearray()
+        async with self._parent.get_blob(name, digest, lane=self._parent.enter("sync")) as stream:
+            if stream.size > most:
+                raise ParentBroken(f"the parent's {digest} has {stream.size} bytes; allowed here: {most}")
+            async for piece in stream:
+                body += piece
+        if str(Digest.of(bytes(body), digest.partition(":")[0])) != digest:
+            raise ParentBroken(f"the parent's {digest} has other bytes")
+        return bytes(body)
 
     def words(self) -> str:
         """Why background work waits for this parent, "" when it does not."""

@@ -12,6 +12,7 @@ from holdfast_core.errors import StoreError
 from holdfast.config import SyncRepository
 from holdfast.errors import ParentDenied, ParentNotFound, Refusal
 from holdfast.manifest import ManifestInvalid
+from holdfast.replica.age import Ages
 from holdfast.replica.copy import Copy
 from holdfast.replica.departure import Departures
 from holdfast.replica.failure import kind_of, reason_of
@@ -48,6 +49,8 @@ class Look:
         self.words: list[str] = []
         self.away: set[str] = set()
         self.here = self.asked = 0
+        #: what tags name at their parent, as far as it was asked before they were chosen
+        self._named: dict[tuple[str, str], str] = {}
         self.departures = Departures(keeper, acts=keeps)
         #: called before something else becomes of a `Target.key`: what is at work on it stops, its trouble is over
         self.withdraw: Callable[[str], Awaitable[None]] = _nothing
@@ -128,13 +131,36 @@ class Look:
         except (Refusal, StoreError) as error:
             self._failed(repository, where.namespace, error)
             return
-        chosen = rule.choose([TagFact(name) for name in listed], self._keeper.clock.now())
+        facts = [TagFact(name) for name in listed]
+        if rule.given.newer_than:
+            facts = await self._dated(repository, rule, facts, at_once)
+        chosen = rule.choose(facts, self._keeper.clock.now())
         self.words += [words for words in chosen.words if "for want of a time" not in words]
         await self._lost(repository, listed, at_once)
         names = sorted((tag.name for tag in chosen.tags), key=lambda name: self._checked_at(repository, name))
         await each(names, at_once, lambda name: self._tag(repository, rule, name))
         if where.namespace not in self.away:
             self.departures.looked(repository)
+
+    async def _dated(self, repository: str, rule: Rule, facts: list[TagFact], at_once: int) -> list[TagFact]:
+        """The tags with the times of their images; what could not be asked is left out, and told."""
+        ages = Ages(self._keeper, self._reading, repository, rule.platforms)
+        namespace = Repository.from_key(repository).namespace
+        times: dict[str, float | None] = {fact.name: None for fact in facts if not rule.passes(fact.name)}
+
+        async def one(name: str) -> None:
+            if namespace in self.away:
+                return
+            try:
+                digest = self._named[repository, name] = await self._digest(repository, name)
+                times[name] = await ages.of(digest)
+            except (Refusal, StoreError, ManifestInvalid) as error:
+                self._failed(f"{repository}:{name}", namespace, error)
+
+        await each([fact.name for fact in facts if fact.name not in times], at_once, one)
+        if self._keeps and namespace not in self.away:
+            await ages.keep()
+        return [TagFact(fact.name, times[fact.name]) for fact in facts if fact.name in times]
 
     async def _lost(self, repository: str, listed: list[str], at_once: int) -> None:
         """Tags that are here and that the parent has no more."""
@@ -166,7 +192,7 @@ class Look:
         if where.namespace in self.away:
             return
         try:
-            digest = await self._digest(repository, name)
+            digest = self._named.pop((repository, name), "") or await self._digest(repository, name)
             if why := self._left_alone(repository, name, digest):
                 self.words.append(f"{key}: {why}")
                 return

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from holdfast.config import SyncRepository
 from holdfast.routing import compile_patterns
+from holdfast.sync.cron import ScheduleInvalid
 from holdfast.sync.platform import Platforms, is_platform
 from holdfast.sync.schedule import seconds
 from holdfast.sync.version import Range, RangeInvalid, Version, version_of
@@ -37,22 +38,11 @@ class Chosen:
     words: tuple[str, ...] = ()
 
 
-class Wish(SyncRepository, frozen=True):
-    """A row, and what only a parent that tells the times of its tags can be asked for; the file has it not yet."""
-
-    newer_than: str = ""
-
-
 @dataclass(frozen=True)
 class Rule:
     """One `[[sync.repositories]]`, compiled. Its texts were checked by `problems`."""
 
     given: SyncRepository
-
-    @property
-    def newer_than(self) -> str:
-        """Only tags made or moved within this duration; "" for all."""
-        return self.given.newer_than if isinstance(self.given, Wish) else ""
 
     @cached_property
     def names(self) -> re.Pattern[str]:
@@ -88,7 +78,7 @@ class Rule:
     def choose(self, tags: Iterable[TagFact], now: float) -> Chosen:
         """The tags wanted of those that are there."""
         listed = tuple(tags)
-        found = tuple(tag for tag in listed if self._names(tag.name))
+        found = tuple(tag for tag in listed if self.passes(tag.name))
         words = (
             []
             if found or not listed
@@ -98,7 +88,8 @@ class Rule:
         found, unordered = self._newest(found)
         return Chosen(found, tuple(f"{self.given.name}: {w}" for w in (*words, *late, *unordered)))
 
-    def _names(self, tag: str) -> bool:
+    def passes(self, tag: str) -> bool:
+        """Whether a tag's name is wanted, whatever its age."""
         if self._included is not None and not self._included.fullmatch(tag):
             return False
         if self._excluded is not None and self._excluded.fullmatch(tag):
@@ -110,14 +101,18 @@ class Rule:
 
     def _recent(self, tags: tuple[TagFact, ...], now: float) -> tuple[tuple[TagFact, ...], list[str]]:
         """`newer_than`; a tag whose time is unknown stays."""
-        if not self.newer_than:
+        given = self.given.newer_than
+        if not given:
             return tags, []
-        least = now - seconds(self.newer_than, "newer_than")
+        least = now - seconds(given, "newer_than")
         found = tuple(tag for tag in tags if tag.at is None or tag.at >= least)
-        words = [f"none of {len(tags)} tags is newer than {self.newer_than}"] if tags and not found else []
+        words = []
+        if len(found) < len(tags):
+            left_out = "all" if not found else f"{len(tags) - len(found)} of"
+            words.append(f"newer_than {given} leaves out {left_out} {len(tags)} tags")
         unknown = sum(tag.at is None for tag in tags)
         if unknown:
-            words.append(f"newer_than keeps {unknown} tags whose time the parent does not tell")
+            words.append(f"newer_than keeps {unknown} tags whose images do not say when they were made")
         return found, words
 
     def _newest(self, tags: tuple[TagFact, ...]) -> tuple[tuple[TagFact, ...], list[str]]:
@@ -230,6 +225,11 @@ def problems(row: SyncRepository) -> Iterator[tuple[str, str]]:
     for text in row.platforms:
         if not is_platform(text):
             yield "platforms", f"found {text!r}; allowed: os/architecture[/variant], such as linux/arm64"
+    if row.newer_than:
+        try:
+            seconds(row.newer_than, "newer_than")
+        except ScheduleInvalid:
+            yield "newer_than", f"found {row.newer_than!r}; allowed: an ISO 8601 duration, such as P30D"
     try:
         Range(row.semver) if row.semver else None
     except RangeInvalid as error:
