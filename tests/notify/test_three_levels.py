@@ -63,14 +63,11 @@ def test_a_push_at_a_grandchild_is_told_by_the_root_through_outages_and_kills(tm
             with child(tmp_path / "a", operator.string("plantA", root)) as middle:
                 operator.wait_online("plantA")
                 with child(tmp_path / "b", operator.string("plantB", middle)) as last:
-                    follow(tmp_path, receiver, operator, middle, last, login("pusher", password))
+                    follow(receiver, operator, middle, last, login("pusher", password))
 
 
-def follow(
-    place: Path, receiver: Receiver, operator: Operator, middle: Node, last: Node, who: dict[str, str]
-) -> None:
+def follow(receiver: Receiver, operator: Operator, middle: Node, last: Node, who: dict[str, str]) -> None:
     """Push at the last one, with everything up, with the middle down, and with everybody killed."""
-    root = operator.root
     operator.wait_online("plantB")
     wait_until(lambda: "changes are logged" in last.text(), "the list has arrived at the last one")
     digest, size = push(last, who, "v1")
@@ -91,7 +88,17 @@ def follow(
     }
     told = [one for one in receiver.events if one["id"] == event["id"]]
     assert len(told) == 1
+    killed(receiver, operator, middle, last, who)
+    from_above(receiver, operator.root, who)
+    assert set(of(receiver, "plantA")) == set()  # its list is empty
+    for node in (operator.root, middle, last):
+        assert "s3cret" not in node.text()
+        assert "/hook" not in node.text()
 
+
+def killed(receiver: Receiver, operator: Operator, middle: Node, last: Node, who: dict[str, str]) -> None:
+    """A push while the middle is down; every node is killed before it is told."""
+    root, first = operator.root, json.loads(of(receiver, "plantB")["v1"])
     middle.program.kill()
     push(last, who, "v2")
     last.program.kill()
@@ -102,11 +109,8 @@ def follow(
     wait_until(lambda: "v2" in of(receiver, "plantB"), "what was pushed while the middle was down")
     shown = operator.call("GET", "events?registry=plantB")["value"]
     assert [row["properties"]["tag"] for row in shown] == ["v1", "v2"]
-    assert shown[0]["properties"]["eventId"] == event["id"]
-    state = operator.call("GET", "webhooks/ci")["properties"]
-    wait_until(
-        lambda: operator.call("GET", "webhooks/ci")["properties"]["pending"] == 0, f"all is told: {state}"
-    )
+    assert shown[0]["properties"]["eventId"] == first["id"]
+    wait_until(lambda: operator.call("GET", "webhooks/ci")["properties"]["pending"] == 0, "all is told")
     # the push itself went up, too: the root tells of its own copy without a registry
     wait_until(
         lambda: (
@@ -119,7 +123,9 @@ def follow(
         ),
         "the images at the root",
     )
-    assert set(of(receiver, "plantA")) == set()  # its list is empty
-    for node in (root, middle, last):
-        assert "s3cret" not in node.text()
-        assert "/hook" not in node.text()
+
+
+def from_above(receiver: Receiver, root: Node, who: dict[str, str]) -> None:
+    """What a connected registry synchronises is an event of it, too; nobody pulls."""
+    push(root, who, "v3")
+    wait_until(lambda: "v3" in of(receiver, "plantB"), "what came from the root to the last one")

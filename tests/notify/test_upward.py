@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import structlog
+from holdfast.config import Configuration, Gateway
 from holdfast.control.resource import (
     REGISTRY,
     ConnectedRegistry,
@@ -17,8 +19,10 @@ from holdfast.control.resource import (
     SyncProperties,
 )
 from holdfast.gateway.child import CutLoose, Denied, Failed, Outcome
+from holdfast.gateway.environment import joined
 from holdfast.gateway.link import Link
 from holdfast.gateway.message import Notice, Notices, Taken
+from holdfast.gateway.rounds import Rounds
 from holdfast.notify.progress import Sent, sent_of
 from holdfast.notify.upward import PAGE, Upward
 from holdfast.testing.clock import FakeClock
@@ -26,6 +30,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.record import Event as Row
 from holdfast_core.record import ResourceChange
 from holdfast_core.store import Store
+from msgspec.structs import replace
 from support.stores import push
 
 
@@ -257,3 +262,36 @@ def test_what_the_log_lost_is_told_and_another_log_is_followed(tmp_path: Path) -
         assert world.parent.asked[-1].log != world.parent.asked[0].log
 
     run(tmp_path, test)
+
+
+def test_a_node_may_speak_while_it_is_active_and_its_schedule_is_open(tmp_path: Path) -> None:
+    string = (
+        "ConnectedRegistryName=plantA;SyncTokenName=plantA;SyncTokenPassword=abcdefghijklmnop;"
+        "ParentGatewayEndpoint=127.0.0.1:9;ParentEndpointProtocol=http"
+    )
+    config = joined(Configuration(gateway=Gateway(connection_string=string)), {})
+    store = Store.create_or_open(tmp_path / "store", write=True)
+
+    async def control(_: bytes) -> bytes:
+        raise AssertionError
+
+    async def test() -> None:
+        noon = datetime(2026, 11, 27, 12, 0, tzinfo=UTC).timestamp()
+        clock = FakeClock(noon)
+        rounds = Rounds(config, "plantA", store, control, list, clock)
+        sync = SyncProperties(token_id="/tokens/plantA", schedule="0 12 * * *", sync_window="PT1H")
+        assert rounds.standing() is None
+        rounds.child.active, rounds.child.generation = True, 5
+        assert rounds.standing() is None  # nothing is known yet of when it may
+        rounds.child.sync = sync
+        assert rounds.standing() == (rounds.identity.instance, 5)
+        clock.step(3601.0)
+        assert rounds.standing() is None
+        rounds.child.sync = replace(sync, schedule="* * * * *")
+        assert rounds.standing() == (rounds.identity.instance, 5)
+        rounds.child.active = False
+        assert rounds.standing() is None
+        await rounds.close()
+
+    asyncio.run(test())
+    store.close()
