@@ -45,6 +45,11 @@ PLANT = {
         ],
         "notificationsList": ["*:*"],
         "garbageCollection": {"enabled": True, "schedule": "0 0 * * *"},
+        "registrySyncResult": {
+            "syncTrigger": "ManualResync",
+            "syncState": "Syncing",
+            "lastSuccessfulSyncEndTime": "2026-11-26T21:00:00Z",
+        },
     },
 }
 BARE = {
@@ -104,6 +109,7 @@ def test_show_adds_schedule_and_window_and_what_is_wrong(admin):
         *("SYNC SCHEDULE", "SYNC WINDOW"),
     ]
     assert ["SYNC SCHEDULE", "0 9 * * *"] in table
+    assert ["FULL SYNC", "ManualResync Syncing (whole at 2026-11-26T21:00:00Z)"] in table
     assert ["STATUS", "Disk DiskError: no space left"] in table
     assert "Disk Slow: x (since 2026-11-27T06:00:00Z)" in done.out
     assert ["CLIENT TOKENS", "phil"] in table

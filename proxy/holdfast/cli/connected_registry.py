@@ -31,6 +31,7 @@ SHOW_COLUMNS: list[out.Column] = [
     ("SYNC TOKEN", last("parent", "syncProperties", "tokenId")),
     ("CLIENT TOKENS", lambda found: names(out.at(found, "properties", "clientTokenIds"))),
     ("ACTIVATION", properties("activation", "status")),
+    ("FULL SYNC", lambda found: full_sync(out.at(found, "properties", "registrySyncResult"))),
     ("VERSION", properties("version")),
     ("LAST ACTIVITY (UTC)", moment("lastActivityTime")),
     ("LOG LEVEL", properties("logging", "logLevel")),
@@ -42,6 +43,13 @@ SHOW_COLUMNS: list[out.Column] = [
 def names(ids: Any) -> list[str]:
     """Names at the ends of ids."""
     return [str(one).rpartition("/")[2] for one in ids or ()]
+
+
+def full_sync(result: Any) -> str:
+    """The last full synchronisation: why, how it stands, and when it last was through."""
+    trigger, state = (out.at(result or {}, key) for key in ("syncTrigger", "syncState"))
+    done = out.at(result or {}, "lastSuccessfulSyncEndTime")
+    return f"{trigger} {state}{f' (whole at {out.seconds(done)})' if done else ''}" if trigger else ""
 
 
 def troubles(details: Any) -> list[str]:
