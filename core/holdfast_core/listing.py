@@ -18,31 +18,44 @@ _TAG_PLACE = layout.NOUNS["tag"]
 
 def members(index: Index, repository: str, *, after: bytes, limit: int) -> Members:
     """See `Lookup.members`."""
-    if _hidden(index, repository, "repository"):
+    hides = _Locks(index, repository)
+    if hides("repository"):
         return Members((), b"", 1)
     part = _tags if after[:1] == _TAG_PLACE else _untagged
-    return part(index, repository, after[1:], max(limit, 1))
+    return part(index, repository, hides, after[1:], max(limit, 1))
 
 
-def _untagged(index: Index, repository: str, rest: bytes, limit: int) -> Members:
-    prefix = layout.link_key(repository, layout.AS_MANIFEST, b"")
-    hidden, found = _hidden(index, repository, "manifest"), []
+class _Locks:
+    """What locks of a repository forbid to list or to read. Asked for each record, because there may be a lock for
+    each."""
+
+    def __init__(self, index: Index, repository: str) -> None:
+        self._index, self._prefix = index, layout.LOCK + layout.repository_hash(repository)
+        self.any = next(index.scan(self._prefix, limit=1), None) is not None
+
+    def __call__(self, kind: str, rest: bytes = b"") -> bool:
+        row = self._index.get(self._prefix + layout.NOUNS[kind] + rest) if self.any else None
+        lock = None if row is None else layout.decode_lock(row)
+        return lock is not None and not (lock.list and lock.read)
+
+
+def _untagged(index: Index, repository: str, hides: _Locks, rest: bytes, limit: int) -> Members:
+    prefix, found = layout.link_key(repository, layout.AS_MANIFEST, b""), []
     rows = _rows(index, prefix, rest, limit)
     for key, _ in rows:
         digest = layout.digest_from(key, key[18:])
         tagged = next(index.scan(layout.tagged_prefix(repository, digest), limit=1), None)
-        if tagged is None and digest.key not in hidden:
+        if tagged is None and not hides("manifest", digest.key):
             found.append(_member(index, repository, "", digest))
     return Members(tuple(found), FIRST + rows[-1][0][18:] if len(rows) == limit else _TAG_PLACE, len(rows))
 
 
-def _tags(index: Index, repository: str, rest: bytes, limit: int) -> Members:
-    prefix = layout.TAG + layout.repository_hash(repository)
-    tags, manifests = _hidden(index, repository, "tag"), _hidden(index, repository, "manifest")
-    rows, found = _rows(index, prefix, rest, limit), []
+def _tags(index: Index, repository: str, hides: _Locks, rest: bytes, limit: int) -> Members:
+    prefix, found = layout.TAG + layout.repository_hash(repository), []
+    rows = _rows(index, prefix, rest, limit)
     for key, payload in rows:
         tag = layout.decode_tag(key[17:].decode("utf-8", "surrogatepass"), payload)
-        if key[17:] not in tags and tag.digest.key not in manifests:
+        if not hides("tag", key[17:]) and not hides("manifest", tag.digest.key):
             found.append(_member(index, repository, tag.name, tag.digest))
     return Members(tuple(found), _TAG_PLACE + rows[-1][0][17:] if len(rows) == limit else b"", len(rows))
 
@@ -63,10 +76,3 @@ def _member(index: Index, repository: str, tag: str, digest: Digest) -> Member:
         0 if row is None else layout.decode_blob(digest, row).size,
         None if subject is None else layout.digest_from(subject[0], subject[0][17 + len(digest.key) :]),
     )
-
-
-def _hidden(index: Index, repository: str, kind: str) -> set[bytes]:
-    """Ends of the keys of what locks forbid to list or to read; of the repository itself b""."""
-    prefix = layout.LOCK + layout.repository_hash(repository) + layout.NOUNS[kind]
-    locks = ((key[len(prefix) :], layout.decode_lock(layout.unseal(key, v))) for key, v in index.scan(prefix))
-    return {rest for rest, lock in locks if not (lock.list and lock.read)}
