@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -145,6 +147,30 @@ def test_kills_lose_nothing(tmp_path: Path, root: Node) -> None:
         assert result(operator, "killed01")["syncTrigger"] == "InitialSync"  # no full one was needed
     blobs = [path for path in pulls(root, "killed") if "/blobs/" in path]
     assert len(blobs) <= 2 * 30 + 2 * 5  # what a kill cut off is asked for again
+
+
+def test_a_log_that_was_begun_anew_is_noticed(tmp_path: Path) -> None:
+    """The root's index is made anew, and nobody can tell what a child missed: 410, and everything is compared."""
+    with Node(tmp_path / "root", "--anonymous", "push", configuration=QUICK, workers=1) as root:
+        operator = Operator(root)
+        wanted = {"1": push(root.url, "app", "1", b"one")}
+        headers = reader(operator, "appclient", "app")
+        operator.registry("again", "app", clients=("appclient",))
+        with child(tmp_path / "node", operator.string("again", root), configuration=STRICT) as node:
+            wait_until(lambda: holds(node, "app", headers, wanted), "the initial synchronisation")
+            wait_until(lambda: result(operator, "again")["syncState"] == "Succeeded", "it is told")
+            root.stop()
+            command = [sys.executable, "-m", "holdfast", "rebuild", "--data", str(root.data)]
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+            root.start()
+            wanted["2"] = push(root.url, "app", "2", b"two")
+            wait_until(lambda: holds(node, "app", headers, wanted), "what came after it")
+
+            def recovered() -> bool:
+                found = result(operator, "again")
+                return (found["syncTrigger"], found["syncState"]) == ("RecoveryService", "Succeeded")
+
+            wait_until(recovered, "a full synchronisation, and why")
 
 
 def test_a_push_at_a_read_write_child_comes_back_and_costs_nothing(tmp_path: Path, root: Node) -> None:

@@ -307,6 +307,29 @@ def test_outside_its_window_it_asks_for_nothing(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_full_run_that_outlasts_the_messages_has_timed_out_and_goes_on(tmp_path: Path) -> None:
+    said = configured("app", schedule="0 22 * * *", sync_window="PT1H", message_ttl="P1D")
+    ten = 20834 * 86400.0 + 22 * 3600.0
+
+    async def main() -> None:
+        clock = FakeClock(ten + 600, jump=False)
+        async with ScriptedParent() as parent:
+            log, layer = ScriptedLog(parent), Generated(4 * MIB)
+            digest = log.push("app", "1", layer)
+            parent.script(Fault(method="GET", path=layer.digest, stall_after=MIB, times=-1))
+            async with managed(tmp_path, log, said, clock=clock) as keeper:
+                await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= MIB)
+                await advance(clock, 7200.0, lambda: not replica_of(keeper).memory.state.running, 60.0)
+                assert (state_of(keeper), replica_of(keeper).memory.state.asked) == ("Syncing", "InitialSync")
+                await advance(clock, 2 * 86400.0, lambda: state_of(keeper) == "TimedOut", 600.0)
+                parent.faults.clear()
+                await advance(clock, 2 * 86400.0, lambda: state_of(keeper) == "Succeeded", 60.0)
+                assert holds(keeper, "app", "1", digest)
+                assert replica_of(keeper).memory.result.sync_trigger == "InitialSync"
+
+    run(main())
+
+
 def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with ScriptedParent() as parent:
