@@ -59,7 +59,7 @@ def outage(
     wire.cut(unplugged=True)
     assert not there(wanted)
     wire.heal()
-    wait_until(lambda: there(wanted), "all tags at the parent")
+    wait_until(lambda: there(wanted), "all tags at the parent", 300)
     crossed, unique = wire.count() - before, pushes * layer_bytes
     print(f"{crossed.payload / unique:.4f} of the unique bytes, {crossed.raw / unique:.4f} with headers")
     assert crossed.payload <= BOUND * unique
