@@ -34,6 +34,15 @@ def test_the_hours_questions_are_used() -> None:
         assert len(asked(Budget(requests), 10 * HOUR_SECONDS, [])) >= 9 * requests
 
 
+def test_that_the_hours_questions_hold_it_back_is_told() -> None:
+    budget = Budget(120)
+    assert budget.words(0.0) == ""
+    assert [budget.wait(0.0), budget.wait(0.0)] == [0.0, 0.0]
+    assert budget.wait(0.0) > 30.0
+    assert budget.words(1.0) == "it is asked 120 questions an hour at most (sync.requests)"
+    assert budget.words(60.0) == ""
+
+
 def test_without_a_bound_nobody_waits() -> None:
     budget = Budget()
     assert [budget.wait(0.0) for _ in range(10_000)] == [0.0] * 10_000

@@ -43,9 +43,14 @@ class Budget:
         return self._reserved(now, limit) or self._taken(now)
 
     def words(self, now: float) -> str:
-        """A sentence while the parent's own limit holds background work back; "" otherwise."""
+        """A sentence while background work is held back; "" otherwise."""
         if self._glance_at is None or self._limit is None:
-            return ""
+            paced = self._requests and (1.0 - self._filled(now)) / self._rate
+            return (
+                f"it is asked {self._requests} questions an hour at most (sync.requests)"
+                if paced >= 1
+                else ""
+            )
         return (
             f"{self._limit.remaining} of {self._limit.total} requests that the parent allows in"
             f" {spoken(self._limit.window)} are left, and {self._reserve:.0%} are for clients: it is asked again in"
@@ -70,9 +75,12 @@ class Budget:
         """How long the hour's questions forbid it."""
         if not self._requests:
             return 0.0
-        self._level = min(self._burst, self._level + max(0.0, now - self._filled_at) * self._rate)
-        self._filled_at = now
+        self._level, self._filled_at = self._filled(now), now
         if self._level < 1.0 - ROUNDING:
             return (1.0 - self._level) / self._rate
         self._level -= 1.0
         return 0.0
+
+    def _filled(self, now: float) -> float:
+        """How many questions may come at once now."""
+        return min(self._burst, self._level + max(0.0, now - self._filled_at) * self._rate)
