@@ -84,6 +84,8 @@ class Rounds:
         #: called when the parent said something new: a configuration, or whether this instance is the active one
         self.told: Callable[[], None] = lambda: None
         self._news = asyncio.Event()
+        #: what the parent was last told of those below, without its times
+        self._told_below: dict[str, Status] = {}
         self._is_kept = False
         self._task: asyncio.Task[None] | None = None
 
@@ -133,6 +135,12 @@ class Rounds:
         """There is something to report, and it does not wait for the next report's time."""
         self._news.set()
 
+    def heard_below(self) -> None:
+        """A connected registry below said something of itself. What is new of it goes up now, so that the root knows
+        of every level within seconds; that it is still there goes with the next report."""
+        if _timeless(self._below()) != self._told_below:
+            self._news.set()
+
     async def _run(self) -> None:
         while True:
             asked = self._clock.monotonic()
@@ -165,7 +173,9 @@ class Rounds:
             return await self.link.activate(instance, version("holdfast"))
         if isinstance(action, Report):
             self._news.clear()
-            return await self.link.report(self._report())
+            report = self._report()
+            self._told_below = _timeless(report.below)
+            return await self.link.report(report)
         assert isinstance(action, Fetch)
         found = await self._fetched(instance, generation, action)
         if not isinstance(found, tuple):
@@ -255,6 +265,15 @@ class Rounds:
         rows = self._store.resources(STATUS)
         decode = msgspec.json.Decoder(Status).decode
         return {row.name: decode(row.body) for row in rows if row.name.lower() != self.identity.name.lower()}
+
+
+def _timeless(below: dict[str, Status]) -> dict[str, Status]:
+    """Without what each report moves on."""
+    found = {}
+    for name, status in below.items():
+        lease = status.lease and replace(status.lease, expires="")
+        found[name] = replace(status, last_activity_time=None, last_sync_time=None, lease=lease)
+    return found
 
 
 def login_server(config: Configuration) -> LoginServer:

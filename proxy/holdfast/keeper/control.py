@@ -7,7 +7,7 @@ What takes long is done before it: a secret that a person chose is hashed on a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from holdfast_core.record import ResourceChange
@@ -30,6 +30,8 @@ class Control:
     clock: Clock
     #: bounds of the control plane
     limits: config.Control
+    #: a connected registry below said something of itself
+    heard: Callable[[], None] | None = None
     #: one secret is hashed at a time
     _hashing: asyncio.Lock | None = None
 
@@ -49,6 +51,10 @@ class Control:
 
         change = self.store.change_resources(plan, quiet=QUIET, told=lambda: outcomes[-1].told)
         await stored(change, errors.ControlUnknown)
+        if self.heard is not None and isinstance(
+            order, commands.Activate | commands.Release | commands.Report
+        ):
+            self.heard()
         return outcomes[-1].result
 
     async def _verifier(self, order: commands.Command) -> str:

@@ -68,7 +68,7 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
 
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
-    keeper.notes = rounds.notes
+    keeper.notes, keeper.heard = rounds.notes, rounds.heard_below
     link = Link(config.parent[0], name, keeper.clock)
     keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
     keeper.replica = managed_replica(config, keeper, rounds)

@@ -1,0 +1,105 @@
+"""What a node learns of the connected registries below it goes up when it is new, not with the next report's time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from holdfast.clock import SystemClock
+from holdfast.config_file import from_table
+from holdfast.control import command
+from holdfast.control.resource import (
+    Configuration,
+    ConnectedRegistry,
+    Identity,
+    ParentProperties,
+    SyncProperties,
+    SyncResult,
+)
+from holdfast.gateway.child import Outcome, Reported, Unchanged
+from holdfast.gateway.link import Link
+from holdfast.gateway.message import StatusReport
+from holdfast.gateway.rounds import Rounds
+from holdfast.testing.port import ScriptedPort
+from holdfast_core.store import Store
+from support.fills import run, until
+
+HOUR = 3600.0
+
+
+def registry(name: str, parent: str | None) -> ConnectedRegistry:
+    """One of a row."""
+    sync = SyncProperties(token_id=f"/tokens/{name}")
+    return ConnectedRegistry(
+        name=name, mode="ReadOnly", parent=ParentProperties(sync_properties=sync, id=parent)
+    )
+
+
+class Above:
+    """A parent that answers at once, holds the question for configuration open, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.reports: list[StatusReport] = []
+
+    async def report(self, report: StatusReport) -> Outcome:
+        """See `Link`."""
+        self.reports.append(report)
+        return Reported(3 * HOUR)
+
+    async def configuration(self, *asked: object) -> Outcome:
+        """See `Link`."""
+        await asyncio.Event().wait()
+        return Unchanged()
+
+    async def close(self) -> None:
+        """See `Link`."""
+
+
+def test_what_is_new_below_is_reported_at_once_and_a_heartbeat_is_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = from_table(
+            {"parent": [{"url": "http://parent", "insecure": True}], "gateway": {"poll": HOUR}}
+        )
+        store = Store.create_or_open(tmp_path / "store", write=True, mode="ReadOnly")
+        port, above = ScriptedPort(store, SystemClock()), Above()
+        rounds = Rounds(config, "plant1", store, port.control, list, SystemClock())
+        await rounds.link.close()
+        rounds.link, port.heard = cast(Link, above), rounds.heard_below
+        rounds.child.active, rounds.child.etag = True, "x"
+
+        async def tell(order: command.Command) -> command.Result:
+            return command.result_of(await port.control(msgspec.json.encode(order)))
+
+        line = registry("line1", "/connectedRegistries/plant1")
+        said = Configuration(registry=registry("plant1", None), below=(line,))
+        identity = Identity(
+            name="plant1", instance="i", activated="2026-11-26T22:00:00Z", generation=1, etag="x"
+        )
+        await tell(command.Receive(identity=identity, configuration=said))
+        await rounds.start()
+        try:
+            await until(lambda: len(above.reports) == 1)
+            lease = await tell(command.Activate(name="line1", instance="a", lease_seconds=60.0))
+            await until(lambda: len(above.reports) == 2)
+            words = command.Report(
+                name="line1",
+                instance="a",
+                generation=lease.generation,
+                lease_seconds=60.0,
+                registry_sync_result=SyncResult(sync_trigger="InitialSync", sync_state="Syncing"),
+            )
+            await tell(words)
+            await until(lambda: len(above.reports) == 3)
+            assert above.reports[-1].below["line1"].registry_sync_result.sync_state == "Syncing"
+            for minute in range(5):
+                await tell(msgspec.structs.replace(words, last_sync_time=f"2026-11-26T22:0{minute}:00Z"))
+            await tell(msgspec.structs.replace(words, syncing=True))
+            await until(lambda: len(above.reports) == 4)
+            assert above.reports[-1].below["line1"].syncing
+        finally:
+            await rounds.close()
+            store.close()
+
+    run(main())
