@@ -69,7 +69,7 @@ STATUS_COLUMNS: list[out.Column] = [
     ("WINDOW", lambda found: "open" if found["windowOpen"] else "closed"),
     ("CLOSES", lambda found: found["closes"]),
     ("LAST SYNC", lambda found: found["lastSyncTime"] or "never"),
-    ("UP TO DATE", lambda found: f"{found['upToDate']} images"),
+    ("LAST FULL LOOK", lambda found: f"{found['upToDate']} images up to date"),
     ("IMAGES", _images),
     ("BYTES", _bytes),
     ("TROUBLES", _troubles),

@@ -35,7 +35,8 @@ class TroubleReport(Wire, frozen=True):
 
 class SyncReport(Wire, frozen=True):
     """Where synchronisation stands. `windowOpen`: whether the parent is talked to now; `closes` is null where that has
-    no end. `running` and `asked` are triggers, empty for none. `lookedAt` counts tags asked about in this run."""
+    no end. `running` and `asked` are triggers, empty for none. `lookedAt` counts tags asked about in this run,
+    `upToDate` images that were here when all was last looked at."""
 
     schedule: str
     window: str
