@@ -12,6 +12,8 @@ from holdfast.gateway.message import Contents, Entry, Message, Messages
 from holdfast.sync.feed import AskContents, AskMessages, Deed, Feed
 
 SEEDS = range(300)
+#: steps after which a child that follows well has long been where its parent is
+PEACE = 5_000
 REPOSITORIES, TAGS, DIGESTS = ("a", "b/c"), ("1", "2", "latest"), tuple(f"sha256:{n:064x}" for n in range(6))
 
 
@@ -202,9 +204,10 @@ class Below:
     kept: str = ""
     troubles: set[tuple[str, str, str]] = field(default_factory=set)
     fetched: int = 0
+    reads: type[Feed] = Feed
 
     def __post_init__(self) -> None:
-        self.feed = Feed(self.kept)
+        self.feed = self.reads(self.kept)
         self.fresh = set(self.troubles)
         self.work: list[Deed] = []
         self.cursor = ""
@@ -308,11 +311,11 @@ class Below:
             self.have(repository, tag, digest)
 
 
-def life(seed: int) -> tuple[Above, Below]:
+def life(seed: int, reads: type[Feed] = Feed) -> tuple[Above, Below]:
     """A parent that lives its life, a child that follows, and in the end a while of peace."""
     dice = random.Random(seed)
     above = Above()
-    below = Below(above, dice)
+    below = Below(above, dice, reads=reads)
     for _ in range(dice.randrange(100, 600)):
         what = dice.random()
         if what < 0.2:
@@ -323,7 +326,7 @@ def life(seed: int) -> tuple[Above, Below]:
             below.kill()
         else:
             below.step()
-    for _ in range(20_000):
+    for _ in range(PEACE):
         below.step()
         feed = below.feed
         if feed.kept == feed.seen != "" and not (feed or feed.is_behind or below.fresh):
@@ -331,6 +334,42 @@ def life(seed: int) -> tuple[Above, Below]:
             if heard is not None and not heard.messages:
                 return above, below
     raise AssertionError(f"seed {seed}: no peace: {below.feed.question()}, {below.fresh}, {below.work}")
+
+
+class CountsEarly(Feed):
+    """The cursor counts what was read, and not what was done."""
+
+    def _advance(self) -> None:
+        super()._advance()
+        self.kept = self.seen if self._page is None else self.kept
+
+
+class KeepsNoOrder(Feed):
+    """Whatever is next is begun."""
+
+    def _may_begin(self, deed: Deed) -> bool:
+        return self._waiting.get(deed.key) is deed
+
+
+class ForgetsWhatStopped(Feed):
+    """What was given back does not wait again."""
+
+    def give_back(self, deed: Deed) -> None:
+        """See `Feed`."""
+        self.settled(deed)
+
+
+@pytest.mark.parametrize("reads", [CountsEarly, KeepsNoOrder, ForgetsWhatStopped])
+def test_a_planted_fault_is_found(reads: type[Feed]) -> None:
+    assert not all(ends_well(seed, reads) for seed in range(200))
+
+
+def ends_well(seed: int, reads: type[Feed]) -> bool:
+    try:
+        above, below = life(seed, reads)
+    except (AssertionError, LookupError):
+        return False
+    return below.tags == above.tags and below.manifests <= above.manifests and not set(missing(above, below))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
