@@ -330,6 +330,40 @@ def test_a_full_run_that_outlasts_the_messages_has_timed_out_and_goes_on(tmp_pat
     run(main())
 
 
+NONSENSE = [
+    {"kind": "tag", "repository": "other.example:app", "tag": "1", "digest": f"sha256:{'0' * 64}"},
+    {"kind": "tag", "repository": "../app", "tag": "1", "digest": f"sha256:{'0' * 64}"},
+    {"kind": "tag", "repository": "app", "tag": "a/b", "digest": f"sha256:{'0' * 64}"},
+    {"kind": "tag", "repository": "app", "tag": "1", "digest": "sha256:../../x"},
+    {"kind": "tag", "repository": "app", "tag": "1", "digest": ""},
+    {"kind": "manifest", "repository": "app", "digest": "md5:0"},
+    {"kind": "manifest", "repository": "app", "digest": f"sha256:{'1' * 64}", "subject": "sha256:x"},
+    {"kind": "repository", "repository": "", "verb": "delete"},
+    {"kind": "repository", "repository": "other.example:app", "verb": "delete"},
+]
+
+
+def test_a_parent_that_tells_nonsense_is_passed_over(tmp_path: Path) -> None:
+    """Also one that names another parent's namespace, whatever the scope."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, configured("*")) as keeper:
+                await first(keeper)
+                asked = parent.count()
+                for said in NONSENSE:
+                    log.note(**{"verb": "push", **said})
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                assert parent.count() == asked
+                assert keeper.store.repositories() == []
+                assert all("can be nothing here" in words for words in replica_of(keeper).status().words)
+                digest = log.push("app", "1", b"sense")
+                await until(lambda: holds(keeper, "app", "1", digest))
+
+    run(main())
+
+
 def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with ScriptedParent() as parent:

@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import structlog
 from holdfast_core.errors import StoreError
 from holdfast_core.record import Target as Place
 
 from holdfast.config import SyncRepository
+from holdfast.errors import DigestInvalid
 from holdfast.manifest import ManifestInvalid
 from holdfast.replica.copy import Copy
 from holdfast.replica.failure import reason_of
@@ -21,9 +23,12 @@ from holdfast.sync.feed import Deed, Feed
 from holdfast.sync.plan import Image, Target
 from holdfast.sync.wanted import Rule, TagFact, Wanted
 from holdfast.sync.work import named
+from holdfast.wire.names import digest, is_repository, is_tag, shown
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
+
+log = structlog.get_logger()
 
 #: where the file says nothing of a repository, all of it comes; its referrers are messages of their own
 EVERYTHING = Rule(SyncRepository(name="**", referrers=()))
@@ -117,7 +122,7 @@ class Told(Look):
                 await self._lost(repository, listed, at_once)
 
     async def _retry(self, key: str) -> None:
-        repository, tag, digest = named(key)
+        repository, tag, reference = named(key)
         if not self._wanted.covers(repository):
             self._fine.add(key)
         elif tag:
@@ -125,7 +130,7 @@ class Told(Look):
             self._fine |= {key} - {*self.images, *self.failures}
         else:
             rule = self._narrowing(repository) or EVERYTHING
-            image = self._lacking(rule, Target(repository, "", digest))
+            image = self._lacking(rule, Target(repository, "", reference))
             if image is None:
                 self._fine.add(key)
             else:
@@ -147,7 +152,11 @@ class Told(Look):
             if looked % BREATH == 0:
                 await asyncio.sleep(TURN)
             self._at_work[deed.key] = deed
-            image = await self._begun(deed)
+            try:
+                image = await self._begun(deed)
+            except StoreError as error:  # it is tried, so that what is wrong is told
+                log.warning("record unreadable", image=deed.key, reason=str(error))
+                image = EVERYTHING, Image(Target(deed.repository, deed.tag, deed.digest), (), 0)
             if image is None:
                 self.settled(deed.key)
             else:
@@ -171,6 +180,11 @@ class Told(Look):
     async def _begun(self, deed: Deed) -> tuple[Rule, Image] | None:
         """What it brings; None when there is nothing to bring (any more)."""
         await self.withdraw(deed.key)
+        if not is_sound(deed):
+            self.words.append(
+                f"the parent told of {shown(deed.key)}, which can be nothing here; it is passed over"
+            )
+            return None
         if not self._wanted.covers(deed.repository):
             return None
         if deed.removes:
@@ -268,3 +282,16 @@ class Told(Look):
                 self.images[image.target.key] = rule, image
                 self.settled(image.target.key)
             await asyncio.sleep(TURN)
+
+
+def is_sound(deed: Deed) -> bool:
+    """Whether a deed names what can be here: a parent's word is no more to be trusted than a client's, and a name that
+    is none could lie in another parent's namespace."""
+    if not is_repository(deed.repository) or (deed.tag and not is_tag(deed.tag)):
+        return False
+    if not deed.digest:
+        return deed.removes
+    try:
+        return all(digest(text) for text in (deed.digest, deed.subject) if text)
+    except DigestInvalid:
+        return False
