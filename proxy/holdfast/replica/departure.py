@@ -117,6 +117,8 @@ class Departures:
         """Remove what synchronisation brought and is wanted no longer, when its time has come."""
         store, sync, now = self._keeper.store, self._keeper.config.sync, self._keeper.clock.now()
         self._brought = {name: None for name in self._brought if store.has_repository(name)}
+        self._looked = {name: at for name, at in self._looked.items() if wanted(name)}
+        self._lost = {name: tags for name, tags in self._lost.items() if wanted(name)}
         outside = [name for name in self._brought if not wanted(name)]
         found = left_scope(
             outside,
@@ -140,8 +142,6 @@ class Departures:
             self.words.append(why)
             return
         del self._brought[repository], self._outside[repository]
-        self._lost.pop(repository, None)
-        self._looked.pop(repository, None)
 
     def _on_their_way(self) -> set[str]:
         """Repositories that have something for a parent."""
