@@ -143,6 +143,13 @@ def test_sync_is_not_starved_by_many_misses_under_a_cap() -> None:
     assert sum(rates.values()) <= 1.05 * capacity
 
 
+def test_misses_alone_have_all_of_a_cap() -> None:
+    link = Link(100.0, Share((Cap(mbit=10.0),)))
+    miss = link.begin(Flow("interactive"))
+    link.run(1.0)
+    assert link.run(10.0)[miss] >= 0.99 * 10.0 * BYTES_PER_MBIT
+
+
 def test_caps_hold_by_parent_work_and_hour() -> None:
     caps = (
         Cap(mbit=20.0),

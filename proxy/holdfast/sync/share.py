@@ -253,7 +253,8 @@ class Share:
             grown = self._rest.rate + unused * (GROWTH if unused > 0 else 1.0)
             rest = max(least, min(whole, grown))
         self._rest = _at_rate(self._rest, rest, now)
-        self._lead = _at_rate(self._lead, given - min(rest, least) if given else float("inf"), now)
+        kept = min(rest, least) if self._others else 0.0
+        self._lead = _at_rate(self._lead, given - kept if given else float("inf"), now)
 
 
 def _is_whole(cap: Cap) -> bool:
