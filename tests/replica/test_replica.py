@@ -318,3 +318,30 @@ def test_children_that_nobody_wanted_are_told_of_their_index(tmp_path: Path) -> 
                 assert await attributes._absent(node, scope, here) == {"absent": []}  # type: ignore[arg-type]
 
     run(main())
+
+
+def test_silence_is_told_long_before_the_messages_expire(tmp_path: Path) -> None:
+    """Half of the TTL (P2D) without a complete run; the sentence names the time that is left."""
+
+    async def main() -> None:
+        clock = FakeClock(TEN, jump=False)
+        async with ScriptedParent() as parent:
+            image_of(parent, "demo", "v1", b"layer")
+            async with replicating(tmp_path, parent, clock=clock) as keeper:
+                await synchronised(keeper)
+                assert not (await keeper.status()).troubles
+                parent.script(Fault(status=503, times=-1))
+                replica = replica_of(keeper)
+
+                def told() -> list[str]:
+                    return [words for words in replica.notes() if "nothing was synchronised" in words]
+
+                await advance(clock, 30 * HOUR_SECONDS, lambda: bool(told()), HOUR_SECONDS / 2)
+                assert (
+                    DAY_SECONDS <= clock.now() - replica.memory.state.synced_at < DAY_SECONDS + HOUR_SECONDS
+                )
+                (words,) = told()
+                assert "in 24 h the parent's messages expire. Look at the link" in words
+                assert words in (await keeper.status()).troubles
+
+    run(main())

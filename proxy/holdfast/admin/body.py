@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from holdfast.control.resource import EnabledStatus, LogLevel, PasswordName, SwitchStatus
+from holdfast.parent.health import Switch
 
 #: `Registry` and `Mirror` are what the modes were called before (C1)
 AnyMode = Literal["ReadWrite", "ReadOnly", "Registry", "Mirror"]
@@ -92,6 +93,12 @@ class NewRegistry(Body, frozen=True):
     """PUT of a connected registry."""
 
     properties: NewRegistryProperties
+
+
+class ParentChange(Body, frozen=True):
+    """`offline`: not a packet goes to this parent; `auto`: what the node finds counts."""
+
+    switch: Switch
 
 
 class SyncChange(Body, frozen=True):

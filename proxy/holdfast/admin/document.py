@@ -232,6 +232,37 @@ class ConflictDocument(Document, frozen=True):
     winner: Literal["parent", "child", "undecided"]
 
 
+class ParentStateProperties(Document, frozen=True):
+    """Whether a parent is there, and what the operator says of it. `since` is when it went or came; `losses` are those
+    of the last half hour; the limits are the parent's own words about requests, null where it says nothing."""
+
+    url: str
+    state: Literal["online", "degraded", "offline"]
+    switch: Literal["auto", "offline"]
+    since: str
+    losses: int
+    requests: int
+    rate_limit: int | None
+    rate_limit_remaining: int | None
+    note: str
+
+
+class ParentStateDocument(Document, frozen=True):
+    """One parent; `default` is the one without a name."""
+
+    id: str
+    name: str
+    type: str
+    properties: ParentStateProperties
+
+
+class ParentStateList(Document, frozen=True):
+    """All of them."""
+
+    value: tuple[ParentStateDocument, ...]
+    next_link: str | None = None
+
+
 class OutboxProperties(Document, frozen=True):
     """What was done here and is to be done at the parent. `parked`: the parent refuses it until somebody grants it;
     `conflict`: an operator has to decide; `arrived` and `overruled` are conflicts that were decided."""

@@ -24,6 +24,7 @@ NAME_SCHEMAS: dict[str, dict[str, Any]] = {
     "connectedRegistries": {"type": "string", "pattern": "^[a-zA-Z][a-zA-Z0-9]{4,39}$", "example": "plant1"},
     "scopeMaps": {"type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9_-]{4,63}$", "example": "readers"},
     "tokens": {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9-]{4,49}$", "example": "client1"},
+    "parents": {"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9.:_-]{0,127}$", "example": "default"},
     "outbox": {"type": "string", "pattern": "^[0-9]{1,18}$", "example": "1"},
     "webhooks": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", "example": "ci"},
 }

@@ -12,6 +12,7 @@ from holdfast.admin import (
     document,
     events,
     outbox,
+    parents,
     registries,
     scope_maps,
     settings,
@@ -40,7 +41,7 @@ FILTER = Parameter(
 )
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
-WEBHOOKS, WEBHOOK = "webhooks", "webhooks/{name}"
+WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
 ONE = {200: (document.RegistryDocument,)}
 CHANGE = {200: (document.ChangeDocument,)}
@@ -328,6 +329,33 @@ OPERATIONS: tuple[Operation, ...] = (
         synchronisation.plan,
         {200: (PlanReport,)},
         refusals=(409,),
+    ),
+    Operation(
+        "listParents",
+        "GET",
+        "parents",
+        "List the parents: whether they are there, and the operator's switch.",
+        parents.show_list,
+        {200: (document.ParentStateList,)},
+    ),
+    Operation(
+        "getParent",
+        "GET",
+        PARENT,
+        "Show a parent.",
+        parents.show,
+        {200: (document.ParentStateDocument,)},
+        refusals=(404,),
+    ),
+    Operation(
+        "updateParent",
+        "PATCH",
+        PARENT,
+        "Switch a parent off, or let the node find out itself; obeyed when this is answered, and after a restart.",
+        parents.change,
+        {200: (document.ParentStateDocument,)},
+        refusals=(404,),
+        body=body.ParentChange,
     ),
     Operation(
         "listOutbox",

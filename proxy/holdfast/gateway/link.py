@@ -83,7 +83,7 @@ class Link:
 
     def __init__(self, parent: config.Parent, name: str, clock: Clock) -> None:
         settings = replace(parent, connections=CONNECTIONS, requests_per_second=0.0, answer_timeout=300.0)
-        self._transport = Transport(settings, address_policy(parent), clock, {"requests": 0})
+        self.transport = Transport(settings, address_policy(parent), clock, {"requests": 0})
         self._source = login_source(parent.credentials, parent.url, clock)
         self._base, self._name, self._clock = URL(parent.url), name, clock
 
@@ -154,7 +154,7 @@ class Link:
 
     async def close(self) -> None:
         """End every connection."""
-        await self._transport.close()
+        await self.transport.close()
 
     async def _ask(
         self,
@@ -184,7 +184,7 @@ class Link:
         if body is not None:
             said["Content-Type"] = "application/json"
         path = URL(f"/acr/gateway/v1/{quote(self._name.lower())}/{what}", encoded=True)
-        answer = await self._transport.send(
+        answer = await self.transport.send(
             method,
             self._base.join(path),
             said,

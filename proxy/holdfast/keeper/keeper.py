@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import structlog
 from holdfast_core.digest import Digest
 from holdfast_core.errors import Exhausted, NotHeld, StoreError
@@ -27,6 +28,7 @@ from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
+from holdfast.keeper.switches import Switches
 from holdfast.keeper.turns import Turns
 from holdfast.replica.asking import Asking
 from holdfast.repository import Repository
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from holdfast.notify.upward import Upward
     from holdfast.notify.webhooks import Webhooks
     from holdfast.parent.client import FetchedManifest, Parent
+    from holdfast.parent.health import Switch
     from holdfast.replica.replica import Replica
 
 log = structlog.get_logger()
@@ -73,6 +76,8 @@ class Keeper(Pushes, Control):
         self.webhooks: Webhooks | None = None
         #: what tells the parent, on a connected registry
         self.upward: Upward | None = None
+        managed = config.parent[0].name if config.gateway.connection_string else None
+        self.switches = Switches(store, parents, clock, managed)
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
@@ -102,6 +107,7 @@ class Keeper(Pushes, Control):
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""
+        await self.switches.take_up()
         await self.fills.start()
         self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
         self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
@@ -398,6 +404,14 @@ class Keeper(Pushes, Control):
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
         return Status(True, tuple(troubles), states, counters)
+
+    async def list_parents(self) -> bytes:
+        """See `KeeperPort.list_parents`."""
+        return msgspec.json.encode(self.switches.reports())
+
+    async def turn_parent(self, name: str, switch: Switch) -> None:
+        """See `KeeperPort.turn_parent`."""
+        await self.switches.turn(name, switch)
 
     async def synchronise(self, order: SyncOrder) -> bytes:
         """See `KeeperPort.synchronise`."""

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from holdfast.keeper.condition import NO_CONDITION, Condition
+from holdfast.parent.health import Switch
 
 Kind = Literal["tag", "manifest", "blob"]
 Lockable = Literal["repository", "manifest", "tag"]
@@ -173,6 +174,16 @@ class KeeperPort(Protocol):
         """Do one command of `holdfast.control.command`, as JSON, in one transaction; the answer is a
         `command.Result` as JSON. Raises `ControlInvalid`, `ControlConflict`, `ControlUnknown` or
         `PreconditionFailed`, and then nothing was changed. Allowed in every mode: it is no client's doing."""
+        ...
+
+    async def list_parents(self) -> bytes:
+        """Every parent with its state and the operator's switch: a list of `holdfast.keeper.switches.ParentReport` as
+        JSON."""
+        ...
+
+    async def turn_parent(self, name: str, switch: Switch) -> None:
+        """The operator's word about a parent; returns when it is on disk and obeyed, and for `auto` when the parent
+        was asked whether it is there. Raises `ControlUnknown`."""
         ...
 
     async def synchronise(self, order: SyncOrder) -> bytes:

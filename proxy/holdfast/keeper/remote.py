@@ -36,6 +36,7 @@ from holdfast.keeper.port import (
     SyncOrder,
 )
 from holdfast.keeper.view import FillView, KeeperLost
+from holdfast.parent.health import Switch
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -250,6 +251,14 @@ class RemoteKeeper:
                     raise
                 return msgspec.json.encode(commands.Result(changed=True))
         raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
+
+    async def list_parents(self) -> bytes:
+        """See `KeeperPort.list_parents`."""
+        return (await self._call(bytes, "list_parents"))[1]
+
+    async def turn_parent(self, name: str, switch: Switch) -> None:
+        """See `KeeperPort.turn_parent`."""
+        await self._call(type(None), "turn_parent", name, switch)
 
     async def synchronise(self, order: SyncOrder) -> bytes:
         """See `KeeperPort.synchronise`."""

@@ -37,7 +37,7 @@ METHODS = frozenset(
     {
         *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"),
         *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock"),
-        *("control", "synchronise", "retry_outbox", "ping_webhook"),
+        *("control", "synchronise", "retry_outbox", "ping_webhook", "list_parents", "turn_parent"),
     }
 )
 

@@ -35,13 +35,14 @@ from holdfast.parent import lists
 from holdfast.parent.address import AddressPolicy, Lookup
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
-from holdfast.parent.health import State, best
+from holdfast.parent.health import State, Switch
 from holdfast.parent.lane import Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
 from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
 from holdfast.parent.stream import BlobStream, Placement, placement
 from holdfast.parent.transport import Answer, Transport
+from holdfast.sync.offline import Availability
 from holdfast.sync.share import Share, Work
 from holdfast.wire.names import is_repository, is_tag
 
@@ -112,6 +113,10 @@ class Parent:
         source = login_source(config.credentials, str(home), clock)
         self.endpoints.append(Endpoint(config.url, config, source, self._transport, clock, self.counters))
         self._project = self.endpoints[-1].quirk.project
+        healths = [endpoint.health for endpoint in self.endpoints]
+        #: whether it is there, and whether bulk work may go on
+        self.availability = Availability(healths, clock.monotonic())
+        self._transports = [self._transport]
         self.up = Pushing(
             self.endpoints[-1],
             clock,
@@ -130,8 +135,25 @@ class Parent:
 
     @property
     def state(self) -> State:
-        """The best of the endpoints' states: offline means that nothing can be had."""
-        return best([endpoint.health.state for endpoint in self.endpoints])
+        """The best of the endpoints' states, and the operator's word above it: offline means that nothing can be
+        had."""
+        return self.availability.look(self._clock.monotonic())
+
+    def oversee(self, transport: Transport) -> None:
+        """Something else speaks to this parent, and is silent when it is switched off."""
+        transport.is_off = self.availability.switch == "offline"
+        self._transports.append(transport)
+
+    async def turn(self, switch: Switch) -> None:
+        """The operator's word. `offline`: every connection ends, and nothing goes to this parent any more, not even a
+        probe. `auto`: returns when it was asked whether it is there."""
+        self.availability.turn(switch, self._clock.monotonic())
+        for transport in self._transports:
+            transport.is_off = switch == "offline"
+        if switch == "offline":
+            await asyncio.gather(*(transport.close() for transport in self._transports))
+        else:
+            await self.probe()
 
     # ---- manifests
 

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
+from math import ceil
 from typing import Any, Protocol
 
 import aiohttp
@@ -20,7 +21,14 @@ from yarl import URL
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.errors import ConnectTimedOut, ParentBroken, ParentFailed, ParentUnreachable, TimedOut
+from holdfast.errors import (
+    ConnectTimedOut,
+    KnownOffline,
+    ParentBroken,
+    ParentFailed,
+    ParentUnreachable,
+    TimedOut,
+)
 from holdfast.parent.address import AddressPolicy, CheckingResolver, Lookup
 from holdfast.parent.body import Body, take_over
 from holdfast.parent.caps import Caps
@@ -151,6 +159,8 @@ class Transport:
     ) -> None:
         self._settings, self._policy, self._clock = settings, policy, clock
         self._counters, self._lookup = counters, lookup
+        #: the operator's word: not a packet more
+        self.is_off = False
         self.caps = Caps(settings.connections, settings.requests_per_second, clock)
         self._session: aiohttp.ClientSession | None = None
 
@@ -169,13 +179,16 @@ class Transport:
 
         `transfer`: the caller holds one of the slots for blobs; otherwise a slot for short asks is held
         until the answer is closed. Raises ParentUnreachable, ParentBroken (address policy, TLS, no HTTP),
-        SlotsTaken.
+        SlotsTaken, KnownOffline.
         """
         self._policy.check_literal(url)
         async with AsyncExitStack() as stack:
             if not transfer:
                 await stack.enter_async_context(self.caps.ask(deadline.remaining()))
             await self.caps.pace(deadline.remaining())
+            if self.is_off:
+                wait = ceil(self._settings.probe_interval)
+                raise KnownOffline("the parent is switched off by the operator", retry_after=wait)
             self._counters["requests"] += 1
             response = await self._request(method, url, headers, form, deadline)
             return Answer(response, stack.pop_all(), self._clock, self._settings.stall_timeout)

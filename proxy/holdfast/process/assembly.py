@@ -15,6 +15,7 @@ from holdfast.gateway.connection_string import parse
 from holdfast.keeper.keeper import Keeper
 
 if TYPE_CHECKING:
+    from holdfast.gateway.link import Link
     from holdfast.gateway.rounds import Rounds
     from holdfast.parent.client import Parent
     from holdfast.replica.replica import Replica
@@ -69,19 +70,19 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
     keeper.notes, keeper.heard = rounds.notes, rounds.heard_below
-    link = Link(config.parent[0], name, keeper.clock)
+    link, following = (Link(config.parent[0], name, keeper.clock) for _ in range(2))
+    for one in (rounds.link, link, following):
+        keeper.parents[config.parent[0].name].oversee(one.transport)
     keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
-    keeper.replica = managed_replica(config, keeper, rounds)
+    keeper.replica = managed_replica(config, keeper, rounds, following)
     return rounds
 
 
-def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds) -> Replica:
+def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds, link: Link) -> Replica:
     """What synchronises a connected registry; the two tell each other what is new."""
-    from holdfast.gateway.link import Link
     from holdfast.replica.managed import Managed
     from holdfast.replica.replica import Replica
 
-    link = Link(config.parent[0], rounds.identity.name, keeper.clock)
     replica = Replica(keeper, Managed(keeper, config, rounds, link))
     rounds.synchronised, rounds.told, replica.news = replica.synchronised, replica.wake, rounds.news
     return replica

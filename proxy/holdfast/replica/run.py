@@ -23,6 +23,7 @@ from holdfast.sync.work import Job, Run, follow
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
+    from holdfast.parent.client import Parent
 
 log = structlog.get_logger()
 
@@ -86,9 +87,9 @@ class Round:
         try:
             while True:
                 await self._take_up(run)
-                parents = self._keeper.parents.items()
-                away = {n for n, parent in parents if parent.state == "offline" or parent.is_closed("sync")}
-                while (image := run.take(self._clock.now(), away)) is not None:
+                may = {name: self._transfers(parent) for name, parent in self._keeper.parents.items()}
+                away, slots = {name for name, count in may.items() if not count}, max(may.values(), default=0)
+                while (image := run.take(self._clock.now(), away, slots)) is not None:
                     self._tasks[image.target.key] = asyncio.create_task(self._image(run, image))
                 if not self._tasks and run.is_over(self._clock.now()) and not self.look.news.is_set():
                     return
@@ -98,6 +99,11 @@ class Round:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             run.released()
+
+    def _transfers(self, parent: Parent) -> int:
+        """Images of this parent at once: none while it is away, has only just come back, or a cap of 0 holds."""
+        most = 0 if parent.is_closed("sync") else self._slots
+        return parent.availability.transfers(most, self._clock.monotonic())
 
     async def _rest(self, run: Run) -> None:
         """Until an image is done, one that waits is due, or the look has more."""

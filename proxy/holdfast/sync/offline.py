@@ -51,6 +51,11 @@ class Availability:
         self._lost: list[float] = []
         self.turn(switch, now)
 
+    @property
+    def switch(self) -> Switch:
+        """The operator's word."""
+        return self._switch
+
     def turn(self, switch: Switch, now: float) -> None:
         """The operator's word. `auto` after `offline` has the endpoints probed at once."""
         self._switch = switch

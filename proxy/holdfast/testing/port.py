@@ -14,12 +14,13 @@ from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Control as Limits
-from holdfast.errors import BlobUnknown, ControlConflict, ManifestUnknown, NameUnknown
+from holdfast.errors import BlobUnknown, ControlConflict, ControlUnknown, ManifestUnknown, NameUnknown
 from holdfast.keeper.control import Control
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
 from holdfast.notify.report import Pinged
+from holdfast.parent.health import Switch
 
 
 @dataclass(slots=True)
@@ -142,6 +143,16 @@ class ScriptedPort(Pushes, Control):
         """See `KeeperPort.control`. Done in the store, as the keeper does it."""
         await self._ask("control")
         return await super().control(command)
+
+    async def list_parents(self) -> bytes:
+        """See `KeeperPort.list_parents`: a root."""
+        await self._ask("list_parents")
+        return b"[]"
+
+    async def turn_parent(self, name: str, switch: Switch) -> None:
+        """See `KeeperPort.turn_parent`: a root."""
+        await self._ask("turn_parent")
+        raise ControlUnknown(f"no parent {name!r}")
 
     async def synchronise(self, order: SyncOrder) -> bytes:
         """See `KeeperPort.synchronise`: this node does not."""
