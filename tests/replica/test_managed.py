@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from holdfast.control.resource import ConnectedRegistry, ParentProperties, SyncProperties
 from holdfast.gateway.child import Failed
 from holdfast.gateway.link import Trimmed, Unlogged
 from holdfast.keeper.keeper import Keeper
@@ -18,6 +19,7 @@ from holdfast_core import outbox as rows
 from holdfast_core.change import Change, View
 from holdfast_core.digest import Digest
 from holdfast_core.record import Target
+from msgspec.structs import replace
 from support.fills import MIB, run, until
 from support.managed import ScriptedLog, configured, managed, receive
 from support.replicas import advance, holds, idle, replica_of, synchronised
@@ -209,6 +211,29 @@ def test_a_log_that_was_trimmed_is_listed_anew(tmp_path: Path) -> None:
                 assert holds(keeper, "app", "2", two)
                 three = log.push("app", "3", b"three")
                 await until(lambda: holds(keeper, "app", "3", three))
+
+    run(main())
+
+
+def test_what_a_node_in_the_middle_brings_is_told_below_once_it_is_whole(tmp_path: Path) -> None:
+    """Its own log has an image by its tag alone, once all that the tag needs is here."""
+    above = ParentProperties(sync_properties=SyncProperties(token_id="/tokens/below"), id="plant")
+    said = replace(APP, below=(ConnectedRegistry(name="below", mode="ReadOnly", parent=above),))
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            one = log.push("app", "1", b"one")
+            async with managed(tmp_path, log, said) as keeper:
+                await until(lambda: keeper.store.event_head() is not None)
+                await first(keeper)
+                two = log.push("app", "2", b"two")
+                await until(lambda: holds(keeper, "app", "2", two))
+                await idle(keeper)
+                told = [(event.kind, event.tag, event.digest) for event in keeper.store.events(0, 100)]
+                assert [event for event in told if event[2] != one] == [("tag", "2", two)]
+                assert {event.origin for event in keeper.store.events(0, 100)} == {"parent"}
+                assert holds(keeper, "app", "1", one)
 
     run(main())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from holdfast_core.digest import Digest
@@ -73,23 +74,32 @@ class Copy:
         known = Knowledge(self._store, self._reading, self._since)
         image = await self.understood(rule, target, known)
         grown(image)
-        for action in image.actions:
-            await self._do(action, known, before, landed)
+        for action, following in zip_longest(image.actions, image.actions[1:]):
+            await self._do(action, following, known, before, landed)
         for (repository, digest), rows in known.listed.items():
             now = self._keeper.clock.now()
             future = self._store.put_referrers(repository, Digest.parse(digest), rows, now=now)
             await asyncio.wrap_future(future)
 
-    async def _do(self, action: Action, known: Knowledge, before: str, landed: Count) -> None:
+    async def _do(
+        self, action: Action, following: Action | None, known: Knowledge, before: str, landed: Count
+    ) -> None:
         repository, digest = action.repository, action.digest
         if action.step in (Step.LINK_BLOB, Step.FETCH_BLOB):
             await self._keeper.fills.fetch(repository, digest, landed)
         elif action.step in (Step.LINK_MANIFEST, Step.FETCH_MANIFEST):
             fetched = known.manifests[repository, digest]
-            await self._keeper.keep(repository, digest, fetched)
+            names_it = (
+                following is not None and following.digest == digest and self._is_due(following, before)
+            )
+            # with its tag in one commit: who follows this node hears of one image once
+            await self._keeper.keep(repository, following.tag if following and names_it else digest, fetched)
             landed(len(fetched.body))
-        elif action.step is Step.TAG and self._holdings.tag(repository, action.tag) == before:
-            # a client's question may have moved it to something newer meanwhile
+        elif self._is_due(action, before):
             now = self._keeper.clock.now()
             future = self._store.put_tag(repository, action.tag, Digest.parse(digest), now=now)
             await asyncio.wrap_future(future)
+
+    def _is_due(self, action: Action, before: str) -> bool:
+        """Whether a tag is to be moved: a client's question may have moved it to something newer meanwhile."""
+        return action.step is Step.TAG and self._holdings.tag(action.repository, action.tag) == before
