@@ -44,7 +44,7 @@ def imported(*arguments):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
 

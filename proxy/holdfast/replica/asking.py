@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast_core.digest import Digest
 
 from holdfast.clock import Clock
 from holdfast.config import Sync
 from holdfast.errors import ParentBroken
-from holdfast.parent.client import FetchedManifest, ManifestHead, Parent
 from holdfast.sync.budget import Budget, Limit
+
+if TYPE_CHECKING:
+    from holdfast.parent.client import FetchedManifest, ManifestHead, Parent
 
 #: a limit without a window is taken for one of this many seconds
 WINDOW_SECONDS = 21600
