@@ -1,5 +1,5 @@
 """A registry that is no Holdfast, a mirror that polls it, and one more that polls the first, on slow wires that are cut
-and healed: what is wanted is at the last one before anybody asks."""
+and healed: what is wanted is at the last one before anybody asks, and what nobody named comes when somebody does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holdfast.testing.sample import build_sample
 from holdfast_core.digest import Digest
 from holdfast_core.store import Store
 from support.cue import CueRegistry
@@ -18,7 +19,20 @@ from support.programs import program, run, wait_until
 from support.push_clients import write_layout
 from support.registry import DockerRegistry
 from support.transfer import fetch
-from support.weather import APP, BASE, BOUND, Image, holds, images, pull, push, shares, storms, unique_bytes
+from support.weather import (
+    APP,
+    BASE,
+    BOUND,
+    Image,
+    holds,
+    images,
+    persistently,
+    pull,
+    push,
+    shares,
+    storms,
+    unique_bytes,
+)
 
 RATE = 6_000_000.0
 MIRROR = """
@@ -75,6 +89,7 @@ def test_everything_comes_down_a_chain_below_a_polled_parent(
     require()
     *first, last = images()
     assert (first[0].repository, last.repository) == (APP, BASE)
+    unnamed = Image("team/other", "x", build_sample("other"))
     with row(3, RATE) as sites:
         top, middle, bottom = sites.sites
         parent = top.do(registry, tmp_path / "parent", "0.0.0.0")
@@ -96,14 +111,16 @@ def test_everything_comes_down_a_chain_below_a_polled_parent(
                 for image in first[3:]:
                     push(top, parent.port, tmp_path / "pushed", image)
                 top.do(push_with_referrers, parent, tmp_path, last)
+                push(top, parent.port, tmp_path / "pushed", unnamed)
+                persistently(pull, bottom, leaf.port, tmp_path / "through", unnamed)
                 for node in (mirror, leaf):
                     wait_until(partial(arrived, node, [*first, last]), f"all is at {node.log}")
-                found = shares(sites, before, unique_bytes([*first, last]))
+                found = shares(sites, before, unique_bytes([*first, last, unnamed]))
                 for storm in weather:
                     storm.stop()
                 for wire in sites.wires:
                     wire.cut()
-                for number, image in enumerate([*first, last]):
+                for number, image in enumerate([*first, last, unnamed]):
                     pull(bottom, leaf.port, tmp_path / f"pulled-{number}", image)
                 listed = bottom.do(fetch, leaf.url, f"/v2/{BASE}/referrers/{last.sample.index}")
                 assert [one["digest"] for one in json.loads(listed.body)["manifests"]] == [

@@ -31,6 +31,7 @@ NEW_NETWORK = 0x4000_0000
 HERE = "/proc/thread-self/ns/net"
 #: Ethernet, IPv4, and TCP with time stamps: what each packet carries beside its payload (bytes)
 HEADERS = 14 + 20 + 32
+SEGMENT_BYTES = 1500 - 20 - 32
 #: how long (ms) a packet may wait for its turn before the wire drops it: a router's queue
 QUEUE_MS = 200
 #: waits for the end of its input, then kills all that is in the namespaces of these numbers
@@ -97,6 +98,14 @@ class Site:
         with kept():
             check(libc.setns(self._namespace, NEW_NETWORK))
             return work(*args, **kwargs)
+
+    def doubled(self) -> int:
+        """Bytes of TCP that came here although they had come before: the other end sent them again, because what
+        acknowledged them was lost. Each such segment is told to it (RFC 2883) and counted as a full one."""
+        text = self.do(Path("/proc/thread-self/net/netstat").read_text)
+        names, values = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
+        found = dict(zip(names, values, strict=True))
+        return SEGMENT_BYTES * sum(int(found[name]) for name in ("TCPDSACKOldSent", "TCPDSACKOfoSent"))
 
     def close(self) -> None:
         """Let go of it. It ends when nothing runs in it any more."""

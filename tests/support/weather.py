@@ -76,13 +76,17 @@ def holds(node: SiteNode, wanted: list[Image]) -> bool:
 
 
 def shares(sites: Row, before: list[Count], unique: int) -> list[float]:
-    """What crossed each wire since, as a share of the unique bytes; printed, with what it is with all headers."""
+    """What crossed each wire since, as a share of the unique bytes, without headers and without what TCP sent twice
+    because of a cut. Printed beside it: with both."""
     crossed = [wire.count() - then for wire, then in zip(sites.wires, before, strict=True)]
-    for number, one in enumerate(crossed):
+    found = []
+    for number, (one, site) in enumerate(zip(crossed, sites.sites[1:], strict=True)):
+        found.append((one.payload - site.doubled()) / unique)
+        twice = site.doubled() / unique
         print(
-            f"wire {number}: {one.payload / unique:.4f} of the unique bytes, {one.raw / unique:.4f} with headers"
+            f"wire {number}: {found[-1]:.4f} of the unique bytes, {twice:.4f} twice, {one.raw / unique:.4f} in all"
         )
-    return [one.payload / unique for one in crossed]
+    return found
 
 
 class Storm(threading.Thread):
