@@ -157,3 +157,26 @@ def test_a_head_that_cannot_be_read_begins_another_log(tmp_path: Path) -> None:
         assert second.log != first.log
 
     run(tmp_path, test)
+
+
+def test_a_surprise_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(node: Node) -> None:
+        looks = 0
+
+        async def look() -> None:
+            nonlocal looks
+            looks += 1
+            if looks == 1:
+                raise RuntimeError("nobody thought of this")
+
+        monkeypatch.setattr(node.log, "look", look)
+        task = asyncio.create_task(node.log.run())
+        try:
+            while looks < 2:
+                assert not task.done()
+                await asyncio.sleep(0)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(tmp_path, test)

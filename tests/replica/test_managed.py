@@ -402,6 +402,20 @@ def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_surprise_does_not_end_the_listening(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            async with managed(tmp_path, log, APP) as keeper:
+                await first(keeper)
+                log.answers = [RuntimeError("nobody thought of this")]
+                await until(lambda: not log.answers)
+                one = log.push("app", "1", b"one")
+                await until(lambda: holds(keeper, "app", "1", one))
+
+    run(main())
+
+
 def test_a_plan_lists_and_keeps_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with ScriptedParent() as parent:

@@ -50,7 +50,7 @@ class ScriptedLog:
         self.parent, self.page = parent, page
         self.id, self.first, self.log = "x", 1, list[Message]()
         self.asked: Counter[str] = Counter()
-        self.answers: list[Trimmed | Unlogged | Outcome] = []
+        self.answers: list[Trimmed | Unlogged | Outcome | Exception] = []
         #: what it says of itself: whether it has everything from its own parent
         self.complete = True
         self._changed = asyncio.Event()
@@ -92,7 +92,7 @@ class ScriptedLog:
         """See `Link`."""
         self.asked["messages"] += 1
         if self.answers:
-            return self.answers.pop(0)
+            return self._given()
         log, _, at = after.partition("-")
         if log != self.id or int(at) + 1 < self.first:
             return Trimmed()
@@ -109,7 +109,7 @@ class ScriptedLog:
         """See `Link`."""
         self.asked["contents"] += 1
         if self.answers:
-            return self.answers.pop(0)
+            return self._given()
         rows = sorted(self._rows())
         cursor, _, at = after.partition(" ") if after else (self.head, "", "0")
         start = int(at)
@@ -118,6 +118,12 @@ class ScriptedLog:
         )
         left = f"{cursor} {start + self.page}" if start + self.page < len(rows) else ""
         return Contents(cursor, entries, left, self.complete)
+
+    def _given(self) -> Trimmed | Unlogged | Outcome:
+        found = self.answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _rows(self) -> list[tuple[str, str, str]]:
         rows = []

@@ -47,6 +47,8 @@ class EventLog:
                     await self.trim()
             except StoreError as error:
                 log.error("log of changes not kept", reason=str(error))
+            except Exception:  # no surprise ends it
+                log.exception("log of changes not kept")
             await self._clock.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

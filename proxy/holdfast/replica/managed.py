@@ -103,7 +103,7 @@ class Managed:
         """See `Source`."""
         self.feed, self._share, self._changed = Feed(memory.cursor), share, changed
         self._take_up()
-        self._listening = asyncio.create_task(self._listen())
+        self._listening = asyncio.create_task(self._keep_listening())
 
     async def close(self) -> None:
         """See `Source`."""
@@ -247,6 +247,14 @@ class Managed:
             case _:
                 return _unread(found)
         return None
+
+    async def _keep_listening(self) -> None:
+        while True:  # no surprise ends it
+            try:
+                await self._listen()
+            except Exception:
+                log.exception("parent's log is not read")
+            await self._clock.sleep(LOOK_SECONDS)
 
     async def _listen(self) -> None:
         failures = 0
