@@ -146,7 +146,13 @@ def containerd_push(client: Client, name: str, sample: Sample) -> None:
 
     def work(ctr: tuple[str, ...]) -> None:
         run(*ctr, "images", "import", "--all-platforms", "--no-unpack", "--base-name", "in", archive)
-        run(*ctr, "images", "push", *login, f"{client.address}/{name}:latest", "in:latest")
+        push = (*ctr, "images", "push", *login, f"{client.address}/{name}:latest", "in:latest")
+        try:
+            run(*push)
+        except AssertionError as error:  # containerd 1.6 at times cuts the stream between itself and ctr
+            if "code = Internal desc = unexpected EOF" not in str(error):
+                raise
+            run(*push)
 
     containerd(client, work)
 

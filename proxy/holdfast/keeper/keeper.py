@@ -76,7 +76,7 @@ class Keeper(Pushes, Control):
         self.webhooks: Webhooks | None = None
         #: what tells the parent, on a connected registry
         self.upward: Upward | None = None
-        managed = config.parent[0].name if config.gateway.connection_string else None
+        managed = config.parent[0].name if config.parent and config.gateway.connection_string else None
         self.switches = Switches(store, parents, clock, managed)
         self.negative = NegativeCache(config.tags.negative_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
