@@ -15,6 +15,7 @@ from holdfast.control.resource import (
     ConnectedRegistry,
     Identity,
     ParentProperties,
+    SyncProgress,
     SyncProperties,
     SyncResult,
 )
@@ -95,9 +96,11 @@ def test_what_is_new_below_is_reported_at_once_and_a_heartbeat_is_not(tmp_path: 
             assert above.reports[-1].below["line1"].registry_sync_result.sync_state == "Syncing"
             for minute in range(5):
                 await tell(msgspec.structs.replace(words, last_sync_time=f"2026-11-26T22:0{minute}:00Z"))
-            await tell(msgspec.structs.replace(words, syncing=True))
+            far = SyncProgress(1, 3, 10, 30, 5.0, 4.0, 0, 0, 0)
+            await tell(msgspec.structs.replace(words, syncing=True, sync_progress=far))
             await until(lambda: len(above.reports) == 4)
             assert above.reports[-1].below["line1"].syncing
+            assert above.reports[-1].below["line1"].sync_progress == far
         finally:
             await rounds.close()
             store.close()

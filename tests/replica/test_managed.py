@@ -527,6 +527,10 @@ def test_a_full_run_that_stops_half_way_is_still_under_way(tmp_path: Path) -> No
             async with managed(tmp_path, log, APP) as keeper:
                 await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= 3 * MIB)
                 await until(lambda: replica_of(keeper).synchronised().syncing)
+                said = replica_of(keeper).synchronised().progress
+                assert said is not None
+                assert (said.images_done, said.images) == (0, 1)
+                assert said.bytes >= 8 * MIB
                 began = replica_of(keeper).memory.result.last_sync_start_time
             async with managed(tmp_path, log) as keeper:
                 await first(keeper)

@@ -18,6 +18,7 @@ from holdfast.control.resource import (
     Mode,
     PasswordName,
     StatusDetail,
+    SyncProgress,
     SyncResult,
 )
 
@@ -67,6 +68,7 @@ class RegistryProperties(Document, frozen=True):
     notifications_list: tuple[str, ...]
     garbage_collection: GarbageCollection
     registry_sync_result: SyncResult
+    sync_progress: SyncProgress | None
 
 
 class RegistryDocument(Document, frozen=True):

@@ -25,6 +25,7 @@ READ_ONLY = frozenset(
     {
         *("provisioningState", "version", "connectionState", "lastActivityTime", "activation"),
         *("loginServer", "statusDetails", "registrySyncResult", "lastSyncTime", "gatewayEndpoint"),
+        "syncProgress",
         *("creationDate", "credentials", "type", "id", "name", "etag", "created"),
     }
 )

@@ -32,6 +32,7 @@ SHOW_COLUMNS: list[out.Column] = [
     ("CLIENT TOKENS", lambda found: names(out.at(found, "properties", "clientTokenIds"))),
     ("ACTIVATION", properties("activation", "status")),
     ("FULL SYNC", lambda found: full_sync(out.at(found, "properties", "registrySyncResult"))),
+    ("PROGRESS", lambda found: progress(out.at(found, "properties", "syncProgress"))),
     ("VERSION", properties("version")),
     ("LAST ACTIVITY (UTC)", moment("lastActivityTime")),
     ("LOG LEVEL", properties("logging", "logLevel")),
@@ -50,6 +51,13 @@ def full_sync(result: Any) -> str:
     trigger, state = (out.at(result or {}, key) for key in ("syncTrigger", "syncState"))
     done = out.at(result or {}, "lastSuccessfulSyncEndTime")
     return f"{trigger} {state}{f' (whole at {out.seconds(done)})' if done else ''}" if trigger else ""
+
+
+def progress(found: Any) -> str:
+    """How far synchronisation was when the node last reported; "" when nothing was on its way."""
+    if not found:
+        return ""
+    return f"{found['imagesDone']} of {found['images']} images, {out.transfer(found)}"
 
 
 def troubles(details: Any) -> list[str]:

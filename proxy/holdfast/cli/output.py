@@ -18,6 +18,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
+_UNITS = ("B", "KiB", "MiB", "GiB")
 Column = tuple[str, Callable[[Mapping[str, Any]], object]]
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: Wide enough for any row, for output that a program reads.
@@ -128,3 +129,19 @@ def _print(table: Table) -> None:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def amount(size: float) -> str:
+    """Bytes for a person."""
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def transfer(progress: Mapping[str, Any]) -> str:
+    """How many bytes are here, how fast they come, and how long it will take."""
+    left = progress["secondsLeft"]
+    time = "" if left is None else f", {left:.0f} s left"
+    rate = f"{amount(progress['rate'])}/s{time}"
+    return f"{amount(progress['bytesDone'])} of {amount(progress['bytes'])} ({rate})"

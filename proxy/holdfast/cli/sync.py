@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from holdfast.cli import output as out
+from holdfast.cli.output import amount
 from holdfast.cli.verb import Session, asks, examples
 from holdfast.clock import Clock, SystemClock
 
@@ -21,16 +22,6 @@ WATCH_SECONDS = 1.0
 PLAN_SECONDS = 0.5
 #: images in the table of a plan; -o json has all that the node tells
 SHOWN = 50
-
-_UNITS = ("B", "KiB", "MiB", "GiB")
-
-
-def amount(size: float) -> str:
-    """Bytes for a person."""
-    unit = 0
-    while size >= 1024 and unit < len(_UNITS) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
 
 
 def _state(found: Mapping[str, Any]) -> str:
@@ -47,13 +38,7 @@ def _images(found: Mapping[str, Any]) -> str:
 
 
 def _bytes(found: Mapping[str, Any]) -> str:
-    progress = found["progress"]
-    if progress is None:
-        return ""
-    left = progress["secondsLeft"]
-    time = "" if left is None else f", {left:.0f} s left"
-    rate = f"{amount(progress['rate'])}/s{time}"
-    return f"{amount(progress['bytesDone'])} of {amount(progress['bytes'])} ({rate})"
+    return "" if found["progress"] is None else out.transfer(found["progress"])
 
 
 def _troubles(found: Mapping[str, Any]) -> list[str]:

@@ -118,6 +118,7 @@ def _reported(registry: ConnectedRegistry, status: Status, order: Report, now: s
         status_details=_since(status.status_details, order.status_details[:DETAILS], now),
         registry_sync_result=_synced(registry, status.registry_sync_result, order.registry_sync_result),
         syncing=order.syncing,
+        sync_progress=order.sync_progress,
     )
 
 

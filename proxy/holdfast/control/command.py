@@ -23,6 +23,7 @@ from holdfast.control.resource import (
     Status,
     StatusDetail,
     SwitchStatus,
+    SyncProgress,
     SyncResult,
     Wire,
 )
@@ -221,6 +222,7 @@ class Report(Order, frozen=True):
     status_details: tuple[StatusDetail, ...] = ()
     registry_sync_result: SyncResult | None = None
     syncing: bool = False
+    sync_progress: SyncProgress | None = None
     below: dict[str, Status] = {}
 
 

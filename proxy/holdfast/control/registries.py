@@ -369,7 +369,7 @@ def deactivate(draft: Draft, order: Deactivate, context: Context) -> Result:
     held = _held(draft, order.name)
     status = draft.status(held.name)
     if status.lease is not None:
-        none = msgspec.structs.replace(status, lease=None, syncing=False)
+        none = msgspec.structs.replace(status, lease=None, syncing=False, sync_progress=None)
         draft.put(STATUS, none, held.name)
         draft.put(REGISTRY, msgspec.structs.replace(held, deactivated=context.stamp))
     return Result(name=held.name)

@@ -117,6 +117,20 @@ class SyncResult(Wire, frozen=True):
     last_successful_sync_end_time: str | None = None
 
 
+class SyncProgress(Wire, frozen=True):
+    """How far a run of synchronisation is. `rate` is bytes a second; `secondsLeft` is null while it cannot be said."""
+
+    images_done: int
+    images: int
+    bytes_done: int
+    bytes: int
+    rate: float
+    seconds_left: float | None
+    retrying: int
+    failed: int
+    parked: int
+
+
 class Lease(Wire, frozen=True):
     """Which instance is active. `generation` counts activations; `expires` is when another may take over."""
 
@@ -135,6 +149,7 @@ class Status(Wire, frozen=True):
     status_details: tuple[StatusDetail, ...] = ()
     registry_sync_result: SyncResult = field(default_factory=SyncResult)
     syncing: bool = False
+    sync_progress: SyncProgress | None = None
     lease: Lease | None = None
     #: of the last lease; stays after deactivation, so that an old instance is told apart
     generation: int = 0

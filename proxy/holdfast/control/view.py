@@ -60,6 +60,7 @@ def registry_view(registry: ConnectedRegistry, status: Status, now: float, etag:
         "notificationsList": list(registry.notifications_list),
         "garbageCollection": _plain(registry.garbage_collection),
         "registrySyncResult": _plain(status.registry_sync_result),
+        "syncProgress": _plain(status.sync_progress),
     }
     return _envelope(REGISTRY, registry.name, etag, properties)
 

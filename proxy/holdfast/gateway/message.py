@@ -18,7 +18,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from holdfast.control.resource import LoginServer, Status, StatusDetail, SyncResult, Wire
+from holdfast.control.resource import LoginServer, Status, StatusDetail, SyncProgress, SyncResult, Wire
 from holdfast.sync.notification import Event
 
 #: `code` and text of a refused activation (connected-registry 2.5)
@@ -57,6 +57,7 @@ class StatusReport(Wire, frozen=True):
     status_details: tuple[StatusDetail, ...] = ()
     registry_sync_result: SyncResult | None = None
     syncing: bool = False
+    sync_progress: SyncProgress | None = None
     below: dict[str, Status] = field(default_factory=dict)
 
 

@@ -257,6 +257,7 @@ class Rounds:
             status_details=tuple(self._troubles()),
             registry_sync_result=found.result if known else None,
             syncing=found.syncing,
+            sync_progress=found.progress,
             below=self._below(),
         )
 
@@ -272,7 +273,9 @@ def _timeless(below: dict[str, Status]) -> dict[str, Status]:
     found = {}
     for name, status in below.items():
         lease = status.lease and replace(status.lease, expires="")
-        found[name] = replace(status, last_activity_time=None, last_sync_time=None, lease=lease)
+        found[name] = replace(
+            status, last_activity_time=None, last_sync_time=None, sync_progress=None, lease=lease
+        )
     return found
 
 

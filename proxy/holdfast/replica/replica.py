@@ -13,10 +13,10 @@ from holdfast_core.errors import StoreError
 from msgspec.structs import replace
 
 from holdfast.control.moment import stamp
-from holdfast.control.resource import SyncResult
+from holdfast.control.resource import SyncProgress, SyncResult
 from holdfast.replica.memory import Memory, keep, recall
 from holdfast.replica.planning import Planning
-from holdfast.replica.report import SHOWN, PlanReport, ProgressReport, SyncReport, TroubleReport
+from holdfast.replica.report import SHOWN, PlanReport, SyncReport, TroubleReport
 from holdfast.replica.run import Round
 from holdfast.replica.source import Source
 from holdfast.sync import full
@@ -118,8 +118,10 @@ class Replica:
     def synchronised(self) -> full.Synchronised:
         """What a report to the parent says of it."""
         now, current = self._clock.now(), self._round
-        syncing = current is not None and current.run is not None and not current.run.is_over(now)
-        return full.Synchronised(self.memory.result, self.memory.state.synced_at, syncing)
+        run = None if current is None else current.run
+        progress = None if run is None or run.is_over(now) else _progress(run.progress(now))
+        synced_at = self.memory.state.synced_at
+        return full.Synchronised(self.memory.result, synced_at, progress is not None, progress)
 
     def look_again(self, repository: str, tag: str) -> None:
         """A tag that was moved here gave way to the parent's, whose move was heard of before."""
@@ -331,8 +333,8 @@ def _awaited(result: SyncResult, state: when.State) -> SyncResult:
     return full.asked_for(result, full.trigger_of(state.asked))
 
 
-def _progress(found: Progress) -> ProgressReport:
-    return ProgressReport(
+def _progress(found: Progress) -> SyncProgress:
+    return SyncProgress(
         images_done=found.images_done,
         images=found.images,
         bytes_done=found.bytes_done,

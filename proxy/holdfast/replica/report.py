@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from holdfast.control.resource import Wire
+from holdfast.control.resource import SyncProgress, Wire
 
 #: images, troubles and sentences in one report
 SHOWN = 1000
-
-
-class ProgressReport(Wire, frozen=True):
-    """How far the run is. `rate` is bytes a second; `secondsLeft` is null while it cannot be said."""
-
-    images_done: int
-    images: int
-    bytes_done: int
-    bytes: int
-    rate: float
-    seconds_left: float | None
-    retrying: int
-    failed: int
-    parked: int
 
 
 class TroubleReport(Wire, frozen=True):
@@ -47,7 +33,7 @@ class SyncReport(Wire, frozen=True):
     last_sync_time: str | None
     looked_at: int
     up_to_date: int
-    progress: ProgressReport | None
+    progress: SyncProgress | None
     troubles: tuple[TroubleReport, ...]
     words: tuple[str, ...]
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from holdfast.control.moment import seconds, stamp
-from holdfast.control.resource import SyncResult, SyncState, SyncTrigger
+from holdfast.control.resource import SyncProgress, SyncResult, SyncState, SyncTrigger
 
 #: state -> states that may follow. Asking again for one that waits or runs changes its trigger at most.
 FOLLOWS: Final[dict[SyncState, tuple[SyncState, ...]]] = {
@@ -25,11 +25,12 @@ FOLLOWS: Final[dict[SyncState, tuple[SyncState, ...]]] = {
 
 class Synchronised(Struct, frozen=True):
     """What a node says of its synchronisation. `at` is when the parent's changes were last all here (wall seconds), 0
-    never; `syncing`: something is on its way now."""
+    never; `syncing`: something is on its way now, and `progress` how far it is."""
 
     result: SyncResult = SyncResult()
     at: float = 0.0
     syncing: bool = False
+    progress: SyncProgress | None = None
 
 
 class NoSuchStep(Exception):
