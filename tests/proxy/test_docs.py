@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from holdfast.cli.keys import markdown
-from holdfast.sync import direction
+from holdfast.sync import direction, offline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,3 +27,9 @@ def test_sync_shows_the_direction_matrix_of_the_code():
     assert table == direction.markdown(), (
         "put the output of holdfast.sync.direction.markdown() into docs/sync.md"
     )
+
+
+def test_sync_shows_the_states_of_a_parent_as_the_code_has_them():
+    text = (ROOT / "docs" / "sync.md").read_text()
+    table = text.partition("<!-- states -->\n")[2].partition("\n<!-- /states -->")[0]
+    assert table == offline.markdown(), "put the output of holdfast.sync.offline.markdown() into docs/sync.md"

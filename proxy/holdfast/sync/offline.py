@@ -99,3 +99,10 @@ class Availability:
 
     def _now_state(self) -> State:
         return "offline" if self._switch == "offline" else best([health.state for health in self._endpoints])
+
+
+def markdown() -> str:
+    """The states of a parent as `docs/sync.md` has them."""
+    lines = ["| a parent that is | after | is |", "|---|---|---|"]
+    lines += [f"| {before} | {event} | {after} |" for (before, event), after in TABLE.items()]
+    return "\n".join(lines)
