@@ -32,6 +32,7 @@ from holdfast.manifest import ManifestInvalid, parse_aside
 from holdfast.parent.client import Parent
 from holdfast.parent.push import PIECE_BYTES, Session, TagThere, contradicts
 from holdfast.repository import Repository
+from holdfast.steps import for_ever
 from holdfast.sync.ascent import Rise, UpStep, ascent
 from holdfast.sync.backoff import Kind, pause
 from holdfast.sync.image import Facts, facts_of
@@ -93,15 +94,13 @@ class Climb:
 
     async def run(self) -> None:
         """Send what there is, for ever."""
-        while True:
-            try:
-                moved = await self.step()
-            except (StoreError, errors.Refusal) as error:
-                log.error("outbox stopped for now", reason=str(error))
-                moved = False
-            wait = min(pause("transient", self._away, self._clock.jitter(1.0)), AWAY_CEILING_SECONDS)
-            if not moved:
-                await self._clock.sleep(wait if self._away else IDLE_SECONDS)
+        await for_ever(self.step, self._clock, self._pause, "outbox")
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        if not self._away:
+            return IDLE_SECONDS
+        return min(pause("transient", self._away, self._clock.jitter(1.0)), AWAY_CEILING_SECONDS)
 
     async def step(self) -> bool:
         """Send the first entry that is ready; False when there is none, or nobody to send it to."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from holdfast_core.errors import RecordDamaged, StoreError
+from holdfast_core.errors import RecordDamaged
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.control.catalogue import Catalogue
 from holdfast.control.rules import duration
+from holdfast.steps import for_ever
 
 log = structlog.get_logger()
 
@@ -35,21 +36,19 @@ class EventLog:
         self._catalogue = Catalogue(store)
         self._revision = -1
         self._is_read, self._seconds = False, LEAST_SECONDS
+        self._trim_at = 0.0
 
     async def run(self) -> None:
         """Look after it until cancelled."""
-        trim_at = self._clock.monotonic()
-        while True:
-            try:
-                await self.look()
-                if self._clock.monotonic() >= trim_at:
-                    trim_at = self._clock.monotonic() + TRIM_SECONDS
-                    await self.trim()
-            except StoreError as error:
-                log.error("log of changes not kept", reason=str(error))
-            except Exception:  # no surprise ends it
-                log.exception("log of changes not kept")
-            await self._clock.sleep(LOOK_SECONDS)
+        self._trim_at = self._clock.monotonic()
+        await for_ever(self._step, self._clock, lambda: LOOK_SECONDS, "log of changes")
+
+    async def _step(self) -> bool:
+        await self.look()
+        if self._clock.monotonic() >= self._trim_at:
+            self._trim_at = self._clock.monotonic() + TRIM_SECONDS
+            await self.trim()
+        return False
 
     async def look(self) -> None:
         """Begin the log, or end it, as the control plane says now. Raises StoreError."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import msgspec
 import structlog
-from holdfast_core.errors import RecordDamaged, StoreError
+from holdfast_core.errors import RecordDamaged
 from holdfast_core.record import Event as Row
 from holdfast_core.record import EventHead
 from holdfast_core.store import Store
@@ -26,6 +26,7 @@ from holdfast.gateway.message import Notice, Notices, Taken
 from holdfast.notify.progress import Sent, keep_sent, sent_of
 from holdfast.notify.told import told_of
 from holdfast.repository import Repository
+from holdfast.steps import for_ever
 from holdfast.sync.backoff import pause
 from holdfast.sync.notification import Notifications
 
@@ -68,17 +69,7 @@ class Upward:
         return [f"the parent does not take notices: {self._trouble}"] if self._trouble else []
 
     async def _run(self) -> None:
-        while True:
-            try:
-                moved = await self.step()
-            except StoreError as error:
-                log.error("notices stopped for now", reason=str(error))
-                moved = False
-            except Exception:  # no surprise ends the conversation
-                log.exception("notices failed")
-                moved = False
-            if not moved:
-                await self._clock.sleep(LOOK_SECONDS)
+        await for_ever(self.step, self._clock, lambda: LOOK_SECONDS, "notices")
 
     async def step(self) -> bool:
         """Tell the parent of the next events; False when there are none, or it is not time."""

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 import structlog
-from holdfast_core.errors import RecordDamaged, StoreError
+from holdfast_core.errors import RecordDamaged
 from holdfast_core.record import Event as Row
 from holdfast_core.record import EventHead
 from holdfast_core.store import Store
@@ -21,6 +21,7 @@ from holdfast.clock import Clock
 from holdfast.notify.progress import keep, standing_of
 from holdfast.notify.standing import Answer, Standing
 from holdfast.notify.told import Told, told_of, topic_of
+from holdfast.steps import for_ever
 from holdfast.sync.notification import Notifications, body_of, plain_body_of
 
 log = structlog.get_logger()
@@ -63,17 +64,7 @@ class Webhook:
 
     async def run(self) -> None:
         """Deliver, for ever."""
-        while True:
-            try:
-                moved = await self.step()
-            except StoreError as error:
-                log.error("webhook stopped for now", webhook=self.hook.name, reason=str(error))
-                moved = False
-            except Exception:  # no surprise ends it
-                log.exception("webhook failed", webhook=self.hook.name)
-                moved = False
-            if not moved:
-                await self._clock.sleep(LOOK_SECONDS)
+        await for_ever(self.step, self._clock, lambda: LOOK_SECONDS, "webhook", webhook=self.hook.name)
 
     async def step(self) -> bool:
         """Try one event; False when there is none, or it is not time yet."""

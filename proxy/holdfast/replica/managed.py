@@ -25,6 +25,7 @@ from holdfast.replica.look import ScopeLook
 from holdfast.replica.memory import Memory
 from holdfast.replica.source import Search
 from holdfast.replica.told import Told, Unread
+from holdfast.steps import for_ever
 from holdfast.sync import full
 from holdfast.sync import schedule as when
 from holdfast.sync.backoff import pause
@@ -103,7 +104,8 @@ class Managed:
         """See `Source`."""
         self.feed, self._share, self._changed = Feed(memory.cursor), share, changed
         self._take_up()
-        self._listening = asyncio.create_task(self._keep_listening())
+        listening = for_ever(self._listen, self._clock, lambda: LOOK_SECONDS, "listening to the parent's log")
+        self._listening = asyncio.create_task(listening)
 
     async def close(self) -> None:
         """See `Source`."""
@@ -248,15 +250,8 @@ class Managed:
                 return _unread(found)
         return None
 
-    async def _keep_listening(self) -> None:
-        while True:  # no surprise ends it
-            try:
-                await self._listen()
-            except Exception:
-                log.exception("parent's log is not read")
-            await self._clock.sleep(LOOK_SECONDS)
-
-    async def _listen(self) -> None:
+    async def _listen(self) -> bool:
+        """Hear of changes for as long as nothing fails."""
         failures = 0
         while True:
             now, feed = self._clock.now(), self.feed
