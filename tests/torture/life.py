@@ -14,7 +14,7 @@ from support.node import parent_toml
 from support.programs import run, wait_until
 from torture.check import check, go_on, sound
 from torture.client import Content
-from torture.disk import Disk
+from support.disk import Disk
 from torture.load import COLD, MIXED, Load, Work, World
 from torture.machine import Machine
 

@@ -1,7 +1,8 @@
-"""A file system on a loop device that loses power: what was not synced is gone, then its journal is replayed."""
+"""A file system on a loop device that can lose power, fill up, turn read-only, and rot below its files."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -19,9 +20,12 @@ NO_LOG_FLUSH = 2
 #: a container that was started meanwhile has a copy of every mount, and keeps it (s)
 PATIENCE = 300.0
 MAKE = {
-    "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "ext4": ("mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
 }
+#: FS_IOC_FIEMAP of linux/fs.h; the extent that is asked for is written out first (FIEMAP_FLAG_SYNC)
+FIEMAP, FIEMAP_SYNC = 0xC020660B, 1
+FIEMAP_HEAD, FIEMAP_EXTENT = struct.Struct("=QQLLLL"), struct.Struct("=QQQQQLLLL")
 
 
 class Disk:
@@ -61,6 +65,47 @@ class Disk:
         finally:
             os.close(fd)
 
+    def remount(self, mode: str) -> None:
+        """Change to "ro" or "rw" below whoever works there. "ro" waits until no file is open for writing there,
+        which a node at work never allows; `error` is how a kernel gets there all the same."""
+        run("mount", "-o", f"remount,{mode}", self.root)
+
+    def error(self) -> None:
+        """ext4 alone: the kernel found the file system broken and remounts it read-only (errors=remount-ro)."""
+        run("mount", "-o", "remount,errors=remount-ro", self.root)
+        Path("/sys/fs/ext4", Path(self._device).name, "trigger_fs_error").write_text("test")
+
+    def fill_up(self, name: str = "filler") -> Path:
+        """A file that takes every byte that is left, also of root's share; remove it to have them again."""
+        path = self.root / name
+        with path.open("wb", buffering=0) as filler:
+            for step in (1 << 20, 1 << 12, 1):
+                with contextlib.suppress(OSError):
+                    while filler.write(bytes(step)):
+                        os.fdatasync(filler.fileno())
+        return path
+
+    def flip(self, path: Path, offset: int, bit: int = 0) -> None:
+        """Flip one bit of a file on the device, below the file system: inode and times stay. What the page cache has
+        of the file is dropped, so the next read comes from the device."""
+        place = self._on_device(path, offset)
+        with self._image.open("r+b", buffering=0) as image:
+            image.seek(place)
+            byte = image.read(1)[0]
+            image.seek(place)
+            image.write(bytes([byte ^ (1 << bit)]))
+        drop_cached(path)
+
+    def _on_device(self, path: Path, offset: int) -> int:
+        """Where a byte of a file lies on the device."""
+        request = bytearray(FIEMAP_HEAD.pack(offset, 1, FIEMAP_SYNC, 0, 1, 0) + bytes(FIEMAP_EXTENT.size))
+        with path.open("rb") as file:
+            fcntl.ioctl(file, FIEMAP, request)
+        if FIEMAP_HEAD.unpack_from(request)[3] == 0:
+            raise ValueError(f"{path} has no extent at {offset}")
+        logical, physical = FIEMAP_EXTENT.unpack_from(request, FIEMAP_HEAD.size)[:2]
+        return int(physical + offset - logical)
+
     def unmount(self) -> None:
         """Whoever worked there must be dead; waits until nothing of the file system is left in memory."""
         wait_until(self._let_go, f"{self.root} to be free")
@@ -84,3 +129,13 @@ class Disk:
         subprocess.run(["umount", str(self.root)], capture_output=True, check=False)
         subprocess.run(["losetup", "--detach", self._device], capture_output=True, check=False)
         self._image.unlink()
+
+
+def drop_cached(path: Path) -> None:
+    """Write a file out and let the page cache forget it; what a process has mapped or locked stays."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
