@@ -198,13 +198,12 @@ def tag_of(view: View, repository: str, name: str) -> Tag | None:
 
 
 def tag(view: View, repository: str, name: str, digest: Digest, *, now: float, origin: str) -> list[Change]:
-    """Point a tag at a digest, or confirm that it points there. A mere confirmation is not journaled: after
-    a rebuild the tag is only asked for sooner. What was pushed here is not moved by the parent's word."""
+    """Point a tag at a digest; nothing when it points there. What was pushed here is not moved by the parent's word."""
     key, found = layout.tag_key(repository, name), tag_of(view, repository, name)
     if found is not None and found.origin == "local" != origin:
         return []
     if found is not None and found.digest == digest and found.origin == origin:
-        return [put(key, layout.encode_tag(digest, now, found.moved_at, origin))]
+        return []
     keep = durability(origin == "local")
     old = [] if found is None or found.digest == digest else [layout.tagged_key(key, found.digest)]
     return [
@@ -236,14 +235,25 @@ def drop_tag(view: View, repository: str, name: str) -> list[Change]:
 def fetched_list(
     view: View, repository: str, prefix: bytes, items: Sequence[bytes], now: float
 ) -> list[Change]:
-    """Replace a list that the parent gave."""
+    """Replace a list that the parent gave; nothing when it has these items."""
     payloads = layout.encode_list(items, now)
     wanted = {layout.segment_key(prefix, number): payload for number, payload in enumerate(payloads)}
+    if _same_list(dict(view.rows(prefix, after=prefix)), wanted):
+        return []
     return [
         *seen_repository(view, repository, now, Keep.JOURNAL),
         *(put(key, payload, Keep.JOURNAL) for key, payload in wanted.items()),
         *remove((key for key in view.keys(prefix) if key not in wanted), Keep.JOURNAL),
     ]
+
+
+def _same_list(held: dict[bytes, bytes], wanted: dict[bytes, bytes]) -> bool:
+    """Whether the segments of two lists differ in nothing but the time that the first begins with."""
+    first, skipped = min(wanted), len(layout.encode_time(0.0))
+    return held.keys() == wanted.keys() and all(
+        held[key] == payload or (key == first and held[key][skipped:] == payload[skipped:])
+        for key, payload in wanted.items()
+    )
 
 
 def fill(view: View, state: FillState) -> list[Change]:

@@ -20,6 +20,7 @@ from holdfast_core.directory import Directory, read_identity
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index
 from holdfast_core.reading import BlobReader, Readers
+from holdfast_core.recent import Recent
 from holdfast_core.record import (
     Blob,
     Event,
@@ -49,6 +50,7 @@ class Lookup:
         self._index = index
         self._directory = directory
         self._readers = Readers(self._chunk_hash, clock, scrub_interval)
+        self._recent = Recent(clock)
         #: names of repositories by their hash, as far as somebody asked for them
         self._names: dict[bytes, str] = {}
         # bound once: the hit path calls them for every request
@@ -88,10 +90,34 @@ class Lookup:
 
     def tag(self, repository: str, name: str) -> Tag | None:
         """Where a tag points. Raises RecordDamaged, Locked."""
-        payload, locks = self._get_and_locks(layout.tag_key(repository, name))
+        key = layout.tag_key(repository, name)
+        payload, locks = self._get_and_locks(key)
         if locks:
             self.require_read(repository, Target("tag", name))
-        return None if payload is None else layout.decode_tag(name, payload)
+        return None if payload is None else layout.decode_tag(name, self._recent.newest(key, payload))
+
+    def confirm_tag(self, repository: str, name: str, digest: Digest, now: float) -> None:
+        """Note that the parent, or the keeper for it, named this digest for a held tag at `now` (wall seconds). In this
+        process, and never waits. Nothing for a tag that names something else by now."""
+        key = layout.tag_key(repository, name)
+        with contextlib.suppress(RecordDamaged):
+            payload = self._get(key)
+            if payload is not None and layout.decode_tag(name, payload).digest == digest:
+                self._recent.confirm(key, payload, now)
+
+    def confirm_tag_list(self, repository: str, now: float) -> None:
+        """The same for the list of the parent's tags."""
+        self._confirm_list(layout.tag_list_prefix(repository), now)
+
+    def confirm_referrers(self, repository: str, subject: Digest, now: float) -> None:
+        """The same for the parent's list of referrers."""
+        self._confirm_list(layout.referrer_list_prefix(repository, subject), now)
+
+    def _confirm_list(self, prefix: bytes, now: float) -> None:
+        key = layout.segment_key(prefix, 0)
+        with contextlib.suppress(RecordDamaged):
+            if (payload := self._get(key)) is not None:
+                self._recent.confirm(key, payload, now)
 
     def tag_moves(self, repository: str, name: str) -> list[TagMove]:
         """The last 16 moves of a tag, newest first, its deletions among them. They outlive the tag."""
@@ -276,7 +302,9 @@ class Lookup:
 
     def _list(self, prefix: bytes) -> tuple[list[bytes], float] | None:
         rows = [layout.unseal(key, value) for key, value in self._index.scan(prefix)]
-        return layout.decode_list(rows) if rows else None
+        if not rows:
+            return None
+        return layout.decode_list([self._recent.newest(layout.segment_key(prefix, 0), rows[0]), *rows[1:]])
 
     def fills(self) -> list[FillState]:
         """Checkpoints of all fills that are not finished. One whose record is damaged claims nothing: it is
@@ -321,8 +349,11 @@ class Lookup:
         return layout.decode_number(self._get(layout.RESOURCE))
 
     def last_seen(self, repository: str, digest: Digest) -> float | None:
-        """The last access that was written, in wall seconds."""
-        payload = self._get(layout.seen_key(repository, digest))
+        """The last access that this process noted, or else that was written, in wall seconds."""
+        key = layout.seen_key(repository, digest)
+        if (noted := self._recent.last_seen(key)) is not None:
+            return noted
+        payload = self._get(key)
         return None if payload is None else layout.decode_time(payload)
 
     def open_blob(self, blob: Blob) -> BlobReader:

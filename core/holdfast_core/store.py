@@ -26,8 +26,6 @@ from holdfast_core.pushing import Pushes
 from holdfast_core.record import Blob, Descriptor, FillState
 from holdfast_core.writes import MODES, require_table
 
-SEEN_LIMIT = 10_000  # access times kept in memory at most, until sync_cached writes them
-
 
 class Store(Pushes):
     """An open store. Make one with `create_or_open`; close it when done."""
@@ -82,7 +80,7 @@ class Store(Pushes):
             joined = bool(rows)
             if subject is not None:
                 rows += change.referrer(repository, subject, descriptor, change.durability(blob.owned))
-            named, moved = _named(view, repository, tag, digest, now) if tag else ([], [])
+            named, moved = self._named(view, repository, tag, digest, now) if tag else ([], [])
             return [*rows, *named, *events.pushed(event, moved, joined=joined)]
 
         return self._put_body(digest, body, owned, links)
@@ -110,17 +108,28 @@ class Store(Pushes):
     def put_tag(
         self, repository: str, name: str, digest: Digest, *, now: float, origin: str = "parent"
     ) -> Future[None]:
-        """Point a tag at a digest, or confirm that it does. `origin` "local" makes it owned; such a tag is not
-        moved by "parent". The future raises NotHeld for a tag that was deleted here."""
+        """Point a tag at a digest, or confirm that it does, which writes nothing (`recent.py`). `origin` "local" makes
+        it owned; such a tag is not moved by "parent". The future raises NotHeld for a tag that was deleted here."""
 
         def plan(view: View) -> list[change.Change]:
-            rows, moved = _named(view, repository, name, digest, now, origin)
+            rows, moved = self._named(view, repository, name, digest, now, origin)
             if not moved:
                 return rows
             event = events.of_manifest(view, "push", repository, digest, now=now, origin=origin)
             return [*rows, *events.pushed(event, moved, joined=False)]
 
         return self._submit(plan)
+
+    def _named(
+        self, view: View, repository: str, name: str, digest: Digest, now: float, origin: str = "parent"
+    ) -> tuple[list[change.Change], list[str]]:
+        """What a tag becomes, and the tag when it moves. Raises NotHeld for one that was deleted here."""
+        change.refuse_deleted(view, repository, "tag", name)
+        rows = change.tag(view, repository, name, digest, now=now, origin=origin)
+        if rows:
+            return rows, events.moves(view, repository, [name], digest)
+        self.confirm_tag(repository, name, digest, now)
+        return [], []
 
     def drop_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
         """Forget a tag."""
@@ -146,18 +155,26 @@ class Store(Pushes):
         return self._submit(lambda view: removal.removed_repository(view, repository, now=now))
 
     def put_tag_list(self, repository: str, tags: Iterable[str], *, now: float) -> Future[None]:
-        """Replace the parent's tag list."""
-        items = [tag.encode() for tag in tags]
-        prefix = layout.tag_list_prefix(repository)
-        return self._submit(lambda view: change.fetched_list(view, repository, prefix, items, now))
+        """Replace the parent's tag list. One that stayed the same is confirmed, which writes nothing."""
+        return self._put_list(
+            repository, layout.tag_list_prefix(repository), [tag.encode() for tag in tags], now
+        )
 
     def put_referrers(
         self, repository: str, subject: Digest, descriptors: Iterable[Descriptor], *, now: float
     ) -> Future[None]:
-        """Replace the parent's list of referrers."""
+        """The same for the parent's list of referrers."""
         items = [layout.encode_descriptor(d) for d in descriptors]
-        prefix = layout.referrer_list_prefix(repository, subject)
-        return self._submit(lambda view: change.fetched_list(view, repository, prefix, items, now))
+        return self._put_list(repository, layout.referrer_list_prefix(repository, subject), items, now)
+
+    def _put_list(self, repository: str, prefix: bytes, items: list[bytes], now: float) -> Future[None]:
+        def plan(view: View) -> list[change.Change]:
+            rows = change.fetched_list(view, repository, prefix, items, now)
+            if not rows:
+                self._confirm_list(prefix, now)
+            return rows
+
+        return self._submit(plan)
 
     def put_fill(self, state: FillState) -> Future[None]:
         """Checkpoint a fill. Write the part's bytes first: the checkpoint must not claim what is not there."""
@@ -205,11 +222,13 @@ class Store(Pushes):
         )
 
     def sync_cached(self) -> Future[None]:
-        """One syncfs, then mark what was placed before it as on disk; write access times; free the reader slots
-        of dead processes, which would pin old pages. Every ~5 s; nothing is written when nothing is new."""
+        """One syncfs, then mark what was placed before it as on disk; once an hour write access times and
+        confirmations; free the reader slots of dead processes, which would pin old pages. Every ~5 s; nothing is
+        written when nothing is new."""
         writer = self._writing()
         self._index.reader_check()
-        self._flush_seen()
+        if self._recent.is_due:
+            self._write_recent()
 
         def prepare() -> Prepared:
             rows = [key for key, _ in self._index.scan(layout.UNSYNCED)]
@@ -222,9 +241,8 @@ class Store(Pushes):
         return self._file_work().begin(prepare, settle=True)
 
     def seen(self, repository: str, digest: Digest, now: float) -> None:
-        """Note an access in memory; `sync_cached` writes it. Never waits."""
-        if len(self._seen) < SEEN_LIMIT:
-            self._seen[layout.seen_key(repository, digest)] = now
+        """Note an access in memory; `sync_cached` writes it within the hour. Never waits."""
+        self._recent.see(layout.seen_key(repository, digest), now)
 
     def quarantine(self, digest: Digest, start: int, end: int) -> Future[None]:
         """The chunks of [start, end) are bad: no reader returns a byte of them until they are repaired.
@@ -270,12 +288,3 @@ class Store(Pushes):
             lambda view: change.discard(view, {digest}), lambda: self._directory.set_aside(digest)
         )
         return self._file_work().begin(lambda: prepared, digest)
-
-
-def _named(
-    view: View, repository: str, name: str, digest: Digest, now: float, origin: str = "parent"
-) -> tuple[list[change.Change], list[str]]:
-    """What a tag becomes, and the tag when it moves. Raises NotHeld for one that was deleted here."""
-    change.refuse_deleted(view, repository, "tag", name)
-    rows = change.tag(view, repository, name, digest, now=now, origin=origin)
-    return rows, events.moves(view, repository, [name], digest) if rows else []

@@ -65,7 +65,6 @@ class Writes(Lookup):
         self._boot = opened.boot
         self._inline_bytes = inline_bytes
         self._parts = 0
-        self._seen: dict[bytes, float] = {}
         self._writer: Writer | None = None
         self._files: FileWork | None = None
         if opened.journal is not None:
@@ -84,8 +83,8 @@ class Writes(Lookup):
             return
         if self._writer is not None and self._files is not None:
             self._files.close()
-            if self._seen and self._writer.failed is None:
-                self._flush_seen()
+            if self._writer.failed is None:
+                self._write_recent()
             self._writer.close()
         self._index.close()
         self._directory.close()
@@ -141,10 +140,9 @@ class Writes(Lookup):
         assert self._files is not None
         return self._files
 
-    def _flush_seen(self) -> None:
-        seen, self._seen = self._seen, {}
-        if seen:
-            self._submit(lambda view: [change.put(key, layout.encode_time(now)) for key, now in seen.items()])
+    def _write_recent(self) -> None:
+        for plan in self._recent.taken():
+            self._submit(plan)
 
     def change_resources(
         self,

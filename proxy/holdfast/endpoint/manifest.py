@@ -104,6 +104,9 @@ async def _confirm(asked: Asked, tag: Tag, held: Manifest) -> Reply:
         age = max(0, int(asked.node.clock.now() - tag.checked_at))
         why = getattr(error, "message", "the keeper did not answer in time")
         return _reply(asked, held, ManifestAnswer(str(held.digest), age, why))
+    if not told.stale and told.digest == str(held.digest):
+        now = asked.node.clock.now() - told.age
+        asked.node.store.confirm_tag(asked.scope.key, tag.name, held.digest, now)
     return _told(asked, told)
 
 

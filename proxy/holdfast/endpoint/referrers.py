@@ -46,6 +46,8 @@ async def _fetched(node: Node, request: Request, scope: Scope, subject: Digest) 
     """Raises what the keeper raises when nothing is known: an empty list would say "unsigned"."""
     try:
         told = await node.port.referrers(scope.key, str(subject))
+        if not told.stale:
+            node.store.confirm_referrers(scope.key, subject, node.clock.now() - told.age)
     except (ParentNotFound, ParentDenied, NameUnknown):
         told = ListAnswer()
     except (ParentFailed, KeeperAway) as error:

@@ -33,6 +33,8 @@ def _is_fresh(node: Node, scope: Scope) -> bool:
 async def _fetched(node: Node, request: Request, scope: Scope, page: Page) -> Reply:
     try:
         told = await node.port.tags(scope.key)
+        if not told.stale:
+            node.store.confirm_tag_list(scope.key, node.clock.now() - told.age)
     except (ParentFailed, KeeperAway) as error:
         if not node.store.has_repository(scope.key):
             raise
