@@ -308,8 +308,8 @@ def resource_range(kind: str, prefix: str, after: str) -> tuple[bytes, bytes]:
 
 
 def resource_name(name: str) -> bytes:
-    """A document's name as it stands in keys: without its casing."""
-    return name.lower().encode("utf-8", "surrogatepass")
+    """A document's name as it stands in keys: ASCII letters in lower case, every other character as it is."""
+    return name.encode("utf-8", "surrogatepass").lower()
 
 
 def resource_key(kind: str, name: str) -> bytes:

@@ -2,9 +2,10 @@
 
 A manifest is refused when two clients could read it as two different things: both an image and an index
 (CVE-2021-41190), a body `mediaType` that differs from the Content-Type (distribution-spec 1.2, rule 10),
-duplicate keys (image-spec: I-JSON), or a key that is a known key in another case, which Go's decoder takes
-for the known one. Unknown properties, unknown child types and empty lists are legal and kept (image-spec,
-"MUST NOT error on unknown").
+duplicate keys (image-spec: I-JSON), or a key that Go's decoder takes for a known one although it is not spelled so:
+it looks for the exact key first and then for one that is the same by Unicode's simple folding, in which U+017F is
+an s and U+212A is a k (encoding/json, `foldName`). Unknown properties, unknown child types and empty lists are legal
+and kept (image-spec, "MUST NOT error on unknown").
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -40,16 +43,38 @@ _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _EXACT = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
 
-# known keys by their lower-case spelling
-_TOP = {
-    "schemaversion": "schemaVersion",
-    "mediatype": "mediaType",
-    "artifacttype": "artifactType",
-} | {name: name for name in ("config", "layers", "manifests", "subject", "annotations")}
-_DESCRIPTOR = {
-    "mediatype": "mediaType",
-    "artifacttype": "artifactType",
-} | {name: name for name in ("digest", "size", "urls", "annotations", "data", "platform")}
+# All that Unicode's simple folding takes for a lower-case ASCII letter: its capital, and these two.
+_FOLDING = str.maketrans(ascii_uppercase + "\u017f\u212a", ascii_lowercase + "sk")
+
+
+def folded(name: str) -> str:
+    """A key as Go's decoder compares it with ASCII keys: two are one key to it when this is the same and ASCII."""
+    return name.translate(_FOLDING)
+
+
+def _by_folding(*names: str) -> dict[str, str]:
+    return {folded(name): name for name in names}
+
+
+# the keys that clients read in each object of a manifest, by their folding
+_TOP = _by_folding(
+    *(
+        "schemaVersion",
+        "mediaType",
+        "artifactType",
+        "config",
+        "layers",
+        "manifests",
+        "subject",
+        "annotations",
+    ),
+    # of other kinds of documents, by which clients tell that one is none of these
+    *("fsLayers", "blobs", "signatures"),
+)
+_DESCRIPTOR = _by_folding(
+    *("mediaType", "artifactType", "digest", "size", "urls", "annotations", "data", "platform")
+)
+_PLATFORM = _by_folding("os", "os.version", "os.features", "architecture", "variant", "features")
 
 
 class ManifestInvalid(Exception):
@@ -106,7 +131,7 @@ def parse(body: bytes, content_type: str) -> Inspected:
     document = decode(body)
     if not isinstance(document, dict):
         raise ManifestInvalid("the document is not an object")
-    _check_case(document, _TOP, "")
+    _check_spelling(document, _TOP, "")
     version = document.get("schemaVersion")
     if type(version) is not int or version != 2:  # neither true nor 2.0, which equal it
         raise ManifestInvalid(f"schemaVersion is {_short(version)}, not 2")
@@ -205,11 +230,11 @@ def _inside(value: Any) -> list[Any]:
     return [member for member in members if isinstance(member, (dict, list))]
 
 
-def _check_case(found: dict[str, Any], known: dict[str, str], where: str) -> None:
+def _check_spelling(found: Mapping[str, object], known: Mapping[str, str], where: str) -> None:
     for name in found:
-        meant = known.get(name.lower())
-        if meant is not None and meant != name:
-            raise ManifestInvalid(f"{where}{_short(name)} is {meant} in another case")
+        meant = known.get(folded(name), name)
+        if meant != name:
+            raise ManifestInvalid(f"{where}{_short(name)} is read as {meant} by some clients; write {meant}")
 
 
 def _media_type(document: dict[str, Any], content_type: str) -> str:
@@ -247,7 +272,7 @@ def _children(document: dict[str, Any], name: str) -> tuple[Child, ...]:
 def _child(entry: object, where: str) -> Child:
     if not isinstance(entry, dict):
         raise ManifestInvalid(f"{where} is not a descriptor")
-    _check_case(entry, _DESCRIPTOR, f"{where}: ")
+    _check_spelling(entry, _DESCRIPTOR, f"{where}: ")
     digest, size, urls = entry.get("digest"), entry.get("size"), entry.get("urls")
     urls = [] if urls is None else urls
     if not isinstance(digest, str) or not is_digest(digest):
@@ -257,14 +282,15 @@ def _child(entry: object, where: str) -> Child:
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}: urls is no list of strings")
     media_type, artifact_type = _text(entry, "mediaType", where), _text(entry, "artifactType", where)
-    notes, platform = _annotations(entry, where), _platform(entry.get("platform"))
+    notes, platform = _annotations(entry, where), _platform(entry.get("platform"), where)
     return Child(media_type, digest, size, artifact_type, notes, tuple(urls), platform)
 
 
-def _platform(found: object) -> str:
-    """A platform's text, "" of what is none: nothing is refused for it (image-spec, image-index.md)."""
+def _platform(found: object, where: str) -> str:
+    """A platform's text, "" of what is none: no value is refused (image-spec, image-index.md)."""
     if not isinstance(found, dict):
         return ""
+    _check_spelling(found, _PLATFORM, f"{where}: platform: ")
     parts = [found.get(name) for name in ("os", "architecture", "variant")]
     if not all(isinstance(part, str) and part for part in parts[:2]):
         return ""

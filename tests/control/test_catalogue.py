@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from holdfast.control import command as c
 from holdfast.control import view
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, Configuration, Identity
+from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, Configuration, Identity, lowered
 from holdfast.control.system import SYSTEM_SCOPE_MAPS
+from holdfast.errors import ControlInvalid
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.port import ScriptedPort
 from holdfast_core import Store
@@ -64,6 +66,20 @@ def grow(node: Node) -> None:
     for name in ("plant", "line1", "other"):
         node.do(c.CreateToken(name=f"{name}-client", actions=READ))
         node.do(c.UpdateRegistry(name=name, add_client_tokens=(f"{name}-client",)))
+
+
+def test_case_fault_10_no_other_letter_is_an_ascii_one(node: Node) -> None:
+    node.do(registry("kiosk", "base"))
+    node.do(c.CreateToken(name="kiosk-client", actions=READ))
+    found = node.catalogue
+    assert found.registry("KIOSK") is not None
+    assert found.token("Kiosk-client") is not None
+    for letter in map(chr, range(128, sys.maxunicode + 1)):
+        assert lowered(letter) == letter
+    for name in ("\u212aiosk", "kio\u017fk", "kios\u212a"):
+        assert (found.registry(name), found.token(f"{name}-client")) == (None, None)
+        with pytest.raises(ControlInvalid):
+            node.do(c.CreateToken(name="other", actions=(f"repositories/{name}/content/read",)))
 
 
 def test_names_are_taken_plain_or_as_ids_whatever_their_casing(node: Node) -> None:

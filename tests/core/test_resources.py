@@ -57,6 +57,13 @@ def test_a_name_keeps_its_casing_and_compares_without_it(store: Store) -> None:
     assert store.resource_count("token") == 1
 
 
+def test_case_fault_10_only_ascii_letters_compare_without_casing() -> None:
+    """U+212A in lower case is an ASCII k to `str.lower`: a second spelling of a name that is there."""
+    alone = {layout.resource_name(chr(code)) for code in range(128, sys.maxunicode + 1)}
+    assert len(alone) == sys.maxunicode + 1 - 128
+    assert not any(name.isascii() for name in alone)
+
+
 def test_kinds_do_not_mix_even_where_one_begins_like_another(store: Store) -> None:
     do(store, put("map", "aaa"), put("map-use", "bbb"), put("ma", "ccc"))
     assert names(store.resources("map")) == ["aaa"]

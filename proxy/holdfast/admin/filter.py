@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 from holdfast.control.resource import ConnectedRegistry, ConnectionState, Mode, name_in
 from holdfast.errors import QueryInvalid
 
-TERM = re.compile(r"\s*([\w./]+)\s+(\w+)\s+('(?:[^']|'')*'|null)\s*")
+TERM = re.compile(r"\s*([\w./]+)\s+(\w+)\s+('(?:[^']|'')*'|null)\s*", re.ASCII)
 JOINT = re.compile(r"and\b")
 FIELDS = {"parent.id": "parent", "mode": "mode", "connectionstate": "state"}
 ALLOWED = {"mode": get_args(Mode), "state": get_args(ConnectionState)}

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from holdfast.control.resource import lowered
 from holdfast.errors import ControlInvalid
 from holdfast.wire.names import is_repository, shown
 
@@ -50,7 +51,7 @@ class Action(NamedTuple):
 @lru_cache(maxsize=8192)
 def parse(text: str) -> Action:
     """An action. Raises `ControlInvalid` with the grammar."""
-    parts = text.lower().split("/")
+    parts = lowered(text).split("/")
     noun, name, right = parts[0], "/".join(parts[1:-2]), "/".join(parts[-2:])
     if noun == "repositories" and right in RIGHTS and is_pattern(name):
         return Action(noun, name, right)
@@ -124,7 +125,7 @@ class Grants:
         bit = _BITS.get(right, 0)
         if self._all & bit:
             return True
-        name = repository.lower()
+        name = lowered(repository)
         return bool(self._exact.get(name, 0) & bit) or self._allows_below(name, bit)
 
     def _allows_below(self, name: str, bit: int) -> bool:
@@ -150,7 +151,7 @@ class Grants:
 
     def gateway(self, name: str, right: str) -> bool:
         """Whether `right`, one of GATEWAY_RIGHTS, is given for the gateway of a connected registry."""
-        return (name.lower(), right) in self._gateways
+        return (lowered(name), right) in self._gateways
 
     @property
     def is_empty(self) -> bool:

@@ -29,6 +29,7 @@ from holdfast.control.resource import (
     Status,
     Token,
     Wire,
+    lowered,
     name_in,
 )
 from holdfast.control.system import SYSTEM_SCOPE_MAPS
@@ -66,7 +67,7 @@ class Catalogue:
 
     def scope_map(self, name: str) -> ScopeMap | None:
         """A scope map, the system's own included."""
-        return SYSTEM_SCOPE_MAPS.get(name_in(name).lower()) or _of(ScopeMap, self._find(SCOPE_MAP, name))
+        return SYSTEM_SCOPE_MAPS.get(lowered(name_in(name))) or _of(ScopeMap, self._find(SCOPE_MAP, name))
 
     def status(self, name: str) -> Status:
         """What a connected registry last said of itself; an empty one when nothing yet."""
@@ -80,14 +81,14 @@ class Catalogue:
 
     def etag(self, kind: str, name: str) -> str:
         """The ETag of a resource, "" for none."""
-        if kind == SCOPE_MAP and name_in(name).lower() in SYSTEM_SCOPE_MAPS:
+        if kind == SCOPE_MAP and lowered(name_in(name)) in SYSTEM_SCOPE_MAPS:
             return etag_of(None)
         found = self._find(kind, name)
         return "" if found is None else found[1]
 
     def _find(self, kind: str, name: str) -> tuple[Wire, str] | None:
         self._refresh()
-        place = (kind, name_in(name).lower())
+        place = (kind, lowered(name_in(name)))
         if place not in self._kept:
             found = self._stored(kind, place[1])
             self._keep(place, None if found is None else (decoded(kind, found.body), etag_of(found)))
@@ -142,7 +143,7 @@ class Catalogue:
 
     def _taken(self, kind: str, row: Resource) -> Wire:
         value = decoded(kind, row.body)
-        self._keep((kind, row.name.lower()), (value, etag_of(row)))
+        self._keep((kind, lowered(row.name)), (value, etag_of(row)))
         return value
 
     # --- the tree ----------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from holdfast.control.resource import (
     Status,
     Token,
     Wire,
+    lowered,
     name_in,
 )
 from holdfast.control.system import SYSTEM_SCOPE_MAPS
@@ -77,7 +78,7 @@ class Draft:
 
     def held(self, kind: str, name: str) -> Resource | None:
         """The stored document, as it was before the command."""
-        place = (kind, name.lower())
+        place = (kind, lowered(name))
         if place not in self._read:
             self._read[place] = self._stored(kind, name)
         return self._read[place]
@@ -91,7 +92,7 @@ class Draft:
 
     def before(self, kind: str, name: str) -> Wire | None:
         """The resource as it was before the command."""
-        place = (kind, name.lower())
+        place = (kind, lowered(name))
         stored = self.held(kind, name)
         if stored is None:
             return None
@@ -101,7 +102,7 @@ class Draft:
 
     def get(self, kind: str, name: str) -> Wire | None:
         """The resource as it is now."""
-        place = (kind, name.lower())
+        place = (kind, lowered(name))
         return self._changed[place] if place in self._changed else self.before(kind, name)
 
     def registry(self, name: str) -> ConnectedRegistry | None:
@@ -115,7 +116,7 @@ class Draft:
     def scope_map(self, name: str) -> ScopeMap | None:
         """A scope map, by name or id; the system's own are always there."""
         plain = name_in(name)
-        return SYSTEM_SCOPE_MAPS.get(plain.lower()) or _as(ScopeMap, self.get(SCOPE_MAP, plain))
+        return SYSTEM_SCOPE_MAPS.get(lowered(plain)) or _as(ScopeMap, self.get(SCOPE_MAP, plain))
 
     def grants(self, scope: ScopeMap) -> Grants:
         """A scope map compiled, once a command: that of the top of a tree has thousands of actions."""
@@ -176,12 +177,12 @@ class Draft:
         """From now on the resource is `value`."""
         name = name or str(getattr(value, "name", ""))
         self._link_anew(kind, name, value)
-        self._changed[kind, name.lower()] = value
+        self._changed[kind, lowered(name)] = value
 
     def remove(self, kind: str, name: str) -> None:
         """From now on there is no such resource."""
         self._link_anew(kind, name, None)
-        self._changed[kind, name.lower()] = None
+        self._changed[kind, lowered(name)] = None
 
     def _link_anew(self, kind: str, name: str, value: Wire | None) -> None:
         for link in links_of(self.get(kind, name)):

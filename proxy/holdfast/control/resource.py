@@ -10,9 +10,12 @@ two records: a heartbeat changes nothing that anybody else wrote, and no ETag.
 
 from __future__ import annotations
 
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
 from msgspec import Struct, field
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 Mode = Literal["ReadWrite", "ReadOnly"]
 LogLevel = Literal["Debug", "Information", "Warning", "Error", "None"]
@@ -245,3 +248,9 @@ def id_of(kind: str, name: str) -> str:
 def name_in(id: str) -> str:
     """The name at the end of an id, or the plain name itself."""
     return id.rpartition("/")[2]
+
+
+def lowered(name: str) -> str:
+    """A name as names are compared: ASCII letters in lower case. `str.lower` would make a k of U+212A, and so a name
+    that none may have another spelling of one that is there."""
+    return name.translate(_LOWER)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from holdfast.control import actions, moment
-from holdfast.control.resource import name_in
+from holdfast.control.resource import lowered, name_in
 from holdfast.errors import ControlConflict, ControlInvalid
 from holdfast.wire.names import is_repository, is_tag, shown
 
@@ -65,7 +65,7 @@ def description(text: str) -> str:
 
 def repositories(names: Iterable[str], field: str = "repositories") -> tuple[str, ...]:
     """Repositories or patterns, each once, in lower case; they need not exist."""
-    found = tuple(dict.fromkeys(name.lower() for name in names))
+    found = tuple(dict.fromkeys(lowered(name) for name in names))
     for name in found:
         if not actions.is_pattern(name):
             raise ControlInvalid(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holdfast.control.moment import stamp
+from holdfast.control.resource import lowered
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import QueryInvalid, Refusal, SizeInvalid, Unauthorized
 from holdfast.login import scope
@@ -165,7 +166,7 @@ def _canonical(asked: Asked, one: Scope) -> Scope | None:
     """A scope by the names that scope maps speak of; None for what can be no repository here. A client writes a
     repository as it does in paths, so it may reach one in several ways."""
     if one.type == scope.GATEWAY:
-        return one._replace(name=one.name.lower())
+        return one._replace(name=lowered(one.name))
     if one.type != scope.REPOSITORY:
         return one
     try:

@@ -22,7 +22,7 @@ from holdfast.config import Configuration
 from holdfast.control.actions import Grants
 from holdfast.control.catalogue import Catalogue
 from holdfast.control.moment import seconds
-from holdfast.control.resource import Password, Token
+from holdfast.control.resource import Password, Token, lowered
 from holdfast.errors import TooManyLogins, Unauthorized
 from holdfast.login.caller import OF_LEVEL, READS, Caller, Holder, Level, Stranger, claimed_by
 from holdfast.login.credentials import Basic, Bearer, of_request
@@ -153,7 +153,7 @@ class Access:
                 return self._login_slowly(request, token, said)
             holder = self._plain_holder(token, found)
             self._remember(key, holder)
-        self._limiter.succeeded(said.name.lower(), self._place(request))
+        self._limiter.succeeded(lowered(said.name), self._place(request))
         return self._beside(request, holder)
 
     def _remember(self, key: bytes, holder: Holder) -> None:
@@ -165,7 +165,7 @@ class Access:
 
     async def _login_slowly(self, request: Request, token: Token | None, said: Basic) -> Holder:
         """What follows when the quick way found nothing: the limit first, then the slow hashes."""
-        name, place, at = said.name.lower()[:NAME], self._place(request), self._clock.monotonic()
+        name, place, at = lowered(said.name)[:NAME], self._place(request), self._clock.monotonic()
         if (wait := self._limiter.wait(name, place, at)) > 0:
             raise TooManyLogins(
                 "too many failed logins with this name or from this address", retry_after=int(wait) + 1

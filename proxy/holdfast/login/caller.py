@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from holdfast.control.actions import Grants
+from holdfast.control.resource import lowered
 from holdfast.login import scope
 from holdfast.login.token import Claims
 
@@ -93,7 +94,7 @@ class Holder:
 
     def gateway(self, name: str, right: str) -> bool:
         """Whether a call of a connected registry's gateway is allowed now. Names compare without casing."""
-        return self._claims(scope.GATEWAY, name.lower(), right) and self.grants.gateway(name, right)
+        return self._claims(scope.GATEWAY, lowered(name), right) and self.grants.gateway(name, right)
 
     @property
     def may_list(self) -> bool:

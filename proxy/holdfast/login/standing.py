@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from holdfast.config import Configuration
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.resource import REGISTRY, TOKEN, Identity, name_in
+from holdfast.control.resource import REGISTRY, TOKEN, Identity, lowered, name_in
 from holdfast.login.caller import Level
 
 
@@ -23,7 +23,7 @@ class Standing(NamedTuple):
 
     def lists(self, token: str) -> bool:
         """Whether a token may log in here at all."""
-        return self.listed is None or token.lower() in self.listed
+        return self.listed is None or lowered(token) in self.listed
 
 
 def stand(catalogue: Catalogue, config: Configuration) -> Standing:

@@ -11,7 +11,7 @@ from holdfast.parent.lane import Lane
 from holdfast.parent.pace import Pace
 from holdfast.parent.transport import Answer
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE | re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
 
 

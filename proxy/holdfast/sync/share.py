@@ -45,7 +45,7 @@ UNKNOWN_RATE = 1e6
 MEASURED_SECONDS, MEMORY_SECONDS = 6, 60
 
 
-_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]|24):([0-5][0-9])")
 _DAY = 86400
 
 

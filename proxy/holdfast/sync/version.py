@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 #: a `+` cannot stand in a tag; what tools write for it is `_`
 _TAG = re.compile(
-    r"v?(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:[+_][0-9A-Za-z._-]+)?"
+    r"v?([0-9]{1,18})(?:\.([0-9]{1,18}))?(?:\.([0-9]{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:[+_][0-9A-Za-z._-]+)?"
 )
 _COMPARATOR = re.compile(
-    r"(<=|>=|<|>|=|\^|~)?v?(\d{1,18}|[xX*])(?:\.(\d{1,18}|[xX*]))?(?:\.(\d{1,18}|[xX*]))?(?:-([0-9A-Za-z.-]+))?"
+    r"(<=|>=|<|>|=|\^|~)?v?([0-9]{1,18}|[xX*])(?:\.([0-9]{1,18}|[xX*]))?(?:\.([0-9]{1,18}|[xX*]))?(?:-([0-9A-Za-z.-]+))?"
 )
 #: sorts after every pre-release of the same numbers
 _RELEASE = ((2, 0, ""),)
