@@ -226,18 +226,41 @@ class _Check:
                 self._report.counts["stray files"] += 1
 
     def _journal(self, uuid: bytes) -> None:
-        payload = self._index.get(layout.JOURNALED)
-        state = None if payload is None else layout.decode_journaled(payload)
-        if state is None or journal.head_of(self._place.journal) != (uuid, state.generation):
-            self._problem("the journal is not that of this index; it is written again at the next start")
+        """The journal's frames, and the end that the index knows, which is read after them: beside a store in use at
+        most one frame lies behind it."""
+        head = journal.head_of(self._place.journal)
+        frames = [] if head is None else list(journal.frames(self._place.journal))
+        self._report.counts["journal frames"] += len(frames)
+        state = self._journaled()
+        if state is None or head != (uuid, state.generation):
+            older = state is not None and head is not None and head > (uuid, state.generation)
+            what = (
+                f"the index is older; {directory.REBUILD}"
+                if older
+                else "it is written again at the next start"
+            )
+            self._problem(f"the journal is not that of this index; {what}")
             return
-        for frame in journal.frames(self._place.journal):
-            self._report.counts["journal frames"] += 1
+        for frame in frames:
             if frame.changes is None and frame.start < state.length:
                 self._problem(
                     f"the journal is damaged from byte {frame.start} to {frame.end}; while the index is sound, "
                     "remove journal/log and it is written again at the next start"
                 )
+        behind = [frame for frame in frames if frame.start >= state.length]
+        if any(frame.changes is None for frame in behind[:-1]):
+            self._problem(f"the journal is damaged behind the end that the index knows; {directory.REBUILD}")
+        elif len(behind) > 1:
+            self._problem(
+                f"the index is older than the journal: the next start does {len(behind)} commits again"
+            )
+
+    def _journaled(self) -> layout.Journaled | None:
+        try:
+            payload = self._index.get(layout.JOURNALED)
+        except RecordDamaged:  # said by _records
+            return None
+        return None if payload is None else layout.decode_journaled(payload)
 
 
 def table_in(index: Index, digest: Digest) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
 
-NAME = "log"
+NAME, FRESH = "log", "log.new"
 _REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
 _SEARCH_BYTES = 1 << 20
 
@@ -33,8 +33,8 @@ class Journal:
 
     @classmethod
     def open(cls, directory: Path, uuid: bytes, state: layout.Journaled | None) -> Journal | None:
-        """The journal that `state` describes, with a tail that the index never saw cut off. None when it is
-        not that journal, too short, or torn before its recorded end: then it must be rewritten."""
+        """The journal that `state` describes, without what lies behind its end. None when it is not that journal, too
+        short, or torn before its recorded end: then it must be rewritten."""
         try:
             fd = os.open(directory / NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -56,17 +56,22 @@ class Journal:
     def rewrite(
         cls, directory: Path, uuid: bytes, generation: int, records: Iterable[tuple[bytes, bytes]]
     ) -> Journal:
-        """A new journal that holds exactly `records` (key, sealed value), put in place atomically."""
-        fresh = directory / (NAME + ".new")
+        """A new journal that holds exactly `records` (key, sealed value), durable beside the old one. Once the index
+        has recorded it, `replace` puts it in place."""
+        fresh = directory / FRESH
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(fresh, flags, 0o644)
         length = write_all(fd, 0, framing.encode_journal_head(uuid, generation))
         for group in _grouped(records):
             length += write_all(fd, length, framing.encode_frame(group))
         os.fdatasync(fd)
-        os.rename(fresh, directory / NAME)
         sync_directory(directory)
         return cls(directory, fd, generation, length, length)
+
+    def replace(self) -> None:
+        """Put a rewritten journal in the place of the old one. Raises OSError."""
+        os.rename(self._directory / FRESH, self._directory / NAME)
+        sync_directory(self._directory)
 
     def append(self, changes: list[tuple[bytes, bytes | None]]) -> None:
         """Add one frame, unsynced. Raises OSError; then nothing was added."""
@@ -113,6 +118,15 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def sync(directory: Path) -> None:
+    """What lies in the journal is on disk, whoever wrote it. Raises OSError."""
+    fd = os.open(directory / NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+
+
 def _grouped(records: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
     group: list[tuple[bytes, bytes]] = []
     size = 0
@@ -152,21 +166,32 @@ class Frame(msgspec.Struct, frozen=True):
     changes: list[tuple[bytes, bytes | None]] | None
 
 
-def head_of(directory: Path) -> tuple[bytes, int] | None:
+def head_of(directory: Path, name: str = NAME) -> tuple[bytes, int] | None:
     """(uuid, generation) of the journal there, or None when it is absent or its head is damaged."""
     try:
-        with (directory / NAME).open("rb") as file:
+        with (directory / name).open("rb") as file:
             return framing.decode_journal_head(file.read(framing.JOURNAL_HEAD_BYTES))
     except FileNotFoundError:
         return None
 
 
-def frames(directory: Path) -> Iterator[Frame]:
-    """All frames in order. Damage is skipped to the next intact frame and reported with its bounds; damage
-    with nothing behind it is the torn tail of a crash."""
+def finish_rewrite(directory: Path, uuid: bytes, state: layout.Journaled | None) -> None:
+    """After a crash between the record of a rewritten journal and its rename: the rename. One that the index does not
+    know of is removed. Raises OSError."""
+    head = head_of(directory, FRESH)
+    if state is not None and head == (uuid, state.generation):
+        os.rename(directory / FRESH, directory / NAME)
+        sync_directory(directory)
+    else:
+        (directory / FRESH).unlink(missing_ok=True)
+
+
+def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES) -> Iterator[Frame]:
+    """All frames from `start` on, in order. Damage is skipped to the next intact frame and reported with its bounds;
+    damage with nothing behind it is the torn tail of a crash."""
     fd = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        size, at = os.fstat(fd).st_size, framing.JOURNAL_HEAD_BYTES
+        size, at = os.fstat(fd).st_size, start
         while at < size:
             frame = _frame_at(fd, at)
             changes = None if frame is None else framing.decode_frame(frame)

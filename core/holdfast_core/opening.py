@@ -15,13 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast_core import change, directory, events
+from holdfast_core import change, directory, events, replay
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
 from holdfast_core.digest import Digest, chunk_hash
 from holdfast_core.errors import RecordDamaged, StoreRefused
 from holdfast_core.index import Index, Inside
-from holdfast_core.journal import Journal, head_of
+from holdfast_core.journal import Journal, finish_rewrite, head_of
 
 JOURNAL_SLACK_BYTES = 16 << 20
 DERIVE_ROWS = 10_000  # a transaction
@@ -162,10 +162,11 @@ def _recover(place: directory.Directory, index: Index, uuid: bytes, boot: bytes)
 
 
 def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: bytes) -> Journal:
-    """The journal of this index: as it is, or written again from the index when it was lost, was torn before
-    its recorded end, or has grown past twice the live data and 16 MiB."""
-    payload = index.get(layout.JOURNALED)
-    state = None if payload is None else layout.decode_journaled(payload)
+    """The journal of this index, once the index has all that it holds: as it is, or written again from the index when
+    it was lost, was torn before its recorded end, or has grown past twice the live data and 16 MiB."""
+    finish_rewrite(place.journal, uuid, replay.journaled(index))
+    replay.replay(place.journal, index, uuid)
+    state = replay.journaled(index)
     journal = Journal.open(place.journal, uuid, state)
     if journal is not None:
         if journal.length <= 2 * index.live_bytes() + JOURNAL_SLACK_BYTES or _any_damaged(index):
@@ -177,9 +178,11 @@ def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: b
 
 
 def rewrite_journal(path: Path, index: Index, uuid: bytes, generation: int, boot: bytes) -> Journal:
-    """A journal of exactly what the index holds, and the index's note of it. Damaged records are left out."""
+    """A journal of exactly what the index holds, and the index's note of it. Damaged records are left out. The note
+    comes before the rename: so a journal is never of a later generation than its index, unless that is an older one."""
     journal = Journal.rewrite(path, uuid, generation, _journaled_records(index))
     commit(index, [change.put(layout.JOURNALED, layout.encode_journaled(journal.state(boot)))])
+    journal.replace()
     return journal
 
 
@@ -199,8 +202,8 @@ def _any_damaged(index: Index) -> bool:
 
 def _last_boot(index: Index) -> bytes:
     """The boot in which the store was last open for writing; empty when nobody knows."""
-    payload = index.get(layout.JOURNALED)
-    return b"" if payload is None else layout.decode_journaled(payload).boot
+    state = replay.journaled(index)
+    return b"" if state is None else state.boot
 
 
 def _drop_uploads(place: directory.Directory) -> None:

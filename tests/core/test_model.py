@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 import pytest
 from holdfast_core import Descriptor, Digest, Lock, Store, Target, fsck, rebuild
-from holdfast_core.errors import Locked, NotHeld, StoreError, Unsent
+from holdfast_core import format as layout
+from holdfast_core.errors import Locked, NotHeld, StoreError, StoreRefused, Unsent
 from holdfast_core.record import TagMove
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -400,6 +401,31 @@ class Stores(RuleBasedStateMachine):
         self.store = self.opened()
         for digest in self.model.unlinked:
             self.model.unlinked[digest] = 0.0
+
+    @rule()
+    def copy_the_index(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.place / "copy", ignore_errors=True)
+        shutil.copytree(self.root / "index", self.place / "copy")
+        self.store = self.opened()
+
+    @rule()
+    def put_an_older_index_back(self) -> None:
+        if not (self.place / "copy").exists():
+            return
+        self.store.close()
+        shutil.rmtree(self.root / "index")
+        shutil.copytree(self.place / "copy", self.root / "index")
+        try:
+            self.store = self.opened()
+        except StoreRefused:  # the journal was written again since: after the index was lost
+            assert rebuild(self.root).problems == []
+            self.store = self.opened()
+        for digest, since in self.model.unlinked.items():
+            payload = self.store._index.get(layout.UNLINKED + digest.key)
+            assert payload is not None
+            self.model.unlinked[digest] = layout.decode_time(payload)
+            assert self.model.unlinked[digest] in (since, 0.0)
 
     # --- what is answered ----------------------------------------------------------------------------------
 

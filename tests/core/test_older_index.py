@@ -1,0 +1,221 @@
+"""An index that is older than its journal: what was acknowledged since is done again, never cut off."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from holdfast_core import Digest, Store, fsck, rebuild
+from holdfast_core import format as layout
+from holdfast_core import frame as framing
+from holdfast_core import journal as journals
+from holdfast_core.errors import StoreRefused
+from support.stores import (
+    dump,
+    file_of,
+    flip_bit,
+    hashed,
+    push,
+    push_file,
+    put_file,
+    put_manifest,
+    some_bytes,
+)
+
+Opener = Callable[..., Store]
+
+
+def keep_index(root: Path) -> None:
+    """A copy of the index as it is."""
+    shutil.copytree(root / "index", root.parent / "copy")
+
+
+def put_back(root: Path) -> None:
+    """The copy in the place of the index."""
+    shutil.rmtree(root / "index")
+    shutil.copytree(root.parent / "copy", root / "index")
+
+
+def tag_names(store: Store) -> list[str]:
+    return sorted(store.tags("a"), key=lambda name: int(name[1:]))
+
+
+def test_case_fault_7_an_older_index_loses_no_tag(root: Path, opener: Opener) -> None:
+    store = opener()
+    for n in range(50):
+        push(store, "a", b"%d" % n, f"t{n}")
+    store.close()
+    keep_index(root)
+    store = opener()
+    for n in range(50, 100):
+        push(store, "a", b"%d" % n, f"t{n}")
+    store.close()
+    length = (root / "journal" / "log").stat().st_size
+    put_back(root)
+    assert any("the index is older than the journal" in problem for problem in fsck(root).problems)
+    store = opener()
+    assert tag_names(store) == [f"t{n}" for n in range(100)]
+    assert (root / "journal" / "log").stat().st_size == length
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2, 9])
+def test_case_fault_7_the_tables_beside_the_journal_follow(root: Path, opener: Opener, behind: int) -> None:
+    """Of every kind of change: the index is the same, record for record, as if it had never been old."""
+    store = opener()
+    subject = push(store, "a", b"subject", "moving", "going")
+    large, gone = some_bytes(50_000), some_bytes(60_000, 2)
+    put_file(store, "a", gone)
+    put_manifest(store, "b", b"cached")
+    steps: list[Callable[[], object]] = [
+        lambda: put_file(store, "a", large),
+        lambda: push(store, "a", b"other", "moving", "coming", subject=subject),
+        lambda: store.delete_tag("a", "going", now=3.0).result(),
+        lambda: store.delete_blob("a", hashed(gone)[0], now=3.0).result(),
+        lambda: store.sweep(now=9.0, grace=1.0).result(),
+        lambda: push_file(store, "c", some_bytes(70_000, 3)),
+        lambda: store.mount_blob("a", hashed(some_bytes(70_000, 3))[0], source="c", now=4.0).result(),
+        lambda: store.put_tag_list("b", ["x", "y"], now=4.0).result(),
+        lambda: store.remove_manifest("b", Digest.of(b"cached"), now=5.0).result(),
+    ]
+    for number, step in enumerate(steps):
+        if len(steps) - number == behind:
+            store.close()
+            keep_index(root)
+            store = opener()
+        step()
+    store.close()
+    if behind == 0:
+        keep_index(root)
+    store = opener()
+    wanted = settled(store, root)
+    store.close()
+    put_back(root)
+    store = opener()
+    assert settled(store, root) == wanted
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+    assert not file_of(root, hashed(gone)[0]).exists()
+
+
+def settled(store: Store, root: Path) -> dict[bytes, bytes]:
+    """All records, but for the time since when nobody links bytes."""
+    rows, _ = dump(store, root)
+    return {key: b"" if key[:1] == layout.UNLINKED else value for key, value in rows.items()}
+
+
+def test_case_fault_7_followers_hear_of_what_is_done_again(root: Path, opener: Opener) -> None:
+    store = opener()
+    store.keep_events(True).result()
+    push(store, "a", b"one", "x", "y")
+    store.close()
+    keep_index(root)
+    store = opener()
+    head = store.event_head()
+    assert head is not None
+    two = push(store, "a", b"two", "x")
+    three = push(store, "b", b"three")
+    store.delete_tag("a", "y", now=2.0).result()
+    store.delete_manifest("b", three, now=2.0).result()
+    told = heard(store, head.log, head.last)
+    assert told is not None
+    last = store.event_head().last  # type: ignore[union-attr]
+    store.close()
+    put_back(root)
+    store = opener()
+    assert heard(store, head.log, head.last) == told
+    assert told[0] == ("push", "tag", "a", "x", str(two), "local")
+    assert store.events_since(head.log, last, 10) is None, "who went further looks at everything"
+
+
+def heard(store: Store, log: str, after: int) -> list[tuple[str, ...]] | None:
+    """What a follower is told."""
+    found = store.events_since(log, after, 100)
+    return (
+        None if found is None else [(e.verb, e.kind, e.repository, e.tag, e.digest, e.origin) for e in found]
+    )
+
+
+def test_case_fault_7_an_index_older_than_a_compaction_is_refused(root: Path, opener: Opener) -> None:
+    """The journal has no removals of before it was written again: only a rebuild can take its word for them."""
+    store = opener()
+    kept, gone = push(store, "a", b"kept", "kept"), push(store, "a", b"gone", "gone")
+    store.close()
+    keep_index(root)
+    store = opener()
+    store.delete_manifest("a", gone, now=2.0).result()
+    push(store, "a", b"later", "later")
+    store.close()
+    (root / "journal" / "log").unlink()
+    opener().close()
+    put_back(root)
+    log = (root / "journal" / "log").read_bytes()
+    with pytest.raises(StoreRefused, match=r"the index is older than the journal.*holdfast rebuild"):
+        Store.create_or_open(root, write=True)
+    assert (root / "journal" / "log").read_bytes() == log
+    assert any("the index is older" in problem for problem in fsck(root).problems)
+    assert rebuild(root).problems == []
+    store = opener()
+    assert store.tags("a") == ["kept", "later"]
+    assert store.manifest("a", kept) is not None
+    assert store.manifest("a", gone) is None
+
+
+def test_case_fault_7_damage_behind_the_known_end_is_refused(root: Path, opener: Opener) -> None:
+    store = opener()
+    push(store, "a", b"0", "t0")
+    store.close()
+    keep_index(root)
+    start = (root / "journal" / "log").stat().st_size
+    store = opener()
+    for n in range(1, 4):
+        push(store, "a", b"%d" % n, f"t{n}")
+    store.close()
+    put_back(root)
+    frames = list(journals.frames(root / "journal", start))
+    flip_bit(root / "journal" / "log", frames[1].start + 100)
+    log = (root / "journal" / "log").read_bytes()
+    with pytest.raises(StoreRefused, match=r"damaged from byte .*holdfast rebuild"):
+        Store.create_or_open(root, write=True)
+    assert (root / "journal" / "log").read_bytes() == log
+    assert any("damaged behind the end" in problem for problem in fsck(root).problems)
+
+
+@pytest.mark.parametrize("moment", ["written", "recorded", "renamed"])
+def test_a_rewrite_that_is_cut_off_is_ended_or_forgotten(
+    root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Crash at any moment of writing the journal again: never is it of a later generation than its index knows."""
+    from holdfast_core import opening
+
+    class Killed(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    store = opener()
+    push(store, "a", b"0", "t0")
+    store.close()
+    (root / "journal" / "log").write_bytes(framing.encode_journal_head(b"x" * 16, 1))
+    with monkeypatch.context() as patched:
+        if moment == "written":
+            patched.setattr(opening, "commit", die)
+        elif moment == "recorded":
+            patched.setattr(journals.Journal, "replace", die)
+        else:
+            patched.setattr(opening, "_settle_unsynced", die)
+        with pytest.raises(Killed):
+            Store.create_or_open(root, write=True)
+    generation = journals.head_of(root / "journal")
+    store = opener()
+    assert store.tags("a") == ["t0"]
+    push(store, "a", b"1", "t1")
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+    assert os.listdir(root / "journal") == ["log"]
+    assert journals.head_of(root / "journal") != generation or moment == "renamed"
