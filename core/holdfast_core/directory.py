@@ -28,19 +28,18 @@ from typing import NamedTuple
 
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
+from holdfast_core.condition import SHORTAGES, StoreCondition, Write, refusal
 from holdfast_core.digest import Digest
 from holdfast_core.errors import (
     Damaged,
     DigestInvalid,
-    Exhausted,
     Mistake,
     NotHeld,
     StoreError,
     StoreRefused,
-    SyncFailed,
     UploadUnknown,
 )
-from holdfast_core.filesystem import filesystem_type, syncfs
+from holdfast_core.filesystem import filesystem_type, reserve, syncfs
 from holdfast_core.journal import sync_directory, write_all
 
 DIRECTORIES = ("index", "journal", "blobs", "fills", "uploads", "quarantine")
@@ -58,7 +57,10 @@ NETWORK = {
     0x5346414F: "AFS",
     0x0BD00BD0: "Lustre",
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+#: what `probe` takes and gives back
+PROBE_NAME, PROBE_BYTES = "probe", 1 << 20
+#: a file system that cannot set room aside
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def blob_name(digest: Digest) -> str:
@@ -73,9 +75,7 @@ def part_name(digest: Digest) -> str:
 
 def os_error(error: OSError, what: str) -> StoreError:
     """The store's word for an operating system error."""
-    if error.errno in _FULL:
-        return Exhausted(f"{what}: {error.strerror}")
-    return StoreError(f"{what}: {error}")
+    return refusal(error.errno, f"{what}: {error.strerror or error}")
 
 
 class Directory:
@@ -87,6 +87,7 @@ class Directory:
         self.index = path / "index"
         self.journal = path / "journal"
         self.fills = path / "fills"
+        self.condition = StoreCondition()
         self._lock = -1
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -140,7 +141,7 @@ class Directory:
         except FileNotFoundError as error:
             raise NotHeld(f"{digest}: its file is gone") from error
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in SHORTAGES:
                 raise os_error(error, "open") from error
             raise Damaged(f"{digest}: its file cannot be opened: {error.strerror}") from error
         found = os.fstat(fd)
@@ -160,12 +161,12 @@ class Directory:
     def place_blob(self, source: Source, digest: Digest, *, durable: bool) -> None:
         """Move a file to its place. With `durable` in the order that survives a power cut: the bytes, the
         name, then (by the caller) the index row. Raises SyncFailed, or StoreError."""
+        if durable:
+            self.sync_file(source)
         try:
-            if durable:
-                self._sync(source.directory, source.name, os.fdatasync)
             os.rename(source.name, blob_name(digest), src_dir_fd=source.directory, dst_dir_fd=self.blobs_fd)
         except OSError as error:
-            raise os_error(error, str(digest)) from error
+            raise self.refused(error, str(digest)) from error
         if durable:
             self.sync_names(digest)
 
@@ -174,7 +175,7 @@ class Directory:
         try:
             os.rename(blob_name(digest), source.name, src_dir_fd=self.blobs_fd, dst_dir_fd=source.directory)
         except OSError as error:
-            raise os_error(error, str(digest)) from error
+            raise self.refused(error, str(digest)) from error
 
     def remove_blob(self, digest: Digest) -> None:
         """Remove a blob's file, if there is one. Raises StoreError."""
@@ -183,7 +184,7 @@ class Directory:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise os_error(error, str(digest)) from error
+            raise self.refused(error, str(digest)) from error
 
     def write_blob(self, digest: Digest, body: bytes) -> None:
         """Put a body in hand into its place, always durably. Raises SyncFailed, Exhausted, StoreError."""
@@ -196,7 +197,9 @@ class Directory:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise os_error(error, str(digest)) from error
+            with contextlib.suppress(OSError):  # what came of it takes room from others
+                self.drop(Source(self.fills_fd, name))
+            raise self.refused(error, str(digest)) from error
         self.place_blob(Source(self.fills_fd, name), digest, durable=True)
 
     def blobs_in(self, algorithm: str, first: int) -> list[Digest]:
@@ -220,20 +223,32 @@ class Directory:
         return found if stat.S_ISREG(found.st_mode) else None
 
     def sync_blob(self, digest: Digest) -> None:
-        """fdatasync of a blob in its place, and its name. Raises SyncFailed."""
-        self._sync(self.blobs_fd, blob_name(digest), os.fdatasync)
+        """fdatasync of a blob in its place, and its name. One that fails may have lost bytes, which no second sync
+        would tell: the file is set aside, so it must be one that can be fetched again. Raises SyncFailed, Exhausted,
+        DiskReadOnly."""
+        try:
+            self._sync(self.blobs_fd, blob_name(digest), os.fdatasync, Write.FILE)
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                self.set_aside(digest)
+            raise
         self.sync_names(digest)
 
     def sync_file(self, source: Source) -> None:
-        """fdatasync of a file that may become a blob. Raises SyncFailed."""
-        self._sync(source.directory, source.name, os.fdatasync)
+        """fdatasync of a file that may become a blob. One that fails may have lost bytes, which no second sync would
+        tell: the file is removed. Raises SyncFailed, Exhausted, DiskReadOnly."""
+        try:
+            self._sync(source.directory, source.name, os.fdatasync, Write.FILE)
+        except StoreError:
+            with contextlib.suppress(OSError):
+                self.drop(source)
+            raise
 
     def sync_names(self, digest: Digest) -> None:
-        """fsync of the directory a blob lies in. Raises SyncFailed."""
-        self._sync(self.blobs_fd, f"{digest.algorithm}/{digest.hex[:2]}", os.fsync)
+        """fsync of the directory a blob lies in. Raises SyncFailed, Exhausted, DiskReadOnly."""
+        self._sync(self.blobs_fd, f"{digest.algorithm}/{digest.hex[:2]}", os.fsync, Write.NAMES)
 
-    def _sync(self, parent: int, name: str, sync: Callable[[int], None]) -> None:
-        """Raises SyncFailed: fatal, never retried."""
+    def _sync(self, parent: int, name: str, sync: Callable[[int], None], write: Write) -> None:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
             try:
@@ -241,14 +256,36 @@ class Directory:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise SyncFailed(f"{name}: {error}") from error
+            raise self.refused(error, name, write) from error
 
     def sync_all(self) -> None:
-        """One syncfs over the blobs. Raises SyncFailed: fatal, never retried."""
+        """One syncfs over the blobs. Raises SyncFailed, Exhausted, DiskReadOnly."""
         try:
             syncfs(self.blobs_fd)
         except OSError as error:
-            raise SyncFailed(f"syncfs: {error}") from error
+            raise self.refused(error, "syncfs", Write.NAMES) from error
+
+    def refused(self, error: OSError, what: str, write: Write = Write.FILE) -> StoreError:
+        """The store's word for a write that the system refused; its condition follows."""
+        return self.condition.met(write, error.errno, f"{what}: {error.strerror or error}")
+
+    def probe(self) -> None:
+        """Write a file and take it away again, to see whether the disk takes writes and has room. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(PROBE_NAME, flags, 0o600, dir_fd=self.fills_fd)
+        try:
+            self._take_room(fd)
+        finally:
+            os.close(fd)
+            os.unlink(PROBE_NAME, dir_fd=self.fills_fd)
+
+    def _take_room(self, fd: int) -> None:
+        try:
+            reserve(fd, 0, PROBE_BYTES)
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise
+            write_all(fd, 0, bytes(PROBE_BYTES))
 
     def set_aside(self, digest: Digest) -> None:
         """Move whatever lies in a blob's place to quarantine/."""
@@ -258,11 +295,12 @@ class Directory:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise os_error(error, "quarantine") from error
+            raise self.refused(error, "quarantine") from error
 
     def repair(self, digest: Digest, size: int, start: int, body: bytes) -> None:
         """Write bytes into a blob's file, synced. A file that is gone, or is not a plain file of `size` bytes,
-        is set aside and begun again with holes, which no chunk check passes. Raises Exhausted, SyncFailed."""
+        is set aside and begun again with holes, which no chunk check passes. Raises Unwritable; then the chunks stay
+        as bad as they were."""
         try:
             fd, _ = self.open_blob(digest, size, write=True)
         except (NotHeld, Damaged):
@@ -272,9 +310,7 @@ class Directory:
             write_all(fd, start, body)
             os.fdatasync(fd)
         except OSError as error:
-            if error.errno in _FULL:
-                raise os_error(error, str(digest)) from error
-            raise SyncFailed(f"{digest}: {error}") from error
+            raise self.refused(error, str(digest)) from error
         finally:
             os.close(fd)
 
@@ -284,7 +320,7 @@ class Directory:
             fd = os.open(blob_name(digest), flags, 0o644, dir_fd=self.blobs_fd)
             os.ftruncate(fd, size)
         except OSError as error:
-            raise os_error(error, str(digest)) from error
+            raise self.refused(error, str(digest)) from error
         self.sync_names(digest)
         return fd
 
@@ -326,9 +362,9 @@ class Directory:
             os.unlink(source.name, dir_fd=source.directory)
 
     def free_bytes(self) -> int:
-        """Bytes that this process may still write to the file system of the store."""
+        """Bytes that are free for everybody on the file system of the store: a hint, which decides nothing."""
         found = os.statvfs(self.path)
-        return found.f_frsize * (found.f_bfree if os.geteuid() == 0 else found.f_bavail)
+        return found.f_frsize * found.f_bavail
 
 
 class Source(NamedTuple):

@@ -1,7 +1,7 @@
 """What can go wrong in the store. No HTTP here: `holdfast.errors` holds the one table to status codes.
 
 Three branches tell a caller what to do: the caller erred (`Mistake`), the store is not to be trusted
-(`Damaged`), or the machine is short of something (`Exhausted`). `NotHeld`, `ReadOnly` and `Locked` are answers.
+(`Damaged`), or the disk takes no write now (`Unwritable`). `NotHeld`, `ReadOnly` and `Locked` are answers.
 """
 
 
@@ -49,12 +49,25 @@ class StoreRefused(StoreError):
     """The directory is not a store this code may open; the message says why and what to do."""
 
 
-class Exhausted(StoreError):
+class Unwritable(StoreError):
+    """The write could not be done, and nothing was changed; what is held is served all the same."""
+
+
+class Exhausted(Unwritable):
     """No space, no descriptors, or the index is full."""
 
 
-class SyncFailed(StoreError):
-    """A sync call failed. The store stops acknowledging: a second sync would succeed over lost data."""
+class DiskReadOnly(Unwritable):
+    """The file system takes no writes."""
+
+
+class DiskFailed(Unwritable):
+    """The device, or the file system on it, failed."""
+
+
+class SyncFailed(DiskFailed):
+    """A sync call failed, and what it was to make durable may be lost: it is not acknowledged, and not synced again,
+    because a second sync would succeed over lost data."""
 
 
 class UploadUnknown(StoreError):

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from holdfast_core.digest import Digest
-from holdfast_core.errors import StoreError, SyncFailed
+from holdfast_core.errors import StoreError
 from holdfast_core.writer import Plan, Writer
 
 #: a push spends about 1 ms of 1.3 waiting for the disk, and file systems take many syncs at once
@@ -124,12 +124,10 @@ class FileWork:
 
     def _work(self, prepare: Prepare, digest: Digest | None, future: Future[None], settle: bool) -> None:
         try:
-            if self._writer.failed is not None:
-                raise self._writer.failed
+            if (refusal := self._writer.refusal()) is not None:
+                raise refusal
             prepared = prepare()
         except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            if isinstance(error, SyncFailed):
-                self._writer.fail(error)
             self._finish(digest, future, error, None)
             return
         committing = self._writer.submit(prepared.plan, prepared.after, settle=settle)
@@ -146,7 +144,7 @@ class FileWork:
     ) -> None:
         """Take back what was refused, let the digest go, and tell. A store that failed is left as it is: only
         the next start finds out what is on the disk."""
-        if error is not None and undo is not None and self._writer.failed is None:
+        if error is not None and undo is not None and self._writer.refusal() is None:
             with contextlib.suppress(OSError, StoreError):  # then it is litter, which a sweep finds
                 undo()
         if digest is not None:

@@ -22,6 +22,7 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from holdfast_core import format as layout
+from holdfast_core.condition import BROKEN, CAUSES
 from holdfast_core.errors import Damaged, Exhausted, RecordDamaged, StoreError, StoreRefused
 
 MAP_BYTES = 64 << 30  # address space, not memory: a new index takes 8 KiB
@@ -130,6 +131,14 @@ class Index:
         """Unmap. No read may be under way; later ones raise StoreError."""
         self.begin = _refuse_closed
         self._env.close()
+
+    def is_poisoned(self) -> bool:
+        """Whether LMDB refuses everything since a meta page could not be written."""
+        try:
+            self.begin().abort()
+        except lmdb.PanicError:
+            return True
+        return False
 
     def reader_check(self) -> int:
         """Free the slots of readers that died; how many there were."""
@@ -263,6 +272,16 @@ def collect(
             if key != skip:
                 part.append((key, value))
     return part
+
+
+#: error numbers by the words that LMDB ends its message with
+_WORDS = {os.strerror(code): code for code in (*CAUSES, *BROKEN)}
+
+
+def errno_of(error: lmdb.Error) -> int | None:
+    """The error number of a system call that failed in LMDB; None for an error of its own. A write that was cut short
+    is EIO there, whatever cut it."""
+    return _WORDS.get(str(error).rpartition(": ")[2])
 
 
 def index_error(error: lmdb.Error) -> StoreError:

@@ -7,6 +7,8 @@ own state, so after a crash the tail is compared with that, not searched for.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from holdfast_core import frame as framing
 NAME, FRESH = "log", "log.new"
 _REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
 _SEARCH_BYTES = 1 << 20
+_PAGE_BYTES = 4096
 
 
 class Journal:
@@ -30,6 +33,11 @@ class Journal:
         self.generation = generation
         self.length = length
         self.synced = synced
+        #: bytes may lie beyond `length`: what was to be taken back could not be cut off
+        self._ragged = False
+        #: a sync failed, perhaps that of an earlier process: what lies beyond `synced` is in memory, and the kernel
+        #: believes that it is on disk
+        self._doubtful = synced < length
 
     @classmethod
     def open(cls, directory: Path, uuid: bytes, state: layout.Journaled | None) -> Journal | None:
@@ -49,7 +57,8 @@ class Journal:
         if not intact or state is None:
             os.close(fd)
             return None
-        os.ftruncate(fd, state.length)
+        if os.fstat(fd).st_size > state.length:
+            os.ftruncate(fd, state.length)
         return cls(directory, fd, state.generation, state.length, state.synced)
 
     @classmethod
@@ -75,6 +84,9 @@ class Journal:
 
     def append(self, changes: list[tuple[bytes, bytes | None]]) -> None:
         """Add one frame, unsynced. Raises OSError; then nothing was added."""
+        if self._ragged:
+            os.ftruncate(self._fd, self.length)
+            self._ragged = False
         try:
             self.length += write_all(self._fd, self.length, framing.encode_frame(changes))
         except OSError:
@@ -82,15 +94,36 @@ class Journal:
             raise
 
     def sync(self) -> None:
-        """Everything appended so far is on disk. Raises OSError: fatal, never retried."""
+        """Everything appended so far is on disk. Raises OSError. A failed sync is not repeated: the kernel takes the
+        pages for written, so a second one succeeds over lost data. They are written again first."""
+        if self._doubtful:
+            self._write_again()
+        self._doubtful = True
         os.fdatasync(self._fd)
+        # older kernels sync nothing on a file system that turned read-only, and say that it is done
+        if os.fstatvfs(self._fd).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        self._doubtful = False
         self.synced = self.length
 
     def cut(self, length: int) -> None:
-        """Take back what lies past `length`: its commit failed."""
-        os.ftruncate(self._fd, length)
+        """Take back what lies past `length`: its commit failed. Where the disk does not let it, the next append does:
+        until then no index knows of those bytes."""
         self.length = length
         self.synced = min(self.synced, length)
+        self._ragged = True
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, length)
+            self._ragged = False
+
+    def _write_again(self) -> None:
+        """Make dirty what no sync covered, from the beginning of its page. Raises OSError, also when it is not whole:
+        then only a journal written from the index is sound."""
+        state = layout.Journaled(self.generation, self.length, self.synced, b"")
+        if not _tail_intact(self._fd, state):
+            raise OSError(errno.EIO, "the end of the journal is lost")
+        start = self.synced - self.synced % _PAGE_BYTES
+        write_all(self._fd, start, os.pread(self._fd, self.length - start, start))
 
     def state(self, boot: bytes) -> layout.Journaled:
         """What the index records about this journal."""

@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 class FillPart:
     """An open part. `fd` stays valid for readers after the part became a blob, until `close`."""
 
-    def __init__(self, path: str, fd: int, digest: Digest, size: int, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        fd: int,
+        digest: Digest,
+        size: int,
+        on_close: Callable[[], None],
+        refused: Callable[[OSError, str], StoreError],
+    ) -> None:
         self.path = path
         self.fd = fd
         self.digest = digest
         self.size = size
         self._on_close = on_close
+        self._refused = refused
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Write all of `data` at `offset`. Raises Exhausted when the disk or the quota is full."""
+        """Write all of `data` at `offset`. Raises Unwritable when the disk takes it not."""
         view = memoryview(data).cast("B")
         if offset < 0 or offset + len(view) > self.size:
             raise StoreError(
@@ -36,7 +45,7 @@ class FillPart:
             while done < len(view):
                 done += os.pwrite(self.fd, view[done:], offset + done)
         except OSError as error:
-            raise os_error(error, str(self.digest)) from error
+            raise self._refused(error, str(self.digest)) from error
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes at `offset`, as they are on disk now; holes read as zeros."""

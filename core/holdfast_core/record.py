@@ -204,7 +204,8 @@ class FillState(msgspec.Struct, frozen=True):
 
 
 class Statistics(Value, frozen=True):
-    """Counters of one open store. `failed` is why it takes no more writes, or ""."""
+    """Counters of one open store. `failed` is why it takes no more writes, or "". `condition` is what the disk lets it
+    write (condition.py), `reason` why it is not "writable"."""
 
     open_readers: int
     open_parts: int
@@ -218,3 +219,5 @@ class Statistics(Value, frozen=True):
     index_limit: int
     journal_bytes: int
     failed: str
+    condition: str = "writable"
+    reason: str = ""

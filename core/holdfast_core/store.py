@@ -16,7 +16,7 @@ from holdfast_core import change, events, opening, removal
 from holdfast_core import format as layout
 from holdfast_core.change import View
 from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
-from holdfast_core.directory import os_error, part_name
+from holdfast_core.directory import part_name
 from holdfast_core.errors import DigestMismatch, Mistake, NotHeld
 from holdfast_core.file_work import Prepared
 from holdfast_core.filesystem import since_boot
@@ -185,7 +185,8 @@ class Store(Pushes):
         return self._submit(lambda view: change.drop_fill(view, repository, digest))
 
     def open_part(self, digest: Digest, size: int) -> FillPart:
-        """The growing file of a fill, made when absent, `size` bytes long, sparse. Raises Exhausted."""
+        """The growing file of a fill, made when absent, `size` bytes long, sparse. Raises StoreError,
+        Unwritable where it is the disk that refuses."""
         self._writing()
         name = part_name(digest)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -194,9 +195,10 @@ class Store(Pushes):
             if os.fstat(fd).st_size != size:
                 os.ftruncate(fd, size)
         except OSError as error:
-            raise os_error(error, name) from error
+            raise self._directory.refused(error, name) from error
         self._parts += 1
-        return FillPart(str(self._directory.fills / name), fd, digest, size, self._part_closed)
+        path, told = str(self._directory.fills / name), self._directory.refused
+        return FillPart(path, fd, digest, size, self._part_closed, told)
 
     def _part_closed(self) -> None:
         self._parts -= 1

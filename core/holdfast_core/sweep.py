@@ -43,8 +43,8 @@ class Sweep:
         are on the disk."""
         reclaimed = 0
         with self._one:
-            if self._writer.failed is not None:
-                raise self._writer.failed
+            if (refusal := self._writer.refusal()) is not None:
+                raise refusal
             ripe = self._ripe(now - grace)
             while (batch := list(islice(ripe, BATCH))) and not self._files.closing:
                 reclaimed += self._remove(batch, now - grace)
@@ -111,7 +111,7 @@ class Sweep:
             found = self._directory.blob_status(digest)
             if found is None or max(found.st_mtime, found.st_ctime) > before or self._has_row(digest):
                 return 0
-            if self._writer.failed is not None:
+            if self._writer.refusal() is not None:
                 return 0
             self._directory.remove_blob(digest)
             return found.st_size

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
-from holdfast_core.directory import os_error
+from holdfast_core.directory import CANNOT_RESERVE, os_error
 from holdfast_core.errors import StoreError, UploadBusy, UploadUnknown
 from holdfast_core.filesystem import reserve, start_writeback
 
@@ -209,7 +209,7 @@ class Staging:
             reserve(self.fd, self.size, length)
             self._reserved = self.size + length
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            if error.errno not in CANNOT_RESERVE:
                 self.roll_back(self.size)
                 raise os_error(error, "upload") from error
 

@@ -3,13 +3,16 @@
 A batch closes at 256 operations, when 2 ms have passed since its first, or when nothing waits: while one
 commit syncs, the next batch gathers, so a lone change waits for nobody and a flood costs one sync for many.
 
-A future resolves after the commit it was part of. Any exception at commit means not committed. A failed sync
-is fatal: the store takes no more writes, because a second sync would succeed over lost data.
+A future resolves after the commit it was part of. Any exception at commit means not committed; what the store is
+then says `condition`. LMDB writes the pages of a transaction, syncs them, then writes the meta page that makes them
+count. A failure before that page harms nobody: no committed tree has those pages, and the next transaction writes its
+own. One at that page poisons the environment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -20,13 +23,13 @@ import lmdb
 from holdfast_core import events
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep, View
-from holdfast_core.errors import Damaged, Exhausted, StoreError, SyncFailed
-from holdfast_core.index import Index, Inside, Transaction
+from holdfast_core.condition import StoreCondition, Write
+from holdfast_core.errors import Exhausted, StoreError, Unwritable
+from holdfast_core.index import Index, Inside, Transaction, errno_of
 from holdfast_core.journal import Journal
 
 BATCH_OPERATIONS = 256
 BATCH_SECONDS = 0.002
-FULL_BYTES = 4 << 20  # less than this free, and a failed commit is taken for a full disk
 INDEX_SHARE = 0.9  # of the map; beyond it only owned changes and removals are taken
 
 Plan = Callable[[View], Sequence[Change]]
@@ -36,12 +39,13 @@ class Operation:
     """One change to come: its planner, what to do once it is committed, and who waits for it."""
 
     def __init__(
-        self, plan: Plan, after: Callable[[], None] | None, future: Future[None], settle: bool
+        self, plan: Plan, after: Callable[[], None] | None, future: Future[None], settle: bool, frees: bool
     ) -> None:
         self.plan = plan
         self.after = after
         self.future = future
         self.settle = settle
+        self.frees = frees
 
 
 class Writer:
@@ -54,16 +58,20 @@ class Writer:
         *,
         boot: bytes,
         clock: Callable[[], float],
-        free_bytes: Callable[[], int],
+        condition: StoreCondition,
+        probe: Callable[[], None],
     ) -> None:
+        """`probe` raises OSError when the disk takes no write."""
         self.journal = journal
-        self.failed: StoreError | None = None
+        self.condition = condition
         self.committed = 0
         self.batches = 0
         self._index = index
         self._boot = boot
         self._clock = clock
-        self._free_bytes = free_bytes
+        self._probe = probe
+        #: gives room for a change that makes room; whether it had any left
+        self.spare: Callable[[], bool] = lambda: False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
@@ -76,20 +84,21 @@ class Writer:
         future: Future[None] | None = None,
         *,
         settle: bool = False,
+        frees: bool = False,
     ) -> Future[None]:
         """Queue a change. `after` runs on the writer thread once it is committed, before the future.
-        `settle` syncs the journal whatever the change is."""
+        `settle` syncs the journal whatever the change is. `frees` says that it makes room: where there is none, it
+        is tried again with the room that `spare` gives."""
         future = Future() if future is None else future
         if self._closed:
             future.set_exception(StoreError("the store is closed"))
         else:
-            self._queue.put(Operation(plan, after, future, settle))
+            self._queue.put(Operation(plan, after, future, settle, frees))
         return future
 
-    def fail(self, error: StoreError) -> None:
-        """Take no more writes; the first reason stays."""
-        if self.failed is None:
-            self.failed = error
+    def refusal(self) -> Unwritable | None:
+        """What a change is refused with before it is tried; None when it is tried."""
+        return self.condition.refusal()
 
     def settled(self) -> bool:
         """Whether all of the journal is on disk."""
@@ -138,8 +147,8 @@ class Writer:
         if not batch:
             return
         try:
-            if self.failed is not None:
-                raise self.failed
+            if (refusal := self.refusal()) is not None:
+                raise refusal
             refused = self._commit(batch)
         except Exception as error:  # noqa: BLE001 - whatever it was, every waiter must hear that nothing was committed
             self._refuse(batch, error)
@@ -159,6 +168,9 @@ class Writer:
         if isinstance(error, Exhausted) and len(batch) > 1:
             for operation in batch:
                 self._settle([operation])
+            return
+        if isinstance(error, Exhausted) and batch[0].frees and self.spare():
+            self._settle(batch)
             return
         for operation in batch:
             operation.future.set_exception(error)
@@ -206,35 +218,32 @@ class Writer:
         if kept:
             self.journal.append(kept)
         if durable := durable and not self.settled():
-            self._sync_journal()
+            self.journal.sync()
         if kept or durable:
             state = layout.encode_journaled(self.journal.state(self._boot))
             txn.put(layout.JOURNALED, layout.seal(layout.JOURNALED, state))
 
-    def _sync_journal(self) -> None:
-        try:
-            self.journal.sync()
-        except OSError as error:
-            failure = SyncFailed(f"journal: {error}")
-            self.fail(failure)
-            raise failure from error
-
     def _not_committed(self, error: Exception, length: int) -> StoreError:
-        """Take the journal back and say why. LMDB reports a full disk as EIO, so the free space decides."""
-        try:
-            self.journal.cut(length)
-        except OSError as cut_error:
-            self.fail(StoreError(f"journal: {cut_error}"))
+        """Take the journal back and say why."""
+        self.journal.cut(length)
         if isinstance(error, lmdb.MapFullError):
             return Exhausted(f"index: {error}")
-        if isinstance(error, lmdb.PanicError):
-            self.fail(Damaged(f"index: {error}"))
-        elif self._free_bytes() < FULL_BYTES:
-            return Exhausted(f"no space left: {error}")
-        else:
-            self.fail(SyncFailed(f"commit failed: {error}"))
-        assert self.failed is not None
-        return self.failed
+        if isinstance(error, OSError):
+            return self.condition.met(Write.JOURNAL, error.errno, f"journal: {error.strerror or error}")
+        if self._index.is_poisoned():
+            return self.condition.met(Write.META, None, f"index: {error}")
+        return self.condition.met(Write.INDEX, self._index_errno(error), f"index: {error}")
+
+    def _index_errno(self, error: Exception) -> int | None:
+        """Why the index could not be written. LMDB takes a write that was cut short for EIO, and what cuts a write
+        short is a disk that gave its last blocks to it: asked for more, it says so itself."""
+        code = errno_of(error) if isinstance(error, lmdb.Error) else None
+        if code == errno.EIO:
+            try:
+                self._probe()
+            except OSError as refused:
+                return refused.errno
+        return code
 
 
 def _put(txn: Transaction, change: Change) -> bool:

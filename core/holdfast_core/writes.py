@@ -11,6 +11,7 @@ from holdfast_core import change, events, opening, resources
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.change import Change, View
+from holdfast_core.condition import DiskState, StoreCondition
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
 from holdfast_core.directory import Source
 from holdfast_core.errors import (
@@ -21,7 +22,6 @@ from holdfast_core.errors import (
     ReadOnly,
     RecordDamaged,
     StoreError,
-    SyncFailed,
 )
 from holdfast_core.file_work import FileWork, Prepared
 from holdfast_core.lookup import Lookup
@@ -73,7 +73,8 @@ class Writes(Lookup):
                 opened.journal,
                 boot=opened.boot,
                 clock=clock,
-                free_bytes=opened.directory.free_bytes,
+                condition=opened.directory.condition,
+                probe=opened.directory.probe,
             )
             self._files = FileWork(self._writer)
 
@@ -83,11 +84,16 @@ class Writes(Lookup):
             return
         if self._writer is not None and self._files is not None:
             self._files.close()
-            if self._writer.failed is None:
+            if self._writer.refusal() is None:
                 self._write_recent()
             self._writer.close()
         self._index.close()
         self._directory.close()
+
+    @property
+    def condition(self) -> StoreCondition:
+        """What the disk lets this process write."""
+        return self._directory.condition
 
     @property
     def mode(self) -> str:
@@ -124,7 +130,9 @@ class Writes(Lookup):
             index_bytes=self._index.bytes_used(),
             index_limit=self._index.map_bytes,
             journal_bytes=writer.journal.length if writer else 0,
-            failed=str(writer.failed or "") if writer else "",
+            failed=self.condition.reason if self.condition.state is DiskState.FAILED else "",
+            condition=self.condition.state,
+            reason=self.condition.reason,
         )
 
     def _writing(self) -> Writer:
@@ -282,11 +290,7 @@ class Writes(Lookup):
         """A pushed file takes the place of the same bytes, which may have rotten since they were hashed: a year
         ago perhaps, these a moment ago. To compare them costs a read of all of them, to replace them a rename.
         After the commit, because until then the file is the uploader's."""
-        try:
-            self._directory.place_blob(file, digest, durable=True)
-        except SyncFailed as error:
-            self._writing().fail(error)
-            raise
+        self._directory.place_blob(file, digest, durable=True)
 
     def _unplace(self, digest: Digest, file: Source | None) -> None:
         """A file was placed and its row refused. One that replaced the bytes of an earlier row stays there."""

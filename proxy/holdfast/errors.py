@@ -314,7 +314,11 @@ class NodeFailed(Refusal):
 
 
 class NodeFull(Refusal):
-    """No space for what was pushed."""
+    """No space for what a client wants kept (RFC 4918 11.5)."""
+
+
+class NodeUnwritable(Refusal):
+    """The disk of this node takes no writes now; what it holds is served."""
 
 
 class FillGone(NodeFailed):
@@ -382,7 +386,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ParentNotFound: (404, "MANIFEST_UNKNOWN"),
     KeeperAway: (503, "MANIFEST_UNKNOWN"),
     NodeFailed: (500, "MANIFEST_UNKNOWN"),
-    NodeFull: (503, "MANIFEST_UNKNOWN"),
+    NodeFull: (507, "MANIFEST_UNKNOWN"),
+    NodeUnwritable: (503, "MANIFEST_UNKNOWN"),
     FillGone: (500, "MANIFEST_UNKNOWN"),
     store_errors.DigestInvalid: (400, "DIGEST_INVALID"),
     store_errors.NotHeld: (404, "MANIFEST_UNKNOWN"),
@@ -390,7 +395,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     store_errors.Locked: (405, "DENIED"),
     store_errors.UploadUnknown: (404, "BLOB_UPLOAD_UNKNOWN"),
     store_errors.UploadBusy: (416, "BLOB_UPLOAD_INVALID"),
-    store_errors.Exhausted: (503, "MANIFEST_UNKNOWN"),
+    store_errors.Exhausted: (507, "MANIFEST_UNKNOWN"),
+    store_errors.Unwritable: (503, "MANIFEST_UNKNOWN"),
     store_errors.StoreError: (500, "MANIFEST_UNKNOWN"),
 }
 
@@ -403,7 +409,7 @@ _OF_STORE: dict[type[store_errors.StoreError], type[Refusal]] = {
     store_errors.UploadUnknown: UploadUnknown,
     store_errors.UploadBusy: UploadOutOfOrder,
 }
-TRANSLATED: tuple[type[store_errors.StoreError], ...] = (*_OF_STORE, store_errors.Exhausted)
+TRANSLATED: tuple[type[store_errors.StoreError], ...] = (*_OF_STORE, store_errors.Unwritable)
 
 
 def of_store(error: store_errors.StoreError) -> Refusal:
@@ -413,7 +419,21 @@ def of_store(error: store_errors.StoreError) -> Refusal:
             return _OF_STORE[kind](str(error))
     if isinstance(error, store_errors.Exhausted):
         return NodeFull(
-            "the disk of this node is full; nothing was stored", detail="free space, then push again"
+            "the disk of this node is full; nothing was stored",
+            detail="its operator frees space or deletes images; then push again",
+            retry_after=5,
+        )
+    if isinstance(error, store_errors.DiskReadOnly):
+        return NodeUnwritable(
+            "the disk of this node is read-only; nothing was stored",
+            detail="its operator finds the reason in /readyz and makes it writable; then push again",
+            retry_after=5,
+        )
+    if isinstance(error, store_errors.Unwritable):
+        return NodeUnwritable(
+            "the disk of this node failed; nothing was stored",
+            detail="push again in a moment; when it stays so, its operator finds the reason in /readyz",
+            retry_after=5,
         )
     return NodeFailed("the store could not do it")
 

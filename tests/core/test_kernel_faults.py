@@ -97,7 +97,7 @@ def test_case_71_a_failed_sync_of_the_index_is_the_last_write(made: Path) -> Non
     said = run(made, 1, "-P", index, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=2")
     assert said[:2] == ["open", "done 0"]
     assert said[2:9] == [f"SyncFailed {n}" for n in range(1, 8)]
-    assert said[9].startswith("failed: commit failed")
+    assert said[9].startswith("failed: index: mdb_txn_commit")
     assert said[10] == "reads"
     acknowledged_is_there(made, 1, said)
 
@@ -109,6 +109,46 @@ def test_case_71_a_failed_meta_write_ends_the_writing(made: Path) -> None:
     assert said[0] == "open"
     assert sum(line.startswith("done") for line in said) < 4, "nothing after the first failure"
     assert [line for line in said if line.startswith("failed: ")] != ["failed: "]
+    acknowledged_is_there(made, 1, said)
+
+
+#: file, system call, error, when: what the step that met it is refused with, and whether the store goes on
+ONCE = [
+    ("index/data.mdb", "pwrite64", "ENOSPC", 2, "Exhausted", True),
+    ("index/data.mdb", "writev", "EDQUOT", 2, "Exhausted", True),
+    ("index/data.mdb", "fdatasync", "ENOSPC", 2, "Exhausted", True),
+    ("index/data.mdb", "writev", "EROFS", 2, "DiskReadOnly", False),
+    ("index/data.mdb", "writev", "EIO", 2, "SyncFailed", False),
+    ("journal/log", "pwrite64", "EDQUOT", 2, "Exhausted", True),
+    ("journal/log", "pwrite64", "EROFS", 2, "DiskReadOnly", False),
+    ("journal/log", "fdatasync", "ENOSPC", 2, "Exhausted", True),
+    ("journal/log", "fdatasync", "EIO", 2, "SyncFailed", False),
+]
+
+
+@pytest.mark.parametrize(("file", "call", "error", "when", "refusal", "goes_on"), ONCE)
+def test_case_fault_2_an_error_of_one_system_call(
+    made: Path, file: str, call: str, error: str, when: int, refusal: str, goes_on: bool
+) -> None:
+    """No room is the end of one write and of nothing else, whichever call says so; what is on the disk is judged by
+    a fresh start after EIO."""
+    at = ["-P", str(made / file), "-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}"]
+    said = run(made, 1, *at)
+    hit = next(n for n, line in enumerate(said) if line.startswith(refusal))
+    steps = [line.split()[0] for line in said[hit + 1 : 9]]
+    assert steps == (["done"] * len(steps) if goes_on else [refusal] * len(steps))
+    assert (said[9] == "failed: ") == (refusal != "SyncFailed")
+    assert said[10] == "reads"
+    acknowledged_is_there(made, 1, said)
+
+
+def test_case_fault_2_a_frame_that_cannot_be_cut_off_is_written_over(made: Path) -> None:
+    """The commit found no room and neither could its frame be taken back: the next frame takes its place."""
+    log = str(made / "journal" / "log")
+    refused = ["-e", "inject=fdatasync:error=ENOSPC:when=2", "-e", "inject=ftruncate:error=EIO:when=1"]
+    said = run(made, 1, "-P", log, "-e", "trace=fdatasync,ftruncate", *refused)
+    assert said[:3] == ["open", "done 0", "Exhausted 1"]
+    assert [line.split()[0] for line in said[3:9]] == ["done"] * 6
     acknowledged_is_there(made, 1, said)
 
 

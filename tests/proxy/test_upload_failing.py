@@ -62,7 +62,7 @@ def test_case_30_a_full_disk_is_said_and_the_session_survives(tmp_path, monkeypa
         ):
             disk.room = room
             answer = await unchanged(node, session, raw)
-            assert (answer.status, code(answer)) == (503, "BLOB_UPLOAD_INVALID")
+            assert (answer.status, code(answer)) == (507, "BLOB_UPLOAD_INVALID")
             assert int(answer.headers["retry-after"]) > 0
         disk.room = 1 << 62
         await finishes(session)
@@ -76,7 +76,7 @@ def test_case_30_a_full_disk_leaves_nothing_of_a_single_post(tmp_path, monkeypat
     async def test(node: Registry) -> None:
         before, disk.room = node.dump(), 30_000
         answer = await node.ask("POST", f"{UPLOADS}?digest={DIGEST}", BODY)
-        assert (answer.status, code(answer)) == (503, "BLOB_UPLOAD_INVALID")
+        assert (answer.status, code(answer)) == (507, "BLOB_UPLOAD_INVALID")
         assert node.dump() == before
 
     run(tmp_path, test)
@@ -95,7 +95,7 @@ def test_case_30_a_body_for_which_there_is_no_room_is_not_read(tmp_path, monkeyp
         session = await half(node)
         head = request("PATCH", session.location, Content_Length=str(1 << 40), Expect="100-continue")
         answer = await unchanged(node, session, head)
-        assert (answer.status, code(answer)) == (503, "BLOB_UPLOAD_INVALID")
+        assert (answer.status, code(answer)) == (507, "BLOB_UPLOAD_INVALID")
         await finishes(session)
 
     run(tmp_path, test)
@@ -116,7 +116,8 @@ def test_a_commit_that_fails_leaves_the_session(tmp_path: Path, failure: Excepti
         setattr(node.keeper, name, fail)
         for rest in (body[half:], b""):
             answer = await unchanged(node, session, request("PUT", session.target(digest_of(body)), rest))
-            assert answer.status == (400 if not rest else 500 if isinstance(failure, RuntimeError) else 503)
+            refused = {NodeFull: 507, KeeperAway: 503, RuntimeError: 500}[type(failure)]
+            assert answer.status == (refused if rest else 400)
         delattr(node.keeper, name)
         assert vars(node.keeper).keys() == real.keys()
         assert is_created(await session.put(digest_of(body), body[half:]), digest_of(body))
