@@ -367,6 +367,17 @@ class Lookup:
         state = self._readers.verification(digest, blob.size, identity, bad)
         return BlobReader(self._readers, digest, blob.size, fd, state, None)
 
+    def let_go(self) -> None:
+        """Give up the maps of files that nobody read for a while (`holdfast_core.pages`); a removed file keeps its
+        space until then. To be called every few seconds in each process that reads."""
+        self._readers.let_go()
+
+    @property
+    def knows_pages(self) -> bool:
+        """Whether this kernel says which pages stayed in memory. Where it does not, a chunk is hashed whenever it is
+        read: right, and slower."""
+        return self._readers.pages.works
+
     def _quarantined(self, digest: Digest) -> list[int]:
         rows = self._index.scan(layout.QUARANTINE + digest.key)
         return [layout.segment_number(key) for key, _ in rows]

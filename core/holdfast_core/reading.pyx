@@ -1,11 +1,12 @@
-"""Reading stored bytes: never one that was not checked since this process started.
+"""Reading stored bytes: what has to come from the disk is hashed before it leaves.
 
-A blob is read through a `BlobReader`. What is in the page cache and checked is read on the caller's thread
-without waiting (preadv2 with RWF_NOWAIT, straight into a new bytes object); everything else is read on a
-thread, and a chunk that was not checked yet is read whole and compared with its BLAKE3 first.
+A blob is read through a `BlobReader`. A chunk is read whole and compared with its BLAKE3 before its first byte
+leaves, and from then on it is verified as long as the pages that were hashed stay in memory (pages.pyx) and the scrub
+interval is not over. Verified bytes are read on the caller's thread without waiting (preadv2 with RWF_NOWAIT, straight
+into a new bytes object), or sent from the file by whoever asked `verified`; everything else is read on a thread.
 
-Which chunks are checked, and when, is shared by all readers of a digest in the process. It is tied to the
-file's inode and change time, so a file that was replaced or written to starts unchecked.
+Which chunks are verified is shared by all readers of a digest in the process. It is tied to the file's inode and
+change time, so a file that was replaced or written to starts anew.
 """
 
 from blake3 import blake3
@@ -13,10 +14,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EINTR, errno
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
+from posix.fcntl cimport POSIX_FADV_DONTNEED, POSIX_FADV_WILLNEED, posix_fadvise
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close, pread
 
 from holdfast_core.errors import ChunkDamaged
+from holdfast_core.pages cimport CHUNK, MappedFile, PageMap
 
 cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
@@ -25,30 +28,35 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags)
     int RWF_NOWAIT
 
-cdef Py_ssize_t CHUNK = 1 << 20
 # Dropping the GIL may cost a fight to get it back when other threads run; a copy of this many bytes out of
 # the page cache takes about 5 µs (36 µs for 1 MiB, measured).
 cdef Py_ssize_t RELEASE_GIL_BYTES = 128 * 1024
 
+#: The map of a file that nobody reads is given up after so long (seconds): as long as there is one, a file that was
+#: removed keeps its space on the disk.
+IDLE_SECONDS = 5.0
+
 
 cdef class Verification:
-    """When each chunk of one file was last checked, and which are known to be bad."""
+    """Which chunks of one file were hashed, when, and which are known to be bad."""
 
     cdef double* checked_at
-    cdef readonly Py_ssize_t chunks
+    cdef readonly MappedFile file
     cdef readonly tuple identity
     cdef readonly set bad
+    cdef set hashing
+    cdef double used_at
+    cdef int busy
 
-    def __cinit__(self, Py_ssize_t chunks, tuple identity, bad):
-        cdef Py_ssize_t i
-        self.chunks = chunks
+    def __cinit__(self, MappedFile file not None, tuple identity, bad):
+        self.file = file
         self.identity = identity
         self.bad = set(bad)
-        self.checked_at = <double*>malloc(max(chunks, 1) * sizeof(double))
+        self.hashing = set()
+        self.checked_at = <double*>malloc(max(file.chunks, 1) * sizeof(double))
         if self.checked_at == NULL:
             raise MemoryError
-        for i in range(chunks):
-            self.checked_at[i] = -INFINITY
+        self.forget_all()
 
     def __dealloc__(self):
         free(self.checked_at)
@@ -58,52 +66,93 @@ cdef class Verification:
 
     def forget(self, Py_ssize_t chunk):
         """The chunk counts as unchecked from now on."""
-        if 0 <= chunk < self.chunks:
+        if 0 <= chunk < self.file.chunks:
             self.checked_at[chunk] = -INFINITY
+
+    def forget_all(self):
+        """The same of every chunk."""
+        for chunk in range(self.file.chunks):
+            self.checked_at[chunk] = -INFINITY
+
+    def let_go(self):
+        """Forget all, and give up the map; whether it was done. Not while a thread reads by it."""
+        if self.busy == 0:
+            self.forget_all()
+            self.file.release()
+        return self.busy == 0
 
 
 cdef class Readers:
     """All readers of one store: their number, the shared verifications, and what they need of the store.
 
     `expected(digest, chunk)` gives the BLAKE3 of a chunk from the index; `clock()` gives seconds that never
-    step; a chunk checked more than `scrub_interval` seconds ago is checked again. At most
-    `remembered_chunks` are remembered (8 bytes each); beyond that the blob used longest ago is forgotten,
-    which costs a check and nothing else.
+    step; a chunk checked more than `scrub_interval` seconds ago is checked again. `pages`: see `PageMap`; where it does
+    not work, a chunk is checked whenever it is read. At most `remembered_chunks` are remembered; beyond that the blob
+    opened longest ago is forgotten, which costs a check and nothing else.
     """
 
     cdef object expected
     cdef object clock
     cdef readonly double scrub_interval
     cdef readonly Py_ssize_t remembered_chunks
+    cdef readonly PageMap pages
     cdef dict verifications
     cdef Py_ssize_t remembered
     cdef readonly Py_ssize_t open
     cdef readonly Py_ssize_t checked
     cdef readonly Py_ssize_t damaged
 
-    def __init__(self, expected, clock, double scrub_interval, Py_ssize_t remembered_chunks=1 << 20):
+    def __init__(
+        self,
+        expected,
+        clock,
+        double scrub_interval,
+        Py_ssize_t remembered_chunks=1 << 14,
+        PageMap pages=None,
+    ):
         self.expected = expected
         self.clock = clock
         self.scrub_interval = scrub_interval
         self.remembered_chunks = remembered_chunks
+        self.pages = pages or PageMap()
         self.verifications = {}
 
     def verification(self, digest, Py_ssize_t size, tuple identity, bad):
         """The shared state for a file; a new one when the file is not the one remembered."""
-        cdef Verification found = self.verifications.pop(digest, None)
+        cdef Verification found = self.verifications.get(digest)
         if found is not None and found.identity != identity:
-            self.remembered -= found.chunks
+            self.forget(digest)
             found = None
         if found is None:
-            found = Verification((size + CHUNK - 1) // CHUNK, identity, bad)
-            self.remembered += found.chunks
+            found = Verification(MappedFile(self.pages, (size + CHUNK - 1) // CHUNK), identity, bad)
+            self.remembered += found.file.chunks
         else:  # a repair changes the file's identity, so for one identity chunks only turn bad
             found.bad.update(bad)
+            del self.verifications[digest]
         self.verifications[digest] = found
         while self.remembered > self.remembered_chunks and len(self.verifications) > 1:
-            oldest = next(iter(self.verifications))
-            self.remembered -= (<Verification>self.verifications.pop(oldest)).chunks
+            self.forget(next(iter(self.verifications)))
         return found
+
+    def forget(self, digest):
+        """A blob's file is not the one it was, or is to be removed."""
+        cdef Verification found = self.verifications.pop(digest, None)
+        if found is not None:
+            self.remembered -= found.file.chunks
+            found.let_go()
+
+    def close(self):
+        """Forget every blob. Readers that are still open hash what they read."""
+        for digest in list(self.verifications):
+            self.forget(digest)
+
+    def let_go(self):
+        """Give up the maps of files that nobody read for a while. To be called every few seconds."""
+        cdef double before = self.clock() - IDLE_SECONDS
+        cdef Verification one
+        for one in self.verifications.values():
+            if one.file.count and one.used_at < before:
+                one.let_go()
 
     def mark_bad(self, digest, Py_ssize_t chunk):
         """From now on no reader of this process returns a byte of the chunk."""
@@ -133,6 +182,10 @@ cdef class BlobReader:
     cdef Readers readers
     cdef Verification state
     cdef bytes inline
+    # a chunk whose bytes matched and whose pages did not stay: served from here until another one is read
+    cdef Py_ssize_t kept_chunk
+    cdef bytes kept
+    cdef Py_ssize_t following
     cdef int busy
     cdef bint closed
 
@@ -147,6 +200,8 @@ cdef class BlobReader:
         self.fd = fd
         self.state = state
         self.inline = inline
+        self.kept_chunk = -1
+        self.following = 0
         self.closed = False
         readers.open += 1
 
@@ -160,6 +215,7 @@ cdef class BlobReader:
         """Give the descriptor back. May be called twice."""
         if not self.closed:
             self.closed = True
+            self.kept_chunk, self.kept = -1, None
             self.readers.open -= 1
             self._release()
 
@@ -176,21 +232,29 @@ cdef class BlobReader:
         self.close()
 
     def verified(self, Py_ssize_t offset, Py_ssize_t length):
-        """Whether every byte of the range may leave as it is: each chunk was checked since this process
-        started, within the scrub interval, and is not quarantined."""
-        cdef Py_ssize_t chunk
+        """Whether every byte of the range may leave as it is in memory: each chunk was hashed within the scrub
+        interval, none is quarantined, and the pages that were hashed are all still there. Then no disk is waited for
+        either."""
+        cdef Py_ssize_t chunk, at, end
         cdef double now
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ValueError("range outside the blob")
+        if self.closed:
+            return False
         if self.state is None or length == 0:
-            return not self.closed
+            return True
         now = self.readers.clock()
-        for chunk in range(offset // CHUNK, (offset + length - 1) // CHUNK + 1):
-            if not self._usable(chunk, now):
+        end = offset + length
+        while offset < end:
+            chunk, at = offset // CHUNK, offset % CHUNK
+            length = min(CHUNK - at, end - offset)
+            if not (self._usable(chunk, now) and self.state.file.has(chunk, at, length)):
                 return False
-        return not self.closed
+            offset += length
+        return True
 
     cdef bint _usable(self, Py_ssize_t chunk, double now) except -1:
+        self.state.used_at = now
         if self.state.bad and chunk in self.state.bad:
             return False
         return self.state.fresh(chunk, now, self.readers.scrub_interval)
@@ -204,50 +268,94 @@ cdef class BlobReader:
         return min(length, self.size - offset, CHUNK - offset % CHUNK)
 
     def read_nowait(self, Py_ssize_t offset, Py_ssize_t length):
-        """1 to `length` bytes from `offset` if they are checked and in memory, else None. Never waits for a
+        """1 to `length` bytes from `offset` if they are verified and in memory, else None. Never waits for a
         disk. Ends at the end of the chunk at the latest."""
         cdef Py_ssize_t wanted = self._bounded(offset, length)
+        cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK
         if self.state is None:
             return self.inline[offset:offset + wanted]
-        if not self._usable(offset // CHUNK, self.readers.clock()):
+        if chunk == self.kept_chunk and chunk not in self.state.bad:
+            return self.kept[at:at + wanted]
+        if not self._usable(chunk, self.readers.clock()):
             return None
-        return cached_bytes(self.fd, offset, wanted)
+        data = cached_bytes(self.fd, offset, wanted)
+        # asked after the copy: pages that are still there are those that it was made of
+        return data if data is not None and self.verified(offset, len(data)) else None
 
     def read(self, Py_ssize_t offset, Py_ssize_t length):
         """1 to `length` bytes from `offset`; for a thread, as it may wait for the disk. A chunk that is not
-        checked is read whole and checked first. Raises ChunkDamaged; then no byte of it was returned."""
+        verified is read whole and checked first. Raises ChunkDamaged; then no byte of it was returned."""
         cdef Py_ssize_t wanted = self._bounded(offset, length)
-        cdef Py_ssize_t chunk = offset // CHUNK
+        cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK
         if self.state is None:
             return self.inline[offset:offset + wanted]
         self.busy += 1
+        self.state.busy += 1
         try:
             if chunk in self.state.bad:
                 raise self._damage(chunk)
-            if self._usable(chunk, self.readers.clock()):
-                data = stored_bytes(self.fd, offset, wanted)
-                if data is None:
-                    raise self._damage(chunk)
-                return data
-            data = self._checked(chunk)
-            at = offset - chunk * CHUNK
-            return data if wanted == len(data) else data[at:at + wanted]
+            data = self._verified_bytes(offset, wanted)
+            return self._checked(chunk)[at:at + wanted] if data is None else data
         finally:
+            self.state.busy -= 1
             self.busy -= 1
             self._release()
 
+    cdef bytes _verified_bytes(self, Py_ssize_t offset, Py_ssize_t length):
+        """A range of a verified chunk; None when it is not verified, or not any more."""
+        cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK
+        if chunk == self.kept_chunk:
+            return self.kept[at:at + length]
+        if not self.verified(offset, length):
+            return None
+        data = stored_bytes(self.fd, offset, length)
+        return data if data is not None and self.state.file.has(chunk, at, length) else None
+
     cdef bytes _checked(self, Py_ssize_t chunk):
         """The whole chunk, after its bytes matched the table."""
-        cdef Py_ssize_t start = chunk * CHUNK
+        cdef Py_ssize_t start = chunk * CHUNK, length = min(CHUNK, self.size - start)
         cdef double now = self.readers.clock()
-        cdef bytes data = stored_bytes(self.fd, start, min(CHUNK, self.size - start))
-        if data is None or blake3(data).digest() != self.readers.expected(self.digest, chunk):
-            self.readers.damaged += 1
-            self.state.forget(chunk)
-            raise self._damage(chunk)
-        self.readers.checked += 1
-        self.state.checked_at[chunk] = now
-        return data
+        cdef bint mapped = False, alone = chunk not in self.state.hashing
+        cdef bytes data
+        self._read_ahead(chunk, length)
+        if alone:  # another thread that maps the chunk anew would make this one's map of no use
+            self.state.hashing.add(chunk)
+        try:
+            if alone:
+                self.state.forget(chunk)
+                mapped = self.state.file.map(self.fd, chunk, length)
+            data = stored_bytes(self.fd, start, length)
+            if data is None or blake3(data).digest() != self.readers.expected(self.digest, chunk):
+                self.readers.damaged += 1
+                raise self._damage(chunk)
+            self.readers.checked += 1
+            if mapped and self.state.file.has(chunk, 0, length):
+                self.state.checked_at[chunk] = now
+            else:
+                self.kept_chunk, self.kept = chunk, data
+            return data
+        except ChunkDamaged:
+            if alone:
+                self._drop(chunk, length)
+            raise
+        finally:
+            if alone:
+                self.state.hashing.discard(chunk)
+
+    cdef int _drop(self, Py_ssize_t chunk, Py_ssize_t length) except -1:
+        """Have the next read of a bad chunk ask the disk again: what is bad may be the copy in memory."""
+        self.state.file.unmap(chunk)
+        posix_fadvise(self.fd, chunk * CHUNK, length, POSIX_FADV_DONTNEED)
+        return 0
+
+    cdef int _read_ahead(self, Py_ssize_t chunk, Py_ssize_t length) except -1:
+        """Have the disk bring a chunk, and the one behind it when chunks are read in order."""
+        if chunk == self.following:
+            length += CHUNK
+        self.following = chunk + 1
+        with nogil:
+            posix_fadvise(self.fd, chunk * CHUNK, length, POSIX_FADV_WILLNEED)
+        return 0
 
     cdef object _damage(self, Py_ssize_t chunk):
         cdef Py_ssize_t start = chunk * CHUNK

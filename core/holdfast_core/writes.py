@@ -87,6 +87,7 @@ class Writes(Lookup):
             if self._writer.refusal() is None:
                 self._write_recent()
             self._writer.close()
+        self._readers.close()
         self._index.close()
         self._directory.close()
 

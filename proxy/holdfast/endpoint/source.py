@@ -67,12 +67,9 @@ class StoredSource:
         self.read_nowait = reader.read_nowait
 
     def lend(self, offset: int, length: int) -> tuple[int, int] | None:
-        """The file, when the run was verified and its last byte is in memory: what is read in order and
-        still has its end there has the rest there too, so the loop does not wait for a disk."""
+        """The file, when the run is verified. Then all of it is in memory, and the loop waits for no disk."""
         reader = self._reader
-        if reader.fd < 0 or not reader.verified(offset, length):
-            return None
-        return (reader.fd, length) if reader.read_nowait(offset + length - 1, 1) else None
+        return (reader.fd, length) if reader.fd >= 0 and reader.verified(offset, length) else None
 
     async def arrived(self, offset: int) -> None:
         """All of it has."""

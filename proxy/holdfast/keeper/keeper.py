@@ -446,6 +446,7 @@ class Keeper(Pushes, Control):
     async def _sync_round(self) -> None:
         while True:
             await self.clock.sleep(SYNC_INTERVAL_SECONDS)
+            self.store.let_go()
             try:
                 await self._committed(self.store.sync_cached())
             except StoreError as error:

@@ -24,6 +24,8 @@ from holdfast.server import Server
 
 log = structlog.get_logger()
 
+#: The store lets go of what nobody read for a while this often.
+LET_GO_SECONDS = 2.0
 #: An operator's tools open a few; the rest of the descriptors is for clients.
 ADMIN_CONNECTIONS = 128
 
@@ -43,16 +45,25 @@ async def serve(
     if listening.admin:
         servers.append(admin_server(node, listening))
         await servers[1].start(listening.admin)
-    following = follow_parent(config, store, clock)
+    beside = [asyncio.create_task(let_go(store, clock))]
+    if (following := follow_parent(config, store, clock)) is not None:
+        beside.append(following)
     log.info("worker ready")
     await ending.wait()
-    if following is not None:
-        following.cancel()
+    for task in beside:
+        task.cancel()
     for server in servers:
         server.begin_drain()
     listening.close()
     await asyncio.gather(*(server.wait_drained() for server in servers))
     log.info("worker ended")
+
+
+async def let_go(store: Store, clock: Clock) -> None:
+    """Every few seconds, what nobody reads any more."""
+    while True:
+        await clock.sleep(LET_GO_SECONDS)
+        store.let_go()
 
 
 def follow_parent(config: Configuration, store: Store, clock: Clock) -> asyncio.Task[None] | None:

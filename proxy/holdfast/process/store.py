@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import structlog
 from holdfast_core.errors import StoreRefused
 from holdfast_core.store import Store
 
 from holdfast.config import Configuration
+
+log = structlog.get_logger()
 
 
 def open_store(config: Configuration, *, write: bool) -> Store:
@@ -18,6 +21,10 @@ def open_store(config: Configuration, *, write: bool) -> Store:
         scrub_interval=config.scrub_interval,
         mode=config.store_mode,
     )
+    if not store.knows_pages:
+        log.warning(
+            "every read is hashed", reason="/proc/self/pagemap cannot be read here; allow it to the process"
+        )
     if not (write or store.uploads.ready):
         store.close()
         raise StoreRefused(f"{config.data} is being brought up to date; try again")

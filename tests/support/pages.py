@@ -1,0 +1,41 @@
+"""The page cache, as memory pressure treats it: pages leave it although a process has them mapped."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from support.disk import drop_cached
+
+#: linux/mman.h
+MADV_PAGEOUT = 21
+PAGE = os.sysconf("SC_PAGESIZE")
+
+_madvise = ctypes.CDLL(None, use_errno=True).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def maps_of(path: Path, process: int | str = "self") -> list[tuple[int, int, int]]:
+    """(address, bytes, offset in the file) of each map that a process has of a file, a removed one too."""
+    found = []
+    for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].removesuffix(" (deleted)") == str(path):
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            found.append((start, end - start, int(fields[2], 16)))
+    return found
+
+
+def evict(path: Path, start: int = 0, end: int | None = None) -> None:
+    """Have the kernel evict [start, end) of a file, whole pages, from this process's maps and from memory."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # what is not on the disk yet is not evicted
+    last = os.stat(path).st_size if end is None else end
+    for address, length, offset in maps_of(path):
+        first, stop = max(start, offset), min(-(-last // PAGE) * PAGE, offset + length)
+        if first < stop and _madvise(address + first - offset, stop - first, MADV_PAGEOUT) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    if start == 0 and end is None:
+        drop_cached(path)
