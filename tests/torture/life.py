@@ -10,11 +10,11 @@ from pathlib import Path
 from time import sleep
 
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
+from support.disk import Disk
 from support.node import parent_toml
 from support.programs import run, wait_until
 from torture.check import check, go_on, sound
 from torture.client import Content
-from support.disk import Disk
 from torture.load import COLD, MIXED, Load, Work, World
 from torture.machine import Machine
 
