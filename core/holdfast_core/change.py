@@ -295,13 +295,15 @@ def chunk_span(blob: Blob, start: int, end: int) -> range:
 
 
 def quarantine(view: View, digest: Digest, start: int, end: int) -> list[Change]:
-    """Mark every chunk of the range as bad."""
+    """Mark every chunk of the range as bad; nothing when all of them are."""
     found = blob_of(view, digest)
     if found is None:
         raise NotHeld(f"{digest} is not held")
     prefix = layout.QUARANTINE + digest.key
-    rows = [put(layout.segment_key(prefix, chunk), b"") for chunk in chunk_span(found, start, end)]
-    return [*rows, blob_row(_with_damage(found, True), Keep.INDEX)]
+    known = set(view.keys(prefix))
+    keys = [layout.segment_key(prefix, chunk) for chunk in chunk_span(found, start, end)]
+    rows = [put(key, b"") for key in keys if key not in known]
+    return [*rows, blob_row(_with_damage(found, True), Keep.INDEX)] if rows or not found.damaged else []
 
 
 def repaired(view: View, digest: Digest, chunk: int) -> list[Change]:

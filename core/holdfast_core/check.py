@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,22 @@ from holdfast_core.index import Index
 from holdfast_core.opening import derived_keys
 from holdfast_core.record import Blob
 from holdfast_core.resources import recounted
+
+#: repositories of a damaged blob that are named
+HOLDERS = 20
+#: what to do about damage
+HEAL = "a pull fetches it again from the parent; where there is none, push it again"
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """`0-3, 7`: numbers in rising order, for a person."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 class Report(msgspec.Struct):
@@ -127,7 +144,10 @@ class _Check:
         self._blobs.add(blob.digest.key)
         if blob.damaged:
             bad = [layout.segment_number(k) for k, _ in self._index.scan(layout.QUARANTINE + blob.digest.key)]
-            self._problem(f"{blob.digest}: chunks {bad} are quarantined")
+            self._problem(
+                f"{blob.digest}: chunks {_runs(bad)} of {layout.chunk_count(blob.size)} are quarantined, "
+                f"in {self._holders(blob.digest)}; {HEAL}"
+            )
         if blob.inline is None:
             self._file(blob)
         if self._share is None or int.from_bytes(blob.digest.raw[:8]) % self._share[1] != self._share[0] - 1:
@@ -142,7 +162,10 @@ class _Check:
     def _file(self, blob: Blob) -> None:
         self._report.counts["blob files"] += 1
         if not self._place.has_blob(blob.digest, blob.size):
-            self._problem(f"{blob.digest}: its file is missing or not a plain file of {blob.size} bytes")
+            self._problem(
+                f"{blob.digest}: its file is missing or not a plain file of {blob.size} bytes, "
+                f"in {self._holders(blob.digest)}; {HEAL}"
+            )
         if len(table_in(self._index, blob.digest)) != 32 * layout.chunk_count(blob.size):
             self._problem(f"{blob.digest}: its chunk table is incomplete; {directory.REBUILD}")
 
@@ -156,6 +179,11 @@ class _Check:
             self._problem(f"{blob.digest}: its file hashes to {found}")
         elif table != table_in(self._index, blob.digest):
             self._problem(f"{blob.digest}: its chunk table does not match its file; {directory.REBUILD}")
+
+    def _holders(self, digest: Digest) -> str:
+        """The repositories that have a blob, those that are named, for a person."""
+        keys = self._index.scan(layout.HOLDER + digest.key, limit=HOLDERS)
+        return ", ".join(sorted({self._repository(key[-16:]) for key, _ in keys})) or "no repository"
 
     def _repository(self, raw: bytes) -> str:
         return self._names.get(raw, f"unnamed repository {raw.hex()}")

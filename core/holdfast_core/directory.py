@@ -33,6 +33,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import (
     Damaged,
     DigestInvalid,
+    FileDamaged,
     Mistake,
     NotHeld,
     StoreError,
@@ -143,11 +144,11 @@ class Directory:
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise os_error(error, "open") from error
-            raise Damaged(f"{digest}: its file cannot be opened: {error.strerror}") from error
+            raise FileDamaged(f"{digest}: its file cannot be opened: {error.strerror}") from error
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             os.close(fd)
-            raise Damaged(f"{digest}: its file is not a plain file of {size} bytes")
+            raise FileDamaged(f"{digest}: its file is not a plain file of {size} bytes")
         return fd, (found.st_dev, found.st_ino, found.st_ctime_ns)
 
     def has_blob(self, digest: Digest, size: int) -> bool:
@@ -164,11 +165,22 @@ class Directory:
         if durable:
             self.sync_file(source)
         try:
-            os.rename(source.name, blob_name(digest), src_dir_fd=source.directory, dst_dir_fd=self.blobs_fd)
+            self._move(source, digest)
         except OSError as error:
             raise self.refused(error, str(digest)) from error
         if durable:
             self.sync_names(digest)
+
+    def _move(self, source: Source, digest: Digest) -> None:
+        """Raises OSError. A directory in the place, which no rename replaces, is set aside."""
+        for _ in range(2):
+            try:
+                return os.rename(
+                    source.name, blob_name(digest), src_dir_fd=source.directory, dst_dir_fd=self.blobs_fd
+                )
+            except IsADirectoryError:
+                self.set_aside(digest)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), blob_name(digest))
 
     def take_back(self, digest: Digest, source: Source) -> None:
         """Undo `place_blob` whose commit was refused: the file is where it was. Raises StoreError."""

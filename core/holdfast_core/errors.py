@@ -29,6 +29,10 @@ class RecordDamaged(Damaged):
     """An index record fails its checksum or has an unknown version."""
 
 
+class FileDamaged(Damaged):
+    """What lies in a blob's place is not a plain file of its size, or cannot be opened."""
+
+
 class ChunkDamaged(Damaged):
     """A chunk of a blob fails its BLAKE3 check. `start` and `end` bound the bad bytes (end exclusive)."""
 

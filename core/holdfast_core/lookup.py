@@ -6,7 +6,7 @@ Identity is (repository, digest). Bytes are stored once; a link a repository say
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -23,6 +23,7 @@ from holdfast_core.reading import BlobReader, Readers
 from holdfast_core.recent import Recent
 from holdfast_core.record import (
     Blob,
+    Damage,
     Event,
     EventHead,
     FillState,
@@ -36,6 +37,9 @@ from holdfast_core.record import (
     TagMove,
     Target,
 )
+
+#: repositories of a damaged blob that are named
+HOLDERS = 20
 
 
 class Lookup:
@@ -214,7 +218,9 @@ class Lookup:
     def holders(self, digest: Digest, *, limit: int) -> list[str]:
         """Repositories that have a blob, at most `limit`, in no order."""
         keys = (key for key, _ in self._index.scan(layout.HOLDER + digest.key + layout.AS_BLOB, limit=limit))
-        hashes = [key[-16:] for key in keys]
+        return self._names_of([key[-16:] for key in keys])
+
+    def _names_of(self, hashes: Collection[bytes]) -> list[str]:
         if any(raw not in self._names for raw in hashes):
             every = (layout.repository_name(key) for key, _ in self._index.scan(layout.REPOSITORY))
             self._names = {layout.repository_hash(name): name for name in every}
@@ -378,9 +384,45 @@ class Lookup:
         read: right, and slower."""
         return self._readers.pages.works
 
+    def is_whole(self, blob: Blob) -> bool:
+        """Whether the blob's bytes are there, as far as is known: none was found to be bad, and its file is a plain
+        file of the right size."""
+        if blob.damaged:
+            return False
+        return blob.inline is not None or self._directory.has_blob(blob.digest, blob.size)
+
+    def bad_chunks(self, blob: Blob) -> list[int]:
+        """Numbers of the chunks that were found to be bad and not written again since."""
+        return self._quarantined(blob.digest) if blob.damaged else []
+
     def _quarantined(self, digest: Digest) -> list[int]:
         rows = self._index.scan(layout.QUARANTINE + digest.key)
         return [layout.segment_number(key) for key, _ in rows]
+
+    def damage(self, *, limit: int) -> list[Damage]:
+        """Blobs with chunks that were found to be bad, by digest, at most `limit`. One whose record cannot be read
+        is among them as one that was pushed here."""
+        found: list[Damage] = []
+        after = b""
+        while len(found) < limit:
+            row = next(self._index.scan(layout.QUARANTINE, after=after, limit=1), None)
+            if row is None:
+                break
+            digest = layout.digest_in(row[0], 1)
+            after = layout.segment_key(layout.QUARANTINE + digest.key, 0xFFFFFFFF)
+            try:
+                blob = self.blob_anywhere(digest)
+            except RecordDamaged:
+                blob = Blob(digest, 0, True, b"", None, True)
+            if blob is not None:
+                chunks = tuple(self._quarantined(digest))
+                found.append(Damage(digest, blob.owned, chunks, tuple(self._repositories(digest))))
+        return found
+
+    def _repositories(self, digest: Digest) -> list[str]:
+        """Repositories that have the bytes, as a blob or as a manifest, sorted."""
+        hashes = {key[-16:] for key, _ in self._index.scan(layout.HOLDER + digest.key, limit=HOLDERS)}
+        return sorted(self._names_of(hashes))
 
     def _chunk_hash(self, digest: Digest, chunk: int) -> bytes:
         segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)

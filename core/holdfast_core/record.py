@@ -31,6 +31,16 @@ class Blob(Value, frozen=True):
     damaged: bool = False
 
 
+class Damage(Value, frozen=True):
+    """A blob with `chunks` that were found to be bad, and repositories that have it, as far as they were looked for.
+    What is `owned` is only here until the parent has it."""
+
+    digest: Digest
+    owned: bool
+    chunks: tuple[int, ...]
+    repositories: tuple[str, ...]
+
+
 class Manifest(Value, frozen=True):
     """A manifest, byte for byte as it was put."""
 

@@ -246,15 +246,22 @@ class Store(Pushes):
         """Note an access in memory; `sync_cached` writes it within the hour. Never waits."""
         self._recent.see(layout.seen_key(repository, digest), now)
 
-    def quarantine(self, digest: Digest, start: int, end: int) -> Future[None]:
-        """The chunks of [start, end) are bad: no reader returns a byte of them until they are repaired.
-        At once in this process; in others for readers opened after the commit."""
+    def quarantine(self, digest: Digest, start: int, end: int) -> Future[bool]:
+        """The chunks of [start, end) are bad: no reader returns a byte of them until they are repaired, or the
+        blob is pushed again. At once in this process; in others for readers opened after the commit. The future
+        says whether that was new. Raises NotHeld."""
         blob = self.blob_anywhere(digest)
         if blob is None or blob.inline is not None:
             raise NotHeld(f"{digest} is not held in a file")
         for chunk in change.chunk_span(blob, start, end):
             self._readers.mark_bad(digest, chunk)
-        return self._submit(lambda view: change.quarantine(view, digest, start, end))
+        rows: list[change.Change] = []
+
+        def plan(view: View) -> list[change.Change]:
+            rows[:] = change.quarantine(view, digest, start, end)
+            return rows
+
+        return self._answered(plan, lambda: bool(rows))
 
     def repair_chunk(self, digest: Digest, start: int, body: bytes) -> Future[None]:
         """Write a chunk again, synced, and take it out of quarantine. `start` and the length are those of a

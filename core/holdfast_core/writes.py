@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from typing import TypeVar
 
 from holdfast_core import change, events, opening, resources
 from holdfast_core import format as layout
@@ -33,6 +34,7 @@ from holdfast_core.writer import Plan, Writer
 MODES = ("root", "ReadWrite", "ReadOnly")
 READ_ONLY_TEXT = "This operation is not allowed on this registry."
 
+T = TypeVar("T")
 Links = Callable[[View, Blob], list[Change]]
 Check = Callable[[View], None]
 
@@ -179,7 +181,7 @@ class Writes(Lookup):
     def trim_events(self, *, before: float, keep: int, limit: int = 1000) -> Future[int]:
         """Take up to `limit` events away: those older than `before` (wall seconds), and the oldest beyond `keep`. The
         future says how many."""
-        gone, trimmed = Future[int](), 0
+        trimmed = 0
 
         def plan(view: View) -> list[Change]:
             nonlocal trimmed
@@ -187,12 +189,18 @@ class Writes(Lookup):
             trimmed = sum(row.value is None for row in rows)
             return rows
 
+        return self._answered(plan, lambda: trimmed)
+
+    def _answered(self, plan: Plan, answer: Callable[[], T]) -> Future[T]:
+        """A commit whose future says what `answer` does once it is done."""
+        answered: Future[T] = Future()
+
         def tell(done: Future[None]) -> None:
             error = done.exception()
-            gone.set_result(trimmed) if error is None else gone.set_exception(error)
+            answered.set_result(answer()) if error is None else answered.set_exception(error)
 
         self._submit(plan).add_done_callback(tell)
-        return gone
+        return answered
 
     # --- bytes ---------------------------------------------------------------------------------------------
 
@@ -331,9 +339,7 @@ class Writes(Lookup):
         """The blob's row, when its bytes are there and none is known to be bad."""
         with contextlib.suppress(RecordDamaged):
             found = self.blob_anywhere(digest)
-            if found is None or found.damaged or found.size != size:
-                return None
-            if found.inline is not None or self._directory.has_blob(digest, size):
+            if found is not None and found.size == size and self.is_whole(found):
                 return found
         return None
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
 from holdfast.testing.sample import Sample, build_sample
+from holdfast_core.digest import Digest
 from support.clients import CLIENTS
 from support.node import Node
 from support.push_clients import EXACT, PACKED, holds, holds_packed
+from support.stores import file_of, flip_bit
+from support.transfer import fetch
 
 #: clients that send the sample's artifact along with its index
 WITH_REFERRERS = {"oras", "regctl"}
@@ -50,3 +55,32 @@ def test_what_one_client_pushed_the_others_pull(root: Node, short_path: Path) ->
     for client, pull in CLIENTS.items():
         (short_path / client).mkdir()
         pull(root.address, short_path / client, name, sample)
+
+
+@pytest.mark.parametrize("damage", ["rot", "gone", "short"])
+def test_case_fault_4_skopeo_heals_a_damaged_layer_by_pushing_it_again(
+    damage: str, root: Node, short_path: Path
+) -> None:
+    client = "skopeo"
+    sample, name = (
+        build_sample(f"damaged/{client}-{damage}", layer_bytes=(4_000, 3_000_000)),
+        f"healed/{client}",
+    )
+    for place in "12":
+        (short_path / place).mkdir()
+    EXACT[client](root.address, short_path / "1", name, sample)
+    digest = max(sample.blobs, key=lambda one: len(sample.blobs[one]))
+    file = file_of(root.data, Digest.parse(digest))
+    if damage == "rot":
+        flip_bit(file, 1_500_000)
+        with pytest.raises(IncompleteRead):  # found while it is on its way
+            fetch(root.url, f"/v2/{name}/blobs/{digest}")
+    elif damage == "short":
+        os.truncate(file, 1000)
+    else:
+        file.unlink()
+    assert fetch(root.url, f"/v2/{name}/blobs/{digest}", "HEAD").status == 404
+    assert any(digest in one for one in fetch(root.url, "/readyz").body.decode().split(";"))
+    EXACT[client](root.address, short_path / "2", name, sample)
+    holds(root.address, name, sample, artifact=client in WITH_REFERRERS)
+    assert digest not in fetch(root.url, "/readyz").body.decode()

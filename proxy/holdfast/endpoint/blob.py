@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Damaged, NotHeld
+from holdfast_core.errors import ChunkDamaged, Damaged, FileDamaged, NotHeld, StoreError
 from holdfast_core.record import Blob
 
 from holdfast.endpoint.content import Content, from_memory, from_source, headers_of, is_current
+from holdfast.endpoint.damage import mend, require_sound, undeliverable
 from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.source import FillSource, NoSource, StoredSource
-from holdfast.errors import BlobUnknown, FillGone, KeeperAway, NodeFailed, RangeRefused
+from holdfast.errors import BlobUnknown, FillGone, KeeperAway, NodeFailed, RangeRefused, Refusal
 from holdfast.keeper.port import BlobAnswer, Following
 from holdfast.routing import Scope
 from holdfast.wire import names, ranges
@@ -43,8 +44,7 @@ def answer(node: Node, request: Request) -> Answer:
         try:
             return _held(asked, blob)
         except (NotHeld, Damaged) as damage:
-            if not node.asks(scope):
-                raise NodeFailed("the blob's file is missing or damaged", code="BLOB_UNKNOWN") from damage
+            return _damaged(asked, damage)
     check_asked(node, scope, "blob", str(asked.digest), BlobUnknown)
     # a client that names the digest has the bytes: 304 needs the parent's word that it has them, no transfer
     sized = request.method == "HEAD" or is_current(request, str(asked.digest))
@@ -55,8 +55,9 @@ def _content(asked: Asked, size: int) -> Content:
     return Content(str(asked.digest), MEDIA_TYPE, size, True)
 
 
-def _held(asked: Asked, blob: Blob) -> Reply:
-    """The answer from the store. Raises `NotHeld` or `Damaged` when the file is not what the index says."""
+def _held(asked: Asked, blob: Blob) -> Answer:
+    """The answer from the store. Raises `NotHeld` or `Damaged` when the file is not what the index says, or what is
+    asked for is known to be bad."""
     node, request = asked.node, asked.request
     content = _content(asked, blob.size)
     headers = headers_of(content, asked.scope)
@@ -66,12 +67,69 @@ def _held(asked: Asked, blob: Blob) -> Reply:
     if blob.inline is not None:
         return from_memory(request, content, headers, blob.inline, node.config.limits.ranges)
     if request.method == "HEAD":
+        require_sound(node, blob, 0, blob.size)
+        if not node.store.is_whole(blob):
+            raise FileDamaged(f"{asked.digest}: its file is gone, or not what it should be")
         return from_source(ranges.WHOLE, content, headers, NoSource(blob.size))
     choice = ranges.choose(ranges.asked(request, content.etag), blob.size, node.config.limits.ranges)
     if choice.form is Form.NONE:
         return from_source(choice, content, headers, NoSource(blob.size))
-    source = StoredSource(node.store.open_blob(blob), node.port, asked.scope.key, content.digest)
+    runs = choice.runs or (Run(0, blob.size),)
+    if blob.damaged:
+        for run in runs:
+            require_sound(node, blob, run.start, run.end)
+    reader = node.store.open_blob(blob)
+    source = StoredSource(reader, node.port, asked.scope.key, content.digest)
+    if reader.verified(runs[0].start, 1):
+        return from_source(choice, content, headers, source)
+    return _proven(asked, choice, content, headers, source, runs[0].start)
+
+
+async def _proven(
+    asked: Asked,
+    choice: Choice,
+    content: Content,
+    headers: list[tuple[str, str]],
+    source: StoredSource,
+    first: int,
+) -> Reply:
+    """The answer once its first chunk was checked, so that one that cannot be had is refused and not begun."""
+    try:
+        await source.read(first, 1)
+    except BaseException as failure:
+        source.close()
+        if not isinstance(failure, (Refusal, StoreError)):
+            raise
+        raise await undeliverable(asked.node, asked.request, failure, BlobUnknown) from failure
     return from_source(choice, content, headers, source)
+
+
+async def _damaged(asked: Asked, damage: StoreError) -> Reply:
+    """The answer for a blob that is here, and whose bytes are not. HEAD is what the parent says; of GET the parent
+    brings what is missing."""
+    node, scope = asked.node, asked.scope
+    try:
+        if node.asks(scope) and (asked.request.method == "HEAD" or isinstance(damage, NotHeld)):
+            return await (_sized(asked) if asked.request.method == "HEAD" else _filled(asked))
+        while True:
+            await mend(node, scope, asked.digest, damage)
+            try:
+                return await _mended(asked)
+            except ChunkDamaged as more:
+                if not isinstance(damage, ChunkDamaged) or more.start <= damage.start:
+                    raise
+                damage = more
+    except (Refusal, StoreError) as failure:
+        raise await undeliverable(node, asked.request, failure, BlobUnknown) from failure
+
+
+async def _mended(asked: Asked) -> Reply:
+    """The answer for a blob that the keeper mended. Raises `NotHeld` or `Damaged` when it did not."""
+    blob = asked.node.store.blob(asked.scope.key, asked.digest)
+    if blob is None:
+        raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
+    found = _held(asked, blob)
+    return found if isinstance(found, Reply) else await found
 
 
 async def _sized(asked: Asked) -> Reply:
@@ -117,18 +175,11 @@ async def _asked_once(asked: Asked) -> Reply:
 
 async def _arrived(asked: Asked) -> Reply:
     """The keeper says that the blob is held. When its file is not, the whole of it is repaired first."""
-    node, key = asked.node, asked.scope.key
-    blob = node.store.blob(key, asked.digest)
-    if blob is None:
-        raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
     try:
-        return _held(asked, blob)
-    except (NotHeld, Damaged):
-        await node.port.repair(key, str(asked.digest), 0, blob.size)
-    try:
-        return _held(asked, blob)
+        return await _mended(asked)
     except (NotHeld, Damaged) as damage:
-        raise NodeFailed("the blob's file is missing or damaged", code="BLOB_UNKNOWN") from damage
+        await mend(asked.node, asked.scope, asked.digest, damage)
+    return await _mended(asked)
 
 
 def _wanted(spans: Sequence[Span]) -> tuple[int, int, bool]:

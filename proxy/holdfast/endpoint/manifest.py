@@ -9,14 +9,15 @@ import asyncio
 from typing import NamedTuple
 
 from holdfast_core.digest import Digest
-from holdfast_core.errors import ChunkDamaged
+from holdfast_core.errors import ChunkDamaged, FileDamaged, NotHeld, StoreError
 from holdfast_core.record import Manifest, Tag
 
 from holdfast.endpoint.content import Content, from_memory, headers_of, is_current
+from holdfast.endpoint.damage import mend, undeliverable
 from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.warning import warning
-from holdfast.errors import KeeperAway, ManifestUnknown, NodeFailed, ParentFailed, ParentNotFound
+from holdfast.errors import KeeperAway, ManifestUnknown, NodeFailed, ParentFailed, ParentNotFound, Refusal
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.port import Kind, ManifestAnswer
 from holdfast.routing import Scope
@@ -47,18 +48,19 @@ def answer(node: Node, request: Request) -> Answer:
 def _by_digest(asked: Asked, digest: Digest) -> Answer:
     try:
         held = asked.node.store.manifest(asked.scope.key, digest)
-    except ChunkDamaged as damage:
-        return _repair(asked, digest, damage)
+    except (ChunkDamaged, FileDamaged, NotHeld) as damage:
+        return _damaged(asked, digest, damage)
     return _reply(asked, held) if held is not None else _missing(asked)
 
 
-async def _repair(asked: Asked, digest: Digest, damage: ChunkDamaged) -> Reply:
-    """The answer once the parent mended a manifest that lies in a file. Raises when it could not."""
-    node, key = asked.node, asked.scope.key
-    if not node.asks(asked.scope):
-        raise damage
-    await node.port.repair(key, str(digest), damage.start, damage.end)
-    held = node.store.manifest(key, digest)
+async def _damaged(asked: Asked, digest: Digest, damage: StoreError) -> Reply:
+    """The answer once the parent mended a manifest that lies in a file, or why it could not."""
+    node = asked.node
+    try:
+        await mend(node, asked.scope, digest, damage)
+        held = node.store.manifest(asked.scope.key, digest)
+    except (Refusal, StoreError) as failure:
+        raise await undeliverable(node, asked.request, failure, ManifestUnknown) from failure
     if held is None:
         raise NodeFailed("the manifest is damaged")
     return _reply(asked, held)
@@ -69,8 +71,9 @@ def _by_tag(asked: Asked, name: str) -> Answer:
     tag = node.store.tag(key, name)
     try:
         held = node.store.manifest(key, tag.digest) if tag is not None else None
-    except ChunkDamaged as damage:
-        return _repair(asked, Digest.parse(damage.digest), damage)
+    except (ChunkDamaged, FileDamaged, NotHeld) as damage:
+        assert tag is not None
+        return _damaged(asked, tag.digest, damage)
     if tag is None or held is None:
         return _missing(asked)
     if not node.asks(asked.scope) or is_fresh(tag, node.clock.now(), node.config.tags):

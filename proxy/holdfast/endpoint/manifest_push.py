@@ -157,8 +157,10 @@ async def _require_blobs(node: Node, scope: Scope, content: Inspected) -> None:
 
 
 def _is_held(node: Node, scope: Scope, text: str) -> bool:
+    """Whether the blob is here, and no byte of it is known to be bad."""
     digest = _parsed(text)
-    return digest is not None and node.store.blob(scope.key, digest) is not None
+    blob = None if digest is None else node.store.blob(scope.key, digest)
+    return blob is not None and node.store.is_whole(blob)
 
 
 def _parsed(text: str) -> Digest | None:

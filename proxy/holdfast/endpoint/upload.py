@@ -133,7 +133,7 @@ def _is_done(asked: Asked, digest: Digest) -> bool:
     if asked.request.body is not None:
         return False
     blob = asked.node.store.blob(asked.scope.key, digest)
-    return blob is not None and blob.owned
+    return blob is not None and blob.owned and asked.node.store.is_whole(blob)
 
 
 async def _append(asked: Asked, turn: Turn, claim: Claim) -> Reply:

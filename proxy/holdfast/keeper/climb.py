@@ -19,7 +19,15 @@ from holdfast_core import outbox as rows
 from holdfast_core.change import Change as StoreChange
 from holdfast_core.change import View
 from holdfast_core.digest import Digest
-from holdfast_core.errors import ChunkDamaged, Exhausted, NotHeld, RecordDamaged, StoreError
+from holdfast_core.errors import (
+    ChunkDamaged,
+    Damaged,
+    Exhausted,
+    FileDamaged,
+    NotHeld,
+    RecordDamaged,
+    StoreError,
+)
 from holdfast_core.record import Manifest, ResourceChange
 from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
@@ -56,6 +64,13 @@ class Moved(Exception):
     """Both sides moved a tag, and this side gives way or waits."""
 
 
+FoundDamaged = Callable[[Digest, int, int], Awaitable[None]]
+
+
+async def _unrecorded(digest: Digest, start: int, end: int) -> None:
+    """Nobody wants to know of damage."""
+
+
 class Climb:
     """The outbox of the repositories of one parent. `complete`: whether all blobs of a manifest are here, so that
     nobody needs its mark any more. `gave_way` is told of a tag at which the parent's won."""
@@ -68,9 +83,11 @@ class Climb:
         clock: Clock,
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
         gave_way: Callable[[str, str], None] = lambda repository, tag: None,
+        damaged: FoundDamaged | None = None,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
         self._complete, self._gave_way = complete, gave_way
+        self._damaged = damaged or _unrecorded
         self._outbox = Outbox()
         self._seen = self._away = 0
         self._loaded = False
@@ -122,6 +139,14 @@ class Climb:
                 return False
             await self._store_change(self._outbox.retry(number))
             return True
+
+    async def mended(self) -> None:
+        """Something that was damaged here is whole again: what waited for that is tried now."""
+        async with self._turn:
+            await self._take()
+            waiting = [e.seq for e in self._outbox if e.trouble is not None and e.trouble.kind == "damaged"]
+            for number in waiting:
+                await self._store_change(self._outbox.retry(number))
 
     def notes(self) -> list[str]:
         """Sentences about what the parent refuses again and again."""
@@ -190,8 +215,10 @@ class Climb:
             await self._failed(entry, kind_of(failure), failure.message, float(failure.retry_after or 0))
         except errors.Refusal as refusal:
             await self._failed(entry, "denied", refusal.message)
-        except (NotHeld, ChunkDamaged, ManifestInvalid, RecordDamaged) as error:
-            await self._failed(entry, "gone", f"not whole here: {error}")
+        except (NotHeld, Damaged, ManifestInvalid) as error:
+            if isinstance(error, ChunkDamaged):
+                await self._damaged(Digest.parse(error.digest), error.start, error.end)
+            await self._failed(entry, "damaged", f"not whole here: {error}; a push of it heals it")
         except Exhausted as error:
             await self._failed(entry, "full", str(error))
         except StoreError as error:  # a lock forbids to read it, as a rule
@@ -293,7 +320,11 @@ class Climb:
         blob = self._store.blob(entry.repository, Digest.parse(step.digest))
         if blob is None:
             raise NotHeld(f"blob {step.digest} is neither here nor at the parent")
-        up, reader = self._parent.up, self._store.open_blob(blob)
+        try:
+            up, reader = self._parent.up, self._store.open_blob(blob)
+        except (NotHeld, FileDamaged):
+            await self._damaged(blob.digest, 0, blob.size)
+            raise
         try:
             found = await self._resumed(entry, name, step.digest)
             if found is None:

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from holdfast_core.digest import Digest
 from holdfast_core.errors import Exhausted, NotHeld, StoreError
-from holdfast_core.record import Descriptor, Tag
+from holdfast_core.record import Damage, Descriptor, Tag
 from holdfast_core.store import Store
 
 from holdfast import errors
@@ -50,6 +50,21 @@ T = TypeVar("T")
 SYNC_INTERVAL_SECONDS = 5.0
 #: How long a size learnt by HEAD is believed. A digest's size never changes; the link to it may.
 SIZE_TTL_SECONDS = 60.0
+
+
+#: Damaged blobs that are counted, and that are named, in `status`.
+DAMAGE_COUNTED, DAMAGE_NAMED = 1000, 5
+
+
+def damage_sentence(found: Sequence[Damage], more: bool) -> str:
+    """What is damaged, where, and what to do about it."""
+    named = "; ".join(
+        f"{one.digest} in {', '.join(one.repositories[:DAMAGE_NAMED]) or 'no repository'}"
+        for one in found[:DAMAGE_NAMED]
+    )
+    rest = "; …" if len(found) > DAMAGE_NAMED else ""
+    count = f"{len(found)}{' or more' if more else ''} blob(s) are damaged"
+    return f"{count}: {named}{rest} (push them again; holdfast fsck lists all)"
 
 
 class Keeper(Pushes, Control):
@@ -98,7 +113,9 @@ class Keeper(Pushes, Control):
         from holdfast.keeper.climb import Climb  # with the client of parents, which a root does without
 
         policy = self.config.sync.conflict
-        return Climb(self.store, parent, policy, self.clock, self._is_complete, self._gave_way)
+        return Climb(
+            self.store, parent, policy, self.clock, self._is_complete, self._gave_way, self.found_damaged
+        )
 
     def _gave_way(self, repository: str, tag: str) -> None:
         """See `Climb`: what synchronises brings the parent's."""
@@ -302,7 +319,14 @@ class Keeper(Pushes, Control):
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
         """See `KeeperPort.repair`."""
-        log.warning("blob damaged", digest=digest, start=start, end=end)
+        wanted = Digest.parse(digest)
+        blob = self.store.blob_anywhere(wanted)
+        if blob is None or blob.inline is not None:
+            raise errors.BlobUnknown(f"{digest} is not held in a file")
+        end = blob.size if end < 0 else end
+        await self.found_damaged(wanted, start, end)
+        if self._parent(repository) is None:
+            raise errors.NodeFailed(f"bytes {start}-{end - 1} of {digest} are damaged")
         await self.fills.repair(repository, digest, start, end)
         log.info("blob repaired", digest=digest, start=start, end=end)
 
@@ -391,7 +415,7 @@ class Keeper(Pushes, Control):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [*self.fills.troubles(), *self.notes()]
+        troubles = [*self.fills.troubles(), *self._damage(), *self.notes()]
         troubles += self.replica.notes() if self.replica is not None else []
         for told in (self.webhooks, self.upward, *self.climbs):
             troubles += told.notes() if told is not None else []
@@ -404,6 +428,12 @@ class Keeper(Pushes, Control):
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
         return Status(True, tuple(troubles), states, counters)
+
+    def _damage(self) -> list[str]:
+        """A sentence about content that is damaged here and that no parent brings back by itself."""
+        found = self.store.damage(limit=DAMAGE_COUNTED)
+        lost = [one for one in found if one.owned or not any(map(self._parent, one.repositories))]
+        return [damage_sentence(lost, len(found) == DAMAGE_COUNTED)] if lost else []
 
     async def list_parents(self) -> bytes:
         """See `KeeperPort.list_parents`."""

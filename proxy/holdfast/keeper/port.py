@@ -117,7 +117,8 @@ class KeeperPort(Protocol):
         ...
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
-        """A chunk failed its check: quarantine it and fetch [start, end) again from the parent."""
+        """Bytes [start, end) of a blob are bad, `end` -1 for all of it: that is written down, and they are fetched
+        again from the parent. Raises `NodeFailed` where there is none, and the parent's refusal."""
         ...
 
     def seen(self, repository: str, digest: str) -> None:

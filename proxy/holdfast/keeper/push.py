@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from holdfast_core.digest import Digest
-from holdfast_core.errors import NotHeld, StoreError
+from holdfast_core.errors import NotHeld, RecordDamaged, StoreError
 from holdfast_core.outbox import Notes, nothing
 from holdfast_core.record import LockChange, Target
 from holdfast_core.store import Store
@@ -79,7 +79,7 @@ class Pushes:
     ) -> None:
         """See `KeeperPort.put_manifest`."""
         content = await _read(body, media_type)
-        async with self._turn(repository, condition):
+        async with self._turn(repository, condition), self._healing(Digest.parse(digest)):
             future = self.store.push_manifest(
                 repository,
                 Digest.parse(digest),
@@ -173,20 +173,47 @@ class Pushes:
 
     async def put_blob(self, repository: str, digest: str, body: bytes) -> None:
         """See `KeeperPort.put_blob`."""
-        future = self.store.push_inline_blob(repository, Digest.parse(digest), body, now=self.clock.now())
-        await stored(future, errors.BlobUnknown)
+        parsed = Digest.parse(digest)
+        async with self._healing(parsed):
+            future = self.store.push_inline_blob(repository, parsed, body, now=self.clock.now())
+            await stored(future, errors.BlobUnknown)
 
     async def commit_upload(self, repository: str, name: str, size: int, digest: str, table: bytes) -> None:
         """See `KeeperPort.commit_upload`."""
         parsed = Digest.parse(digest)
-        future = self.store.push_upload(repository, name, size, parsed, table, now=self.clock.now())
+        async with self._healing(parsed):
+            future = self.store.push_upload(repository, name, size, parsed, table, now=self.clock.now())
+            try:
+                await stored(future, errors.UploadUnknown)
+            except errors.UploadUnknown:
+                # asked again after a keeper that committed and died before it could say so
+                held = self.store.blob(repository, parsed)
+                if held is None or not held.owned or not self.store.is_whole(held):
+                    raise
+
+    @asynccontextmanager
+    async def _healing(self, digest: Digest) -> AsyncIterator[None]:
+        """A push of a digest. When what was here was damaged it is whole afterwards, and what waits to go up with it
+        is tried again."""
+        was_whole = self._is_whole(digest)
+        yield
+        if not was_whole:
+            log.info("damage healed by a push", digest=str(digest))
+            for climb in self.climbs:
+                self._chore(climb.mended())
+
+    def _is_whole(self, digest: Digest) -> bool:
+        """Whether nothing that is here of a digest is known to be damaged."""
         try:
-            await stored(future, errors.UploadUnknown)
-        except errors.UploadUnknown:
-            # asked again after a keeper that committed and died before it could say so
-            held = self.store.blob(repository, parsed)
-            if held is None or not held.owned:
-                raise
+            held = self.store.blob_anywhere(digest)
+        except RecordDamaged:
+            return False
+        return held is None or self.store.is_whole(held)
+
+    async def found_damaged(self, digest: Digest, start: int, end: int) -> None:
+        """Write down that bytes [start, end) of a blob are bad, and say so once."""
+        if await asyncio.wrap_future(self.store.quarantine(digest, start, end)):
+            log.error("blob damaged", digest=str(digest), start=start, end=end)
 
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """See `KeeperPort.mount`."""
