@@ -373,6 +373,10 @@ class Lookup:
         state = self._readers.verification(digest, blob.size, identity, bad)
         return BlobReader(self._readers, digest, blob.size, fd, state, None)
 
+    def is_in_place(self, blob: Blob) -> bool:
+        """Whether the bytes are where the row says: in the index, or in a plain file of the right size."""
+        return blob.inline is not None or self._directory.has_blob(blob.digest, blob.size)
+
     def let_go(self) -> None:
         """Give up the maps of files that nobody read for a while (`holdfast_core.pages`); a removed file keeps its
         space until then. To be called every few seconds in each process that reads."""
@@ -387,9 +391,7 @@ class Lookup:
     def is_whole(self, blob: Blob) -> bool:
         """Whether the blob's bytes are there, as far as is known: none was found to be bad, and its file is a plain
         file of the right size."""
-        if blob.damaged:
-            return False
-        return blob.inline is not None or self._directory.has_blob(blob.digest, blob.size)
+        return not blob.damaged and self.is_in_place(blob)
 
     def bad_chunks(self, blob: Blob) -> list[int]:
         """Numbers of the chunks that were found to be bad and not written again since."""

@@ -301,6 +301,12 @@ cdef class BlobReader:
             self.busy -= 1
             self._release()
 
+    def mended(self, Py_ssize_t offset):
+        """The chunk at `offset` was written again, says whoever did it: its next read decides."""
+        if self.state is not None:
+            self.state.bad.discard(offset // CHUNK)
+            self.state.forget(offset // CHUNK)
+
     cdef bytes _verified_bytes(self, Py_ssize_t offset, Py_ssize_t length):
         """A range of a verified chunk; None when it is not verified, or not any more."""
         cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK

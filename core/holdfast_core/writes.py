@@ -292,8 +292,16 @@ class Writes(Lookup):
             body = self._directory.read(file, size)
             require_digest(digest, body)
             return Blob(digest, size, owned, b"", body), False
+        owned = owned or self._is_owned(digest)
         self._directory.place_blob(file, digest, durable=owned)
         return Blob(digest, size, owned, b"" if owned else self._boot, None), False
+
+    def _is_owned(self, digest: Digest) -> bool:
+        """Whether the bytes are owned, there or not: fetched again, they are as durable as they were."""
+        with contextlib.suppress(RecordDamaged):
+            found = self.blob_anywhere(digest)
+            return found is not None and found.owned
+        return True
 
     def _replace(self, file: Source, digest: Digest) -> None:
         """A pushed file takes the place of the same bytes, which may have rotten since they were hashed: a year

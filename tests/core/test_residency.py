@@ -245,6 +245,19 @@ def test_a_chunk_in_quarantine_is_not_served_from_what_was_kept(file: Path, cloc
             reader.read(10, 10)
 
 
+def test_a_chunk_that_was_mended_elsewhere_is_looked_at_again(file: Path, clock: Clock) -> None:
+    """A worker opened it while the keeper had it in quarantine; what the file says then decides."""
+    readers, reader = opened(file, PageMap(), clock)
+    with reader:
+        readers.mark_bad(reader.digest, 1)
+        with pytest.raises(ChunkDamaged):
+            reader.read(CHUNK_BYTES, 1)
+        assert readers.checked == 0
+        reader.mended(CHUNK_BYTES)
+        assert reader.read(CHUNK_BYTES, CHUNK_BYTES) == slice_of(1)
+        assert readers.checked == 1
+
+
 def test_a_removed_file_gets_its_space_back(opener: Opener, root: Path, clock: Clock) -> None:
     """Nothing is mapped of what nobody read for a while, an open reader or not; it is hashed again then."""
     store = opener(clock=clock)

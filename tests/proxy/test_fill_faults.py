@@ -13,7 +13,7 @@ from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated, Held
 from holdfast.testing.fault import Fault, Gate
 from holdfast_core.errors import Exhausted
-from support.fills import BLOBS, MIB, Drain, Site, drain, run, site, until
+from support.fills import MIB, Drain, Site, drain, run, site, until
 from support.parent_cases import silent_when
 
 
@@ -405,42 +405,6 @@ def test_patience_grows_to_a_limit_and_ends() -> None:
         assert patience.failed(error, 0, grown)
     assert patience.limit() == LONGEST_BACKOFF_SECONDS
     assert not patience.failed(ParentNotFound("gone"), 5, 100)
-
-
-def test_repair_fetches_exactly_the_chunk(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with site(tmp_path) as node:
-            content = Generated(5 * MIB + 7)
-            digest = node.parent.add_blob("demo", content)
-            await drain(node, digest)
-            blob = next((tmp_path / "store").glob(f"blobs/**/*{digest[-20:]}"))
-            body = bytearray(blob.read_bytes())
-            body[2 * MIB + 99] ^= 1
-            blob.write_bytes(body)
-            node.parent.reset_counts()
-            node.script(cut_after=1000)
-            await asyncio.gather(
-                *(node.fills.repair("demo", digest, 2 * MIB, 3 * MIB) for _ in range(3)),
-                node.fills.repair("demo", digest, 5 * MIB, 5 * MIB + 7),
-            )
-            assert node.sent(digest) == MIB + 7
-            assert blob.read_bytes() == content.read(0, content.size)
-            assert node.parent.count("GET", BLOBS) == 3
-
-    run(main())
-
-
-def test_a_repair_with_wrong_bytes_is_refused(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with site(tmp_path) as node:
-            content = Generated(3 * MIB)
-            digest = node.parent.add_blob("demo", content)
-            await drain(node, digest)
-            node.script(flip_at=MIB + 5)
-            with pytest.raises(ParentBroken):
-                await node.fills.repair("demo", digest, MIB, 2 * MIB)
-
-    run(main())
 
 
 def test_a_parent_known_to_be_away_is_not_waited_for(tmp_path: Path) -> None:

@@ -75,11 +75,14 @@ def _held(asked: Asked, blob: Blob) -> Answer:
     if choice.form is Form.NONE:
         return from_source(choice, content, headers, NoSource(blob.size))
     runs = choice.runs or (Run(0, blob.size),)
-    if blob.damaged:
-        for run in runs:
-            require_sound(node, blob, run.start, run.end)
     reader = node.store.open_blob(blob)
     source = StoredSource(reader, node.port, asked.scope.key, content.digest)
+    try:
+        for run in runs if blob.damaged else ():
+            require_sound(node, blob, run.start, run.end)
+    except StoreError:
+        source.close()
+        raise
     if reader.verified(runs[0].start, 1):
         return from_source(choice, content, headers, source)
     return _proven(asked, choice, content, headers, source, runs[0].start)
@@ -109,7 +112,8 @@ async def _damaged(asked: Asked, damage: StoreError) -> Reply:
     brings what is missing."""
     node, scope = asked.node, asked.scope
     try:
-        if node.asks(scope) and (asked.request.method == "HEAD" or isinstance(damage, NotHeld)):
+        lost = isinstance(damage, NotHeld | FileDamaged)
+        if node.asks(scope) and (asked.request.method == "HEAD" or lost):
             return await (_sized(asked) if asked.request.method == "HEAD" else _filled(asked))
         while True:
             await mend(node, scope, asked.digest, damage)
@@ -174,7 +178,7 @@ async def _asked_once(asked: Asked) -> Reply:
 
 
 async def _arrived(asked: Asked) -> Reply:
-    """The keeper says that the blob is held. When its file is not, the whole of it is repaired first."""
+    """The keeper says that the blob is held, file and all. Chunks of it may be bad."""
     try:
         return await _mended(asked)
     except (NotHeld, Damaged) as damage:

@@ -82,6 +82,7 @@ class StoredSource:
             except ChunkDamaged as damage:
                 log.warning("chunk found damaged", digest=damage.digest, start=damage.start, end=damage.end)
                 await self._port.repair(self._repository, self._digest, damage.start, damage.end)
+                self._reader.mended(damage.start)
         return await self._read(offset, length)
 
     async def _read(self, offset: int, length: int) -> bytes:

@@ -32,7 +32,7 @@ from holdfast.fill.fill import Fill
 from holdfast.fill.means import Means
 from holdfast.fill.plan import Want
 from holdfast.fill.reader import Reader
-from holdfast.fill.repair import repair_chunks
+from holdfast.fill.repair import Repairs
 from holdfast.fill.slots import Slots
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.port import BlobAnswer
@@ -83,7 +83,7 @@ class Fills:
         self._idle: dict[Fill, None] = {}
         self._leaving: dict[Digest, asyncio.Task[None]] = {}
         self._heads: Flights[int] = Flights()
-        self._repairs: Flights[None] = Flights()
+        self._repairs = Repairs(store)
         self._chores: set[asyncio.Task[None]] = set()
         self._numbers = count(1)
 
@@ -129,7 +129,7 @@ class Fills:
         wanted, confirmed = Digest.parse(digest), False
         while True:
             blob = self.store.blob(repository, wanted)
-            if blob is not None:
+            if blob is not None and self.store.is_in_place(blob):
                 return BlobAnswer(blob.size)
             fill = await self._current(wanted)
             known = fill.repositories if fill else ()
@@ -151,7 +151,7 @@ class Fills:
 
     def _is_held(self, digest: Digest) -> bool:
         blob = self.store.blob_anywhere(digest)
-        return blob is not None and not blob.damaged
+        return blob is not None and not blob.damaged and self.store.is_in_place(blob)
 
     async def _current(self, digest: Digest) -> Fill | None:
         """The fill of a digest: running, idle, or taken up from its checkpoint."""
@@ -214,7 +214,8 @@ class Fills:
         """Bring all of a blob into the store for nobody who waits; returns when it is there. `landed` is told of
         bytes as they come. Cancelled it stops at the byte, and goes on there the next time. Raises DiskFull."""
         for _ in range(FETCHES + 1):
-            if self.store.blob(repository, Digest.parse(digest)) is not None:
+            blob = self.store.blob(repository, Digest.parse(digest))
+            if blob is not None and self.store.is_in_place(blob):
                 return
             errand = Errand(landed)
             try:
@@ -333,12 +334,13 @@ class Fills:
     # -- the rest ----------------------------------------------------------------------------------
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
-        """Fetch the chunks of [start, end) again, exactly those, and put them in place of damaged ones."""
+        """Fetch the damaged chunks of [start, end) again, and those right behind them, and put them in place; all of a
+        blob whose file is lost."""
+        blob = self.store.blob_anywhere(Digest.parse(digest))
+        if blob is not None and not self.store.is_in_place(blob):
+            return await self.fetch(repository, digest, lambda count: None)
         parent, name = self._parent(repository)
-        wanted = Digest.parse(digest)
-        await self._repairs.result(
-            (wanted, start, end), lambda: repair_chunks(self.store, parent, name, wanted, start, end)
-        )
+        return await self._repairs.mend(parent, name, Digest.parse(digest), start, end)
 
     @property
     def unstored(self) -> int:

@@ -1,12 +1,20 @@
-"""A damaged chunk of a held blob comes again from the parent: exactly its bytes, checked before they count."""
+"""Damaged chunks of a held blob come again from the parent: exactly their bytes, checked before they count.
+
+Damage seldom comes alone: a power cut, a bad part of a disk, a file that was begun again with holes. So the chunks
+behind a damaged one are looked at before it is asked for, and a run of damaged ones comes by one request. Whoever waits
+for one of them goes on as soon as that one is there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.errors import DigestMismatch
+from holdfast_core.errors import ChunkDamaged, Damaged, DigestMismatch, NotHeld
+from holdfast_core.record import Blob
 from holdfast_core.store import Store
 
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
@@ -15,40 +23,148 @@ if TYPE_CHECKING:
     from holdfast.parent.client import Parent
 
 
-#: A chunk is a mebibyte; one that cannot be had in so many tries waits for the next reader.
+log = structlog.get_logger()
+
+#: Requests in a row that bring nothing, after which the run waits for the next reader.
 TRIES = 3
+#: Chunks of one request at most; to look at so many takes less time than to ask for one.
+RUN_CHUNKS = 64
 
 
-async def repair_chunks(
-    store: Store, parent: Parent, name: str, digest: Digest, start: int, end: int
-) -> None:
-    """Quarantine the chunks of [start, end), fetch them and put them back. Raises the parent's refusal, or
-    ParentBroken when its bytes are not the chunk's."""
-    blob = store.blob_anywhere(digest)
-    if blob is None:
-        raise BlobUnknown(f"{digest} is not held")
-    await asyncio.wrap_future(store.quarantine(digest, start, end))
-    for offset in range(start - start % CHUNK_BYTES, end, CHUNK_BYTES):
-        body = await fetch(parent, name, str(digest), offset, min(offset + CHUNK_BYTES, blob.size))
-        try:
-            await asyncio.wrap_future(store.repair_chunk(digest, offset, body))
-        except DigestMismatch as error:
-            raise ParentBroken(f"the parent's bytes are not {digest}", detail=str(error)) from error
+class DamagedRun:
+    """Consecutive chunks on their way: [position, end) is still to come. `end` grows once the chunks behind were looked
+    at."""
+
+    def __init__(self, store: Store, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
+        self._store, self._parent, self._name, self._digest = store, parent, name, digest
+        self.position, self.end = start - start % CHUNK_BYTES, end
+        self._landed = asyncio.Event()
+        self.task = asyncio.create_task(self._work())
+        self.task.add_done_callback(lambda done: self._landed.set())
+
+    async def passed(self, offset: int) -> int:
+        """The offset of the first byte that is not mended, once the one at `offset` is. Raises what ended the run."""
+        while self.position <= offset and not self.task.done():
+            await self._landed.wait()
+        if self.position <= offset:
+            self.task.result()
+        return self.position
+
+    async def _work(self) -> None:
+        blob = self._store.blob_anywhere(self._digest)
+        if blob is None:
+            raise BlobUnknown(f"{self._digest} is not held")
+        loop = asyncio.get_running_loop()
+        damaged = await loop.run_in_executor(None, damaged_until, self._store, blob, self.position)
+        if damaged > self.position:
+            self.end, start, text = damaged, self.position, str(self._digest)
+            if await asyncio.wrap_future(self._store.quarantine(self._digest, start, damaged)):
+                log.error("blob damaged", digest=text, start=start, end=damaged)
+            await self._fetch(blob.size)
+            log.info("blob repaired", digest=text, start=start, end=damaged)
+        self._move(self.end)
+
+    def _move(self, position: int) -> None:
+        self.position = position
+        self._landed.set()
+        self._landed = asyncio.Event()
+
+    async def _fetch(self, size: int) -> None:
+        """Put the chunks in place as they come; resumed when cut."""
+        fruitless, body = 0, bytearray()
+        while self.position < self.end:
+            came = self.position + len(body)
+            try:
+                async with self._parent.get_blob(
+                    self._name, str(self._digest), start=came, end=self.end
+                ) as stream:
+                    at = stream.start
+                    async for data in stream:
+                        body += data[max(0, came - at) :][: self.end - self.position - len(body)]
+                        at += len(data)
+                        await self._put(body, size)
+                        if self.position >= self.end:
+                            return
+            except ParentUnreachable:
+                fruitless = 0 if self.position + len(body) > came else fruitless + 1
+                if fruitless == TRIES:
+                    raise
+                continue
+            fruitless += 1
+            if fruitless == TRIES:
+                raise ParentBroken(f"the parent did not send bytes {came}-{self.end - 1} of {self._digest}")
+
+    async def _put(self, body: bytearray, size: int) -> None:
+        """Write the chunks that are complete, and take them off `body`."""
+        while self.position < self.end and len(body) >= (length := min(CHUNK_BYTES, size - self.position)):
+            chunk = bytes(body[:length])
+            try:
+                await asyncio.wrap_future(self._store.repair_chunk(self._digest, self.position, chunk))
+            except DigestMismatch as error:
+                raise ParentBroken(f"the parent's bytes are not {self._digest}", detail=str(error)) from error
+            del body[:length]
+            self._move(self.position + length)
 
 
-async def fetch(parent: Parent, name: str, digest: str, start: int, end: int) -> bytes:
-    """[start, end) of a blob, resumed when cut."""
-    body = b""
-    for attempt in range(1, TRIES + 1):
-        try:
-            async with parent.get_blob(name, digest, start=start + len(body), end=end) as stream:
-                at = stream.start
-                async for data in stream:
-                    body += data[max(0, start + len(body) - at) :]
-                    at += len(data)
-                    if at >= end:
-                        return body[: end - start]
-        except ParentUnreachable:
-            if attempt == TRIES:
-                raise
-    raise ParentBroken(f"the parent did not send bytes {start}-{end - 1} of {digest}")
+def damaged_until(store: Store, blob: Blob, start: int) -> int:
+    """The end of the damaged chunks from `start` on; `start` when that one is sound. Blocks."""
+    at, last = start, min(blob.size, start + RUN_CHUNKS * CHUNK_BYTES)
+    try:
+        with store.open_blob(blob) as reader:
+            while at < last:
+                try:
+                    reader.read(at, 1)
+                except ChunkDamaged as damage:
+                    at = damage.end
+                else:
+                    break
+    except (NotHeld, Damaged):  # all of it
+        return last
+    return at
+
+
+def is_sound(store: Store, blob: Blob, start: int, end: int) -> bool:
+    """Whether [start, end) is not damaged after all, as far as one run goes: it was mended since somebody found it, or
+    only the copy in memory was bad, which that reader dropped. Blocks."""
+    last = min(end, start + RUN_CHUNKS * CHUNK_BYTES)
+    try:
+        with store.open_blob(blob) as reader:
+            for at in range(start - start % CHUNK_BYTES, last, CHUNK_BYTES):
+                reader.read(at, 1)
+    except (NotHeld, Damaged):
+        return False
+    return True
+
+
+class Repairs:
+    """The runs that are under way: a chunk comes once, whoever asks for it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: dict[Digest, list[DamagedRun]] = {}
+
+    async def mend(self, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
+        """Return when the chunks of [start, end) are sound. Raises the parent's refusal, or ParentBroken when its bytes
+        are not the chunk's."""
+        while start < end:
+            runs = self._runs.setdefault(digest, [])
+            run = next((r for r in runs if r.position <= start < r.end), None)
+            if run is None:
+                run = DamagedRun(self._store, parent, name, digest, start, end)
+                runs.append(run)
+                run.task.add_done_callback(partial(self._over, digest, run))
+            start = await run.passed(start)
+
+    def _over(self, digest: Digest, run: DamagedRun, _: asyncio.Task[None]) -> None:
+        self._runs[digest].remove(run)
+        if not self._runs[digest]:
+            del self._runs[digest]
+        if not run.task.cancelled():
+            run.task.exception()  # seen: an asker that left is no reason for a warning
+
+    async def close(self) -> None:
+        """Cancel what runs and wait until it is gone."""
+        tasks = [run.task for runs in self._runs.values() for run in runs]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,6 +21,7 @@ from holdfast_core.store import Store
 from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.fill.repair import is_sound
 from holdfast.keeper.control import Control
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
@@ -324,11 +325,15 @@ class Keeper(Pushes, Control):
         if blob is None or blob.inline is not None:
             raise errors.BlobUnknown(f"{digest} is not held in a file")
         end = blob.size if end < 0 else end
-        await self.found_damaged(wanted, start, end)
-        if self._parent(repository) is None:
+        has_parent = self._parent(repository) is not None
+        if not (has_parent and self.store.is_in_place(blob)):
+            loop = asyncio.get_running_loop()
+            if await loop.run_in_executor(None, is_sound, self.store, blob, start, end):
+                return
+            await self.found_damaged(wanted, start, end)
+        if not has_parent:
             raise errors.NodeFailed(f"bytes {start}-{end - 1} of {digest} are damaged")
         await self.fills.repair(repository, digest, start, end)
-        log.info("blob repaired", digest=digest, start=start, end=end)
 
     def seen(self, repository: str, digest: str) -> None:
         """See `KeeperPort.seen`."""
