@@ -25,6 +25,10 @@ from support.managed import ScriptedLog, configured, managed, receive
 from support.replicas import advance, holds, idle, replica_of, synchronised
 
 APP = configured("app")
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+EMPTY_INDEX = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+#: nothing goes up
+STILL = {"caps": [{"mbit": 0, "work": "push"}]}
 
 
 def state_of(keeper: Keeper) -> str:
@@ -479,8 +483,53 @@ def test_a_tag_that_gave_way_is_the_parents_soon(tmp_path: Path) -> None:
 
                 numbers = [number for number, _ in keeper.store.outbox()]
                 await asyncio.wrap_future(keeper.store.change_outbox([], numbers, settled))
-                replica_of(keeper).look_again("app", "both")
+                replica_of(keeper).decided("app", "both", ours=False)
                 await until(lambda: holds(keeper, "app", "both", theirs))
+
+    run(main())
+
+
+@pytest.mark.parametrize("ours_wins", [True, False])
+def test_case_fault_14_a_tag_that_the_parent_deleted_waits_for_the_outbox(
+    ours_wins: bool, tmp_path: Path
+) -> None:
+    """While it waits nothing is asked for it; when the outbox is through with it the parent is asked once, by a node
+    that was started anew meanwhile."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, said = ScriptedLog(parent), configured("app", mode="ReadWrite")
+            theirs, ours = log.push("app", "both", b"theirs"), Digest.of(EMPTY_INDEX)
+            async with managed(tmp_path, log, said, link=STILL) as keeper:
+                await first(keeper)
+                await keeper.put_manifest("app", str(ours), ("both",), OCI_INDEX, EMPTY_INDEX)
+                log.untag("app", "both")
+                await until(lambda: replica_of(keeper).memory.cursor == log.head)
+                for number in range(5):  # each begins a run
+                    digest = log.push("app", f"t{number}", str(number).encode())
+                    await until(lambda n=number, d=digest: holds(keeper, "app", f"t{n}", d))  # type: ignore[misc]
+                await idle(keeper)
+            assert parent.count("HEAD", "/manifests/") == 0
+            async with managed(tmp_path, log, link=STILL) as keeper:
+                await until(lambda: "app:both" in replica_of(keeper).memory.held)
+                await idle(keeper)
+                assert keeper.store.tag("app", "both") is not None
+                if ours_wins:
+                    parent.repository("app").tags["both"] = [theirs]
+
+                def settled(view: View) -> list[Change]:
+                    handed = rows.handed_over(view, "app", "both", ours, 0.0)
+                    return [*rows.told(view, "app", ours), *handed]
+
+                numbers = [number for number, _ in keeper.store.outbox()]
+                await asyncio.wrap_future(keeper.store.change_outbox([], numbers, settled))
+                replica_of(keeper).decided("app", "both", ours=ours_wins)
+                if ours_wins:  # and was moved there again before this node heard that it went up
+                    await until(lambda: holds(keeper, "app", "both", theirs))
+                else:
+                    await until(lambda: keeper.store.tag("app", "both") is None)
+                assert parent.count("HEAD", "/manifests/both") == 1
+                await until(lambda: not replica_of(keeper).memory.held)
 
     run(main())
 

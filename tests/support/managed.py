@@ -168,6 +168,7 @@ async def managed(
     *rows: dict[str, Any],
     clock: Clock | None = None,
     sync: dict[str, Any] | None = None,
+    link: dict[str, Any] | None = None,
 ) -> AsyncIterator[Keeper]:
     """A node that is active; its store stays in `place` for the next. `said` None: it has its configuration."""
     parent = {
@@ -177,7 +178,7 @@ async def managed(
         "stall_timeout": 600.0,
         "connections": 64,
     }
-    config = from_table({"parent": [parent], "fills": {"reserve_bytes": 0}})
+    config = from_table({"parent": [parent], "fills": {"reserve_bytes": 0}, "link": link or {}})
     config = replace(config, sync=msgspec.convert({"repositories": rows, **(sync or {})}, Sync))
     store = Store.create_or_open(place / "store", write=True, mode="ReadOnly")
     keeper = make_keeper(config, store, clock or SystemClock())

@@ -35,6 +35,14 @@ class Checks(Frame):
         if useful > LIMIT * unique + CHECKPOINT * self.tally.kills + 1:
             raise Broken(f"{useful:.0f} bytes over the link for {unique} unique ones")
 
+        self._check_asked()
+
+    def _check_asked(self) -> None:
+        """What is asked beside the log is bounded by what changed."""
+        bound = len(self.parent.log) + self.tally.conflicts + self.tally.asked_anew
+        if self.tally.asked > bound:
+            raise Broken(f"{self.tally.asked} questions for tags that were held back, of {bound} changes")
+
     def _excused(self) -> float:
         """Bytes of a parent that lied."""
         return self.tally.wasted_bytes
@@ -84,12 +92,6 @@ class Checks(Frame):
             ):
                 raise Broken(f"{repository}:{tag} was moved here to {here}, and names {there} there")
         self._check_order()
-
-    def _to_go(self, repository: str, digest: str | None) -> bool:
-        """Whether a delete of it waits behind a conflict that nobody decides here."""
-        return any(
-            e.deed == "delete" and (e.repository, e.digest) == (repository, digest) for e in self.queue
-        )
 
     def _behind_conflict(self, entry: outbox.Entry) -> bool:
         return any(e.conflict and e.repository == entry.repository for e in self.disk.outbox.values())

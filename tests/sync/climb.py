@@ -46,9 +46,10 @@ class Climb(Checks):
         self.tally.conflicts += verdict.conflict is not None
         if verdict.fate == "there":
             self._store(self.queue.confirmed(entry.seq, entry.digest, self.clock.wall))
+            self._decided(entry.repository, entry.tag, ours=True)
         elif verdict.fate == "drop":
             self._store(self.queue.dropped(entry.seq))
-            self._look_again(f"{entry.repository}:{entry.tag}")
+            self._decided(entry.repository, entry.tag, ours=False)
         elif verdict.fate == "hold":
             self._store(self.queue.held(entry.seq, "both sides moved it"))
         return verdict.fate == "send"
@@ -84,6 +85,8 @@ class Climb(Checks):
         if luck > 0.05:
             self.tally.confirmed += 1
             self._store(self.queue.confirmed(entry.seq, entry.digest, self.clock.wall))
+            for tag in filter(None, (entry.tag, *entry.tags)):
+                self._decided(repository, tag, ours=True)
 
     def _upload(self, repository: str, step: ascent.UpStep) -> None:
         def landed() -> None:

@@ -37,17 +37,36 @@ class Descent(Climb):
 
     def _targets(self, changed: set[tuple[str, str]] | None) -> list[tuple[wanted.Rule, plan.Target]]:
         self.mark = self.queue.mark
-        again = self.disk.job.again if self.disk.job is not None else ()
-        troubled = {work.named(key)[:2] for key in (*self._troubles(), *again)}
+        asked = self._asked_again()
+        troubled = {work.named(key)[:2] for key in self._troubles()} | asked
         found = []
         for repository, rule in self.rules.items():
             listed = self.parent.tags.get(repository, {})
             for tag in rule.choose([wanted.TagFact(t) for t in listed], self.clock.wall).tags:
                 key = (repository, tag.name)
                 self.listed_events[key] = self._event(*key)
-                wanted_now = changed is None or key in changed or key in troubled
-                if wanted_now and self._take_over(*key, listed[tag.name]):
+                if changed is not None and key not in changed and key not in troubled:
+                    continue
+                if self._take_over(*key, listed[tag.name]):
                     found.append((rule, plan.Target(repository, tag.name, listed[tag.name])))
+                    self.held.forget(f"{repository}:{tag.name}")
+                    asked.discard(key)
+                else:
+                    self._hold(*key, listed[tag.name])
+                    asked.discard(key)
+        for repository, name in asked:  # not there, or not wanted
+            self.held.forget(f"{repository}:{name}")
+        self._keep_held()
+        return found
+
+    def _asked_again(self) -> set[tuple[str, str]]:
+        """Tags that the parent is asked for, because the outbox is through with them."""
+        found = set()
+        for key in self.held.due(self.clock.true, self.chance.random()):
+            self.tally.asked += 1
+            self.held.failed(key, self.clock.true, self.chance.random())
+            repository, tag, _ = work.named(key)
+            found.add((repository, tag))
         return found
 
     def _work(self) -> bool:
@@ -90,7 +109,9 @@ class Descent(Climb):
             return
         if action.step == plan.Step.TAG:
             if not self._take_over(repository, action.tag, digest):
-                self._look_again(f"{repository}:{action.tag}")
+                self._hold(repository, action.tag, digest)
+                if not self.logged:
+                    self._decided(repository, action.tag, ours=False)
             else:
                 self.disk.name(repository, action.tag, digest)
                 self.known_events[(repository, action.tag)] = self.listed_events[(repository, action.tag)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.config import SyncRepository
-from holdfast.sync import ascent, outbox, plan, schedule, wanted, work
+from holdfast.sync import ascent, held, outbox, plan, schedule, wanted, work
 from holdfast.sync.image import Facts, Referrer
 from sync.world import START, Clock, Disk, Hours, Parent, Windows
 
@@ -40,6 +40,7 @@ class Parts:
     run: Callable[..., Any] = work.Run
     follow: Callable[..., Any] = work.follow
     outbox: Callable[..., Any] = outbox.Outbox
+    held: Callable[..., Any] = held.Held
     ascent: Callable[..., Any] = ascent.ascent
     rule: Callable[..., Any] = wanted.Rule
 
@@ -77,6 +78,9 @@ class Tally:
     confirmed: int = 0
     conflicts: int = 0
     parked: int = 0
+    #: questions for tags that were held back, and how many may be asked anew because of a kill
+    asked: int = 0
+    asked_anew: int = 0
     full: dict[str, int] = field(default_factory=dict)
     steps: int = 0
 
@@ -103,6 +107,7 @@ class Frame:
         self.read: dict[str, Facts] = {}
         self.move: Move | None = None
         self.queue: outbox.Outbox = self.parts.outbox()
+        self.held: held.Held = self.parts.held({}, self._waits)
         self.climbing: tuple[int, list[ascent.UpStep]] | None = None
         self.target_cursor = 0
         self.look_at = START
@@ -189,11 +194,35 @@ class Frame:
                 self._store(self.queue.dropped(entry.seq))
         return verdict.fate in ("send", "drop")
 
-    def _look_again(self, key: str) -> None:
-        if self.disk.job is not None:
-            self.disk.job = work.look_again(self.disk.job, key)
-        if self.run is not None:
-            self.run.look_again(key)
+    def _decided(self, repository: str, tag: str, *, ours: bool) -> None:
+        """The outbox is done with a tag: it went up, or the parent's stays."""
+        if self.logged:
+            self.held.decided(f"{repository}:{tag}", self.clock.true, ours=ours)
+            self._keep_held()
+        elif not ours:
+            self.disk.state = schedule.asked(self.disk.state, schedule.CHANGES)
+
+    def _hold(self, repository: str, tag: str, digest: str) -> None:
+        """The parent's word of a tag waits for the outbox."""
+        if self.logged:
+            self.held.hold(f"{repository}:{tag}", digest, self.clock.true, self.chance.random())
+            self._keep_held()
+
+    def _waits(self, key: str, word: str | None) -> bool:
+        repository, tag, _ = work.named(key)
+        return bool(self.queue.pending(repository, tag)) or self._to_go(repository, word)
+
+    def _to_go(self, repository: str, digest: str | None) -> bool:
+        """Whether a delete of it waits."""
+        return any(
+            e.deed == "delete" and (e.repository, e.digest) == (repository, digest) for e in self.queue
+        )
+
+    def _keep_held(self) -> None:
+        self.disk.held = self.held.rows()
+        at = self.held.next_at()
+        if self._connected() and at is not None:
+            self.look_at = min(self.look_at, max(self.clock.true, at))
 
     def _troubles(self) -> dict[str, Any]:
         return self.disk.job.troubles if self.disk.job is not None else {}

@@ -119,6 +119,7 @@ class Happenings(Descent):
         self.cut |= self.run_windows
         self.run_windows.clear()
         self._told("kill")
+        self.tally.asked_anew += len(self.disk.held)
         move = self.move
         if move is not None:  # what came since the last checkpoint is lost
             kept = int(move.at) // CHECKPOINT * CHECKPOINT
@@ -134,6 +135,7 @@ class Happenings(Descent):
         self.up, self.look_at = True, self.clock.true
         self.disk.state = self.parts.woken(self.disk.state)
         self.queue = self.parts.outbox(self.disk.outbox.values())
+        self.held = self.parts.held(self.disk.held, self._waits)
 
     def _freeze(self) -> None:
         self.frozen = True

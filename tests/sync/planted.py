@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.sync import ascent, outbox, plan, schedule, work
+from holdfast.sync import ascent, held, outbox, plan, schedule, work
 from msgspec.structs import replace
 from sync.frame import Parts
 
@@ -110,6 +110,14 @@ class Oblivious(outbox.Outbox):
         return outbox.Change(removes=change.removes)
 
 
+class Impatient(held.Held):
+    """All that is held back is asked for in each run, whether anything became of it or not."""
+
+    def due(self, now: float, share: float) -> list[str]:
+        """Always."""
+        return list(self)
+
+
 def from_the_start(*args: Any) -> list[ascent.UpStep]:
     """Uploads begin anew each time."""
     return [replace(step, offset=0) for step in ascent.ascent(*args)]
@@ -126,5 +134,6 @@ FAULTS: dict[str, Callable[[], Parts]] = {
     "believes any confirmation": lambda: Parts(outbox=Credulous),
     "newest first": lambda: Parts(outbox=Disorderly),
     "loses moves": lambda: Parts(outbox=Oblivious),
+    "asks in each run": lambda: Parts(held=Impatient),
     "uploads anew": lambda: Parts(ascent=from_the_start),
 }

@@ -9,7 +9,8 @@ Invariants, checked at every step or at the end:
 - one run at a time, no window is served twice, none is passed by while the node is up;
 - blobs before manifests, children before indexes, manifests before tags, on either side;
 - everything wanted is here at the end, everything pushed is at the parent, in order, whatever was refused in between;
-- bytes over the link are at most 1.02 times the unique bytes.
+- bytes over the link are at most 1.02 times the unique bytes;
+- what is asked beside the log is bounded by what changed: once for a move at the parent that was held back.
 """
 
 from __future__ import annotations
@@ -123,6 +124,9 @@ class Simulation(Happenings):
             waits.append(at - wall)
         if self._connected() and self.link and (at := self.queue.wake(wall)) is not None:
             waits.append(at - wall)
+        at = self.held.next_at()
+        if at is not None and self.run is None and not self.listing and self._connected() and self.link:
+            waits.append(at - self.clock.true)
         if self.disk.job is not None and self.run is None and self._connected():
             waits.append(max(60.0, (self.disk.job.next_try() or wall + DAY) - wall))
         return min(waits)
@@ -167,9 +171,14 @@ class Simulation(Happenings):
                 break
         if self.run is not None and not self.listing and self.run.is_over(self.clock.wall):
             self._end()
-        elif self.run is None and not self.listing and self._retry_due():
+        elif self.run is None and not self.listing and (self._retry_due() or self._held_due()):
             self.disk.state = schedule.asked(self.disk.state, CHANGES)
             self.look_at = self.clock.true
+
+    def _held_due(self) -> bool:
+        at = self.held.next_at()
+        ready = self.link and self._connected() and not self.disk.state.asked and not self.disk.state.running
+        return ready and at is not None and at <= self.clock.true
 
     def _retry_due(self) -> bool:
         job = self.disk.job

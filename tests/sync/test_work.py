@@ -8,7 +8,7 @@ from holdfast.sync.backoff import CEILING_SECONDS, DENIED_CEILING_SECONDS, pause
 from holdfast.sync.plan import Action, Image, Step, Target
 from holdfast.sync.progress import Rate
 from holdfast.sync.turns import Turns
-from holdfast.sync.work import TRIES, Job, Run, follow, granted, look_again, named, stall
+from holdfast.sync.work import TRIES, Job, Run, follow, granted, named, stall
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,14 +127,6 @@ def test_a_cancelled_run_goes_on() -> None:
     again = follow(kept, "Scheduled", NOW + 9, None)
     assert (again.serial, again.images_done, again.bytes_done) == (1, 1, MB)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=Job) == kept
-
-
-def test_a_tag_is_looked_at_again_by_the_next_run() -> None:
-    assert look_again(look_again(job(), "a:x"), "a:x").again == ("a:x",)
-    run = Run(look_again(job(), "a:x"), [])
-    run.look_again("a:y")
-    assert run.job(NOW).again == ("a:y",)
-    assert run.job(NOW).next_try() == 0.0
 
 
 def test_images_planned_again_count_what_they_turned_out_to_need() -> None:

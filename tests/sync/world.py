@@ -142,6 +142,7 @@ class Disk:
     job: Job | None = None
     outbox: dict[int, Entry] = field(default_factory=dict)
     cursor: int = 0
+    held: dict[str, str | None] = field(default_factory=dict)
 
     def link(self, repository: str, digest: str) -> None:
         """A repository gets bytes that are here."""

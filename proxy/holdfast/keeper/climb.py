@@ -73,7 +73,7 @@ async def _unrecorded(digest: Digest, start: int, end: int) -> None:
 
 class Climb:
     """The outbox of the repositories of one parent. `complete`: whether all blobs of a manifest are here, so that
-    nobody needs its mark any more. `gave_way` is told of a tag at which the parent's won."""
+    nobody needs its mark any more. `decided` is told of a tag when a change of it went up (True), or gave way."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Climb:
         policy: Policy,
         clock: Clock,
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
-        gave_way: Callable[[str, str], None] = lambda repository, tag: None,
+        decided: Callable[[str, str, bool], None] = lambda repository, tag, ours: None,
         damaged: FoundDamaged | None = None,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
-        self._complete, self._gave_way = complete, gave_way
+        self._complete, self._decided = complete, decided
         self._damaged = damaged or _unrecorded
         self._outbox = Outbox()
         self._seen = self._away = 0
@@ -96,6 +96,10 @@ class Climb:
 
     def __len__(self) -> int:
         return len(self._outbox)
+
+    def is_going_up(self, repository: str, tag: str) -> bool:
+        """Whether a change of a tag is still to go up, as far as its row was read."""
+        return bool(self._outbox.pending(repository, tag))
 
     async def arrived(self, repository: str, digest: Digest) -> None:
         """All blobs of a manifest are here now: its mark goes, unless it is still to go up."""
@@ -241,6 +245,8 @@ class Climb:
         if not change.removes:
             return await self._store_change(change)
         await self._store_change(change, settled)
+        for tag in filter(None, (entry.tag, *entry.tags)):
+            self._decided(entry.repository, tag, True)
         log.info(
             "gone up",
             number=entry.seq,
@@ -427,7 +433,7 @@ class Climb:
             return there
         if verdict.fate == "drop":
             await self._store_change(self._outbox.dropped(entry.seq), self._given_way(entry))
-            self._gave_way(entry.repository, entry.tag)
+            self._decided(entry.repository, entry.tag, False)
         else:
             words = f"the parent has {there.digest or 'no such tag'}, `outbox retry` sends ours all the same"
             await self._store_change(self._outbox.held(entry.seq, words))

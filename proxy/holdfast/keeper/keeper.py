@@ -115,13 +115,17 @@ class Keeper(Pushes, Control):
 
         policy = self.config.sync.conflict
         return Climb(
-            self.store, parent, policy, self.clock, self._is_complete, self._gave_way, self.found_damaged
+            self.store, parent, policy, self.clock, self._is_complete, self._decided, self.found_damaged
         )
 
-    def _gave_way(self, repository: str, tag: str) -> None:
-        """See `Climb`: what synchronises brings the parent's."""
+    def _decided(self, repository: str, tag: str, ours: bool) -> None:
+        """See `Climb`: what synchronises brings the parent's, if that is another now."""
         if self.replica is not None:
-            self.replica.look_again(repository, tag)
+            self.replica.decided(repository, tag, ours=ours)
+
+    def is_going_up(self, repository: str, tag: str) -> bool:
+        """Whether a change of a tag is still to go up."""
+        return any(climb.is_going_up(repository, tag) for climb in self.climbs)
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""

@@ -113,13 +113,19 @@ class Departures:
 
     # ---- repositories
 
-    async def left(self, wanted: Callable[[str], bool]) -> None:
-        """Remove what synchronisation brought and is wanted no longer, when its time has come."""
+    async def left(self, wanted: Callable[[str], bool], *, whole: bool = True) -> None:
+        """Remove what synchronisation brought and is wanted no longer, when its time has come. Without `whole` nothing
+        left the scope since the last run that was: only what is outside already is looked at."""
         store, sync, now = self._keeper.store, self._keeper.config.sync, self._keeper.clock.now()
-        self._brought = {name: None for name in self._brought if store.has_repository(name)}
-        self._looked = {name: at for name, at in self._looked.items() if wanted(name)}
-        self._lost = {name: tags for name, tags in self._lost.items() if wanted(name)}
-        outside = [name for name in self._brought if not wanted(name)]
+        if whole:
+            self._looked = {name: at for name, at in self._looked.items() if wanted(name)}
+            self._lost = {name: tags for name, tags in self._lost.items() if wanted(name)}
+        elif not self._outside:
+            return
+        some = list(self._brought if whole else self._outside)
+        gone = {name for name in some if not store.has_repository(name)}
+        self._brought = {name: None for name in self._brought if name not in gone}
+        outside = [name for name in some if name in self._brought and not wanted(name)]
         found = left_scope(
             outside,
             (),

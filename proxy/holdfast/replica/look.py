@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: why a tag is left as it is here
+DELETED = "it was deleted here, and stays so"
+PUSHED = "it was pushed here and the parent does not know of it yet; it stays as it is"
 #: names told in one sentence
 NAMES = 5
 #: what is told of tags that the parent lost, by their fate
@@ -54,8 +57,6 @@ class Look:
         self.departures = Departures(keeper, acts=keeps)
         #: called before something else becomes of a `Target.key`: what is at work on it stops, its trouble is over
         self.withdraw: Callable[[str], Awaitable[None]] = _nothing
-        #: of what the next run looks at, whatever the parent says
-        self.again: list[str] = []
         #: set when `more` has something
         self.news = asyncio.Event()
 
@@ -192,6 +193,9 @@ class Look:
         if where.namespace in self.away:
             return
         try:
+            if why := self._left_alone(repository, name, None):
+                self.words.append(f"{key}: {why}")
+                return
             digest = self._named.pop((repository, name), "") or await self._digest(repository, name)
             if why := self._left_alone(repository, name, digest):
                 self.words.append(f"{key}: {why}")
@@ -220,15 +224,9 @@ class Look:
         head = await self._keeper.background[where.namespace].head_manifest(where.name, name)
         return head.digest or (await self._reading.read(repository, name)).digest
 
-    def _left_alone(self, repository: str, name: str, digest: str) -> str:
-        """Why a tag is not brought, "" when it is: what clients did here counts more than what the parent has."""
-        store = self._keeper.store
-        if store.is_deleted(repository, "tag", name) or store.is_deleted(repository, "manifest", digest):
-            return "it was deleted here, and stays so"
-        held = store.tag(repository, name)
-        if held is not None and str(held.digest) != digest and store.is_pending(repository, held.digest):
-            return "it was pushed here and the parent does not know of it yet; it stays as it is"
-        return ""
+    def _left_alone(self, repository: str, name: str, digest: str | None) -> str:
+        """See `outweighed`."""
+        return outweighed(self._keeper, repository, name, digest)
 
     def _failed(self, key: str, namespace: str, error: Exception, told: str = "") -> None:
         kind = kind_of(error, self._keeper.parents[namespace].state)
@@ -240,6 +238,22 @@ class Look:
                 told or reason_of(error),
                 float(getattr(error, "retry_after", 0) or 0),
             )
+
+
+def outweighed(keeper: Keeper, repository: str, name: str, digest: str | None) -> str:
+    """Why a tag, or with `name` "" a manifest, is neither asked for nor brought: what clients did here counts more than
+    what the parent has, until the outbox is through with it. "" when it may be. `digest` None: of the tag nothing is
+    known. Raises StoreError."""
+    store = keeper.store
+    if digest and store.is_deleted(repository, "manifest", digest):
+        return DELETED
+    if name and store.is_deleted(repository, "tag", name):
+        return DELETED
+    held = store.tag(repository, name) if name else None
+    if held is None or held.origin != "local" or str(held.digest) == digest:
+        return ""
+    waits = store.is_pending(repository, held.digest) or keeper.is_going_up(repository, name)
+    return PUSHED if waits else ""
 
 
 def _is_wanted(repository: str, wanted: Mapping[str, Wanted]) -> bool:

@@ -19,9 +19,10 @@ from holdfast.gateway.child import CutLoose, Denied, Elsewhere, Failed
 from holdfast.gateway.link import Link, Trimmed, Unlogged
 from holdfast.gateway.message import WAIT_SECONDS, Contents, Messages
 from holdfast.gateway.rounds import Rounds
+from holdfast.replica.again import Again
 from holdfast.replica.copy import Copy
 from holdfast.replica.holdings import Reading
-from holdfast.replica.look import ScopeLook
+from holdfast.replica.look import ScopeLook, outweighed
 from holdfast.replica.memory import Memory
 from holdfast.replica.source import Search
 from holdfast.replica.told import Told, Unread
@@ -31,8 +32,9 @@ from holdfast.sync import schedule as when
 from holdfast.sync.backoff import pause
 from holdfast.sync.cron import ScheduleInvalid
 from holdfast.sync.feed import AskContents, AskMessages, Feed
+from holdfast.sync.held import Held
 from holdfast.sync.wanted import Wanted
-from holdfast.sync.work import granted
+from holdfast.sync.work import granted, named
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
@@ -64,13 +66,13 @@ class Managed:
         self.schedule: when.Schedule | None = None
         self._said: SyncProperties | None = None
         self._wanted = Wanted.of(config.sync.repositories, ())
-        self.feed = Feed()
+        self.feed, self.held = Feed(), Held()
         self._look: Told | None = None
         self._share = 0.0
         self._unlogged_at = float("-inf")
         self._heard_at = float("-inf")
         self._changed: Callable[[], None] = lambda: None
-        self._listening: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     # ---- what a replica asks
 
@@ -94,6 +96,13 @@ class Managed:
         """Whether the parent has a log, as far as was asked."""
         return self._clock.monotonic() - self._unlogged_at > UNLOGGED_SECONDS
 
+    def decided(self, key: str, *, ours: bool) -> bool:
+        """See `Source`. Where there is a log it is asked for this tag alone."""
+        if not self._is_logged:
+            return not ours
+        self.held.decided(key, self._clock.monotonic(), ours=ours)
+        return False
+
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""
         text = "" if self._registry is None else self._registry.resync_requested
@@ -103,20 +112,26 @@ class Managed:
     def start(self, memory: Memory, share: float, changed: Callable[[], None]) -> None:
         """See `Source`."""
         self.feed, self._share, self._changed = Feed(memory.cursor), share, changed
+        self.held = Held(memory.held, self._waits)
+        self._again = Again(self._keeper, self.held, lambda: self.feed, self._covers)
         self._take_up()
-        listening = for_ever(self._listen, self._clock, lambda: LOOK_SECONDS, "listening to the parent's log")
-        self._listening = asyncio.create_task(listening)
+        for step, what in (
+            (self._listen, "listening to the parent's log"),
+            (self._ask_again, "asking for tags that the outbox is through with"),
+        ):
+            work = for_ever(step, self._clock, lambda: LOOK_SECONDS, what)
+            self._tasks.append(asyncio.create_task(work))
 
     async def close(self) -> None:
         """See `Source`."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._link.close()
 
     def remembered(self, memory: Memory) -> Memory:
         """See `Source`."""
-        return replace(memory, cursor=self.feed.kept)
+        return replace(memory, cursor=self.feed.kept, held=self.held.rows())
 
     def notice(self, memory: Memory) -> Memory:
         """The first activation, another scope, the operator's wish, a log that was trimmed."""
@@ -157,6 +172,7 @@ class Managed:
             self.feed if keeps else Feed(),
             self,
             self._due(memory),
+            self.held if keeps else Held(),
             lists=lists,
             keeps=keeps,
         )
@@ -168,8 +184,7 @@ class Managed:
         if memory.job is None:
             return []
         now = self._clock.now()
-        due = (key for key, found in memory.job.troubles.items() if found.is_due(now))
-        return list(dict.fromkeys([*due, *memory.job.again]))
+        return [key for key, found in memory.job.troubles.items() if found.is_due(now)]
 
     # ---- what the parent said
 
@@ -211,6 +226,12 @@ class Managed:
 
     async def read(self, feed: Feed) -> Unread | None:
         """See `told.Log`."""
+        unread = await self._read(feed)
+        if unread is None and feed is self.feed:
+            await self._again.step()
+        return unread
+
+    async def _read(self, feed: Feed) -> Unread | None:
         is_fresh = self._clock.monotonic() - self._heard_at < HEARD_SECONDS and not feed.is_behind
         if feed is self.feed and is_fresh and isinstance(feed.question(), AskMessages):
             return None
@@ -272,6 +293,24 @@ class Managed:
                 self._came()
             elif feed.seen == seen:
                 await self._clock.sleep(max(0.0, asked + LEAST_SECONDS - self._clock.monotonic()))
+
+    def _covers(self, repository: str) -> bool:
+        return self._wanted.covers(repository)
+
+    def _waits(self, key: str, word: str | None) -> bool:
+        """See `Held`. A record that cannot be read is for the run to tell."""
+        repository, tag, _ = named(key)
+        try:
+            return bool(outweighed(self._keeper, repository, tag, word))
+        except StoreError:
+            return False
+
+    async def _ask_again(self) -> bool:
+        """Ask for tags of which the outbox decided, while the parent is listened to."""
+        away = self._keeper.parents[""].state == "offline"
+        if not away and self._closes(self._clock.now()) is not None and await self._again.step():
+            self._came()
+        return False
 
     def _closes(self, now: float) -> float | None:
         """Until when the parent is listened to; None while it is not."""

@@ -27,8 +27,9 @@ class Memory(Struct, frozen=True):
     `result` of the last full synchronisation.
 
     Of a managed node: `cursor` is how far everything in the parent's log is here or among the job's troubles, "" where
-    only a full synchronisation tells; `scope` and `resync` are what was last heard of the sync token's repositories and
-    of the operator's wish for a full synchronisation."""
+    only a full synchronisation tells; `held` are tags of which it said something that waits for the outbox, as
+    `sync.held` has them; `scope` and `resync` are what was last heard of the sync token's repositories and of the
+    operator's wish for a full synchronisation."""
 
     state: State = State()
     job: Job | None = None
@@ -37,6 +38,7 @@ class Memory(Struct, frozen=True):
     here: int = 0
     result: SyncResult = SyncResult()
     cursor: str = ""
+    held: dict[str, str | None] = {}
     scope: tuple[str, ...] = ()
     resync: str = ""
 

@@ -23,7 +23,7 @@ from holdfast.sync import full
 from holdfast.sync import schedule as when
 from holdfast.sync.backoff import Trouble
 from holdfast.sync.progress import Progress
-from holdfast.sync.work import look_again, stall
+from holdfast.sync.work import stall
 
 if TYPE_CHECKING:
     from holdfast.keeper.keeper import Keeper
@@ -36,7 +36,8 @@ BROKEN_SECONDS = 30.0
 UNTOLD_SECONDS = 300.0
 #: for images that failed the next run begins no sooner than this after the last (seconds)
 RETRY_SECONDS = 60.0
-#: the state of a run is written down this often (seconds)
+#: the state of a run is written down this often (seconds), and so is that of runs that only follow the parent's log:
+#: what a kill forgets of them the log tells again
 KEEP_SECONDS = 5.0
 #: a plan that takes longer is asked for again (seconds); within the 25 s of every answer
 PLAN_SECONDS = 10.0
@@ -57,6 +58,7 @@ class Replica:
         self._share = keeper.clock.jitter(1.0)
         self._woken = asyncio.Event()
         self._ended_at = 0.0
+        self._is_written = True
         self._round: Round | None = None
         self._work: asyncio.Task[None] | None = None
         self._planning: Planning | None = None
@@ -123,14 +125,10 @@ class Replica:
         synced_at = self.memory.state.synced_at
         return full.Synchronised(self.memory.result, synced_at, progress is not None, progress)
 
-    def look_again(self, repository: str, tag: str) -> None:
-        """A tag that was moved here gave way to the parent's, whose move was heard of before."""
-        key, job = f"{repository}:{tag}", self.memory.job
-        if self._round is not None and self._round.run is not None:
-            self._round.run.look_again(key)
-        if job is not None:
-            self.memory = replace(self.memory, job=look_again(job, key))
-        self._came()
+    def decided(self, repository: str, tag: str, *, ours: bool) -> None:
+        """A change of a tag went up (`ours`), or gave way to the parent's."""
+        if self._source.decided(f"{repository}:{tag}", ours=ours):
+            self._came()
 
     def wake(self) -> None:
         """The source may have something to say."""
@@ -220,7 +218,7 @@ class Replica:
         for action in due.actions:
             await self._act(action, now)
         if self.memory != before:
-            await self._kept()
+            await self._kept(at_once=not _follows(before, self.memory))
         pause = due.pause(now)
         return await self._rest(pause if retry_at is None else min(pause, max(retry_at - now, 0.0)))
 
@@ -271,7 +269,7 @@ class Replica:
         self.memory = replace(self.memory, state=state, result=result)
         if self._source.waits and not broke:
             self._came()
-        await self._kept()
+        await self._kept(at_once=current.trigger != when.CHANGES or not well)
         tell = log.info if look.asked else log.debug
         tell("synchronisation ended", complete=well, here=look.here, asked=look.asked)
         self._woken.set()
@@ -305,13 +303,18 @@ class Replica:
             self.memory, job=current.job, rate=rate or self.memory.rate, words=words, here=here
         )
 
-    async def _kept(self) -> None:
+    async def _kept(self, *, at_once: bool = True) -> None:
+        """Say what is new to who reports it, and write it down, or have it written down within `KEEP_SECONDS`."""
         self.memory = self._source.remembered(self.memory)
         said = self.synchronised()
         if (said.result, said.syncing) != (self._said.result, self._said.syncing):
             self._said = said
             self.news()
+        self._is_written = False
+        if not at_once:
+            return
         try:
+            self._is_written = True
             await keep(self._store, self.memory)
         except StoreError as error:
             log.error("synchronisation cannot be recorded", reason=str(error))
@@ -322,6 +325,20 @@ class Replica:
             if self._round is not None and self._round.run is not None:
                 self._took(self._round)
                 await self._kept()
+            elif not self._is_written:
+                await self._kept()
+
+
+def _follows(before: Memory, after: Memory) -> bool:
+    """Whether nothing is new but that a run which follows the parent's log begins, or is wanted."""
+    triggers = {
+        when.CHANGES,
+        before.state.running,
+        before.state.asked,
+        after.state.running,
+        after.state.asked,
+    }
+    return triggers <= {"", when.CHANGES} and replace(before, state=after.state) == after
 
 
 def _awaited(result: SyncResult, state: when.State) -> SyncResult:

@@ -124,9 +124,6 @@ class Round:
         for rule, image in await self.look.more():
             self._rules[image.target.key] = rule
             run.add(image)
-        for key in self.look.again:
-            run.look_again(key)
-        self.look.again.clear()
 
     async def _withdraw(self, key: str) -> None:
         """What has this name is wanted no longer; nothing is at work on it when this returns."""

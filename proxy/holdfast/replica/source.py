@@ -47,6 +47,9 @@ class Source(Protocol):
     def waits(self) -> bool:
         """Whether something came that no run has taken up."""
 
+    def decided(self, key: str, *, ours: bool) -> bool:
+        """A tag that was changed here went up (`ours`), or the parent's stays. Whether that is a reason for a run."""
+
     def asked_at(self, trigger: str) -> float:
         """When somebody else asked for this, by his clock (wall seconds); 0 for nobody."""
 
@@ -78,6 +81,10 @@ class Polled:
         self.schedule = Schedule.parse(sync.schedule, sync.window, sync.message_ttl)
         self.texts = sync.schedule, sync.window
         self._referrers_every = seconds(sync.referrers_every, "referrers_every")
+
+    def decided(self, key: str, *, ours: bool) -> bool:
+        """See `Source`: a run finds what the parent has."""
+        return not ours
 
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""

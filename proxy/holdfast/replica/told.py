@@ -20,6 +20,7 @@ from holdfast.replica.holdings import Reading
 from holdfast.replica.look import Look, each
 from holdfast.replica.removal import remove_manifest, remove_repository, remove_tag
 from holdfast.sync.feed import Deed, Feed
+from holdfast.sync.held import Held
 from holdfast.sync.plan import Image, Target
 from holdfast.sync.wanted import Rule, TagFact, Wanted
 from holdfast.sync.work import named
@@ -54,7 +55,7 @@ class Log(Protocol):
 
 class Told(Look):
     """`due` are keys of troubles to try again. With `lists` everything is listed anew; without, only what changed is
-    looked at."""
+    looked at. `held` are tags of which nothing is asked, because a change of them is still to go up."""
 
     def __init__(
         self,
@@ -65,13 +66,14 @@ class Told(Look):
         feed: Feed,
         log: Log,
         due: Collection[str],
+        held: Held,
         *,
         lists: bool,
         keeps: bool,
     ) -> None:
         super().__init__(keeper, reading, copy, keeps=keeps)
         self._wanted, self._feed, self._log = wanted, feed, log
-        self._due, self.is_whole = due, lists
+        self._due, self._held, self.is_whole = due, held, lists
         self._fine: set[str] = set()
         self._at_work: dict[str, Deed] = {}
         #: whether what comes meanwhile is taken up
@@ -90,7 +92,8 @@ class Told(Look):
         if self._feed.compares:
             await self._compare(at_once)
             self._feed.compared()
-        await self.departures.left(self._is_covered)
+            self._held.again(self._held, self._keeper.clock.monotonic())
+        await self.departures.left(self._is_covered, whole=self.is_whole)
         self.words += self.departures.words
         if self._keeps:
             self.is_open = True
@@ -158,7 +161,7 @@ class Told(Look):
                 log.warning("record unreadable", image=deed.key, reason=str(error))
                 image = EVERYTHING, Image(Target(deed.repository, deed.tag, deed.digest), (), 0)
             if image is None:
-                self.settled(deed.key)
+                self._rest(deed.key)
             else:
                 found.append(image)
         if len(found) == HANDFUL:
@@ -167,6 +170,10 @@ class Told(Look):
 
     def settled(self, key: str) -> None:
         """See `Look`."""
+        self._held.forget(key)
+        self._rest(key)
+
+    def _rest(self, key: str) -> None:
         if (deed := self._at_work.pop(key, None)) is not None:
             self._feed.settled(deed)
 
@@ -185,13 +192,12 @@ class Told(Look):
                 f"the parent told of {shown(deed.key)}, which can be nothing here; it is passed over"
             )
             return None
-        if not self._wanted.covers(deed.repository):
-            return None
-        if deed.removes:
+        if deed.removes and self._wanted.covers(deed.repository):
             await self._remove(deed)
             return None
-        rule = self._rule(deed)
+        rule = self._rule(deed) if self._wanted.covers(deed.repository) else None
         if rule is None:
+            self._held.forget(deed.key)
             return None
         image = self._lacking(rule, Target(deed.repository, deed.tag, deed.digest))
         return None if image is None else (rule, image)
@@ -208,29 +214,24 @@ class Told(Look):
         except (StoreError, ManifestInvalid):
             return Image(target, (), 0)
         if image is None:
+            self._held.forget(target.key)
             self.here += 1
             self.departures.brought(target.repository)
         return image
 
-    def _left_alone(self, repository: str, name: str, digest: str) -> str:
-        """See `Look`; what is on its way up is looked at again."""
-        store = self._keeper.store
-        if not name:
-            return (
-                "it was deleted here, and stays so"
-                if store.is_deleted(repository, "manifest", digest)
-                else ""
-            )
-        why = super()._left_alone(repository, name, digest)
-        held = store.tag(repository, name) if why else None
-        if held is not None and store.is_pending(repository, held.digest):
-            self.again.append(f"{repository}:{name}")
+    def _left_alone(self, repository: str, name: str, digest: str | None) -> str:
+        """See `Look`; what the parent said of the tag counts once its change from here went up, or gave way."""
+        why, clock = super()._left_alone(repository, name, digest), self._keeper.clock
+        if why and name:
+            self._held.hold(f"{repository}:{name}", digest, clock.monotonic(), clock.jitter(1.0))
         return why
 
     async def _remove(self, deed: Deed) -> None:
         if not self._keeps:
             return
         try:
+            if not self._may_go(deed):
+                return
             if deed.tag:
                 why = await remove_tag(self._keeper, deed.repository, deed.tag)
             elif deed.digest:
@@ -240,6 +241,15 @@ class Told(Look):
         except StoreError as error:
             why = f"{deed.key} was deleted at the parent, and cannot be here: {reason_of(error)}"
         self.words += [why] if why else []
+
+    def _may_go(self, deed: Deed) -> bool:
+        """Whether a tag is here, and nothing that was done to it here is still to go up; so is all that is no tag."""
+        is_here = deed.tag and self._keeper.store.tag(deed.repository, deed.tag) is not None
+        if is_here and (why := self._left_alone(deed.repository, deed.tag, "")):
+            self.words.append(f"{deed.key}: {why}")
+            return False
+        self._held.forget(deed.key)
+        return True
 
     # ---- what is wanted of a repository
 

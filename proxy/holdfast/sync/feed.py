@@ -141,6 +141,16 @@ class Feed:
         self.kept = ""
         self._forget("")
 
+    def say(self, repository: str, tag: str, digest: str) -> bool:
+        """The parent was asked for a tag, and names this ("": it has none). False, and nothing is done, while the log
+        says something of the tag that is not settled, or everything is listed: that is as new, or newer."""
+        is_told = (repository, tag) in self._lines or repository in self._razed
+        if is_told or self._listed is not None or not self.seen:
+            return False
+        self._batches.append(_Batch(self.seen))
+        self._put(repository, tag, digest, removes=not digest)
+        return True
+
     def _hear(self, message: Message) -> None:
         removes, repository = message.verb == "delete", message.repository
         if message.kind == "repository":

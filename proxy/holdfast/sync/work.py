@@ -32,8 +32,7 @@ WARN_SHARE, ALARM_SHARE = 0.5, 0.8
 
 class Job(Struct, frozen=True):
     """What is stored of a run. `troubles` by `Target.key`: of this run and, parked, of earlier ones. `began` is wall
-    seconds. `serial` counts runs of this node. `again`: keys that the next run looks at whatever the log says, because
-    the parent's move of a tag was held back, or won, after it had been listed."""
+    seconds. `serial` counts runs of this node."""
 
     serial: int
     trigger: str
@@ -42,7 +41,6 @@ class Job(Struct, frozen=True):
     bytes_done: int = 0
     troubles: dict[str, Trouble] = {}
     over: bool = False
-    again: tuple[str, ...] = ()
 
     @property
     def parked(self) -> dict[str, Trouble]:
@@ -51,7 +49,7 @@ class Job(Struct, frozen=True):
 
     def next_try(self) -> float | None:
         """When the next run is worth its while (wall seconds): what is parked or failed is due again."""
-        return 0.0 if self.again else min((found.next_at for found in self.troubles.values()), default=None)
+        return min((found.next_at for found in self.troubles.values()), default=None)
 
 
 def follow(before: Job | None, trigger: str, now: float, wanted: Collection[str] | None = None) -> Job:
@@ -64,12 +62,7 @@ def follow(before: Job | None, trigger: str, now: float, wanted: Collection[str]
     if not before.over:
         return replace(before, trigger=trigger, troubles=kept)
     fresh = {k: replace(t, attempts=0, wait=0.0) if t.kind == "transient" else t for k, t in kept.items()}
-    return Job(before.serial + 1, trigger, now, troubles=fresh, again=before.again)
-
-
-def look_again(job: Job, key: str) -> Job:
-    """The next run looks at this tag, although the log has nothing new about it."""
-    return job if key in job.again else replace(job, again=(*job.again, key))
+    return Job(before.serial + 1, trigger, now, troubles=fresh)
 
 
 def granted(job: Job, now: float) -> Job:
@@ -102,7 +95,6 @@ class Run:
         self._rate = Rate()
         self._images = self._bytes = self._done = self._received = 0
         self._moved_at = job.began
-        self._again: dict[str, None] = {}
         for image in images:
             self.add(image)
 
@@ -178,10 +170,6 @@ class Run:
             self._waiting[key] = image
         return found
 
-    def look_again(self, key: str) -> None:
-        """As `look_again`, while this run is under way."""
-        self._again[key] = None
-
     def released(self) -> None:
         """The run is cancelled: what was at work waits again, and cost it no try."""
         for key, image in self._at_work.items():
@@ -202,15 +190,12 @@ class Run:
 
     def job(self, now: float) -> Job:
         """What to store now."""
-        over = self.is_over(now)
-        before = () if over else self._job.again  # looked at by this run's plan
         return replace(
             self._job,
-            again=tuple(dict.fromkeys((*before, *self._again))),
             images_done=self._job.images_done + self._done,
             bytes_done=self._job.bytes_done + self._received,
             troubles=dict(self._troubles),
-            over=over,
+            over=self.is_over(now),
         )
 
     def progress(self, now: float) -> Progress:
