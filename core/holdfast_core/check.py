@@ -18,6 +18,7 @@ from holdfast_core import format as layout
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
 from holdfast_core.errors import RecordDamaged, StoreError
 from holdfast_core.index import Index
+from holdfast_core.index_pages import IndexPages
 from holdfast_core.opening import derived_keys
 from holdfast_core.record import Blob
 from holdfast_core.resources import recounted
@@ -92,6 +93,8 @@ class _Check:
 
     def run(self, identity: directory.Identity) -> None:
         uuid = identity.uuid
+        if not self._structure():
+            return
         if self._index.get(layout.IDENTITY) != uuid:
             self._problem(f"the index and store.json name different stores; {directory.REBUILD}")
         self._records()
@@ -126,6 +129,24 @@ class _Check:
             except RecordDamaged:
                 continue
         return rows
+
+    def _structure(self) -> bool:
+        """Whether every page of the index is what leads to it. Beyond that LMDB itself cannot be trusted to read it."""
+        data = self._place.index / "data.mdb"
+        while True:
+            txn = self._index.read_transaction()  # keeps the pages of its state from being written over
+            try:
+                with IndexPages(data) as pages:
+                    meta = next((m for m in pages.metas if m.transaction == txn.id()), None)
+                    if meta is None:
+                        continue  # the writer went on between the two looks
+                    if pages.is_whole(meta):
+                        return True
+                    for problem in pages.problems[:10]:
+                        self._problem(f"the index is damaged: {problem}; {directory.REBUILD}")
+                    return False
+            finally:
+                txn.abort()
 
     def _records(self) -> None:
         """Every record of every table against its checksum."""

@@ -15,6 +15,7 @@ _FRAME_HEAD = struct.Struct("<4sI")
 _ENTRY = struct.Struct("<HI")
 JOURNAL_HEAD_BYTES = _JOURNAL_HEAD.size + SEAL_BYTES
 FRAME_HEAD_BYTES = _FRAME_HEAD.size
+ENTRY_BYTES = _ENTRY.size
 REMOVED = 0xFFFFFFFF  # in place of a value's length
 
 
@@ -69,3 +70,12 @@ def decode_frame(frame: bytes) -> list[tuple[bytes, bytes | None]] | None:
             value, at = frame[at : at + value_length], at + value_length
         changes.append((key, value))
     return changes
+
+
+def decode_entry(head: bytes) -> tuple[int, int | None]:
+    """(key's length, value's length) of the entry that begins so; None when the key was removed. (0, 0) for a head that
+    is cut off."""
+    if len(head) < ENTRY_BYTES:
+        return 0, 0
+    key_length, value_length = _ENTRY.unpack_from(head)
+    return key_length, None if value_length == REMOVED else value_length

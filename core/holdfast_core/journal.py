@@ -22,6 +22,7 @@ NAME, FRESH = "log", "log.new"
 _REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
 _SEARCH_BYTES = 1 << 20
 _PAGE_BYTES = 4096
+_CHAIN_BYTES = 128 << 10  # longer than any value that a client or a parent chooses
 
 
 class Journal:
@@ -226,17 +227,39 @@ def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES) -> Iterator
     try:
         size, at = os.fstat(fd).st_size, start
         while at < size:
-            frame = _frame_at(fd, at)
-            changes = None if frame is None else framing.decode_frame(frame)
-            end = (
-                at + len(frame)
-                if frame is not None and changes is not None
-                else _next_frame(fd, at + 1, size)
-            )
+            changes = _changes_at(fd, at)
+            end = _end_of_damage(fd, at, size) if changes is None else at + _size_at(fd, at)
             yield Frame(at, end, changes)
             at = end
     finally:
         os.close(fd)
+
+
+def bytes_of(directory: Path, frame: Frame) -> bytes:
+    """What lies within its bounds."""
+    with (directory / NAME).open("rb") as file:
+        file.seek(frame.start)
+        return file.read(frame.end - frame.start)
+
+
+def _size_at(fd: int, at: int) -> int:
+    return framing.frame_bytes(os.pread(fd, framing.FRAME_HEAD_BYTES, at)) or 0
+
+
+def _changes_at(fd: int, at: int) -> list[tuple[bytes, bytes | None]] | None:
+    frame = _frame_at(fd, at)
+    return None if frame is None else framing.decode_frame(frame)
+
+
+def _end_of_damage(fd: int, at: int, size: int) -> int:
+    """Where the damaged frame ends: where its length says, or its length with one bit flipped, when other frames or
+    nothing follow there. Else it is searched for."""
+    length = int.from_bytes(os.pread(fd, 4, at + 4), "little")
+    for mask in (0, *(1 << bit for bit in range(32))):
+        end = at + framing.FRAME_HEAD_BYTES + (length ^ mask) + framing.SEAL_BYTES
+        if end <= size and _goes_on(fd, end, size):
+            return end
+    return _next_frame(fd, at + 1, size)
 
 
 def _next_frame(fd: int, at: int, size: int) -> int:
@@ -248,8 +271,16 @@ def _next_frame(fd: int, at: int, size: int) -> int:
             at += max(len(window) - len(framing.FRAME_MAGIC) + 1, 1)
             continue
         at += found
-        frame = _frame_at(fd, at)
-        if frame is not None and framing.decode_frame(frame) is not None:
+        if _goes_on(fd, at, size):
             return at
         at += 1
     return size
+
+
+def _goes_on(fd: int, at: int, size: int) -> bool:
+    """Whether intact frames follow each other from there for longer than any record is, or to the end. One alone proves
+    nothing: a small blob may hold what looks like frames."""
+    stop = min(size, at + _CHAIN_BYTES)
+    while at < stop and _changes_at(fd, at) is not None:
+        at += _size_at(fd, at)
+    return at >= stop

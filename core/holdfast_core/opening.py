@@ -165,7 +165,7 @@ def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: b
     """The journal of this index, once the index has all that it holds: as it is, or written again from the index when
     it was lost, was torn before its recorded end, or has grown past twice the live data and 16 MiB."""
     finish_rewrite(place.journal, uuid, replay.journaled(index))
-    replay.replay(place.journal, index, uuid)
+    replay.replay(place, index, uuid)
     state = replay.journaled(index)
     journal = Journal.open(place.journal, uuid, state)
     if journal is not None:

@@ -1,79 +1,119 @@
-"""Makes a new index from the journal and the blob files. The old one is kept aside.
+"""Makes a new index from the old one, the journal and the blob files. The old one is kept aside.
 
-The journal names everything; the files are the large bytes. Where they disagree the files decide: a row
-whose file is gone or of the wrong size is dropped, a file without a row is hashed and, when it is what its
-name says, admitted as bytes that no repository links.
+Index and journal name everything (`merge` says which of them is asked for what); the files are the large bytes. Where
+they disagree the files decide: a row whose file is gone or of the wrong size is dropped, a file without a row is hashed
+and, when it is what its name says, admitted as bytes that no repository links.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import uuid as uuids
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
-from holdfast_core import change, directory, journal, opening, resources
+from holdfast_core import change, directory, journal, merge, opening, resources
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
 from holdfast_core.check import Report, hash_file, table_in
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged, StoreError, StoreRefused
+from holdfast_core.former import Former
 from holdfast_core.index import Index, Inside
+from holdfast_core.loss import Loss, unheld
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
-
-_BATCH = 10_000  # changes a transaction
 
 
 def rebuild(path: str | os.PathLike[str]) -> Report:
     """Rebuild the index of the store at `path`, which nobody may have open for writing. `problems` names what
     was lost; owned content first. Raises StoreRefused when it is in use or no store at all."""
     root = Path(path)
-    head = journal.head_of(root / "journal")
-    if not (root / "blobs").is_dir() and head is None:
+    if not (root / "blobs").is_dir() and merge.head_of(root / "journal") is None:
         raise StoreRefused(f"{root} holds no store: neither blobs nor a journal")
     directory.create(root)
     place = directory.Directory(root)
     try:
         place.lock()
-        report = _rebuild(place, head)
+        report = Report()
+        with contextlib.ExitStack() as stack:
+            former = None
+            with contextlib.suppress(FileNotFoundError):
+                former = stack.enter_context(Former(place.index / "data.mdb"))
+            _rebuild(place, former, report)
     finally:
         place.close()
     Store.create_or_open(root, write=True, allow_network=True).close()  # writes the journal of the new index
+    report.problems.sort(key=lambda problem: not problem.startswith("LOST"))
     return report
 
 
-def _rebuild(place: directory.Directory, head: tuple[bytes, int] | None) -> Report:
-    report = Report()
-    uuid = _uuid(place.path, head, report)
+def _rebuild(place: directory.Directory, former: Former | None, report: Report) -> None:
+    state = None if former is None else former.state
+    head = merge.head_of(place.journal)
+    uuid = _uuid(place.path, head, former, report)
+    if state is not None:
+        journal.finish_rewrite(place.journal, uuid, state)
+        head = merge.head_of(place.journal)
+    if former is not None and former.uuid not in (uuid, None):
+        former = None  # another store's
+    if head is None and former is None:
+        report.problems.append("there is no journal: names, tags and small content are lost")
     fresh = place.path / "index.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     index = Index(fresh, write=True)
     try:
-        opening.commit(index, [change.put(layout.IDENTITY, uuid)])
-        if head is None:
-            report.problems.append("there is no journal: names, tags and small content are lost")
-        else:
-            _replay(place, index, report)
-        opening.derive(index)
-        opening.commit(index, resources.recounted(index))
-        _check_rows(place, index, report)
-        _admit_files(place, index, report)
-        if head is not None and not report.problems:
-            _note_unlinked(index, report)
+        _fill(place, index, former, head, uuid, report)
+        generation = max(state.generation if state else 0, head[1] if head else 0) + 1
+        written = layout.encode_journaled(layout.Journaled(generation, 0, 0, bytes(16)))
+        opening.commit(index, [change.put(layout.JOURNALED, written)])
     finally:
         index.close()
-    _swap(place.path, fresh)
+    _swap(place.path, fresh, keep_journal=bool(report.problems))
     directory.write_identity(place.path, uuid)
-    return report
 
 
-def _uuid(path: Path, head: tuple[bytes, int] | None, report: Report) -> bytes:
-    """The store's own, by store.json or else the journal; a new one when neither tells."""
+def _fill(
+    place: directory.Directory,
+    index: Index,
+    former: Former | None,
+    head: merge.Head | None,
+    uuid: bytes,
+    report: Report,
+) -> None:
+    merged = merge.Merge(index, place.journal, report)
+    opening.commit(index, [change.put(layout.IDENTITY, uuid)])
+    merged.run(former, head, uuid)
+    opening.derive(index)
+    _check_rows(place, index, report)
+    _admit_files(place, index, report)
+    _find_bodies(place, index, former)
+    loss = Loss(index, report)
+    loss.drop_dangling()
+    loss.name(merged.lost)
+    opening.derive(index)
+    opening.commit(index, resources.recounted(index, lost=bool(report.problems)))
+    if not report.problems:
+        _note_unlinked(index, report)
+
+
+def _find_bodies(place: directory.Directory, index: Index, former: Former | None) -> None:
+    """The rows of small blobs that are linked and have none, from wherever there is a copy."""
+    wanted = {layout.BLOB + digest.key for digest in unheld(index)}
+    if not wanted:
+        return
+    for key, value in merge.bodies(former, place.journal, wanted):
+        with contextlib.suppress(RecordDamaged):
+            blob = layout.decode_blob(layout.digest_from(key, key[1:]), layout.unseal(key, value))
+            if blob.inline is not None and Digest.of(blob.inline, blob.digest.algorithm) == blob.digest:
+                opening.commit(index, [Change(key, value, Keep.INDEX)])
+
+
+def _uuid(path: Path, head: merge.Head | None, former: Former | None, report: Report) -> bytes:
+    """The store's own, by store.json, or else the journal or the index; a new one when none tells."""
     try:
         found = directory.read_identity(path)
     except StoreRefused as error:
@@ -81,54 +121,26 @@ def _uuid(path: Path, head: tuple[bytes, int] | None, report: Report) -> bytes:
         found = None
     if found is not None:
         return found.uuid
-    return head[0] if head else uuids.uuid4().bytes
+    if head is not None:
+        return head[0]
+    return (former.uuid if former is not None else None) or uuids.uuid4().bytes
 
 
-def _swap(path: Path, fresh: Path) -> None:
-    """Put the new index in place. The new one has no note of a journal, so the next writable open writes the
-    journal again from it; until then the old journal stays, and a crash here leads to another rebuild."""
+def _swap(path: Path, fresh: Path, *, keep_journal: bool) -> None:
+    """Put the new index in place. Its record of a journal is of one that is not there, so the next writable open writes
+    the journal again from it; until then the old journal stays, and a crash here leads to another rebuild. When
+    something was lost, the journal stays aside for good, too: somebody may want to look for it."""
     old = path / "index"
     if any(old.iterdir()):
         number = next(n for n in range(1, 1_000_000) if not (path / f"index.old-{n}").exists())
-        os.rename(old, path / f"index.old-{number}")
+        aside = path / f"index.old-{number}"
+        os.rename(old, aside)
+        if keep_journal and (path / "journal" / journal.NAME).exists():
+            os.link(path / "journal" / journal.NAME, aside / "journal.log")
     else:
         old.rmdir()
     os.rename(fresh, old)
     journal.sync_directory(path)
-
-
-def _replay(place: directory.Directory, index: Index, report: Report) -> None:
-    changes = _journaled_changes(place, report)
-    while batch := list(islice(changes, _BATCH)):
-        opening.commit(index, batch)
-
-
-def _journaled_changes(place: directory.Directory, report: Report) -> Iterator[Change]:
-    size = (place.journal / journal.NAME).stat().st_size
-    for frame in journal.frames(place.journal):
-        if frame.changes is None:
-            if frame.end < size:
-                report.problems.append(f"the journal is damaged from byte {frame.start} to {frame.end}")
-            else:
-                report.counts["torn tail bytes"] += frame.end - frame.start
-            continue
-        for key, value in frame.changes:
-            if _intact(key, value, report):
-                report.counts["changes replayed"] += 1
-                yield Change(key, value, Keep.INDEX)
-
-
-def _intact(key: bytes, value: bytes | None, report: Report) -> bool:
-    if key[:1] not in layout.JOURNALED_TABLES:
-        report.problems.append(f"the journal holds a change of no journaled table: {layout.describe(key)}")
-        return False
-    try:
-        if value is not None:
-            layout.unseal(key, value)
-    except RecordDamaged as error:
-        report.problems.append(f"{error}; the change is left out")
-        return False
-    return True
 
 
 def _check_rows(place: directory.Directory, index: Index, report: Report) -> None:

@@ -24,9 +24,10 @@ from holdfast_core.record import Event, Verb
 Put = Callable[[Sequence[Change]], None]
 
 
-def replay(path: Path, index: Index, uuid: bytes) -> int:
-    """Do the frames again that lie behind the recorded length of the journal in `path`; how many there were. Raises
-    StoreRefused when the index is older than the last compaction, or frames lie behind damage."""
+def replay(place: directory.Directory, index: Index, uuid: bytes) -> int:
+    """Do the frames again that lie behind the recorded length of the journal; how many there were. Raises StoreRefused
+    when the index is older than the last compaction, or frames lie behind damage."""
+    path = place.journal
     state, head = journaled(index), head_of(path)
     if state is None or not (path / NAME).exists():
         return 0
@@ -44,6 +45,8 @@ def replay(path: Path, index: Index, uuid: bytes) -> int:
     for frame in missed:
         state = layout.Journaled(state.generation, frame.end, frame.end, state.boot)
         _do_again(index, frame, state, names, now)
+    if missed:
+        _forget_unplaced(place, index, missed[-1])
     return len(missed)
 
 
@@ -91,6 +94,18 @@ def _do_again(
 
         _Again(Inside(txn), put, names, now).run(frame.changes or [])
         put([change.put(layout.JOURNALED, layout.encode_journaled(state))])
+
+
+def _forget_unplaced(place: directory.Directory, index: Index, last: Frame) -> None:
+    """The commit of the last frame may have failed, and its files been taken back, before the frame was cut off."""
+    keys = {key for key, value in last.changes or () if key[:1] == layout.BLOB and value is not None}
+    with index.begin(write=True) as txn:
+        view = Inside(txn)
+        blobs = (change.blob_of(view, layout.digest_from(key, key[1:])) for key in keys)
+        files = [blob for blob in blobs if blob is not None and blob.inline is None]
+        gone = [blob.digest for blob in files if not place.has_blob(blob.digest, blob.size)]
+        for key, value, _ in change.discard(view, gone):
+            txn.delete(key) if value is None else txn.put(key, value)
 
 
 class _Again:

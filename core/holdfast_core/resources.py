@@ -141,8 +141,9 @@ def counts(index: Index) -> Iterator[tuple[bytes, int]]:
     yield from found.items()
 
 
-def recounted(index: Index) -> list[Change]:
-    """Counts that are right, for an index that was made again from a journal with damage."""
+def recounted(index: Index, *, lost: bool = False) -> list[Change]:
+    """Counts that are right, for an index that was made again. `lost`: some of it was; then the revision goes on above
+    any that somebody may have seen."""
     rows = []
     for prefix, number in counts(index):
         try:
@@ -151,4 +152,9 @@ def recounted(index: Index) -> list[Change]:
             held = -1
         if held != number:
             rows.append(change.put(prefix, layout.encode_number(number), Keep.INDEX))
+    if lost:
+        with index.view() as view:
+            resources = Resources(view)
+            newest = max(resources.revision(), resources._newest())
+        rows.append(change.put(layout.RESOURCE, layout.encode_number(newest + REVISION_GAP), Keep.INDEX))
     return rows

@@ -185,6 +185,22 @@ def test_case_fault_7_damage_behind_the_known_end_is_refused(root: Path, opener:
     assert any("damaged behind the end" in problem for problem in fsck(root).problems)
 
 
+def test_a_frame_whose_commit_failed_names_no_file_that_was_taken_back(root: Path, opener: Opener) -> None:
+    store = opener()
+    push(store, "a", b"0", "t0")
+    store.close()
+    keep_index(root)
+    store = opener()
+    blob = push_file(store, "a", some_bytes(50_000))
+    store.close()
+    put_back(root)
+    file_of(root, blob.digest).unlink()
+    store = opener()
+    assert store.blob("a", blob.digest) is None
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
 @pytest.mark.parametrize("moment", ["written", "recorded", "renamed"])
 def test_a_rewrite_that_is_cut_off_is_ended_or_forgotten(
     root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch, moment: str

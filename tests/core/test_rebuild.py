@@ -245,21 +245,6 @@ def test_a_lost_journal_is_written_again_from_the_index(
     assert contents(opener()) == before
 
 
-def test_damage_in_the_middle_costs_one_frame_and_is_named(root: Path, opener: Opener) -> None:
-    store = opener()
-    digests = [put_manifest(store, "r", b"manifest %d" % n) for n in range(20)]
-    store.close()
-    log = root / "journal" / "log"
-    flip_bit(log, log.read_bytes().index(b"manifest 7"))
-    assert [p for p in fsck(root).problems if "journal is damaged" in p]
-    lose_index(root)
-    problems = rebuild(root).problems
-    assert len(problems) == 1
-    assert "the journal is damaged from byte" in problems[0]
-    store = opener()
-    assert [n for n, d in enumerate(digests) if store.manifest("r", d) is None] == [7]
-
-
 def test_an_unsynced_tail_that_did_not_reach_the_disk(
     before: dict[str, Any], root: Path, opener: Opener
 ) -> None:

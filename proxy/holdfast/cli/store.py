@@ -35,13 +35,15 @@ def fsck(data: Path, read_data: str | None) -> None:
 
 
 def rebuild(data: Path) -> None:
-    """Rebuild and print what was found and what was lost."""
+    """Rebuild and print what was found and what was lost; exit 1 when anything was."""
     from holdfast_core.reindex import rebuild as make_anew
 
     try:
-        tell(make_anew(data))
+        report = make_anew(data)
     except StoreError as error:
         refuse(str(error), FAILED)
+    tell(report)
+    sys.exit(FAILED if report.problems else 0)
 
 
 def tell(report: Report) -> None:
