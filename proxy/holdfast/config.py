@@ -257,7 +257,7 @@ class Sync(Section, frozen=True):
             "ISO 8601 duration",
         ),
     ] = "P2D"
-    transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 4
+    transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 8
     referrers_every: Annotated[
         str,
         key(
@@ -421,7 +421,7 @@ class Parent(Section, frozen=True):
     redirects: Annotated[
         tuple[str, ...], key("private hosts that a redirect may lead to", "host[:port]")
     ] = ()
-    connections: Annotated[int, key("connections at once", "", ge=1, le=1024)] = 16
+    connections: Annotated[int, key("connections at once", "", ge=1, le=1024)] = 32
     requests_per_second: Annotated[float, key("requests a second; 0 = no cap", "1/s", ge=0)] = 0.0
     connect_timeout: Annotated[float, key("one connection attempt", "s", gt=0, le=60)] = 5.0
     answer_timeout: Annotated[float, key("headers of an answer", "s", gt=0, le=300)] = 20.0

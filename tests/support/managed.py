@@ -169,6 +169,7 @@ async def managed(
     clock: Clock | None = None,
     sync: dict[str, Any] | None = None,
     link: dict[str, Any] | None = None,
+    connections: int = 64,
 ) -> AsyncIterator[Keeper]:
     """A node that is active; its store stays in `place` for the next. `said` None: it has its configuration."""
     parent = {
@@ -176,7 +177,7 @@ async def managed(
         "insecure": True,
         "default": True,
         "stall_timeout": 600.0,
-        "connections": 64,
+        "connections": connections,
     }
     config = from_table({"parent": [parent], "fills": {"reserve_bytes": 0}, "link": link or {}})
     config = replace(config, sync=msgspec.convert({"repositories": rows, **(sync or {})}, Sync))

@@ -42,6 +42,8 @@ class Caps:
         kept = max(1, connections // 4)
         self._asks = asyncio.Semaphore(kept)
         self._transfers = asyncio.Semaphore(connections - kept) if connections > 1 else self._asks
+        #: connections that may be held for what nobody waits for: half of those for bodies, so that a miss finds one
+        self.beside = max(1, (connections - kept) // 2)
         self._bucket, self._clock = TokenBucket(requests_per_second), clock
 
     @asynccontextmanager

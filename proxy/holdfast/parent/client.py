@@ -134,6 +134,11 @@ class Parent:
         return self._line.share.is_closed(self.name or UNNAMED, work, self._clock.now())
 
     @property
+    def beside(self) -> int:
+        """Bodies that synchronisation may fetch side by side."""
+        return self._transport.caps.beside
+
+    @property
     def state(self) -> State:
         """The best of the endpoints' states, and the operator's word above it: offline means that nothing can be
         had."""

@@ -1,9 +1,10 @@
-"""One image, whole: what it needs is read, fetched or linked, and named last."""
+"""One image, whole: what it needs is read, fetched or linked, and named last. Its blobs come side by side: over a long
+link one after the other leaves it empty most of the time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LEVELS = 24
 
 Count = Callable[[int], None]
+BLOBS = frozenset({Step.LINK_BLOB, Step.FETCH_BLOB})
 
 
 class TooDeep(Exception):
@@ -38,6 +40,8 @@ class Copy:
         self._keeper, self._store, self._reading = keeper, keeper.store, reading
         self._since = float("inf") if anew else keeper.clock.now() - every
         self._holdings = Holdings(keeper.store)
+        #: of each parent, for the blobs of all images of the run
+        self._rooms = {name: asyncio.Semaphore(parent.beside) for name, parent in keeper.parents.items()}
 
     def lacks(self, rule: Rule, target: Target) -> Image | None:
         """The image as far as it is known, None when nothing of it is missing. Asks nobody. Raises StoreError and
@@ -74,20 +78,43 @@ class Copy:
         known = Knowledge(self._store, self._reading, self._since)
         image = await self.understood(rule, target, known)
         grown(image)
-        for action, following in zip_longest(image.actions, image.actions[1:]):
-            await self._do(action, following, known, before, landed)
+        await self._have(image.actions, known, before, landed)
         for (repository, digest), rows in known.listed.items():
             now = self._keeper.clock.now()
             future = self._store.put_referrers(repository, Digest.parse(digest), rows, now=now)
             await asyncio.wrap_future(future)
 
+    async def _have(self, actions: Sequence[Action], known: Knowledge, before: str, landed: Count) -> None:
+        """Every action, in an order that a client may see. A blob that fails is told when its turn comes, and once
+        those that are under way are here: the next try finds them."""
+        blobs = {
+            place: asyncio.ensure_future(self._blob(action, landed))
+            for place, action in enumerate(actions)
+            if action.step in BLOBS
+        }
+        try:
+            for place, (action, following) in enumerate(zip_longest(actions, actions[1:])):
+                if place in blobs:
+                    await blobs[place]
+                else:
+                    await self._do(action, following, known, before, landed)
+        except Exception:
+            await asyncio.gather(*blobs.values(), return_exceptions=True)
+            raise
+        finally:
+            for task in blobs.values():
+                task.cancel()
+            await asyncio.gather(*blobs.values(), return_exceptions=True)
+
+    async def _blob(self, action: Action, landed: Count) -> None:
+        async with self._rooms[Repository.from_key(action.repository).namespace]:
+            await self._keeper.fills.fetch(action.repository, action.digest, landed)
+
     async def _do(
         self, action: Action, following: Action | None, known: Knowledge, before: str, landed: Count
     ) -> None:
         repository, digest = action.repository, action.digest
-        if action.step in (Step.LINK_BLOB, Step.FETCH_BLOB):
-            await self._keeper.fills.fetch(repository, digest, landed)
-        elif action.step in (Step.LINK_MANIFEST, Step.FETCH_MANIFEST):
+        if action.step in (Step.LINK_MANIFEST, Step.FETCH_MANIFEST):
             fetched = known.manifests[repository, digest]
             names_it = (
                 following is not None and following.digest == digest and self._is_due(following, before)

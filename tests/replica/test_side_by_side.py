@@ -1,0 +1,93 @@
+"""Blobs of one image, and of several, come side by side, as many as leave connections for people."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from holdfast.testing.fault import Fault, Gate
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.digest import Digest
+from support.fills import run, until
+from support.managed import ScriptedLog, configured, managed
+from support.replicas import holds, idle, replica_of
+
+APP = configured("app")
+LIMIT = 60.0
+
+
+def layers(text: str, count: int = 5) -> list[bytes]:
+    """Small ones of their own."""
+    return [f"{text} {number}".encode() for number in range(count)]
+
+
+def test_case_fault_15_all_blobs_of_one_image_are_asked_for_at_once(tmp_path: Path) -> None:
+    """And its manifest is named after them."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, gate = ScriptedLog(parent), Gate()
+            parent.script(Fault(method="GET", path="/blobs/", gate=gate, times=-1))
+            digest = log.push("app", "1", *layers("one"))
+            async with managed(tmp_path, log, APP) as keeper:
+                await asyncio.wait_for(gate.wait_arrived(6), LIMIT)
+                assert keeper.store.tag("app", "1") is None
+                assert keeper.store.manifest("app", Digest.parse(digest)) is None
+                gate.release()
+                await until(lambda: holds(keeper, "app", "1", digest))
+            assert parent.count("GET", "/blobs/") == 6
+            assert parent.count("GET", "/manifests/") == 1
+
+    run(main())
+
+
+def test_case_fault_15_images_share_half_of_the_connections_and_a_miss_has_another(tmp_path: Path) -> None:
+    """Of 16 connections 4 are for questions and 12 for bodies: 6 of these, and no more, for what nobody waits for."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, gate = ScriptedLog(parent), Gate()
+            wanted = parent.add_blob("app", b"what a client waits for")
+            digests = {f"t{n}": log.push("app", f"t{n}", *layers(f"image {n}")) for n in range(20)}
+            parent.script(
+                Fault(method="GET", path=f"/blobs/(?!{wanted})", gate=gate, times=-1),
+            )
+            async with managed(tmp_path, log, APP, connections=16) as keeper:
+                await asyncio.wait_for(gate.wait_arrived(6), LIMIT)
+                await asyncio.wait_for(keeper.bring_blob("app", wanted), LIMIT)
+                await until(lambda: keeper.store.blob("app", Digest.parse(wanted)) is not None)
+                assert gate.arrived == 6
+                gate.release()
+                for tag, digest in digests.items():
+                    await until(lambda t=tag, d=digest: holds(keeper, "app", t, d))  # type: ignore[misc]
+            assert parent.count("GET", "/manifests/") == 20
+            assert parent.count("GET", "/blobs/") == 20 * 6 + 1
+
+    run(main())
+
+
+def test_a_blob_that_fails_stops_no_other_of_its_image(tmp_path: Path) -> None:
+    """The next try fetches what failed, and nothing else."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, gate = ScriptedLog(parent), Gate()
+            parts = layers("one")
+            parent.script(
+                Fault(method="GET", path=str(Digest.of(parts[2])), status=403, times=1),
+                Fault(method="GET", path=str(Digest.of(parts[4])), gate=gate, times=1),
+            )
+            log.push("app", "1", *parts)
+            async with managed(tmp_path, log, APP) as keeper:
+                await asyncio.wait_for(gate.wait_arrived(), LIMIT)
+                await until(lambda: keeper.store.blob("app", Digest.of(parts[3])) is not None)
+                gate.release()
+                await until(lambda: len(replica_of(keeper).status().troubles) == 1)
+                await idle(keeper)
+                assert keeper.store.blob("app", Digest.of(parts[4])) is not None
+                assert keeper.store.tag("app", "1") is None
+                better = log.push("app", "1", *parts, b"another")
+                await until(lambda: holds(keeper, "app", "1", better))
+            assert {parent.count("GET", str(Digest.of(part))) for part in parts} == {1, 2}
+
+    run(main())
