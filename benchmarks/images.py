@@ -70,21 +70,22 @@ def push_image(url: str, name: str, tag: str) -> str:
     """A small image over the API; its digest, when it was acknowledged. Raises LoadFailed."""
     digests = []
     for body in (f"config {tag}".encode(), f"layer_ {tag}".encode()):
-        opened = _ask(url, "POST", f"/v2/{name}/blobs/uploads/", 202)
+        opened = ask(url, "POST", f"/v2/{name}/blobs/uploads/", 202)
         target = urlsplit(opened["Location"])
         digests.append(str(Digest.of(body)))
         query = f"{target.query}&" if target.query else ""
-        _ask(url, "PUT", f"{target.path}?{query}digest={digests[-1]}", 201, body)
+        ask(url, "PUT", f"{target.path}?{query}digest={digests[-1]}", 201, body)
     config, layer = ({"mediaType": OCI_CONFIG, "digest": d, "size": 7 + len(tag)} for d in digests)
     body = manifest(config, [{**layer, "mediaType": OCI_LAYER}])
     return str(
-        _ask(url, "PUT", f"/v2/{name}/manifests/{tag}", 201, body, OCI_MANIFEST)["Docker-Content-Digest"]
+        ask(url, "PUT", f"/v2/{name}/manifests/{tag}", 201, body, OCI_MANIFEST)["Docker-Content-Digest"]
     )
 
 
-def _ask(
+def ask(
     url: str, method: str, target: str, status: int, body: bytes = b"", kind: str = "application/octet-stream"
 ) -> Message:
+    """One request that must have this status; the headers of its answer. Raises LoadFailed."""
     host, port, _ = split(url)
     connection = HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
     try:

@@ -38,6 +38,7 @@ QUESTIONS = (
     "push",
     "login",
     "sync",
+    "climb",
     "start",
     "idle",
 )

@@ -10,7 +10,8 @@ import msgspec
 from holdfast.admin import document
 from holdfast.keeper import outgoing
 from holdfast.sync.backoff import trouble
-from holdfast.sync.outbox import Conflict, Entry
+from holdfast.sync.entry import Entry
+from holdfast.sync.outbox import Conflict
 from holdfast_core.record import ResourceChange
 from holdfast_core.store import Store
 from support.admin import AdminServing, serve_admin

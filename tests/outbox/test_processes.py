@@ -19,10 +19,10 @@ FLAGS = ("--anonymous", "push")
 READ_WRITE = (*FLAGS, "--mode", "ReadWrite")
 
 
-def test_fifty_pushes_arrive_in_order_after_an_outage_and_two_kills(tmp_path: Path) -> None:
+def test_fifty_pushes_arrive_after_an_outage_and_two_kills(tmp_path: Path) -> None:
     with (
         Node(tmp_path / "root", *FLAGS, workers=1) as root,
-        Link("127.0.0.1", root.port, bodies=True) as link,
+        Link("127.0.0.1", root.port) as link,
     ):
         root.stop()
         configuration = parent_toml(link.url, probe_interval=0.5)
@@ -44,11 +44,6 @@ def test_fifty_pushes_arrive_in_order_after_an_outage_and_two_kills(tmp_path: Pa
             root.start()
             wait_until(has(root.url, "team/app", wanted), "all tags at the root")
             assert link.up - before <= 1.02 * size
-            times = [
-                json.loads(fetch(root.url, f"/acr/v1/team/app/_tags/{tag}").body)["tag"]["createdTime"]
-                for tag in wanted
-            ]
-            assert times == sorted(times)
             look = f"/acr/v1/team/app/_manifests/{wanted['t49']}"
             wait_until(
                 lambda: json.loads(fetch(child.url, look).body)["manifest"].get("pushed"), "the mark is gone"
@@ -56,7 +51,7 @@ def test_fifty_pushes_arrive_in_order_after_an_outage_and_two_kills(tmp_path: Pa
 
 
 def test_docker_registry_takes_what_was_pushed(tmp_path: Path) -> None:
-    """A layer that goes up in pieces, a second repository that mounts it, a tag that is moved. In order."""
+    """A layer that three images share goes up once, in pieces; a second repository mounts it; a tag is moved."""
     registry = DockerRegistry(tmp_path / "registry")
     try:
         configuration = parent_toml(registry.url)
@@ -65,7 +60,7 @@ def test_docker_registry_takes_what_was_pushed(tmp_path: Path) -> None:
             wanted = {tag: push(child.url, "team/app", tag, layer) for tag in ("a", "b", "c")}
             wait_until(has(registry.url, "team/app", wanted), "the tags at docker-registry")
             puts = [one.target.rpartition("/")[2] for one in registry.asked() if one.method == "PUT"]
-            assert [tag for tag in puts if tag in wanted] == list(wanted)
+            assert sorted(tag for tag in puts if tag in wanted) == sorted(wanted)
             registry.forget()
             moved = {"a": push(child.url, "team/app", "a", b"another layer")}
             other = {"x": push(child.url, "other", "x", layer)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.sync import outbox, wanted
+from holdfast.sync import wanted
+from holdfast.sync.entry import Entry
 from sync.frame import LIMIT, Frame
 from sync.world import CHECKPOINT, START, Broken
 
@@ -93,7 +94,7 @@ class Checks(Frame):
                 raise Broken(f"{repository}:{tag} was moved here to {here}, and names {there} there")
         self._check_order()
 
-    def _behind_conflict(self, entry: outbox.Entry) -> bool:
+    def _behind_conflict(self, entry: Entry) -> bool:
         return any(e.conflict and e.repository == entry.repository for e in self.disk.outbox.values())
 
     def _check_order(self) -> None:

@@ -3,45 +3,62 @@
 from __future__ import annotations
 
 from holdfast.sync import ascent, outbox
+from holdfast.sync.entry import Entry
 from sync.checks import Checks
 from sync.frame import Move
-from sync.world import Parent
+from sync.world import Broken, Parent
+
+#: entries under way at once
+AT_ONCE = 4
 
 
 class Climb(Checks):
-    """Sends what was pushed here."""
+    """Sends what was pushed here, several entries side by side: whose turn it is decides chance."""
 
     def _climb(self) -> bool:
-        """One step of the outbox; False when there is none to make."""
-        if self.climbing is None:
-            ready = self.queue.ready(self.clock.wall)
-            if not ready:
-                return False
-            self._mount(ready[0])
-            return True
-        seq, steps = self.climbing
-        if not steps:
-            self.climbing = None
-            return True
-        self._rise(seq, steps)
+        """One step of an entry; False when there is none to make."""
+        for entry in self.queue.take(self.clock.wall, AT_ONCE - len(self.climbing)):
+            if entry.seq in self.climbing:
+                raise Broken(f"{entry} was begun twice")
+            self._mount(entry)
+        if not self.climbing:
+            return False
+        seq = self.chance.choice(list(self.climbing))
+        steps = self.climbing[seq]
+        if steps:
+            self._rise(seq, steps)
+        else:
+            self._leave(seq)
         return True
 
-    def _mount(self, entry: outbox.Entry) -> None:
+    def _leave(self, seq: int) -> None:
+        """It is over for now, whatever came of it, with the tag that went along."""
+        del self.climbing[seq]
+        self.queue.leave(seq)
+        tag = self.along.pop(seq, None)
+        if tag is not None:
+            self.queue.leave(tag)
+
+    def _mount(self, entry: Entry) -> None:
         """Begin with an entry."""
+        self.climbing[entry.seq] = []
         if entry.repository in self.parent.denied:
             self._store(self.queue.failed(entry.seq, "denied", "403", self.clock.wall, self.chance.random()))
             return
         if entry.deed in ("tag", "untag") and not self._settled(entry):
             return
-        self._store(self.queue.sending(entry.seq))
         facts = self.known.get(entry.digest) if entry.deed == "manifest" else None
-        self.climbing = (entry.seq, self.parts.ascent(entry, facts, Above(self)))
+        self.climbing[entry.seq] = self.parts.ascent(entry, facts, Above(self))
+        if entry.deed == "manifest" and (tag := self.queue.take_tag(entry.seq, self.clock.wall)) is not None:
+            self.along[entry.seq] = tag.seq
 
-    def _settled(self, entry: outbox.Entry) -> bool:
-        theirs = outbox.ParentTag(
-            self.parent.tags.get(entry.repository, {}).get(entry.tag, ""),
-            self._event(entry.repository, entry.tag),
-        )
+    def _theirs(self, entry: Entry) -> str:
+        return self.parent.tags.get(entry.repository, {}).get(entry.tag, "")
+
+    def _settled(self, entry: Entry) -> bool:
+        """Whether ours is to be sent; what the parent had when it was asked is the condition of that."""
+        there = self.there[entry.seq] = self._theirs(entry)
+        theirs = outbox.ParentTag(there, self._event(entry.repository, entry.tag))
         verdict = self.queue.settle(entry.seq, theirs, self.policy, self.clock.wall)
         self.tally.conflicts += verdict.conflict is not None
         if verdict.fate == "there":
@@ -56,21 +73,36 @@ class Climb(Checks):
 
     def _rise(self, seq: int, steps: list[ascent.UpStep]) -> None:
         entry, step = self.queue.get(seq), steps.pop(0)
-        if entry is None:  # overtaken by the parent's move meanwhile
-            self.climbing = None
+        if entry is None:
+            if seq not in self.given_up:
+                raise Broken(f"entry {seq} was dropped while it was under way")
+            self._leave(seq)
             return
         repository = entry.repository
         linked = self.parent.has.setdefault(repository, set())
-        if step.rise == ascent.Rise.MOUNT:
-            linked.add(step.digest)
+        if step.rise in (ascent.Rise.MOUNT, ascent.Rise.UPLOAD) and (
+            step.digest in linked or Above(self).elsewhere(step.digest)
+        ):
+            linked.add(step.digest)  # another entry brought it meanwhile
         elif step.rise == ascent.Rise.UPLOAD:
             self._upload(repository, step)
+        elif step.rise == ascent.Rise.PUT:
+            self._put_up(entry)
         else:
             self._deliver(entry)
 
-    def _deliver(self, entry: outbox.Entry) -> None:
+    def _put_up(self, entry: Entry) -> None:
+        """A manifest, and the tag that goes along where the parent's is what it was: both arrive or none."""
+        tag = self.queue.get(self.along.get(entry.seq, 0))
+        if tag is not None and not self._settled(tag):
+            tag = None
+        self._store(self.queue.sending(entry.seq, *([tag.seq] if tag is not None else [])))
+        self._deliver(entry, tag)
+
+    def _deliver(self, entry: Entry, along: Entry | None = None) -> None:
         """The last step of an entry, and the parent's answer: now and then it is lost, or is about something else."""
         luck = self.chance.random()
+        self._store(self.queue.sending(entry.seq))
         if luck < 0.03 and entry.deed != "delete":
             self._store(self.queue.confirmed(entry.seq, "something-else", self.clock.wall))
             return
@@ -79,14 +111,20 @@ class Climb(Checks):
             self.parent.put(repository, entry.digest, self.known[entry.digest])
         elif entry.deed == "delete":
             self.parent.delete(repository, entry.digest, now)
-        else:
-            self.parent.name(repository, entry.tag, entry.digest, now)
-            self.known_events[(repository, entry.tag)] = self._event(repository, entry.tag)
+        elif self._theirs(entry) != self.there[entry.seq]:  # the condition does not hold any more: 412
+            self._store(self.queue.failed(entry.seq, "transient", "412", self.clock.wall, 0.5))
+            return
+        moved = along if along is not None else entry if entry.tag else None
+        if moved is not None:
+            self.parent.name(repository, moved.tag, moved.digest, now)
+            self.known_events[(repository, moved.tag)] = self._event(repository, moved.tag)
         if luck > 0.05:
-            self.tally.confirmed += 1
-            self._store(self.queue.confirmed(entry.seq, entry.digest, self.clock.wall))
-            for tag in filter(None, (entry.tag, *entry.tags)):
-                self._decided(repository, tag, ours=True)
+            for one in (entry, along):
+                if one is not None:
+                    self.tally.confirmed += 1
+                    self._store(self.queue.confirmed(one.seq, one.digest, self.clock.wall))
+                    for tag in filter(None, (one.tag, *one.tags)):
+                        self._decided(repository, tag, ours=True)
 
     def _upload(self, repository: str, step: ascent.UpStep) -> None:
         def landed() -> None:

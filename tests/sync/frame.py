@@ -108,7 +108,12 @@ class Frame:
         self.move: Move | None = None
         self.queue: outbox.Outbox = self.parts.outbox()
         self.held: held.Held = self.parts.held({}, self._waits)
-        self.climbing: tuple[int, list[ascent.UpStep]] | None = None
+        #: entries that are under way and what is left to do of each, the tags that go along, and what the parent had
+        self.climbing: dict[int, list[ascent.UpStep]] = {}
+        self.along: dict[int, int] = {}
+        self.there: dict[int, str] = {}
+        #: entries that were overtaken by the parent's move of their tag
+        self.given_up: set[int] = set()
         self.target_cursor = 0
         self.look_at = START
         self.closes: float | None = None
@@ -191,6 +196,7 @@ class Frame:
         self.tally.conflicts += verdict.conflict is not None
         if verdict.fate == "drop":
             for entry in self.queue.pending(repository, tag):
+                self.given_up.add(entry.seq)
                 self._store(self.queue.dropped(entry.seq))
         return verdict.fate in ("send", "drop")
 

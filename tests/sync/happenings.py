@@ -125,9 +125,9 @@ class Happenings(Descent):
             kept = int(move.at) // CHECKPOINT * CHECKPOINT
             self.tally.wasted_bytes += move.at - kept
             self._keep_part(move, kept)
-        self.up, self.run, self.planner, self.move, self.climbing = False, None, None, None, None
-        self.at_work.clear()
-        self.read.clear()
+        self.up, self.run, self.planner, self.move = False, None, None, None
+        for volatile in (self.at_work, self.read, self.climbing, self.along, self.there):
+            volatile.clear()
 
     def _start(self) -> None:
         if self.up:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.sync import ascent, held, outbox, plan, schedule, work
+from holdfast.sync.entry import Entry
 from msgspec.structs import replace
 from sync.frame import Parts
 
@@ -95,10 +96,37 @@ class Credulous(outbox.Outbox):
 class Disorderly(outbox.Outbox):
     """The newest goes first."""
 
-    def ready(self, now: float, limit: int = 1) -> list[outbox.Entry]:
+    def take(self, now: float, limit: int = 1) -> list[Entry]:
         """From the end."""
-        due = [e for e in self if not e.conflict and (e.trouble is None or e.trouble.is_due(now))]
+        may = (e for e in self if not e.conflict and (e.trouble is None or e.trouble.is_due(now)))
+        due = [e for e in may if e.seq not in self._order._under_way]
+        for entry in due[::-1][:limit]:
+            self._order.begin(entry.seq)
         return due[::-1][:limit]
+
+
+class Twofold(outbox.Outbox):
+    """What is under way is begun again."""
+
+    def take(self, now: float, limit: int = 1) -> list[Entry]:
+        """As if nothing were."""
+        return self.ready(now, limit)
+
+
+class Overtaking(outbox.Outbox):
+    """What depends on an entry goes as soon as that is under way."""
+
+    def take(self, now: float, limit: int = 1) -> list[Entry]:
+        """Nothing waits for what was begun."""
+        found = super().take(now, limit)
+        begun = self._order._under_way
+        for entry in self:
+            names = ((entry.repository, name) for name in entry.bound_to())
+            before = {seq for name in names for seq in self._order._writers.get(name, ()) if seq < entry.seq}
+            if before and before <= begun and entry.seq not in begun and len(found) < limit:
+                self._order.begin(entry.seq)
+                found.append(entry)
+        return found
 
 
 class Oblivious(outbox.Outbox):
@@ -133,6 +161,8 @@ FAULTS: dict[str, Callable[[], Parts]] = {
     "drops a 403": lambda: Parts(run=Forgetful),
     "believes any confirmation": lambda: Parts(outbox=Credulous),
     "newest first": lambda: Parts(outbox=Disorderly),
+    "begins twice": lambda: Parts(outbox=Twofold),
+    "does not wait for what is under way": lambda: Parts(outbox=Overtaking),
     "loses moves": lambda: Parts(outbox=Oblivious),
     "asks in each run": lambda: Parts(held=Impatient),
     "uploads anew": lambda: Parts(ascent=from_the_start),

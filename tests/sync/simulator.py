@@ -154,7 +154,9 @@ class Simulation(Happenings):
         if self.run is not None:
             self.run.released()
             self.disk.job = self.run.job(self.clock.wall)
-        self.run, self.planner, self.move, self.climbing, self.listing = None, None, None, None, False
+        self.run, self.planner, self.move, self.listing = None, None, None, False
+        for seq in list(self.climbing):
+            self._leave(seq)
         self.at_work.clear()
 
     def _act(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 from holdfast.sync.ascent import Rise, ascent
+from holdfast.sync.entry import Entry, Upload
 from holdfast.sync.image import Facts, Piece
-from holdfast.sync.outbox import Change, Entry, Outbox, ParentTag, Policy
+from holdfast.sync.outbox import Change, Outbox, ParentTag, Policy, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +128,90 @@ def test_another_digest_confirms_nothing() -> None:
     assert box.ready(NOW) == []
 
 
+def seqs(entries: list[Entry]) -> list[int]:
+    return [entry.seq for entry in entries]
+
+
+def test_case_fault_15_independent_entries_are_under_way_side_by_side() -> None:
+    """None is begun twice, and none goes while what it depends on is under way."""
+    box = Outbox()
+    image(box, "m1", "v1")
+    image(box, "m2", "v2")
+    box.tagged("a", "v1", "m2", NOW, base="m1")
+    image(box, "m3", "v3", "b", needs=("m4",))
+    box.deleted("a", "m9", NOW)
+    assert seqs(box.take(NOW, 10)) == [1, 3, 6]
+    assert box.take(NOW, 10) == []
+    box.confirmed(3, "m2", NOW)
+    assert seqs(box.take(NOW, 10)) == [4, 5]
+    box.confirmed(1, "m1", NOW)
+    box.confirmed(4, "m2", NOW)
+    assert box.take(NOW, 10) == []
+    box.leave(5)
+    assert seqs(box.take(NOW, 10)) == [5]
+    box.confirmed(5, "m2", NOW)
+    assert seqs(box.take(NOW, 10)) == [8]
+
+
+def test_case_fault_15_a_tag_goes_along_with_its_manifest() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    image(box, "m2", "v1")
+    box.sending(2)
+    assert [e.seq for e in box] == [1, 3, 4]
+    (first,) = box.take(NOW)
+    assert box.take_tag(first.seq, NOW) is None
+    (second,) = box.take(NOW)
+    tag = box.take_tag(second.seq, NOW)
+    assert tag is not None
+    assert tag.seq == 4
+    assert box.take_tag(second.seq, NOW) is None
+    box.confirmed(3, "m2", NOW)
+    assert box.take(NOW, 5) == []
+    box.leave(4)
+    assert seqs(box.take(NOW, 5)) == [4]
+
+
+def test_a_tag_whose_predecessor_is_under_way_does_not_go_along() -> None:
+    box = Outbox()
+    image(box, "m1", "v1")
+    box.confirmed(1, "m1", NOW)
+    assert seqs(box.take(NOW)) == [2]
+    image(box, "m2", "v1")
+    assert [e.seq for e in box] == [2, 3, 4], "what is under way is not overtaken"
+    assert seqs(box.take(NOW)) == [3]
+    assert box.take_tag(3, NOW) is None
+
+
+def test_a_push_under_way_is_not_dropped_by_its_delete() -> None:
+    box = Outbox()
+    box.pushed("a", "m1", (), NOW)
+    box.take(NOW)
+    assert box.deleted("a", "m1", NOW).removes == ()
+
+
+def test_a_clock_that_was_set_back_tries_again_what_was_left_alone() -> None:
+    box = Outbox()
+    box.pushed("a", "m1", (), NOW)
+    box.failed(1, "denied", "403", NOW, 1.0)
+    assert box.ready(NOW + 1) == []
+    assert seqs(box.ready(NOW - 5)) == [1]
+    again = Outbox(list(box))
+    assert again.ready(NOW + 1) == []
+    assert seqs(Outbox(list(box)).ready(NOW - 5)) == [1]
+
+
+def test_uploads_of_several_blobs_are_remembered() -> None:
+    box = Outbox()
+    box.pushed("a", "m1", (), NOW)
+    one, two = Upload("b1", "u1"), Upload("b2", "u2")
+    box.began(1, one)
+    assert box.began(1, two).puts[0].uploads == (one, two)
+    assert box.began(1, two) == Change()
+    assert box.ended(1, "b1").puts[0].uploads == (two,)
+    assert box.ended(1, "b1") == Change()
+
+
 def test_a_parent_that_is_away_leaves_no_mark() -> None:
     box = Outbox()
     image(box, "m1", "v1")
@@ -169,9 +255,20 @@ def test_no_conflict() -> None:
     assert box.settle(1, ParentTag("ours", 9), "parent-wins", NOW).fate == "there"
     box.sending(1)  # the answer was lost, and then the parent moved on: ours was first
     assert box.settle(1, ParentTag("newer", 9, since=("ours", "newer")), "child-wins", NOW).fate == "there"
-    unknown = Outbox()
-    unknown.tagged("a", "v1", "ours", NOW)
-    assert unknown.settle(1, ParentTag("theirs"), "parent-wins", NOW).fate == "send"
+
+
+@pytest.mark.parametrize("base", [None, ""])
+@pytest.mark.parametrize(("policy", "fate", "winner"), CONFLICTS)
+def test_case_fault_8_a_tag_that_is_new_on_both_sides(
+    policy: Policy, fate: str, winner: str, base: str | None
+) -> None:
+    """Whether it was known that the parent had none, or nothing was known."""
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW, base=base)
+    assert box.settle(1, ParentTag(""), policy, NOW).fate == "send"
+    assert box.settle(1, ParentTag("ours"), policy, NOW) == Verdict("there")
+    found = box.settle(1, ParentTag("theirs"), policy, NOW)
+    assert (found.fate, found.conflict and found.conflict.winner) == (fate, winner)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +358,7 @@ def test_blobs_are_skipped_mounted_or_uploaded_from_their_byte_and_then_the_mani
 
 DEEDS = st.lists(
     st.tuples(
-        st.sampled_from(["image", "move", "untag", "delete", "send", "fail", "restart"]),
+        st.sampled_from(["image", "move", "untag", "delete", "begin", "send", "fail", "restart"]),
         st.sampled_from(["a", "b"]),
         st.integers(0, 3),
         st.integers(0, 2),
@@ -270,42 +367,64 @@ DEEDS = st.lists(
 )
 
 
+#: tags and manifests
+Side = tuple[dict[tuple[str, str], str], set[tuple[str, str]]]
+
+
+def apply(side: Side, entry: Entry) -> None:
+    """Do what an entry says. A tag comes after its manifest."""
+    tags, manifests = side
+    if entry.deed == "manifest":
+        manifests.add((entry.repository, entry.digest))
+    elif entry.deed == "delete":
+        manifests.discard((entry.repository, entry.digest))
+        for key in [k for k, d in tags.items() if k[0] == entry.repository and d == entry.digest]:
+            del tags[key]
+    elif entry.deed == "tag":
+        assert (entry.repository, entry.digest) in manifests, "a tag before its manifest"
+        tags[(entry.repository, entry.tag)] = entry.digest
+    else:
+        tags.pop((entry.repository, entry.tag), None)
+
+
+def write(rows: dict[int, Entry], change: Change) -> None:
+    """The rows of one transaction."""
+    for seq in change.removes:
+        del rows[seq]
+    rows.update({entry.seq: entry for entry in change.puts})
+
+
 @given(DEEDS)
 def test_whatever_happens_the_parent_ends_as_the_child(deeds: list[tuple[str, str, int, int]]) -> None:
     """A parent without other writers has, once all was sent, the tags and manifests of the child."""
     box = Outbox()
     rows: dict[int, Entry] = {}
-    here: tuple[dict[tuple[str, str], str], set[tuple[str, str]]] = ({}, set())
-    there: tuple[dict[tuple[str, str], str], set[tuple[str, str]]] = ({}, set())
+    under_way: list[int] = []
+    here: Side = ({}, set())
+    there: Side = ({}, set())
 
-    def store(change: Change) -> None:
-        for seq in change.removes:
-            del rows[seq]
-        rows.update({entry.seq: entry for entry in change.puts})
+    store = partial(write, rows)
 
-    def apply(side: tuple[dict[tuple[str, str], str], set[tuple[str, str]]], entry: Entry) -> None:
-        tags, manifests = side
-        if entry.deed == "manifest":
-            manifests.add((entry.repository, entry.digest))
-        elif entry.deed == "delete":
-            manifests.discard((entry.repository, entry.digest))
-            for key in [k for k, d in tags.items() if k[0] == entry.repository and d == entry.digest]:
-                del tags[key]
-        elif entry.deed == "tag":
-            assert (entry.repository, entry.digest) in manifests, "a tag before its manifest"
-            tags[(entry.repository, entry.tag)] = entry.digest
-        else:
-            tags.pop((entry.repository, entry.tag), None)
+    def begin() -> None:
+        for entry in box.take(NOW, 3):
+            assert entry.seq not in under_way, "begun twice"
+            under_way.append(entry.seq)
 
-    def send(answer: bool) -> None:
-        for entry in box.ready(NOW):
-            if entry.tag:
-                known = ParentTag(there[0].get((entry.repository, entry.tag), ""))
-                assert box.settle(entry.seq, known, "reject", NOW).fate in ("send", "there")
-            store(box.sending(entry.seq))
-            apply(there, entry)
+    def send(which: int, answer: bool) -> None:
+        seq = under_way.pop(which % len(under_way))
+        entry = box.get(seq)
+        assert entry is not None, "dropped while it was under way"
+        tag = box.take_tag(seq, NOW) if entry.deed == "manifest" else None
+        for one in (entry, *([tag] if tag is not None else [])):
+            if one.tag:
+                known = ParentTag(there[0].get((one.repository, one.tag), ""))
+                assert box.settle(one.seq, known, "reject", NOW).fate in ("send", "there")
+            store(box.sending(one.seq))
+            apply(there, one)
             if answer:
-                store(box.confirmed(entry.seq, entry.digest, NOW))
+                store(box.confirmed(one.seq, one.digest, NOW))
+            else:
+                box.leave(one.seq)
 
     for kind, repository, digest, tag in deeds:
         name, base = f"m{digest}", here[0].get((repository, f"t{tag}"), "")
@@ -322,12 +441,17 @@ def test_whatever_happens_the_parent_ends_as_the_child(deeds: list[tuple[str, st
             gone = [t for (r, t), d in here[0].items() if r == repository and d == name]
             store(box.deleted(repository, name, NOW, gone))
             apply(here, Entry(0, repository, "delete", name, NOW))
-        elif kind in ("send", "fail"):
-            send(kind == "send")
+        elif kind == "begin":
+            begin()
+        elif kind in ("send", "fail") and under_way:
+            send(digest, kind == "send")
         elif kind == "restart":
             box = Outbox(rows.values())
-    while box.ready(NOW):
-        send(True)
+            under_way.clear()
+    begin()
+    while under_way:
+        send(0, True)
+        begin()
     assert len(box) == 0
     assert rows == {}
     assert there == here

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from holdfast.sync.entry import Entry
 from holdfast.sync.image import Facts, Referrer
-from holdfast.sync.outbox import Entry
 from holdfast.sync.schedule import State
 from holdfast.sync.work import Job
 

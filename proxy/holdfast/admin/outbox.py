@@ -13,7 +13,8 @@ from holdfast.admin.pages import PAGE_ENTRIES, page_reply
 from holdfast.endpoint.history import stamp
 from holdfast.errors import ControlUnknown, QueryInvalid
 from holdfast.keeper import outgoing
-from holdfast.sync.outbox import Conflict, Entry
+from holdfast.sync.entry import Entry
+from holdfast.sync.outbox import Conflict
 from holdfast.wire.message import Reply
 from holdfast.wire.names import shown
 

@@ -73,14 +73,18 @@ def check_active(node: Node, request: Request, name: str) -> None:
     """Raise `ControlConflict` when `instance` and `generation` are given and are not those of the active instance:
     another one learns so by whatever it asks."""
     instance, generation = request.parameter("instance"), request.parameter("generation")
-    if instance is None:
-        return
+    if instance is not None:
+        check_instance(node, name, instance, generation)
+
+
+def check_instance(node: Node, name: str, instance: str, generation: int | str | None) -> None:
+    """Raise `ControlConflict` unless they are those of the active instance of a connected registry."""
     lease = node.access.catalogue.status(name).lease
     if lease is None:
         raise errors.ControlConflict(
             "no instance of this connected registry is active", detail=states.NOT_ACTIVATED
         )
-    if lease.instance != instance or str(lease.generation) != generation:
+    if lease.instance != instance or str(lease.generation) != str(generation):
         raise errors.ControlConflict(states.ALREADY_ACTIVATED_TEXT, detail=states.ALREADY_ACTIVATED)
 
 

@@ -3,7 +3,7 @@
 
     POST activate, POST deactivate, PUT status    need gateway/<name>/config/write
     GET  config                                   needs gateway/<name>/config/read
-    GET  messages, GET contents                   need gateway/<name>/message/read
+    GET  messages, GET contents, POST exists      need gateway/<name>/message/read
     POST messages                                 needs gateway/<name>/message/write
 
 The caller proves itself by its sync token. What it may is what the token's scope map says now, looked at again while a
@@ -20,7 +20,7 @@ from msgspec.structs import asdict
 from holdfast import errors
 from holdfast.control import command
 from holdfast.control.moment import stamp
-from holdfast.endpoint import notices
+from holdfast.endpoint import existence, notices
 from holdfast.endpoint.entitled import body_as, check_active, entitled, json_reply, wait_until
 from holdfast.endpoint.messages import contents, messages
 from holdfast.endpoint.node import Answer, Node
@@ -121,4 +121,5 @@ _ASKED: dict[str, dict[str, Callable[[Node, Request], Answer]]] = {
     "status": {"PUT": report},
     "messages": {"GET": messages, "POST": notices.take},
     "contents": {"GET": contents},
+    "exists": {"POST": existence.answer},
 }

@@ -98,7 +98,7 @@ def _after(node: Node, caller: Entitled, at: Cursor, most: int) -> tuple[list[Me
     life = duration(caller.registry.parent.sync_properties.message_ttl)
     if events and life is not None and events[0].at < node.clock.now() - life.total_seconds():
         raise _gone("they are older than messageTtl")
-    names, found = _names(node, caller), list[Message]()
+    names, found = readable(node, caller), list[Message]()
     for event in events:
         if len(found) == most:
             break
@@ -131,7 +131,7 @@ def _message(event: Event, name: str) -> Message:
     )
 
 
-def _names(node: Node, caller: Entitled) -> Callable[[str], str]:
+def readable(node: Node, caller: Entitled) -> Callable[[str], str]:
     """From the store's name of a repository to the one that the child asks for it by; "" for what it may not pull. The
     child's sync token decides, and so does the caller's, if that is another."""
     access = node.access
@@ -198,7 +198,7 @@ async def contents(node: Node, request: Request) -> Reply:
     check_active(node, request, caller.registry.name)
     if place is None:
         place = Place(_head(node).text)
-    return json_reply(_page(node, _names(node, caller), place, most))
+    return json_reply(_page(node, readable(node, caller), place, most))
 
 
 def _page(node: Node, names: Callable[[str], str], place: Place, most: int) -> Contents:

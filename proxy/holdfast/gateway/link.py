@@ -6,7 +6,7 @@ Every method returns what the parent's answer means (`gateway/child.py`) and rai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -36,9 +36,12 @@ from holdfast.gateway.message import (
     Activation,
     Contents,
     Deactivation,
+    Inquiry,
+    Known,
     Lease,
     Messages,
     Notices,
+    Sought,
     StatusReport,
     Taken,
 )
@@ -151,6 +154,15 @@ class Link:
         answer = await self._ask("GET", f"contents?{urlencode(query)}", None, None, LIST_SECONDS)
         said = _logged(answer)
         return self._read(answer, Contents) if said is None else said
+
+    async def exists(
+        self, instance: str, generation: int, sought: Sequence[Sought]
+    ) -> Known | Unlogged | Outcome:
+        """What of these the parent has; Unlogged where it knows no such question, or what `configuration` has."""
+        inquiry = Inquiry(instance=instance, generation=generation, sought=tuple(sought))
+        answer = await self._ask("POST", "exists", inquiry)
+        said = _logged(answer)
+        return self._read(answer, Known) if said is None or isinstance(said, Trimmed) else said
 
     async def close(self) -> None:
         """End every connection."""

@@ -7,6 +7,7 @@
     GET  messages     ?after=&max=&wait= → Messages; 410 when what came after the cursor is not kept any more
     GET  contents     ?after=&max= → Contents
     POST messages     Notices → Taken
+    POST exists       Inquiry → Known
 
 Every GET may say `instance` and `generation`; the answer is 409 when they are not the active instance's. What a child
 says is read strictly. Of what a parent answers, a child takes what it knows: a newer parent may say more.
@@ -28,6 +29,8 @@ NOT_ACTIVATED = "NOT_ACTIVATED"
 GONE = "GONE"
 #: longest bodies (bytes): a question, a report with what is below, a configuration
 BODY_BYTES, REPORT_BYTES, CONFIGURATION_BYTES = 4096, 4 << 20, 48 << 20
+#: most names, all repositories together, in a question for what exists; and its longest body (bytes)
+INQUIRY_NAMES, INQUIRY_BYTES = 1000, 512 << 10
 #: longest that a question for configuration is held open (seconds); the node's answer time-out bounds it, too
 WAIT_SECONDS = 55.0
 
@@ -145,3 +148,35 @@ class Taken(Struct, frozen=True, rename="camel"):
 
     log: str
     number: int
+
+
+class Sought(Wire, frozen=True):
+    """What may exist in one repository, as the child names it: digests of blobs and manifests, and tags."""
+
+    repository: str
+    blobs: tuple[str, ...] = ()
+    manifests: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class Inquiry(Wire, frozen=True):
+    """Whether the parent has these itself; it asks nobody for them. At most `INQUIRY_NAMES`."""
+
+    instance: str
+    generation: int
+    sought: tuple[Sought, ...] = ()
+
+
+class Present(Struct, frozen=True, rename="camel"):
+    """The answer for one repository, in the order of the question: whether each digest is there, and what each tag
+    names ("" nothing). What the child may not pull is not there."""
+
+    blobs: tuple[bool, ...] = ()
+    manifests: tuple[bool, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+class Known(Struct, frozen=True, rename="camel"):
+    """The answers, in the order of the question."""
+
+    present: tuple[Present, ...] = ()

@@ -1,6 +1,7 @@
-"""Brings one parent what was pushed, tagged and deleted here: the outbox, entry after entry, until the parent confirms.
+"""Brings one parent what was pushed, tagged and deleted here: the outbox, until the parent confirms. Entries go side by
+side.
 
-What to send next and what a failure means is decided by `holdfast.sync.outbox`; every change of its rows is on disk
+What may go now and what a failure means is decided by `holdfast.sync.outbox`; every change of its rows is on disk
 before it is acted upon, so that the next keeper goes on where this one was killed. A parent that is away changes no
 row: the whole queue waits, in its order.
 """
@@ -8,47 +9,42 @@ row: the whole queue waits, in its order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import ClassVar
 
-import msgspec
 import structlog
 from holdfast_core import outbox as rows
 from holdfast_core.change import Change as StoreChange
 from holdfast_core.change import View
 from holdfast_core.digest import Digest
-from holdfast_core.errors import (
-    ChunkDamaged,
-    Damaged,
-    Exhausted,
-    FileDamaged,
-    NotHeld,
-    RecordDamaged,
-    StoreError,
-)
-from holdfast_core.record import Manifest, ResourceChange
-from holdfast_core.resources import ResourceView
+from holdfast_core.errors import ChunkDamaged, Damaged, Exhausted, NotHeld, StoreError
+from holdfast_core.record import Manifest
 from holdfast_core.store import Store
 
 from holdfast import errors
 from holdfast.clock import Clock
-from holdfast.control.resource import QUIET
-from holdfast.keeper import outgoing
+from holdfast.gateway.message import Sought
+from holdfast.keeper.above import Above, Heads, There
+from holdfast.keeper.conflicts import recorded
+from holdfast.keeper.freight import FoundDamaged, Freight, unrecorded
+from holdfast.keeper.rows import Rows, Settled, nothing
 from holdfast.manifest import ManifestInvalid, parse_aside
 from holdfast.parent.client import Parent
-from holdfast.parent.push import PIECE_BYTES, Session, TagThere, contradicts
+from holdfast.parent.push import TagMoved, TagThere, contradicts
 from holdfast.repository import Repository
 from holdfast.steps import for_ever
-from holdfast.sync.ascent import Rise, UpStep, ascent
+from holdfast.sync.ascent import ascent
 from holdfast.sync.backoff import Kind, pause
+from holdfast.sync.entry import Entry
 from holdfast.sync.image import Facts, facts_of
-from holdfast.sync.outbox import Change, Conflict, Entry, Outbox, ParentTag, Policy, Upload
+from holdfast.sync.outbox import Change, ParentTag, Policy, Verdict
 
 log = structlog.get_logger()
 
-#: how often the outbox is looked at while nothing is ready (seconds)
+#: entries under way at once
+AT_ONCE = 16
+#: how often the outbox is looked at while nothing ends (seconds)
 IDLE_SECONDS = 0.5
 #: a parent that cannot be reached is tried again after at most this (seconds); its probe asks as often
 AWAY_CEILING_SECONDS = 10.0
@@ -56,19 +52,6 @@ AWAY_CEILING_SECONDS = 10.0
 STUBBORN = 5
 #: an entry that failed so often is told of in /readyz (reliability.md 5.5)
 ALARMING = 3
-#: blobs of which it is remembered in which repository the parent has them
-KNOWN = 10_000
-
-
-class Moved(Exception):
-    """Both sides moved a tag, and this side gives way or waits."""
-
-
-FoundDamaged = Callable[[Digest, int, int], Awaitable[None]]
-
-
-async def _unrecorded(digest: Digest, start: int, end: int) -> None:
-    """Nobody wants to know of damage."""
 
 
 class Climb:
@@ -83,39 +66,50 @@ class Climb:
         clock: Clock,
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
         decided: Callable[[str, str, bool], None] = lambda repository, tag, ours: None,
-        damaged: FoundDamaged | None = None,
+        damaged: FoundDamaged = unrecorded,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
         self._complete, self._decided = complete, decided
-        self._damaged = damaged or _unrecorded
-        self._outbox = Outbox()
-        self._seen = self._away = 0
-        self._loaded = False
-        self._known: dict[str, str] = {}
-        self._turn = asyncio.Lock()
+        self._damaged = damaged
+        self._rows = Rows(store, parent.name)
+        self._freight = Freight(store, parent, self._rows, damaged)
+        #: where to ask what the parent has
+        self.above: Above = Heads(parent.up)
+        self._tasks: set[asyncio.Task[bool]] = set()
+        #: tries in a row that found the parent away, and those of entries that did
+        self._away = 0
+        self._lost: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._outbox)
+        return len(self._rows.queue)
+
+    @property
+    def parent(self) -> str:
+        """The parent's name."""
+        return self._parent.name
 
     def is_going_up(self, repository: str, tag: str) -> bool:
         """Whether a change of a tag is still to go up, as far as its row was read."""
-        return bool(self._outbox.pending(repository, tag))
+        return bool(self._rows.queue.pending(repository, tag))
 
     async def arrived(self, repository: str, digest: Digest) -> None:
         """All blobs of a manifest are here now: its mark goes, unless it is still to go up."""
-        if Repository.from_key(repository).namespace != self._parent.name:
+        if not self._rows.is_ours(repository):
             return
-        async with self._turn:
-            await self._take()
-            if not self._outbox.is_pending(repository, str(digest)) and self._store.is_pending(
-                repository, digest
-            ):
-                told = partial(rows.told, repository=repository, digest=digest)
-                await self._store_change(Change(), told)
+        await self._rows.refresh()
+        is_pending = self._rows.queue.is_pending(repository, str(digest))
+        if not is_pending and self._store.is_pending(repository, digest):
+            await self._rows.change(Change(), partial(rows.told, repository=repository, digest=digest))
 
     async def run(self) -> None:
         """Send what there is, for ever."""
-        await for_ever(self.step, self._clock, self._pause, "outbox")
+        try:
+            await for_ever(self.step, self._clock, self._pause, "outbox")
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.above.close()
 
     def _pause(self) -> float:
         """Seconds until the next look."""
@@ -124,37 +118,41 @@ class Climb:
         return min(pause("transient", self._away, self._clock.jitter(1.0)), AWAY_CEILING_SECONDS)
 
     async def step(self) -> bool:
-        """Send the first entry that is ready; False when there is none, or nobody to send it to."""
-        async with self._turn:
-            await self._take()
-            if self._parent.state == "offline" or self._parent.is_closed("push"):
-                return False
-            ready = self._outbox.ready(self._clock.now())
-            if not ready:
-                self._away = 0
-                return False
-            return await self._send(ready[0])
+        """Begin what may go now, and wait until something of what is under way ends, or for a moment. False when
+        nothing is under way, or the parent was found away."""
+        await self._rows.refresh()
+        if self._parent.state != "offline" and not self._parent.is_closed("push"):
+            for entry in self._rows.queue.take(self._clock.now(), AT_ONCE - len(self._tasks)):
+                self._tasks.add(asyncio.create_task(self._under_way(entry)))
+        if not self._tasks:
+            self._away = 0 if self._parent.state != "offline" else self._away
+            return False
+        done, self._tasks = await asyncio.wait(
+            self._tasks, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        reached = all(task.result() for task in done)
+        self._away += not reached
+        return reached
 
     async def retry(self, number: int) -> bool:
         """An operator wants an entry tried now; False when there is no such entry."""
-        async with self._turn:
-            await self._take()
-            if self._outbox.get(number) is None:
-                return False
-            await self._store_change(self._outbox.retry(number))
-            return True
+        await self._rows.refresh()
+        if self._rows.queue.get(number) is None:
+            return False
+        await self._rows.change(self._rows.queue.retry(number))
+        return True
 
     async def mended(self) -> None:
         """Something that was damaged here is whole again: what waited for that is tried now."""
-        async with self._turn:
-            await self._take()
-            waiting = [e.seq for e in self._outbox if e.trouble is not None and e.trouble.kind == "damaged"]
-            for number in waiting:
-                await self._store_change(self._outbox.retry(number))
+        await self._rows.refresh()
+        queue = self._rows.queue
+        for number in [e.seq for e in queue if e.trouble is not None and e.trouble.kind == "damaged"]:
+            await self._rows.change(queue.retry(number))
 
     def notes(self) -> list[str]:
         """Sentences about what the parent refuses again and again."""
-        stuck = [found for entry in self._outbox if (found := entry.trouble) and found.attempts >= ALARMING]
+        queue = self._rows.queue
+        stuck = [found for entry in queue if (found := entry.trouble) and found.attempts >= ALARMING]
         if not stuck:
             return []
         who, first = self._parent.name or "default", stuck[0].reason
@@ -162,56 +160,33 @@ class Climb:
             f"{len(stuck)} push(es) or delete(s) do not get to parent {who}: {first} (holdfast outbox list)"
         ]
 
-    # ---- rows
-
-    async def _take(self) -> None:
-        """Rows that were written since the last look. Those of an earlier keeper are taken as they are."""
-        if self._loaded and self._store.outbox_last() == self._seen:
-            return
-        last = self._store.outbox_last()
-        entries = [entry for entry in self._rows() if self._is_ours(entry)]
-        if not self._loaded:
-            self._outbox, self._loaded = Outbox(entries), True
-        else:
-            for entry in entries:
-                change = self._outbox.came(entry)
-                await self._store_change(Change(tuple(p for p in change.puts if p != entry), change.removes))
-        self._seen = max(last, self._seen, *(entry.seq for entry in entries), 0)
-
-    def _rows(self) -> list[Entry]:
-        found = []
-        for number, body in self._store.outbox(after=self._seen):
-            try:
-                found.append(outgoing.decode(number, body))
-            except RecordDamaged as damage:
-                log.error("outbox row unreadable", number=number, reason=str(damage))
-        return found
-
-    def _is_ours(self, entry: Entry) -> bool:
-        return Repository.from_key(entry.repository).namespace == self._parent.name
-
-    async def _store_change(
-        self, change: Change, settled: Callable[[View], Sequence[StoreChange]] = lambda _: ()
-    ) -> None:
-        puts = [(entry.seq, outgoing.encode(entry)) for entry in change.puts]
-        await _done(self._store.change_outbox(puts, change.removes, settled))
-
     # ---- one entry
 
-    async def _send(self, entry: Entry) -> bool:
+    async def _under_way(self, entry: Entry) -> bool:
         """Bring one entry up. False when the parent is away."""
         log.debug("going up", number=entry.seq, deed=entry.deed, repository=entry.repository)
         try:
+            return await self._send(entry)
+        except StoreError as error:
+            log.error("outbox not written", number=entry.seq, reason=str(error))
+            return False
+        except Exception:
+            log.exception("outbox entry failed", number=entry.seq)
+            await self._failed(entry, "transient", "an error of this program; the log has more")
+            return True
+        finally:
+            self._rows.queue.leave(entry.seq)
+
+    async def _send(self, entry: Entry) -> bool:
+        try:
             await self._deeds[entry.deed](self, entry)
-        except Moved:
-            pass
         except errors.LinkClosed as failure:
             log.info("outbox waits", number=entry.seq, reason=failure.message)
             return False
         except errors.ParentUnreachable as failure:
-            self._away += 1
+            lost = self._lost[entry.seq] = self._lost.get(entry.seq, 0) + 1
             log.info("outbox waits", number=entry.seq, reason=failure.message)
-            if self._away < STUBBORN or self._parent.state == "offline":
+            if lost < STUBBORN or self._parent.state == "offline":
                 return False
             # it is there, and this entry does not get through: others may
             await self._failed(entry, "transient", failure.message)
@@ -228,62 +203,107 @@ class Climb:
         except StoreError as error:  # a lock forbids to read it, as a rule
             await self._failed(entry, "denied", str(error))
         self._away = 0
+        self._lost.pop(entry.seq, None)
         return True
 
     async def _failed(self, entry: Entry, kind: Kind, reason: str, after: float = 0.0) -> None:
         log.warning("not gone up", number=entry.seq, repository=entry.repository, kind=kind, reason=reason)
-        share = self._clock.jitter(1.0)
-        await self._store_change(
-            self._outbox.failed(entry.seq, kind, reason, self._clock.now(), share, after)
-        )
+        share, queue = self._clock.jitter(1.0), self._rows.queue
+        if queue.get(entry.seq) is not None:
+            await self._rows.change(queue.failed(entry.seq, kind, reason, self._clock.now(), share, after))
 
-    async def _confirmed(
-        self, entry: Entry, digest: str, settled: Callable[[View], Sequence[StoreChange]]
-    ) -> None:
-        """The parent said what it has; what it means here is written with the end of the row."""
-        change = self._outbox.confirmed(entry.seq, digest, self._clock.now())
-        if not change.removes:
-            return await self._store_change(change)
-        await self._store_change(change, settled)
-        for tag in filter(None, (entry.tag, *entry.tags)):
-            self._decided(entry.repository, tag, True)
-        log.info(
-            "gone up",
-            number=entry.seq,
-            deed=entry.deed,
-            repository=entry.repository,
-            digest=digest,
-            tag=entry.tag,
-        )
-        return None
+    async def _confirmed(self, *confirmed: tuple[Entry, str]) -> None:
+        """The parent said what it has, of one entry or of a manifest and its tag; what it means here is written with
+        the end of the rows."""
+        puts: list[Entry] = []
+        removes: list[int] = []
+        ended: list[Settled] = []
+        for entry, digest in confirmed:
+            after = self._meaning(entry)
+            change = self._rows.queue.confirmed(entry.seq, digest, self._clock.now())
+            puts += change.puts
+            removes += change.removes
+            ended += [after] if change.removes else []
+            if change.removes:
+                where = {"repository": entry.repository, "digest": digest, "tag": entry.tag}
+                log.info("gone up", number=entry.seq, deed=entry.deed, **where)
+        await self._rows.change(Change(tuple(puts), tuple(removes)), _all(ended))
+        for entry, _ in confirmed:
+            for tag in filter(None, (entry.tag, *entry.tags) if entry.seq in removes else ()):
+                self._decided(entry.repository, tag, True)
+
+    def _meaning(self, entry: Entry) -> Settled:
+        """What it means here that the parent has what an entry says: the mark of a manifest goes, a tag is the parent's
+        from now on, and tombstones end, unless something later here is still to go up."""
+        if entry.deed in ("untag", "delete"):
+            return self._lifted(entry)
+        repository, digest = entry.repository, Digest.parse(entry.digest)
+        if entry.deed == "manifest":
+            if not self._complete(repository, digest):
+                return nothing
+            return partial(rows.told, repository=repository, digest=digest)
+        if len(self._rows.queue.pending(repository, entry.tag)) > 1:
+            return nothing
+        now = self._clock.now()
+        return partial(rows.handed_over, repository=repository, name=entry.tag, digest=digest, checked_at=now)
+
+    # ---- manifests
 
     async def _manifest(self, entry: Entry) -> None:
         held = self._held(entry)
         if held is None:
             return await self._superseded(entry)
-        name, facts = self._name(entry), await facts_from(held)
-        digest = Digest.parse(entry.digest)
-        if not await self._parent.up.has(name, f"manifests/{entry.digest}"):
-            await self._store_change(self._outbox.sending(entry.seq))
-            sent = list[str]()
-            for step in ascent(entry, facts, await self._above(entry, facts)):
-                if step.rise is Rise.PUT:
-                    await self._require_kept(name, sent)
-                    said = await self._parent.up.manifest(name, entry.digest, held.media_type, held.body)
-                    await self._require_there(entry, name, said)
-                elif await self._blob(entry, name, step):
-                    sent.append(step.digest)
-        for piece in facts.pieces:
-            self._know(piece.digest, name)
-        complete = self._complete(entry.repository, digest)
-        told = partial(rows.told, repository=entry.repository, digest=digest)
-        return await self._confirmed(entry, entry.digest, told if complete else (lambda _: ()))
+        tag = self._rows.queue.take_tag(entry.seq, self._clock.now())
+        try:
+            return await self._image(entry, tag, held)
+        finally:
+            if tag is not None:
+                self._rows.queue.leave(tag.seq)
 
-    async def _require_kept(self, name: str, sent: Sequence[str]) -> None:
+    async def _image(self, entry: Entry, tag: Entry | None, held: Manifest) -> None:
+        """A manifest with what it names, and the tag that goes along with it in one request."""
+        name, facts = self._name(entry), await facts_from(held)
+        there = await self.above.look(_sought(name, entry.digest, facts, tag))
+        is_there = entry.digest in there.digests
+        if not is_there:
+            await self._bring(entry, name, facts, there)
+        condition = await self._settled(tag, there) if tag is not None else None
+        if tag and condition and await self._put_both(entry, tag, name, held, condition):
+            return
+        if not is_there:
+            await self._rows.change(self._rows.queue.sending(entry.seq))
+            said = await self._parent.up.manifest(name, entry.digest, held.media_type, held.body)
+            await self._require_there(entry, name, said)
+        await self._confirmed((entry, entry.digest))
+
+    async def _bring(self, entry: Entry, name: str, facts: Facts, there: There) -> None:
+        """The blobs of an image."""
+        known = Known(there.digests, partial(self._freight.source, entry.repository))
+        sent = await self._freight.bring(entry, name, ascent(entry, facts, known))
+        if not self.above.keeps:
+            await asyncio.gather(*(self._require_kept(name, digest) for digest in sent))
+        for piece in facts.pieces:
+            self._freight.know(piece.digest, name)
+
+    async def _put_both(
+        self, entry: Entry, tag: Entry, name: str, held: Manifest, condition: TagThere
+    ) -> bool:
+        """Put a manifest under its tag. False when the tag moved meanwhile: then the manifest goes alone."""
+        await self._rows.change(self._rows.queue.sending(entry.seq, tag.seq))
+        try:
+            said = await self._parent.up.manifest(name, tag.tag, held.media_type, held.body, condition)
+        except TagMoved as moved:
+            log.info("tag waits", number=tag.seq, reason=moved.message)
+            return False
+        await self._require_there(entry, name, said)
+        named = said or (await self._parent.up.tag(name, tag.tag)).digest
+        await self._confirmed((entry, entry.digest), (tag, named))
+        return True
+
+    async def _require_kept(self, name: str, digest: str) -> None:
         """Some take a push and lose it: what was sent is asked for before a manifest names it (reliability.md 5.5)."""
-        for digest in sent:
-            if not await self._parent.up.has(name, f"blobs/{digest}"):
-                raise errors.ParentBroken(f"the parent took blob {digest} and does not have it")
+        if not await self._parent.up.has(name, f"blobs/{digest}"):
+            raise errors.ParentBroken(f"the parent took blob {digest} and does not have it")
 
     async def _require_there(self, entry: Entry, name: str, said: str) -> None:
         """The parent's word that it has the manifest: in its answer, or when asked."""
@@ -295,189 +315,103 @@ class Climb:
                 f"the parent stored {said[:80] or 'nothing'} where {entry.digest} was sent"
             )
 
-    async def _above(self, entry: Entry, facts: Facts) -> Known:
-        """What the parent has of an image: asked, before a byte goes up."""
-        name, here = self._name(entry), {}
-        for piece in facts.pieces:
-            if piece.digest not in here:
-                here[piece.digest] = await self._parent.up.has(name, f"blobs/{piece.digest}")
-        sources = {digest: self._source(entry, digest) for digest, there in here.items() if not there}
-        return Known(here, sources)
-
-    def _source(self, entry: Entry, digest: str) -> str:
-        """Another repository from which the parent may mount a blob, by its name there; "" for none. When it cannot,
-        its answer begins an upload: a wrong guess costs nothing."""
-        own = self._name(entry)
-        if (known := self._known.get(digest, own)) != own:
-            return known
-        for key in self._store.holders(Digest.parse(digest), limit=8):
-            other = Repository.from_key(key)
-            if other.namespace == self._parent.name and other.name != own:
-                return other.name
-        return ""
-
-    def _know(self, digest: str, name: str) -> None:
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        self._known[digest] = name
-
-    async def _blob(self, entry: Entry, name: str, step: UpStep) -> bool:
-        """Bring a blob up. False when the parent took it from another of its repositories."""
-        blob = self._store.blob(entry.repository, Digest.parse(step.digest))
-        if blob is None:
-            raise NotHeld(f"blob {step.digest} is neither here nor at the parent")
-        try:
-            up, reader = self._parent.up, self._store.open_blob(blob)
-        except (NotHeld, FileDamaged):
-            await self._damaged(blob.digest, 0, blob.size)
-            raise
-        try:
-            found = await self._resumed(entry, name, step.digest)
-            if found is None:
-                begun = await up.begin(name, step.digest, step.source)
-                if begun is None:
-                    return False
-                found = begun, 0
-            session, at = found
-            while blob.size - at > (size := max(PIECE_BYTES, session.least)):
-                await self._remember(entry, Upload(step.digest, str(session.url)))
-                session = await up.piece(name, session, reader, at, at + size)
-                at += size
-            await self._remember(entry, Upload(step.digest, str(session.url)) if at else None)
-            await up.finish(name, session, step.digest, reader if at < blob.size else None, at)
-            await self._remember(entry, None)
-        finally:
-            reader.close()
-        return True
-
-    async def _resumed(self, entry: Entry, name: str, digest: str) -> tuple[Session, int] | None:
-        """The upload of a blob that stopped, and how far it is; None when there is none to go on with."""
-        current = self._outbox.get(entry.seq)
-        kept = current.upload if current is not None else None
-        if kept is None or kept.digest != digest:
-            return None
-        try:
-            return await self._parent.up.offset(name, self._parent.up.session_at(kept.url))
-        except (errors.ParentNotFound, errors.ParentBroken) as failure:
-            log.info("upload begun anew", digest=digest, reason=failure.message)
-            await self._remember(entry, None)
-            return None
-
-    async def _remember(self, entry: Entry, upload: Upload | None) -> None:
-        current = self._outbox.get(entry.seq)
-        if current is not None and current.upload != upload:
-            await self._store_change(self._outbox.began(entry.seq, upload))
-
     # ---- tags and deletes
 
     async def _tag(self, entry: Entry) -> None:
-        name, digest = self._name(entry), Digest.parse(entry.digest)
-        handed = partial(
-            rows.handed_over,
-            repository=entry.repository,
-            name=entry.tag,
-            digest=digest,
-            checked_at=self._clock.now(),
-        )
-        after = handed if len(self._outbox.pending(entry.repository, entry.tag)) == 1 else (lambda _: ())
-        there = await self._settled(entry)
-        if there is None:
-            return await self._confirmed(entry, entry.digest, after)
-        body, media_type = await self._body(entry)
-        await self._store_change(self._outbox.sending(entry.seq))
-        said = await self._parent.up.manifest(name, entry.tag, media_type, body, there)
+        """A tag whose manifest was brought before."""
+        name, digest = self._name(entry), entry.digest
+        there = await self.above.look(Sought(name, manifests=(digest,), tags=(entry.tag,)))
+        condition = await self._settled(entry, there)
+        if condition is None:
+            return
+        held = self._held(entry)
+        # one in the middle may have given it back, and has it from its own parent
+        if digest not in there.digests and not await self._parent.up.has(name, f"manifests/{digest}"):
+            verdict = self._rows.queue.orphaned(entry.seq, held is not None, self._policy, self._clock.now())
+            is_sent = await self._obeyed(entry, verdict, "the parent deleted its manifest")
+            if held is None or not is_sent:
+                return
+            await self._bring(entry, name, await facts_from(held), There(frozenset(), {}))
+        body, media_type = (held.body, held.media_type) if held is not None else await self._fetched(entry)
+        await self._rows.change(self._rows.queue.sending(entry.seq))
+        said = await self._parent.up.manifest(name, entry.tag, media_type, body, condition)
         if not said:
             said = (await self._parent.up.tag(name, entry.tag)).digest
-        return await self._confirmed(entry, said, after)
+        await self._confirmed((entry, said))
 
-    async def _body(self, entry: Entry) -> tuple[bytes, str]:
-        """The manifest that a tag names: here, or when it was deleted here since, the parent's."""
-        held = self._held(entry)
-        if held is not None:
-            return held.body, held.media_type
+    async def _fetched(self, entry: Entry) -> tuple[bytes, str]:
+        """The manifest that a tag names, when it was deleted here since."""
         found = await self._parent.get_manifest(self._name(entry), entry.digest)
         return found.body, found.media_type
 
     async def _untag(self, entry: Entry) -> None:
-        if await self._settled(entry) is not None:
-            await self._store_change(self._outbox.sending(entry.seq))
-            await self._parent.up.delete(self._name(entry), entry.tag)
-        await self._confirmed(entry, "", self._lifted(entry))
+        name = self._name(entry)
+        condition = await self._settled(entry, await self.above.look(Sought(name, tags=(entry.tag,))))
+        if condition is None:
+            return
+        await self._rows.change(self._rows.queue.sending(entry.seq))
+        await self._parent.up.delete(name, entry.tag, condition)
+        await self._confirmed((entry, ""))
 
     async def _delete(self, entry: Entry) -> None:
-        await self._store_change(self._outbox.sending(entry.seq))
+        await self._rows.change(self._rows.queue.sending(entry.seq))
         await self._parent.up.delete(self._name(entry), entry.digest)
-        await self._confirmed(entry, "", self._lifted(entry))
+        await self._confirmed((entry, ""))
 
-    def _lifted(self, entry: Entry) -> Callable[[View], Sequence[StoreChange]]:
-        """The parent knows of a delete: tombstones end, unless something later here is still to go up."""
+    def _lifted(self, entry: Entry) -> Settled:
+        """Tombstones end, unless something later here is still to go up."""
         kinds = [("manifest", entry.digest)] if entry.deed == "delete" else [("tag", entry.tag)]
-        later = (tag for tag in entry.tags if not self._outbox.pending(entry.repository, tag))
+        later = (tag for tag in entry.tags if not self._rows.queue.pending(entry.repository, tag))
         kinds += [("tag", tag) for tag in later]
 
-        def settled(view: View) -> Sequence[StoreChange]:
+        def settled(view: View) -> list[StoreChange]:
             return [row for kind, name in kinds for row in rows.lifted(view, entry.repository, kind, name)]
 
         return settled
 
-    async def _settled(self, entry: Entry) -> TagThere | None:
-        """What the tag names at the parent when ours is to be sent; None when ours is there already. Raises Moved when
-        the parent's stays."""
-        there = await self._parent.up.tag(self._name(entry), entry.tag)
-        verdict = self._outbox.settle(entry.seq, ParentTag(there.digest), self._policy, self._clock.now())
-        if verdict.conflict is not None:
-            await self._record(entry, verdict.conflict)
-        if verdict.fate == "there":
-            return None
-        if verdict.fate == "send":
-            return there
-        if verdict.fate == "drop":
-            await self._store_change(self._outbox.dropped(entry.seq), self._given_way(entry))
-            self._decided(entry.repository, entry.tag, False)
-        else:
-            words = f"the parent has {there.digest or 'no such tag'}, `outbox retry` sends ours all the same"
-            await self._store_change(self._outbox.held(entry.seq, words))
-        raise Moved
+    # ---- when both sides moved a tag
 
-    def _given_way(self, entry: Entry) -> Callable[[View], Sequence[StoreChange]]:
+    async def _settled(self, entry: Entry, known: There) -> TagThere | None:
+        """What the tag names at the parent when ours is to be sent; None when it is not: ours is there already, or the
+        parent's stays."""
+        there = known.tags.get(entry.tag)
+        if (
+            there is None
+        ):  # nothing was said of it, or a condition may be ignored: the look right before counts
+            there = await self._parent.up.tag(self._name(entry), entry.tag)
+        theirs = ParentTag(there.digest)
+        verdict = self._rows.queue.settle(entry.seq, theirs, self._policy, self._clock.now())
+        if verdict.fate == "there":
+            await self._confirmed((entry, entry.digest))
+            return None
+        words = f"the parent has {there.digest or 'no such tag'}"
+        return there if await self._obeyed(entry, verdict, words) else None
+
+    async def _obeyed(self, entry: Entry, verdict: Verdict, words: str) -> bool:
+        """Record a conflict, and do as it was decided; whether the entry is to be sent."""
+        if verdict.conflict is not None:
+            await recorded(self._store, entry.seq, verdict.conflict)
+        if verdict.fate == "drop":
+            await self._rows.change(self._rows.queue.dropped(entry.seq), self._given_way(entry))
+            self._decided(entry.repository, entry.tag, False)
+        elif verdict.fate == "hold":
+            said = f"{words}, `outbox retry` sends ours all the same"
+            await self._rows.change(self._rows.queue.held(entry.seq, said))
+        return verdict.fate == "send"
+
+    def _given_way(self, entry: Entry) -> Settled:
         """The parent's tag is taken over at the next pull of it, or when synchronisation comes by."""
         if entry.deed == "untag":
             return self._lifted(entry)
+        digest = Digest.parse(entry.digest)
         return partial(
-            rows.handed_over,
-            repository=entry.repository,
-            name=entry.tag,
-            digest=Digest.parse(entry.digest),
-            checked_at=0.0,
+            rows.handed_over, repository=entry.repository, name=entry.tag, digest=digest, checked_at=0.0
         )
-
-    async def _record(self, entry: Entry, conflict: Conflict) -> None:
-        log.warning(
-            "tag moved on both sides",
-            number=entry.seq,
-            repository=entry.repository,
-            tag=entry.tag,
-            ours=conflict.ours,
-            theirs=conflict.theirs,
-            base=conflict.base,
-            policy=conflict.policy,
-            winner=conflict.winner or "undecided",
-        )
-
-        def plan(view: ResourceView) -> Sequence[ResourceChange]:
-            name = outgoing.name_of(entry.seq)
-            old = view.list(
-                outgoing.CONFLICT, limit=max(0, view.count(outgoing.CONFLICT) + 1 - outgoing.CONFLICTS)
-            )
-            gone = [ResourceChange(outgoing.CONFLICT, row.name, None) for row in old if row.name != name]
-            return [*gone, ResourceChange(outgoing.CONFLICT, name, msgspec.msgpack.encode(conflict))]
-
-        await _done(self._store.change_resources(plan, quiet=QUIET | {outgoing.CONFLICT}))
 
     async def _superseded(self, entry: Entry) -> None:
         """A manifest that is not here any more: it was deleted, and the delete goes up after it."""
         log.info("gone before it went up", number=entry.seq, digest=entry.digest)
-        await self._store_change(self._outbox.dropped(entry.seq))
+        await self._rows.change(self._rows.queue.dropped(entry.seq))
 
     def _held(self, entry: Entry) -> Manifest | None:
         return self._store.manifest(entry.repository, Digest.parse(entry.digest))
@@ -494,22 +428,35 @@ class Climb:
 
 
 class Known:
-    """`Above`, of one image."""
+    """`ascent.Above`, of one image."""
 
-    def __init__(self, here: dict[str, bool], sources: dict[str, str]) -> None:
-        self._here, self._sources = here, sources
+    def __init__(self, there: frozenset[str], source: Callable[[str], str]) -> None:
+        self._there, self._source = there, source
 
     def has(self, repository: str, digest: str) -> bool:
-        """See `Above.has`."""
-        return self._here[digest]
+        """See `ascent.Above.has`."""
+        return digest in self._there
 
     def elsewhere(self, digest: str) -> str:
-        """See `Above.elsewhere`."""
-        return self._sources.get(digest, "")
+        """See `ascent.Above.elsewhere`."""
+        return self._source(digest)
 
     def received(self, repository: str, digest: str) -> int:
         """An open upload is asked about when its turn comes."""
         return 0
+
+
+def _sought(name: str, digest: str, facts: Facts, tag: Entry | None) -> Sought:
+    """What to ask about an image, each name once."""
+    blobs = tuple(dict.fromkeys(piece.digest for piece in facts.pieces))
+    return Sought(name, blobs, (digest,), (tag.tag,) if tag is not None else ())
+
+
+def _all(ended: list[Settled]) -> Settled:
+    """Everything that changes with the end of rows."""
+    if not ended:
+        return nothing
+    return lambda view: [row for one in ended for row in one(view)]
 
 
 async def facts_from(held: Manifest) -> Facts:
@@ -525,8 +472,3 @@ def kind_of(failure: errors.ParentFailed) -> Kind:
         (errors.ParentBroken, "wrong"),
     )
     return next((kind for one, kind in kinds if isinstance(failure, one)), "transient")
-
-
-async def _done(future: Future[None]) -> None:
-    """Wait for the store; a commit that was begun is finished whoever waits."""
-    await asyncio.shield(asyncio.wrap_future(future))

@@ -11,7 +11,8 @@ from holdfast_core.record import Tag
 from holdfast_core.store import Store
 
 from holdfast.manifest import Inspected
-from holdfast.sync.outbox import Conflict, Entry
+from holdfast.sync.entry import Entry
+from holdfast.sync.outbox import Conflict
 
 #: kind of the documents that tell how conflicts were decided, by the number of the entry; so many are kept
 CONFLICT = "conflict"

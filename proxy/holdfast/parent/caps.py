@@ -42,8 +42,9 @@ class Caps:
         kept = max(1, connections // 4)
         self._asks = asyncio.Semaphore(kept)
         self._transfers = asyncio.Semaphore(connections - kept) if connections > 1 else self._asks
-        #: connections that may be held for what nobody waits for: half of those for bodies, so that a miss finds one
+        #: connections that synchronisation may hold: half of those for bodies; the outbox has a third, a miss finds one
         self.beside = max(1, (connections - kept) // 2)
+        self._pushes = asyncio.Semaphore(max(1, (connections - kept) // 3))
         self._bucket, self._clock = TokenBucket(requests_per_second), clock
 
     @asynccontextmanager
@@ -56,6 +57,13 @@ class Caps:
     async def transfer(self) -> AsyncIterator[None]:
         """Hold a connection for the body of a blob. Raises SlotsTaken after TRANSFER_QUEUE_SECONDS."""
         async with _held(self._transfers, TRANSFER_QUEUE_SECONDS):
+            yield
+
+    @asynccontextmanager
+    async def push(self) -> AsyncIterator[None]:
+        """Hold a connection for one request of the outbox: a transfer's, and at most a third of those, so that a
+        miss finds one however much goes up. Raises SlotsTaken as `transfer` does, after its turn in the outbox."""
+        async with self._pushes, self.transfer():
             yield
 
     async def pace(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from holdfast_core.errors import StoreError
@@ -29,6 +29,8 @@ PUSH, DELETE = "pull,push", "pull,delete"
 #: a longer blob goes up in pieces of this size (bytes), or of what the parent says is the least: so much at most is
 #: sent again when a link breaks off and the parent keeps no part of a piece
 PIECE_BYTES = 4 << 20
+#: a blob up to this goes up in one request: what a link that breaks off takes with it is less than two more round trips
+SINGLE_BYTES = 128 << 10
 READ_BYTES = 128 * 1024
 #: a short ask may take so long, waits included (seconds); a piece goes on as long as bytes move, up to the second
 ASK_SECONDS, PIECE_SECONDS = 60.0, 6 * 3600.0
@@ -49,6 +51,10 @@ class TagThere:
 
     digest: str
     etag: str
+
+
+class TagMoved(ParentErred):
+    """The condition of a change does not hold any more (412)."""
 
 
 def contradicts(said: str, digest: str) -> bool:
@@ -135,6 +141,19 @@ class Pushing:
         answer = await self._asked(ask)
         return None if answer.status == 201 else self._session(answer)
 
+    async def single(self, name: str, digest: str, reader: BlobReader) -> Session | None:
+        """Send a whole blob in one request (distribution-spec end-4b). An upload to go on with from its beginning,
+        where the parent takes no such request; else None. Raises ParentBroken as `finish`."""
+        headers = {"Content-Length": str(reader.size), "Content-Type": "application/octet-stream"}
+        body = Part(reader, 0, reader.size) if reader.size else None
+        tail = f"blobs/uploads/?digest={quote(digest)}"
+        ask = Ask("POST", self._qualified(name), tail, headers, True, PUSH, body, frozenset({201, 202}))
+        answer = await self._sent(ask, None)
+        if answer.status == 202:
+            return self._session(answer)
+        _require(answer, digest)
+        return None
+
     async def offset(self, name: str, session: Session) -> tuple[Session, int]:
         """The upload and the bytes that the parent has of it. Raises ParentNotFound when it has ended."""
         ask = Ask("GET", self._qualified(name), "", want=PUSH, accept=frozenset({200, 204}))
@@ -170,33 +189,30 @@ class Pushing:
             f"{session.url}{'&' if session.url.raw_query_string else '?'}digest={quote(digest)}", encoded=True
         )
         ask = Ask("PUT", self._qualified(name), "", headers, True, PUSH, body, frozenset({201, 204}))
-        answer = await self._sent(ask, url)
-        if contradicts(said := answer.header("Docker-Content-Digest") or "", digest):
-            raise ParentBroken(f"the parent stored {said[:80]} where {digest} was sent")
+        _require(await self._sent(ask, url), digest)
 
     async def manifest(
         self, name: str, reference: str, media_type: str, body: bytes, there: TagThere | None = None
     ) -> str:
         """Put a manifest, its bytes as they are; the digest that the parent says it stored, "" where it says none.
-        `there`: only while the tag names that. Raises ParentFailed, and `ParentErred` when it moved meanwhile."""
-        headers = {"Content-Type": media_type, "Content-Length": str(len(body))}
-        if there is not None and there.etag:
-            headers["If-Match"] = there.etag
-        elif there is not None and not there.digest:
-            headers["If-None-Match"] = "*"
+        `there`: only while the tag names that. Raises ParentFailed, and `TagMoved` when it moved meanwhile."""
+        headers = {"Content-Type": media_type, "Content-Length": str(len(body)), **_condition(there)}
         tail = f"manifests/{reference}"
-        ask = Ask("PUT", self._qualified(name), tail, headers, False, PUSH, body, frozenset({200, 201, 412}))
+        ask = Ask("PUT", self._qualified(name), tail, headers, True, PUSH, body, frozenset({200, 201, 412}))
         answer = await self._asked(ask)
         if answer.status == 412:
-            raise ParentErred("the tag moved at the parent while it was sent (412)")
+            raise TagMoved("the tag moved at the parent while it was sent (412)")
         return answer.header("Docker-Content-Digest") or ""
 
-    async def delete(self, name: str, reference: str) -> None:
-        """Delete a tag or a manifest; what is not there is deleted. Raises ParentDenied where the parent takes no
-        deletes."""
-        accept = frozenset({200, 202, 204, 404, 405})
-        ask = Ask("DELETE", self._qualified(name), f"manifests/{reference}", want=DELETE, accept=accept)
+    async def delete(self, name: str, reference: str, there: TagThere | None = None) -> None:
+        """Delete a tag or a manifest; what is not there is deleted. `there`: only while the tag names that. Raises
+        ParentDenied where the parent takes no deletes, and `TagMoved`."""
+        accept, headers = frozenset({200, 202, 204, 404, 405, 412}), _condition(there)
+        tail = f"manifests/{reference}"
+        ask = Ask("DELETE", self._qualified(name), tail, headers, want=DELETE, accept=accept)
         answer = await self._asked(ask)
+        if answer.status == 412:
+            raise TagMoved("the tag moved at the parent before it was deleted there (412)")
         if answer.status == 405:
             raise ParentDenied("the parent takes no such delete (405)")
 
@@ -211,28 +227,45 @@ class Pushing:
 
     async def _asked(self, ask: Ask, page: URL | None = None) -> Answer:
         """An answer of which only status and headers are wanted."""
-        answer = await self._endpoint.ask(ask, Deadline.after(self._clock, ASK_SECONDS), page=page)
+        async with self._caps().push():
+            deadline = Deadline.after(self._clock, ASK_SECONDS)
+            answer = await self._endpoint.ask(replace(ask, transfer=True), deadline, page=page)
+            await answer.discard()
+            return answer
+
+    async def _sent(self, ask: Ask, url: URL | None) -> Answer:
+        """Like `_asked`, for a request with bytes of a blob. Raises StoreError when those cannot be read here, and
+        LinkClosed."""
+        async with self._caps().push():
+            with self._enter() as lane:
+                if lane.is_closed:
+                    raise LinkClosed("a cap of 0 on what goes up holds at this hour")
+                if isinstance(ask.body, Part):
+                    ask.body.lane = lane
+                return await self._handed_on(ask, url)
+
+    async def _handed_on(self, ask: Ask, url: URL | None) -> Answer:
+        try:
+            deadline = Deadline.after(self._clock, PIECE_SECONDS)
+            answer = await self._endpoint.ask(ask, deadline, page=url)
+        except ParentFailed:
+            if isinstance(ask.body, Part) and ask.body.failure is not None:
+                raise ask.body.failure from None
+            raise
         await answer.discard()
         return answer
 
-    async def _sent(self, ask: Ask, url: URL) -> Answer:
-        """Like `_asked`, for a request with bytes of a blob. Raises StoreError when those cannot be read here, and
-        LinkClosed."""
-        with self._enter() as lane:
-            if lane.is_closed:
-                raise LinkClosed("a cap of 0 on what goes up holds at this hour")
-            if isinstance(ask.body, Part):
-                ask.body.lane = lane
-            return await self._handed_on(ask, url)
 
-    async def _handed_on(self, ask: Ask, url: URL) -> Answer:
-        async with self._caps().transfer():
-            try:
-                deadline = Deadline.after(self._clock, PIECE_SECONDS)
-                answer = await self._endpoint.ask(ask, deadline, page=url)
-            except ParentFailed:
-                if isinstance(ask.body, Part) and ask.body.failure is not None:
-                    raise ask.body.failure from None
-                raise
-            await answer.discard()
-            return answer
+def _condition(there: TagThere | None) -> dict[str, str]:
+    """The headers with which a change is made only while the tag names that."""
+    if there is None:
+        return {}
+    if there.etag:
+        return {"If-Match": there.etag}
+    return {} if there.digest else {"If-None-Match": "*"}
+
+
+def _require(answer: Answer, digest: str) -> None:
+    """Raise ParentBroken for an answer that names another blob than the one that was sent."""
+    if contradicts(said := answer.header("Docker-Content-Digest") or "", digest):
+        raise ParentBroken(f"the parent stored {said[:80]} where {digest} was sent")

@@ -3,6 +3,7 @@ aiohttp, which is 10 MB and a third of its start."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast_core.store import Store
@@ -73,9 +74,29 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     link, following = (Link(config.parent[0], name, keeper.clock) for _ in range(2))
     for one in (rounds.link, link, following):
         keeper.parents[config.parent[0].name].oversee(one.transport)
+    ask_above(keeper, rounds, config)
     keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
     keeper.replica = managed_replica(config, keeper, rounds, following)
     return rounds
+
+
+def ask_above(keeper: Keeper, rounds: Rounds, config: Configuration) -> None:
+    """Have what goes up to the parent of a connected registry ask its gateway what is there already."""
+    from holdfast.gateway.link import Link, Unlogged
+    from holdfast.gateway.message import Known, Sought
+    from holdfast.keeper.above import Heads, Inquiries
+
+    parent, name = keeper.parents[config.parent[0].name], rounds.identity.name
+    link = Link(config.parent[0], name, keeper.clock)
+    parent.oversee(link.transport)
+
+    async def exists(sought: Sequence[Sought]) -> Known | object:
+        standing = rounds.standing()
+        return None if standing is None else await link.exists(*standing, sought)
+
+    for climb in keeper.climbs:
+        if climb.parent == parent.name:
+            climb.above = Inquiries(exists, Unlogged, Heads(parent.up), keeper.clock, link.close)
 
 
 def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds, link: Link) -> Replica:

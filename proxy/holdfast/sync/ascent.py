@@ -11,8 +11,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from holdfast.sync.entry import Entry
 from holdfast.sync.image import Facts
-from holdfast.sync.outbox import Entry
 
 
 class Rise(StrEnum):

@@ -13,60 +13,21 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from holdfast.sync.backoff import Kind, Trouble, trouble
+from holdfast.sync.backoff import Kind, trouble
+from holdfast.sync.entry import Entry, Upload
+from holdfast.sync.order import Order
 
-Deed = Literal["manifest", "tag", "untag", "delete"]
 Policy = Literal["parent-wins", "child-wins", "reject"]
-
 
 #: tags and digests of which it is remembered when something was last done to them here
 REMEMBERED = 100_000
-
-
-class Upload(Struct, frozen=True):
-    """An upload at the parent that was begun: where it goes on, and of which blob."""
-
-    digest: str
-    url: str
-
-
-class Entry(Struct, frozen=True):
-    """One row. `digest` is the manifest, or what the tag names ("" for untag). `needs`: children and subject of a
-    manifest; `tags`: those that a delete took with it here. `base`: what the tag named at the parent when it was
-    first moved here, "" nothing, None unknown; `event`: the number of the tag's last event at the parent that this
-    node knew then. `sent`: the parent may have got it. `upload`: of one of its blobs, under way."""
-
-    seq: int
-    repository: str
-    deed: Deed
-    digest: str
-    at: float
-    tag: str = ""
-    needs: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    base: str | None = None
-    event: int = 0
-    sent: bool = False
-    trouble: Trouble | None = None
-    conflict: str = ""
-    upload: Upload | None = None
-
-    def writes(self) -> tuple[str, ...]:
-        """What later entries must not overtake. A delete writes the tags that went with it as well."""
-        return (f":{self.tag}",) if self.tag else (self.digest, *(f":{tag}" for tag in self.tags))
-
-    def bound_to(self) -> tuple[str, ...]:
-        """What it must not overtake the writing of."""
-        named = (self.digest,) if self.tag and self.digest else ()
-        return (*self.writes(), *named, *self.needs)
 
 
 class Change(Struct, frozen=True):
@@ -109,37 +70,38 @@ class Verdict(Struct, frozen=True):
     conflict: Conflict | None = None
 
 
+#: what becomes of an entry when both sides moved its tag, and who wins
+_WINNERS: dict[Policy, tuple[Literal["send", "drop", "hold"], Literal["parent", "child", ""]]] = {
+    "parent-wins": ("drop", "parent"),
+    "child-wins": ("send", "child"),
+    "reject": ("hold", ""),
+}
+
+
 class Outbox:
     """The queue of one parent, in memory, as it lies in the store. Every method returns the rows that change; they are
     the caller's to store before it acts."""
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._entries: dict[int, Entry] = {}
-        self._repositories: dict[str, dict[int, None]] = {}
-        self._writers: dict[tuple[str, str], list[int]] = {}
-        #: how many entries are bound to a name, and the deletes of each repository in order
-        self._bound: Counter[tuple[str, str]] = Counter()
-        self._deletions: dict[str, list[int]] = {}
+        self._order = Order()
         self._last = self._deeds = 0
         self._touched: OrderedDict[tuple[str, str], int] = OrderedDict()
         for entry in sorted(entries, key=lambda e: e.seq):
             self._add(entry)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._order)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        return iter(self._order)
 
     def get(self, seq: int) -> Entry | None:
         """One entry."""
-        return self._entries.get(seq)
+        return self._order.get(seq)
 
     def is_pending(self, repository: str, digest: str) -> bool:
         """Whether a manifest is not at the parent yet, as far as this node pushed it."""
-        return any(
-            self._entries[seq].deed == "manifest" for seq in self._writers.get((repository, digest), ())
-        )
+        return any(entry.deed == "manifest" for entry in self._order.writers(repository, digest))
 
     # ---- in
 
@@ -189,37 +151,54 @@ class Outbox:
     # ---- up
 
     def ready(self, now: float, limit: int = 1) -> list[Entry]:
-        """The first entries that may be sent now, in order."""
-        found: list[Entry] = []
-        for entry in self._entries.values():
-            if len(found) >= limit:
-                break
-            if (
-                not entry.conflict
-                and (entry.trouble is None or entry.trouble.is_due(now))
-                and self._free(entry)
-            ):
-                found.append(entry)
+        """The first entries that may be sent now, in order; none that is under way, or depends on one that is."""
+        return self._order.ready(now, limit)
+
+    def take(self, now: float, limit: int = 1) -> list[Entry]:
+        """The first entries that may be sent now, in order. They are under way until `leave`."""
+        found = self._order.ready(now, limit)
+        for entry in found:
+            self._order.begin(entry.seq)
         return found
+
+    def take_tag(self, seq: int, now: float) -> Entry | None:
+        """The tag that may go up in one request with a manifest that is under way; it is under way from now on."""
+        entry = self._order.get(seq)
+        found = None if entry is None else self._order.tag_of(entry, now)
+        if found is not None:
+            self._order.begin(found.seq)
+        return found
+
+    def leave(self, seq: int) -> None:
+        """It is not under way any more, whatever became of it."""
+        self._order.leave(seq)
 
     def wake(self, now: float) -> float | None:
         """When the next entry that is left alone now is due (wall seconds), None when there is none."""
-        left = (e.trouble for e in self if e.trouble is not None and not e.conflict)
-        return min((found.next_at for found in left if not found.is_due(now)), default=None)
+        return self._order.wake(now)
 
-    def sending(self, seq: int) -> Change:
-        """It is about to go: from now on the parent may have it."""
-        entry = self._entries[seq]
-        return Change() if entry.sent else self._replace(replace(entry, sent=True))
+    def sending(self, *seqs: int) -> Change:
+        """They are about to go: from now on the parent may have them."""
+        found = [entry for seq in seqs if (entry := self._order.get(seq)) is not None and not entry.sent]
+        return self._replace(*(replace(entry, sent=True) for entry in found))
 
-    def began(self, seq: int, upload: Upload | None) -> Change:
-        """An upload of one of its blobs got so far that it can be gone on with; None: none is under way."""
-        return self._replace(replace(self._entries[seq], upload=upload))
+    def began(self, seq: int, upload: Upload) -> Change:
+        """An upload of one of its blobs got so far that it can be gone on with."""
+        entry = self._order[seq]
+        if upload in entry.uploads:
+            return Change()
+        return self._replace(replace(entry, uploads=(*_without(entry, upload.digest), upload)))
+
+    def ended(self, seq: int, digest: str) -> Change:
+        """An upload is over; nobody goes on with it."""
+        entry = self._order[seq]
+        kept = _without(entry, digest)
+        return self._replace(replace(entry, uploads=kept)) if kept != entry.uploads else Change()
 
     def confirmed(self, seq: int, digest: str, now: float) -> Change:
         """The parent has it. `digest` is what the parent says that it stored, or that the tag names; "" of a delete
         (202, or 404: it is not there). Another digest than ours confirms nothing: the entry stays, and tells."""
-        entry = self._entries[seq]
+        entry = self._order[seq]
         if digest == entry.digest or entry.deed == "delete":
             return self._remove(seq)
         told = f"the parent confirmed {digest[:80] or 'nothing'} where {entry.digest or 'nothing'} was sent"
@@ -231,15 +210,15 @@ class Outbox:
         """It did not arrive. Nothing is ever given up: see `backoff` for how long it is left alone."""
         if kind == "offline":
             return Change()
-        entry = self._entries[seq]
+        entry = self._order[seq]
         found = trouble(entry.trouble, kind, reason, now, share, after)
         return self._replace(replace(entry, trouble=found))
 
     def retry(self, seq: int) -> Change:
         """An operator wants it tried now; one in conflict goes up as if the child had won."""
-        entry = self._entries[seq]
-        forced = None if entry.conflict else entry.base
-        return self._replace(replace(entry, trouble=None, conflict="", base=forced))
+        entry = self._order[seq]
+        forced = entry.forced or bool(entry.conflict)
+        return self._replace(replace(entry, trouble=None, conflict="", forced=forced))
 
     def dropped(self, seq: int) -> Change:
         """An operator, or the policy, gives it up."""
@@ -247,25 +226,33 @@ class Outbox:
 
     def held(self, seq: int, words: str) -> Change:
         """A conflict that an operator has to decide."""
-        return self._replace(replace(self._entries[seq], conflict=words))
+        return self._replace(replace(self._order[seq], conflict=words))
 
     # ---- when both sides moved a tag
 
     def settle(self, seq: int, theirs: ParentTag, policy: Policy, now: float) -> Verdict:
         """Before a tag or untag is sent: what the parent has decides."""
-        entry = self._entries[seq]
+        entry = self._order[seq]
         if theirs.digest == entry.digest or (entry.sent and entry.digest in theirs.since):
             return Verdict("there")
-        moved = theirs.event > entry.event if theirs.event and entry.event else theirs.digest != entry.base
-        if entry.base is None or not moved:
+        moved = (
+            theirs.event > entry.event
+            if theirs.event and entry.event
+            else theirs.digest != (entry.base or "")
+        )
+        if entry.forced or not moved:
             return Verdict("send")
-        winner: dict[Policy, tuple[Literal["send", "drop", "hold"], Literal["parent", "child", ""]]] = {
-            "parent-wins": ("drop", "parent"),
-            "child-wins": ("send", "child"),
-            "reject": ("hold", ""),
-        }
-        fate, who = winner[policy]
+        fate, who = _WINNERS[policy]
         return Verdict(fate, _conflict(entry, theirs, policy, who, now))
+
+    def orphaned(self, seq: int, is_held: bool, policy: Policy, now: float) -> Verdict:
+        """Before a tag is sent whose manifest the parent had and has no more: somebody deleted it there. `send`: with
+        the manifest anew. One that is not here either cannot be sent."""
+        entry = self._order[seq]
+        if entry.forced and is_held:
+            return Verdict("send")
+        fate, who = _WINNERS[policy] if is_held else _WINNERS["parent-wins"]
+        return Verdict(fate, _conflict(entry, ParentTag(""), policy, who, now))
 
     @property
     def mark(self) -> int:
@@ -306,59 +293,57 @@ class Outbox:
 
     def _deletes(self, repository: str, digest: str) -> bool:
         """Whether the last word here on a manifest is a delete."""
-        writers = self._writers.get((repository, digest))
-        return writers is not None and self._entries[writers[-1]].deed == "delete"
+        last = self._order.last_writer(repository, digest)
+        return last is not None and last.deed == "delete"
 
     def _deleted_since(self, entry: Entry) -> bool:
         """Whether what a tag entry names is deleted by a later one."""
-        writers = self._writers.get((entry.repository, entry.digest), ())
-        return any(seq > entry.seq and self._entries[seq].deed == "delete" for seq in writers)
+        writers = self._order.writers(entry.repository, entry.digest)
+        return any(one.seq > entry.seq and one.deed == "delete" for one in writers)
 
     def pending(self, repository: str, tag: str) -> list[Entry]:
         """Moves of a tag that are still to go up, in order."""
-        found = (self._entries[seq] for seq in self._writers.get((repository, f":{tag}"), ()))
-        return [entry for entry in found if entry.deed != "delete"]
+        return [entry for entry in self._order.writers(repository, f":{tag}") if entry.deed != "delete"]
+
+    @property
+    def oldest(self) -> Entry | None:
+        """The entry that waits longest."""
+        return next(iter(self._order), None)
 
     # ---- within
 
     def _is_pushed(self, repository: str, digest: str) -> bool:
         """Whether the last word here on a manifest, still to go up, is a push."""
-        writers = self._writers.get((repository, digest), [])
-        return bool(writers) and self._entries[writers[-1]].deed == "manifest"
+        last = self._order.last_writer(repository, digest)
+        return last is not None and last.deed == "manifest"
 
     def _delete(self, entry: Entry) -> Change:
-        key = (entry.repository, entry.digest)
-        writers = map(self._entries.__getitem__, self._writers.get(key, ()))
-        alone = self._bound[key] == 1
-        idle = [e.seq for e in writers if alone and e.deed == "manifest" and not e.sent]
+        repository, digest = entry.repository, entry.digest
+        writers = (
+            self._order.writers(repository, digest) if self._order.bound(repository, digest) == 1 else []
+        )
+        idle = [e.seq for e in writers if e.deed == "manifest" and not self._order.may_have_arrived(e)]
         return self._put(entry, idle)
 
     def _tag(self, entry: Entry) -> Change:
         """Coalesce with moves of the same tag that were never sent; what was undecided about them stays so."""
-        base, event, conflict = entry.base, entry.event, ""
+        found = entry
         idle: list[int] = []
         for before in reversed(self.pending(entry.repository, entry.tag)):
-            if before.sent or self._barred(before):
+            if self._order.may_have_arrived(before) or self._order.is_barred(before):
                 if not idle:  # it follows one that may arrive: that is what it will find at the parent
-                    base, event = "" if self._deleted_since(before) else before.digest, 0
+                    base = "" if self._deleted_since(before) else before.digest
+                    found = replace(found, base=base, event=0)
                 break
             idle.append(before.seq)
-            base, event, conflict = before.base, before.event, conflict or before.conflict
-        return self._put(replace(entry, base=base, event=event, conflict=conflict), idle)
-
-    def _barred(self, entry: Entry) -> bool:
-        """Whether a delete in the same repository came after it: then its order counts."""
-        deletions = self._deletions.get(entry.repository, [])
-        return bool(deletions) and deletions[-1] > entry.seq
-
-    def _free(self, entry: Entry) -> bool:
-        if entry.deed == "delete":
-            return next(iter(self._repositories[entry.repository])) == entry.seq
-        return all(
-            not writers or writers[0] >= entry.seq
-            for key in entry.bound_to()
-            if (writers := self._writers.get((entry.repository, key))) is not None
-        )
+            found = replace(
+                found,
+                base=before.base,
+                event=before.event,
+                conflict=found.conflict or before.conflict,
+                forced=found.forced or before.forced,
+            )
+        return self._put(found, idle)
 
     def _put(self, entry: Entry, removes: Iterable[int] = ()) -> Change:
         gone = tuple(removes)
@@ -367,9 +352,10 @@ class Outbox:
         self._add(entry)
         return Change((entry,), gone)
 
-    def _replace(self, entry: Entry) -> Change:
-        self._entries[entry.seq] = entry
-        return Change((entry,))
+    def _replace(self, *entries: Entry) -> Change:
+        for entry in entries:
+            self._order.replace(entry)
+        return Change(entries)
 
     def _remove(self, seq: int) -> Change:
         self._drop(seq)
@@ -383,37 +369,18 @@ class Outbox:
         while len(self._touched) > REMEMBERED:
             self._touched.popitem(last=False)
 
-    def _unbind(self, key: tuple[str, str]) -> None:
-        self._bound[key] -= 1
-        if not self._bound[key]:
-            del self._bound[key]
-
     def _add(self, entry: Entry) -> None:
         self._touch(entry)
-        self._entries[entry.seq] = entry
-        self._repositories.setdefault(entry.repository, {})[entry.seq] = None
-        for name in entry.writes():
-            insort(self._writers.setdefault((entry.repository, name), []), entry.seq)
-        self._bound.update((entry.repository, key) for key in entry.bound_to())
-        if entry.deed == "delete":
-            insort(self._deletions.setdefault(entry.repository, []), entry.seq)
+        self._order.add(entry)
         self._last = max(self._last, entry.seq)
 
     def _drop(self, seq: int) -> None:
-        entry = self._entries.pop(seq)
-        self._touch(entry)
-        del self._repositories[entry.repository][seq]
-        for key in entry.bound_to():
-            self._unbind((entry.repository, key))
-        if entry.deed == "delete":
-            self._deletions[entry.repository].remove(seq)
-        for name in entry.writes():
-            writers = self._writers[(entry.repository, name)]
-            writers.remove(seq)
-            if not writers:
-                del self._writers[(entry.repository, name)]
-        if not self._repositories[entry.repository]:
-            del self._repositories[entry.repository]
+        self._touch(self._order.drop(seq))
+
+
+def _without(entry: Entry, digest: str) -> tuple[Upload, ...]:
+    """The uploads of its other blobs."""
+    return tuple(upload for upload in entry.uploads if upload.digest != digest)
 
 
 def _conflict(
