@@ -517,3 +517,67 @@ def test_case_fault_15_a_tag_whose_manifest_the_parent_deleted_is_settled(
             assert (found.tag, found.ours, found.theirs, found.winner) == ("y", digest, "", winner)
 
     uvloop.run(main())
+
+
+NEW_ON_BOTH_SIDES = [("parent-wins", "parent"), ("child-wins", "child"), ("reject", "")]
+
+
+@pytest.mark.parametrize("conditions", [True, False], ids=["conditions", "conditions-ignored"])
+@pytest.mark.parametrize(("policy", "winner"), NEW_ON_BOTH_SIDES)
+def test_case_fault_8_a_tag_that_is_new_on_both_sides(
+    tmp_path: Path, policy: str, winner: str, conditions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided by the policy and recorded, also by a parent that ignores conditions: it is asked right before."""
+    if not conditions:
+        monkeypatch.setattr(parent_push, "_condition", lambda there: {})
+
+    async def main() -> None:
+        async with two(tmp_path, policy) as (root, child):
+            with held_back(child):
+                ours = await child.image("a", "fresh", number=2)
+                theirs = await root.image("a", "fresh", number=3)
+            await until_told(child, "tag moved on both sides")
+            if not winner:
+                while not (held := [entry for entry in entries(child) if entry.conflict]):
+                    await asyncio.sleep(0.01)
+                assert tag_at(root, "a", "fresh") == theirs
+                await child.keeper.retry_outbox(held[0].seq)
+            await empty(child)
+            assert tag_at(root, "a", "fresh") == (theirs if winner == "parent" else ours)
+            assert root.store.manifest("a", Digest.parse(ours)) is not None
+            (found,) = outgoing.conflicts_of(child.store).values()
+            assert (found.ours, found.theirs, found.base, found.winner) == (ours, theirs, None, winner)
+            (detail,) = child.keeper.conflicts.details()
+            assert detail.code == "TagConflict"
+            assert (
+                f"a:fresh was moved on both sides: {ours} here, {theirs} at the parent" in detail.description
+            )
+
+    uvloop.run(main())
+
+
+def test_case_fault_8_a_tag_that_appears_while_ours_is_sent_is_a_conflict(tmp_path: Path) -> None:
+    """After the look, before the PUT: the condition does not hold. The manifest goes alone, and the tag is looked at
+    again."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            up, theirs = child.keeper.parents[""].up, list[str]()
+            look = up.tag
+
+            async def overtaken(name: str, tag: str) -> parent_push.TagThere:
+                there = await look(name, tag)
+                if not theirs:
+                    theirs.append(await root.image("a", "fresh", number=3))
+                return there
+
+            up.tag = overtaken  # type: ignore[method-assign]
+            ours = await child.image("a", "fresh", number=2)
+            await until_told(child, "tag waits")
+            await empty(child)
+            assert tag_at(root, "a", "fresh") == theirs[0]
+            assert root.store.manifest("a", Digest.parse(ours)) is not None
+            (found,) = outgoing.conflicts_of(child.store).values()
+            assert (found.ours, found.winner) == (ours, "parent")
+
+    uvloop.run(main())

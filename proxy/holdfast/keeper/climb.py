@@ -26,7 +26,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.gateway.message import Sought
 from holdfast.keeper.above import Above, Heads, There
-from holdfast.keeper.conflicts import recorded
+from holdfast.keeper.conflicts import Conflicts
 from holdfast.keeper.freight import FoundDamaged, Freight, unrecorded
 from holdfast.keeper.rows import Rows, Settled, nothing
 from holdfast.manifest import ManifestInvalid, parse_aside
@@ -64,13 +64,14 @@ class Climb:
         parent: Parent,
         policy: Policy,
         clock: Clock,
+        conflicts: Conflicts,
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
         decided: Callable[[str, str, bool], None] = lambda repository, tag, ours: None,
         damaged: FoundDamaged = unrecorded,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
         self._complete, self._decided = complete, decided
-        self._damaged = damaged
+        self._conflicts, self._damaged = conflicts, damaged
         self._rows = Rows(store, parent.name)
         self._freight = Freight(store, parent, self._rows, damaged)
         #: where to ask what the parent has
@@ -390,7 +391,7 @@ class Climb:
     async def _obeyed(self, entry: Entry, verdict: Verdict, words: str) -> bool:
         """Record a conflict, and do as it was decided; whether the entry is to be sent."""
         if verdict.conflict is not None:
-            await recorded(self._store, entry.seq, verdict.conflict)
+            await self._conflicts.record(entry.seq, verdict.conflict)
         if verdict.fate == "drop":
             await self._rows.change(self._rows.queue.dropped(entry.seq), self._given_way(entry))
             self._decided(entry.repository, entry.tag, False)

@@ -1,8 +1,9 @@
-"""The record of tags that both sides moved: kept in the store, the last ones, and told in the log."""
+"""Tags that both sides moved: kept in the store, the last of them, and told in the log and to the parent."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
@@ -10,33 +11,77 @@ from holdfast_core.record import ResourceChange
 from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
 
-from holdfast.control.resource import QUIET
+from holdfast.clock import Clock
+from holdfast.control.moment import stamp
+from holdfast.control.resource import QUIET, StatusDetail
 from holdfast.keeper import outgoing
 from holdfast.keeper.rows import committed
+from holdfast.repository import Repository
 from holdfast.sync.outbox import Conflict
 
 log = structlog.get_logger()
 
+#: the parent is told of so many, no older than this (seconds)
+TOLD, TOLD_SECONDS = 5, 86400.0
+#: what became of ours, by who won
+OUTCOMES = {"parent": "the parent's stays", "child": "ours goes up", "": "an operator has to decide"}
 
-async def recorded(store: Store, number: int, conflict: Conflict) -> None:
-    """Keep how a conflict was decided, under the number of its entry."""
-    log.warning(
-        "tag moved on both sides",
-        number=number,
-        repository=conflict.repository,
-        tag=conflict.tag,
-        ours=conflict.ours,
-        theirs=conflict.theirs,
-        base=conflict.base,
-        policy=conflict.policy,
-        winner=conflict.winner or "undecided",
+
+class Conflicts:
+    """All that were recorded, whichever parent they were with."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._recent: deque[Conflict] | None = None
+        #: called when there is one more
+        self.news: Callable[[], None] = lambda: None
+
+    async def record(self, number: int, conflict: Conflict) -> None:
+        """Keep how a conflict was decided, under the number of its entry."""
+        log.warning(
+            "tag moved on both sides",
+            number=number,
+            repository=conflict.repository,
+            tag=conflict.tag,
+            ours=conflict.ours,
+            theirs=conflict.theirs,
+            base=conflict.base,
+            policy=conflict.policy,
+            winner=conflict.winner or "undecided",
+        )
+
+        def plan(view: ResourceView) -> Sequence[ResourceChange]:
+            name = outgoing.name_of(number)
+            spare = max(0, view.count(outgoing.CONFLICT) + 1 - outgoing.CONFLICTS)
+            old = view.list(outgoing.CONFLICT, limit=spare)
+            gone = [ResourceChange(outgoing.CONFLICT, row.name, None) for row in old if row.name != name]
+            return [*gone, ResourceChange(outgoing.CONFLICT, name, msgspec.msgpack.encode(conflict))]
+
+        recent = self._known()
+        await committed(self._store.change_resources(plan, quiet=QUIET | {outgoing.CONFLICT}))
+        recent.append(conflict)
+        self.news()
+
+    def details(self) -> list[StatusDetail]:
+        """What the parent is told: the last ones, the newest first."""
+        since = self._clock.now() - TOLD_SECONDS
+        return [_detail(conflict) for conflict in reversed(self._known()) if conflict.at >= since]
+
+    def _known(self) -> deque[Conflict]:
+        if self._recent is None:
+            self._recent = deque(outgoing.conflicts_of(self._store).values(), TOLD)
+        return self._recent
+
+
+def _detail(conflict: Conflict) -> StatusDetail:
+    ours, theirs = conflict.ours or "deleted", conflict.theirs or "nothing"
+    place = f"{Repository.from_key(conflict.repository).name}:{conflict.tag}"
+    said = (
+        f"{place} was moved on both sides: {ours} here, {theirs} at the parent; {OUTCOMES[conflict.winner]}"
     )
-
-    def plan(view: ResourceView) -> Sequence[ResourceChange]:
-        name = outgoing.name_of(number)
-        spare = max(0, view.count(outgoing.CONFLICT) + 1 - outgoing.CONFLICTS)
-        old = view.list(outgoing.CONFLICT, limit=spare)
-        gone = [ResourceChange(outgoing.CONFLICT, row.name, None) for row in old if row.name != name]
-        return [*gone, ResourceChange(outgoing.CONFLICT, name, msgspec.msgpack.encode(conflict))]
-
-    await committed(store.change_resources(plan, quiet=QUIET | {outgoing.CONFLICT}))
+    return StatusDetail(
+        type="Sync",
+        code="TagConflict",
+        description=f"{said} (sync.conflict = {conflict.policy})",
+        timestamp=stamp(conflict.at),
+    )

@@ -22,6 +22,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.fill.repair import is_sound
+from holdfast.keeper.conflicts import Conflicts
 from holdfast.keeper.control import Control
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
@@ -108,6 +109,8 @@ class Keeper(Pushes, Control):
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._incomplete: set[tuple[str, Digest]] = set()
+        #: tags that both sides moved
+        self.conflicts = Conflicts(store, clock)
         self.climbs = [self._climb(parent) for parent in parents.values()]
 
     def _climb(self, parent: Parent) -> Climb:
@@ -115,7 +118,14 @@ class Keeper(Pushes, Control):
 
         policy = self.config.sync.conflict
         return Climb(
-            self.store, parent, policy, self.clock, self._is_complete, self._decided, self.found_damaged
+            self.store,
+            parent,
+            policy,
+            self.clock,
+            self.conflicts,
+            self._is_complete,
+            self._decided,
+            self.found_damaged,
         )
 
     def _decided(self, repository: str, tag: str, ours: bool) -> None:

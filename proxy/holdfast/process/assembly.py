@@ -66,11 +66,12 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     from holdfast.notify.upward import Upward
 
     def troubles() -> list[StatusDetail]:
-        return [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
+        disk = [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
+        return [*disk, *keeper.conflicts.details()]
 
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
-    keeper.notes, keeper.heard = rounds.notes, rounds.heard_below
+    keeper.notes, keeper.heard, keeper.conflicts.news = rounds.notes, rounds.heard_below, rounds.news
     link, following = (Link(config.parent[0], name, keeper.clock) for _ in range(2))
     for one in (rounds.link, link, following):
         keeper.parents[config.parent[0].name].oversee(one.transport)
