@@ -222,9 +222,9 @@ cdef class ChunkHasher:
         """The digest of all bytes so far. More may follow."""
         return make(self.algorithm, self.whole.digest())
 
-    def complete_chunks(self):
-        """Hashes of the chunks that are complete so far, in order: for a checkpoint."""
-        return list(self.done)
+    def complete_chunks(self, Py_ssize_t first=0):
+        """Hashes of the chunks from `first` on that are complete so far, in order: for a checkpoint."""
+        return self.done[first:]
 
     def table(self):
         """32 bytes a chunk, the last chunk short. Ends the hasher: `update` raises afterwards."""

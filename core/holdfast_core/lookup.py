@@ -19,6 +19,7 @@ from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Directory, read_identity
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index
+from holdfast_core.progress import read_progress
 from holdfast_core.reading import BlobReader, Readers
 from holdfast_core.recent import Recent
 from holdfast_core.record import (
@@ -313,8 +314,8 @@ class Lookup:
         return layout.decode_list([self._recent.newest(layout.segment_key(prefix, 0), rows[0]), *rows[1:]])
 
     def fills(self) -> list[FillState]:
-        """Checkpoints of all fills that are not finished. One whose record is damaged claims nothing: it is
-        left out, and the fill begins anew."""
+        """Checkpoints of all fills that are not finished, with the chunks that were noted since. One whose record is
+        damaged claims nothing: it is left out, and the fill begins anew."""
         found = []
         for key, value in self._index.scan(layout.FILL):
             with contextlib.suppress(RecordDamaged):
@@ -327,6 +328,7 @@ class Lookup:
         for row, value in self._index.scan(layout.fill_chunks_prefix(head.repository, digest)):
             with contextlib.suppress(RecordDamaged):
                 chunks |= layout.decode_fill_chunks(layout.segment_number(row), layout.unseal(row, value))
+        chunks |= read_progress(self._directory.fills_fd, digest, head.size)
         return FillState(
             head.repository, digest, head.size, head.etag, head.extents, chunks, head.whole, head.updated_at
         )

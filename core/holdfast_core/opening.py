@@ -22,6 +22,7 @@ from holdfast_core.digest import Digest, chunk_hash
 from holdfast_core.errors import RecordDamaged, StoreRefused
 from holdfast_core.index import Index, Inside
 from holdfast_core.journal import Journal, finish_rewrite, head_of
+from holdfast_core.progress import progress_name
 
 JOURNAL_SLACK_BYTES = 16 << 20
 DERIVE_ROWS = 10_000  # a transaction
@@ -236,7 +237,7 @@ def _settle_unsynced(place: directory.Directory, index: Index, boot: bytes) -> N
 
 
 def _tidy_fills(place: directory.Directory, index: Index) -> None:
-    """A checkpoint without its part is forgotten; a part without a checkpoint is removed."""
+    """A checkpoint without its part is forgotten; a part, or progress, without a checkpoint is removed."""
     parts, known, changes = set(os.listdir(place.fills_fd)), set(), []
     with index.begin() as txn:
         view = Inside(txn)
@@ -244,7 +245,7 @@ def _tidy_fills(place: directory.Directory, index: Index) -> None:
             digest, payload = layout.digest_in(key, 1), view.get(key)
             head = None if payload is None else layout.decode_fill(payload)
             if head is not None and place.has_part(digest, head.size):
-                known.add(directory.part_name(digest))
+                known |= {directory.part_name(digest), progress_name(digest)}
             else:
                 changes += change.remove([key, *view.keys(layout.FILL_CHUNKS + key[1:])])
     if changes:

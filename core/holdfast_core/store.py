@@ -7,6 +7,7 @@ has; those of clients are in pushing.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from holdfast_core.file_work import Prepared
 from holdfast_core.filesystem import since_boot
 from holdfast_core.index import MAP_BYTES
 from holdfast_core.part import FillPart
+from holdfast_core.progress import drop_progress, write_progress
 from holdfast_core.pushing import Pushes
 from holdfast_core.record import Blob, Descriptor, FillState
 from holdfast_core.writes import MODES, require_table
@@ -180,8 +182,18 @@ class Store(Pushes):
         """Checkpoint a fill. Write the part's bytes first: the checkpoint must not claim what is not there."""
         return self._submit(lambda view: change.fill(view, state))
 
+    def note_chunks(self, digest: Digest, chunks: Mapping[int, bytes]) -> None:
+        """Note the BLAKE3 of whole chunks of a fill that has a checkpoint, or soon will. Write their bytes first.
+        Blocks. Raises StoreError, Unwritable where it is the disk that refuses."""
+        self._writing()
+        try:
+            write_progress(self._directory.fills_fd, digest, chunks)
+        except OSError as error:
+            raise self._directory.refused(error, f"progress of {digest}") from error
+
     def drop_fill(self, repository: str, digest: Digest) -> Future[None]:
-        """Forget a fill's checkpoint; its part stays until `drop_part` or the next writable open."""
+        """Forget a fill's checkpoint and its progress; its part stays until `drop_part` or the next writable open."""
+        self._drop_progress(digest)
         return self._submit(lambda view: change.drop_fill(view, repository, digest))
 
     def open_part(self, digest: Digest, size: int) -> FillPart:
@@ -204,8 +216,13 @@ class Store(Pushes):
         self._parts -= 1
 
     def drop_part(self, digest: Digest) -> None:
-        """Remove a fill's file, if there is one."""
+        """Remove a fill's files, if there are any."""
         self._directory.drop(self._directory.part(digest))
+        self._drop_progress(digest)
+
+    def _drop_progress(self, digest: Digest) -> None:
+        with contextlib.suppress(OSError):  # what stays proves nothing, and the next writable open removes it
+            drop_progress(self._directory.fills_fd, digest)
 
     def commit_fill(
         self, part: FillPart, repository: str, digest: Digest, table: bytes, *, owned: bool, now: float
@@ -214,7 +231,7 @@ class Store(Pushes):
         the digest; `table` is `ChunkHasher.table()` of the same bytes. The part may be closed before or after.
         Raises Mistake when the table does not fit the size."""
         require_table(digest, table, part.size)
-        return self._put_file(
+        done = self._put_file(
             lambda: self._directory.part(digest),
             digest,
             part.size,
@@ -222,6 +239,13 @@ class Store(Pushes):
             owned,
             lambda view, blob: change.arrived(view, repository, blob, now=now),
         )
+
+        def forget(done: Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._drop_progress(digest)
+
+        done.add_done_callback(forget)
+        return done
 
     def sync_cached(self) -> Future[None]:
         """One syncfs, then mark what was placed before it as on disk; once an hour write access times and

@@ -34,7 +34,7 @@ async def half(node: Site, content: Generated, there: int) -> asyncio.Task[bytes
 
 
 def part_of(directory: Path, content: Generated) -> Path:
-    (part,) = (directory / "store" / "fills").iterdir()
+    (part,) = (path for path in (directory / "store" / "fills").iterdir() if path.suffix != ".chunks")
     assert part.stat().st_size == content.size
     return part
 
@@ -111,7 +111,8 @@ def test_a_fill_that_was_left_waits_for_a_reader(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_dies_keeps_what_was_checkpointed(tmp_path: Path) -> None:
-    """No close: the second node starts from the record alone, over a part that lost bytes after it."""
+    """No close: the second node starts over a part that lost what came after the checkpoint, as a power cut does. That
+    those chunks were noted proves nothing: their bytes do, and they are not there."""
 
     async def main() -> None:
         content = Generated(24 * MIB)

@@ -20,9 +20,12 @@ from holdfast.errors import KeeperAway, NodeFailed, ParentBroken, Refusal
 from holdfast.fill.admission import admit
 from holdfast.fill.audience import Audience
 from holdfast.fill.change import Snapshot
-from holdfast.fill.checkpoint import Ledger, chunk_extents
+from holdfast.fill.checkpoint import Ledger, Unnoted, chunk_extents
 from holdfast.fill.errand import DiskFull, Errand
+from holdfast.fill.extents import Run
+from holdfast.fill.hashing import Frontier
 from holdfast.fill.means import Means
+from holdfast.fill.medium import Medium
 from holdfast.fill.plan import Action, Finish, Park, Start, Stop, View, Want, goes_on, plan
 from holdfast.fill.reader import Reader
 from holdfast.fill.stock import Stock
@@ -239,11 +242,44 @@ class Fill:
 
     def grown(self) -> None:
         """More can be read."""
-        busy = self.stock.is_complete or self.in_memory or self._writing_down.locked()
-        if not busy and self.ledger.is_due(self.stock.held.total):
-            self.begin(self._write_down())
+        self._record()
         if self.in_memory or self.audience.has_ranges or not self.traffic.brings_rest:
             self.wake()
+
+    def landed(self, runs: list[Run]) -> None:
+        """Bytes came from a transfer."""
+        self.ledger.landed(runs)
+
+    def _record(self) -> None:
+        """Write down what a restart would find, when there is something new."""
+        stock, ledger = self.stock, self.ledger
+        if stock.is_complete or self.in_memory or self.ended or self._writing_down.locked():
+            return
+        if stock.size is not None and stock.frontier is not None:
+            unnoted = ledger.unnoted(stock.held, stock.size, stock.frontier)
+            if unnoted is not None or ledger.is_due:
+                self.begin(self._note(unnoted))
+
+    async def _note(self, unnoted: Unnoted | None) -> None:
+        medium, before = self.stock.medium, self._renewed
+        async with self._writing_down:
+            if self.ended or self.verified or medium is None or self._renewed != before:
+                return
+            if unnoted is not None:
+                await self.ledger.note(medium, unnoted)
+            if self.ledger.is_due:
+                await self._checkpoint(medium)
+
+    async def _checkpoint(self, medium: Medium, frontier: Frontier | None = None) -> None:
+        """Of what was noted or, with `frontier`, of every chunk that is whole. One that cannot be written costs bytes
+        after a restart, and nothing else."""
+        whole = self.sticky or (self.audience.has_whole and self._goes_on())
+        try:
+            if frontier is not None:
+                await self.ledger.complete(medium, self.stock.held, frontier)
+            await self.ledger.write(medium.size, self.traffic.etag, whole)
+        except (StoreError, OSError) as error:
+            log.warning("checkpoint not written", digest=self.text, reason=str(error))
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """A job whose failure is the fill's."""
@@ -262,6 +298,7 @@ class Fill:
         else:
             self.stock.woken()
         self.stock.hash()
+        self._record()
         self.wake()
 
     def retire(self) -> None:
@@ -310,7 +347,8 @@ class Fill:
             return
         self._renewed = True
         await self.traffic.ended()
-        await self.ledger.forget()
+        async with self._writing_down:
+            await self.ledger.forget()
         self.stock.forget()
         self.wake()
 
@@ -339,13 +377,17 @@ class Fill:
     async def _wind_up(self) -> None:
         await self._settle()
         if not self._admitted:
-            try:
-                self.means.store.drop_part(self.digest)
-                await self.ledger.forget()
-            except (StoreError, OSError) as error:
-                log.warning("part not dropped", digest=self.text, reason=str(error))
+            async with self._writing_down:
+                await self._drop()
         self._wound_up = True
         self._give_back()
+
+    async def _drop(self) -> None:
+        try:
+            self.means.store.drop_part(self.digest)
+            await self.ledger.forget()
+        except (StoreError, OSError) as error:
+            log.warning("part not dropped", digest=self.text, reason=str(error))
 
     async def _settle(self) -> None:
         """Wait until nothing touches the bytes any more."""
@@ -373,18 +415,13 @@ class Fill:
             self._on_change(self)
 
     async def _write_down(self) -> None:
-        """A checkpoint. One that cannot be written costs bytes after a restart, and nothing else."""
+        """A checkpoint of every chunk that is whole."""
         medium, frontier = self.stock.medium, self.stock.frontier
         if medium is None or frontier is None or self.in_memory:
             return
         async with self._writing_down:
-            if self.ended or self.verified:
-                return
-            whole = self.sticky or (self.audience.has_whole and self._goes_on())
-            try:
-                await self.ledger.write(medium, self.stock.held, frontier, self.traffic.etag, whole)
-            except (StoreError, OSError) as error:
-                log.warning("checkpoint not written", digest=self.text, reason=str(error))
+            if not self.ended and not self.verified:
+                await self._checkpoint(medium, frontier)
 
     def resume(self, state: FillState) -> None:
         """Take up a checkpoint: its chunks are read back and checked before they count."""

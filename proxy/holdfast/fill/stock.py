@@ -33,6 +33,10 @@ class Keeping(Protocol):
     verified: bool
     ended: bool
 
+    def landed(self, runs: list[Run]) -> None:
+        """Bytes came from a transfer."""
+        ...
+
     def grown(self) -> None:
         """More can be read."""
         ...
@@ -128,6 +132,7 @@ class Stock:
         runs = [(offset, offset + len(data)) for offset, data in pieces]
         self._means.counters["unique_bytes"] += sum(end - start for start, end in runs)
         self.frontier.lend(pieces)
+        self._fill.landed(runs)
         self._seen(runs)
 
     def _seen(self, runs: list[Run]) -> None:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from holdfast_core.digest import Digest
+from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.record import Descriptor, Target
 from holdfast_core.store import Store
 
@@ -26,7 +26,7 @@ class Holdings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._parts = {
-            str(found.digest): sum(end - start for start, end in found.extents) for found in store.fills()
+            str(found.digest): min(len(found.chunks) * CHUNK_BYTES, found.size) for found in store.fills()
         }
 
     def has(self, digest: str) -> bool:

@@ -1,0 +1,46 @@
+"""Chunks of a fill that are noted beside its part: what was noted is read back, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from holdfast_core.digest import CHUNK_BYTES, Digest
+from holdfast_core.progress import drop_progress, read_progress, write_progress
+from holdfast_core.store import Store
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+BLOB = Digest.of(b"a blob")
+CHUNKS = st.dictionaries(st.integers(0, 300), st.binary(min_size=32, max_size=32).filter(any), max_size=40)
+
+
+@pytest.fixture
+def fills(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(CHUNKS, max_size=4), st.integers(1, 400 * CHUNK_BYTES))
+def test_what_was_noted_last_is_read(fills: int, noted: list[dict[int, bytes]], size: int) -> None:
+    drop_progress(fills, BLOB)
+    whole: dict[int, bytes] = {}
+    for chunks in noted:
+        write_progress(fills, BLOB, chunks)
+        whole |= chunks
+    assert read_progress(fills, BLOB, size) == {i: h for i, h in whole.items() if i * CHUNK_BYTES < size}
+    assert read_progress(fills, Digest.of(b"another"), size) == {}
+
+
+def test_a_forgotten_fill_has_no_progress(store: Store) -> None:
+    store.open_part(BLOB, 3 * CHUNK_BYTES).close()
+    store.note_chunks(BLOB, {1: b"h" * 32})
+    store.drop_fill("r", BLOB).result()
+    store.note_chunks(BLOB, {2: b"i" * 32})
+    assert read_progress(store._directory.fills_fd, BLOB, 3 * CHUNK_BYTES) == {2: b"i" * 32}
+    store.drop_part(BLOB)
+    assert list(store._directory.fills.iterdir()) == []

@@ -1,0 +1,236 @@
+"""What a kill costs a fill: each whole chunk is noted beside the part once it is hashed, and counts after a restart
+when the bytes of the part have that hash.
+
+A process that is killed writes nothing more; here a copy of its data directory stands for what it leaves, since what is
+in the page cache outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from holdfast.errors import ParentBroken
+from holdfast.testing.content import Generated
+from holdfast.testing.fault import Fault
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.digest import Digest
+from holdfast_core.errors import Exhausted
+from holdfast_core.progress import HASH_BYTES, progress_name
+from holdfast_core.store import Store
+from support.fills import BLOBS, MIB, Drain, Site, drain, filling, run, site, until
+
+#: no checkpoint after the first one, which makes the notes count
+OPTIONS: dict[str, Any] = {"reserve_bytes": 0, "checkpoint_bytes": 1 << 40, "checkpoint_interval": 1e6}
+#: A chunk that is not whole, one that the hash has not passed, and one that waits for it.
+LOST = 3 * MIB
+
+
+def noted(store: Store) -> int:
+    """How much of a store's one fill would be found after a kill now (bytes)."""
+    return max((len(state.chunks) for state in store.fills()), default=0) * MIB
+
+
+def checkpointed(store: Store) -> int:
+    """How much of it is in the index."""
+    return sum(end - start for state in store.fills() for start, end in state.extents)
+
+
+async def killed(
+    root: Path, parent: ScriptedParent, content: Generated, there: int, *where: int, **fault: Any
+) -> Path:
+    """A node on the store `root` pulls from a parent that falls silent after `there` bytes, and is killed. What it
+    leaves."""
+    left, least = root.with_name(f"{root.name}-killed"), there - LOST
+    parent.script(Fault(method="GET", path=BLOBS, stall_after=there, **fault))
+    store = Store.create_or_open(root, write=True)
+    least += noted(store)
+
+    def pull(node: Site) -> Coroutine[Any, Any, bytes]:
+        client = Drain(node, content.digest)
+        return client.all(where[0], where[1], whole=False) if where else client.all()
+
+    async with filling(store, parent, **OPTIONS) as node:
+        task = asyncio.ensure_future(pull(node))
+        await until(lambda: noted(store) >= least)
+        shutil.copytree(root, left)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    store.close()
+    parent.faults.clear()
+    return left
+
+
+@asynccontextmanager
+async def again(root: Path, parent: ScriptedParent) -> AsyncIterator[Site]:
+    """The next node on what a kill left."""
+    store = Store.create_or_open(root, write=True)
+    try:
+        async with filling(store, parent, **OPTIONS) as node:
+            yield node
+    finally:
+        store.close()
+
+
+def progress_of(root: Path, content: Generated) -> Path:
+    return root / "fills" / progress_name(Digest.parse(content.digest))
+
+
+def test_case_fault_12_two_kills_cost_less_than_three_chunks_each(tmp_path: Path) -> None:
+    async def main() -> None:
+        content = Generated(40 * MIB)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            once = await killed(tmp_path / "store", parent, content, 15 * MIB + 5000)
+            twice = await killed(once, parent, content, 12 * MIB)
+            async with again(twice, parent) as node:
+                assert checkpointed(node.store) <= 8 * MIB
+                assert await drain(node, content.digest) == content.read(0, content.size)
+                await until(lambda: node.held("demo", content.digest))
+                assert node.sent(content.digest) <= content.size + 2 * LOST
+                assert node.fills.counters["bad_chunks"] == 0
+                assert list((twice / "fills").iterdir()) == []
+
+    run(main())
+
+
+def test_case_fault_12_a_range_away_from_the_beginning_is_noted_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        content = Generated(64 * MIB)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            root = await killed(tmp_path / "store", parent, content, 9 * MIB, 20 * MIB, 30 * MIB)
+            parent.reset_counts()
+            async with again(root, parent) as node:
+                body = await drain(node, content.digest, 20 * MIB, 26 * MIB, whole=False)
+                assert body == content.read(20 * MIB, 6 * MIB)
+                assert node.gets() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("index", [0, 7])
+def test_case_fault_12_a_note_is_no_proof(tmp_path: Path, index: int) -> None:
+    """A hash that the bytes do not have, as after a power cut that took them, costs that chunk."""
+
+    async def main() -> None:
+        content = Generated(24 * MIB)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            root = await killed(tmp_path / "store", parent, content, 12 * MIB)
+            part = progress_of(root, content).with_suffix("")
+            with part.open("r+b") as file:
+                file.seek(index * MIB + 4711)
+                file.write(bytes(4096))
+            sent = parent.bytes_sent[content.digest]
+            async with again(root, parent) as node:
+                assert await drain(node, content.digest) == content.read(0, content.size)
+                assert node.fills.counters["bad_chunks"] == 1
+                assert node.sent(content.digest) - sent <= content.size - 12 * MIB + LOST + MIB
+                assert f"bytes={index * MIB}-{(index + 1) * MIB - 1}" in node.ranges()
+
+    run(main())
+
+
+@pytest.mark.parametrize("cut", ["absent", "torn", "a directory"])
+def test_case_fault_12_without_notes_the_checkpoint_counts(tmp_path: Path, cut: str) -> None:
+    async def main() -> None:
+        content = Generated(24 * MIB)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            root = await killed(tmp_path / "store", parent, content, 12 * MIB)
+            notes = progress_of(root, content)
+            torn = notes.read_bytes()[: 10 * HASH_BYTES - 5] if cut == "torn" else b""
+            notes.unlink()
+            if cut == "a directory":
+                notes.mkdir()
+            elif torn:
+                notes.write_bytes(torn)
+            async with again(root, parent) as node:
+                assert await drain(node, content.digest) == content.read(0, content.size)
+                assert node.fills.counters["bad_chunks"] == 0
+                assert node.fills.counters["rechecked_chunks"] >= (8 if torn else 1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_case_fault_12_wrong_bytes_from_before_the_kill_are_fetched_once_more(
+    tmp_path: Path, watched: bool
+) -> None:
+    """The notes prove what came, and not that it was right. The digest refuses it: who reads is told, and the blob is
+    fetched anew, once."""
+
+    async def main() -> None:
+        content = Generated(24 * MIB)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            root = await killed(tmp_path / "store", parent, content, 12 * MIB, flip_at=3 * MIB)
+            parent.reset_counts()
+            async with again(root, parent) as node:
+                if watched:
+                    with pytest.raises(ParentBroken, match="are not sha256"):
+                        await Drain(node, content.digest).all()
+                    assert await drain(node, content.digest) == content.read(0, content.size)
+                await until(lambda: node.held("demo", content.digest))
+                assert node.fills.counters["mismatched"] == 1
+                assert node.gets() == 2
+                assert node.sent(content.digest) <= 2 * content.size - 12 * MIB + LOST
+                assert list((root / "fills").iterdir()) == []
+
+    run(main())
+
+
+def test_case_fault_12_what_cannot_be_noted_does_not_stop_a_fill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            content, tried = Generated(24 * MIB), list[int]()
+
+            def full(_: Digest, chunks: dict[int, bytes]) -> None:
+                tried.extend(chunks)
+                raise Exhausted("no space")
+
+            monkeypatch.setattr(node.store, "note_chunks", full)
+            digest = node.parent.add_blob("demo", content)
+            assert await drain(node, digest) == content.read(0, content.size)
+            await until(lambda: node.held("demo", digest))
+            assert tried == sorted(set(tried))
+            assert len(tried) <= 24
+
+    run(main())
+
+
+def test_case_fault_12_a_small_blob_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is fetched again for no more than a kill may cost is not written down on its way."""
+
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            written = list[object]()
+            monkeypatch.setattr(node.store, "put_fill", written.append)
+            monkeypatch.setattr(node.store, "note_chunks", lambda *what: written.append(what))
+            digest = node.parent.add_blob("demo", content := Generated(4 * MIB - 1))
+            assert await drain(node, digest) == content.read(0, content.size)
+            await until(lambda: node.held("demo", digest))
+            assert written == []
+
+    run(main())
+
+
+def test_case_fault_12_notes_without_a_fill_go_at_the_next_start(tmp_path: Path) -> None:
+    root, stray = tmp_path / "store", Digest.of(b"stray")
+    store = Store.create_or_open(root, write=True)
+    store.open_part(stray, 9 * MIB).close()
+    store.note_chunks(stray, {3: b"h" * 32})
+    assert store.fills() == []
+    store.close()
+    assert len(list((root / "fills").iterdir())) == 2
+    Store.create_or_open(root, write=True).close()
+    assert list((root / "fills").iterdir()) == []
