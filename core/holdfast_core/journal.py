@@ -68,15 +68,43 @@ class Journal:
     ) -> Journal:
         """A new journal that holds exactly `records` (key, sealed value), durable beside the old one. Once the index
         has recorded it, `replace` puts it in place."""
-        fresh = directory / FRESH
+        fresh = cls.begin(directory, uuid, generation)
+        try:
+            for group in grouped(records):
+                fresh.append(group)
+            fresh.sync()
+        except BaseException:
+            fresh.abandon()
+            raise
+        return fresh
+
+    @classmethod
+    def begin(cls, directory: Path, uuid: bytes, generation: int) -> Journal:
+        """A new journal without a record, beside the old one. Its name is durable. Raises OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(fresh, flags, 0o644)
-        length = write_all(fd, 0, framing.encode_journal_head(uuid, generation))
-        for group in _grouped(records):
-            length += write_all(fd, length, framing.encode_frame(group))
-        os.fdatasync(fd)
-        sync_directory(directory)
-        return cls(directory, fd, generation, length, length)
+        fresh = cls(directory, os.open(directory / FRESH, flags, 0o644), generation, 0, 0)
+        try:
+            fresh.length = write_all(fresh._fd, 0, framing.encode_journal_head(uuid, generation))
+            sync_directory(directory)
+        except BaseException:
+            fresh.abandon()
+            raise
+        return fresh
+
+    def abandon(self) -> None:
+        """Remove a new journal that the index does not know of."""
+        os.close(self._fd)
+        with contextlib.suppress(OSError):
+            os.unlink(self._directory / FRESH)
+
+    def copy(self, other: Journal, start: int, end: int) -> None:
+        """Append the frames of another journal from `start` to `end`. Raises OSError."""
+        while start < end:
+            part = os.pread(other._fd, min(_REWRITE_BYTES, end - start), start)
+            if not part:
+                raise OSError(errno.EIO, f"the journal ends at byte {start}, before {end}")
+            self.length += write_all(self._fd, self.length, part)
+            start += len(part)
 
     def replace(self) -> None:
         """Put a rewritten journal in the place of the old one. Raises OSError."""
@@ -161,8 +189,9 @@ def sync(directory: Path) -> None:
         os.close(fd)
 
 
-def _grouped(records: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
-    group: list[tuple[bytes, bytes]] = []
+def grouped(records: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes | None]]]:
+    """Records (key, sealed value) for `append`, about 1 MiB a frame."""
+    group: list[tuple[bytes, bytes | None]] = []
     size = 0
     for key, value in records:
         group.append((key, value))

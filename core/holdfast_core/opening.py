@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast_core import change, directory, events, replay
+from holdfast_core import change, compaction, directory, events, replay
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
 from holdfast_core.digest import Digest, chunk_hash
@@ -24,7 +24,6 @@ from holdfast_core.index import Index, Inside
 from holdfast_core.journal import Journal, finish_rewrite, head_of
 from holdfast_core.progress import progress_name
 
-JOURNAL_SLACK_BYTES = 16 << 20
 DERIVE_ROWS = 10_000  # a transaction
 KNOWN_VECTOR = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # "abc", FIPS 180-4
 KNOWN_CHUNK = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"  # "abc", BLAKE3
@@ -170,7 +169,7 @@ def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: b
     state = replay.journaled(index)
     journal = Journal.open(place.journal, uuid, state)
     if journal is not None:
-        if journal.length <= 2 * index.live_bytes() + JOURNAL_SLACK_BYTES or _any_damaged(index):
+        if not compaction.is_due(journal.length, index.live_bytes()) or _any_damaged(index):
             return journal
         journal.close()
     head = head_of(place.journal)

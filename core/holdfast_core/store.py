@@ -266,6 +266,18 @@ class Store(Pushes):
             return writer.submit(lambda view: ())
         return self._file_work().begin(prepare, settle=True)
 
+    @property
+    def journal_is_long(self) -> bool:
+        """Whether `compact_journal` should be called; cheap."""
+        self._writing()
+        return self._compaction.is_due
+
+    def compact_journal(self) -> Future[bool]:
+        """Write the journal again, as short as the index allows; commits go on meanwhile. The future says whether it
+        was done: not while a record of the index is damaged, another call is under way or the store is being closed. It
+        raises OSError or StoreError; then the journal is as it was."""
+        return self._file_work().run(self._compaction.run)
+
     def seen(self, repository: str, digest: Digest, now: float) -> None:
         """Note an access in memory; `sync_cached` writes it within the hour. Never waits."""
         self._recent.see(layout.seen_key(repository, digest), now)

@@ -74,6 +74,7 @@ class Writer:
         self.spare: Callable[[], bool] = lambda: False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
+        self._committing = threading.Lock()  # a commit, or the change to a new journal
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
         self._thread.start()
 
@@ -99,6 +100,27 @@ class Writer:
     def refusal(self) -> Unwritable | None:
         """What a change is refused with before it is tried; None when it is tried."""
         return self.condition.refusal()
+
+    def succeed(self, fresh: Journal, position: int) -> None:
+        """From now on `fresh` is the journal; it holds what the present one does up to `position`, and gets the rest.
+        Commits wait meanwhile. Raises OSError or StoreError: then the present one is still in use, unless the store
+        failed: then the next start finds out which."""
+        with self._committing:
+            if (refusal := self.refusal()) is not None:
+                raise refusal
+            fresh.copy(self.journal, position, self.journal.length)
+            fresh.sync()
+            try:
+                with self._index.begin(write=True) as txn:
+                    self._note(txn, fresh)
+            except (lmdb.Error, OSError) as error:
+                raise self._not_committed(error, self.journal.length) from error
+            former, self.journal = self.journal, fresh
+            former.close()
+            try:
+                fresh.replace()
+            except OSError as error:
+                raise self.condition.met(Write.META, error.errno, f"journal: {error}") from error
 
     def settled(self) -> bool:
         """Whether all of the journal is on disk."""
@@ -177,13 +199,14 @@ class Writer:
 
     def _commit(self, batch: list[Operation]) -> dict[Operation, Exception]:
         """One transaction; the operations that refused themselves, with their reasons."""
-        length = self.journal.length
-        try:
-            with self._index.begin(write=True) as txn:
-                changes, durable, refused = self._apply(txn, batch)
-                self._record(txn, changes, durable or any(operation.settle for operation in batch))
-        except (lmdb.Error, OSError) as error:
-            raise self._not_committed(error, length) from error
+        with self._committing:
+            length = self.journal.length
+            try:
+                with self._index.begin(write=True) as txn:
+                    changes, durable, refused = self._apply(txn, batch)
+                    self._record(txn, changes, durable or any(operation.settle for operation in batch))
+            except (lmdb.Error, OSError) as error:
+                raise self._not_committed(error, length) from error
         self.batches += 1
         self.committed += len(batch) - len(refused)
         return refused
@@ -220,8 +243,11 @@ class Writer:
         if durable := durable and not self.settled():
             self.journal.sync()
         if kept or durable:
-            state = layout.encode_journaled(self.journal.state(self._boot))
-            txn.put(layout.JOURNALED, layout.seal(layout.JOURNALED, state))
+            self._note(txn, self.journal)
+
+    def _note(self, txn: Transaction, journal: Journal) -> None:
+        state = layout.encode_journaled(journal.state(self._boot))
+        txn.put(layout.JOURNALED, layout.seal(layout.JOURNALED, state))
 
     def _not_committed(self, error: Exception, length: int) -> StoreError:
         """Take the journal back and say why."""

@@ -12,6 +12,7 @@ from holdfast_core import change, events, opening, resources
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
 from holdfast_core.change import Change, View
+from holdfast_core.compaction import Compaction
 from holdfast_core.condition import DiskState, StoreCondition
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
 from holdfast_core.directory import Source
@@ -78,7 +79,10 @@ class Writes(Lookup):
                 condition=opened.directory.condition,
                 probe=opened.directory.probe,
             )
-            self._files = FileWork(self._writer)
+            self._files = files = FileWork(self._writer)
+            self._compaction = Compaction(
+                opened.index, opened.directory.journal, self._writer, lambda: files.closing
+            )
 
     def close(self) -> None:
         """Commit what waits, then give everything back. May be called twice."""

@@ -7,9 +7,9 @@ the parent, however many workers ask. Implements `KeeperPort`, so that it serves
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -502,6 +502,24 @@ class Keeper(Pushes, Control):
                 log.error("sync failed", reason=str(error))
             if self.store.statistics().failed:
                 self.store_failed.set()
+            elif self.store.journal_is_long:
+                self._chore(self._compact())
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else, until it is done or the keeper ends."""
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _compact(self) -> None:
+        before = self.store.statistics().journal_bytes
+        try:
+            done = await asyncio.wrap_future(self.store.compact_journal())
+        except (OSError, StoreError) as error:
+            log.error("journal not compacted", reason=str(error))
+            return
+        if done:
+            log.info("journal compacted", before=before, bytes=self.store.statistics().journal_bytes)
 
     async def _probe_round(self, parent: Parent) -> None:
         """One probe an interval while a parent is away, instead of one time-out a pull."""
