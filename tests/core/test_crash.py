@@ -37,6 +37,8 @@ while True:
         store.put_tag("r", "t%d" % n, digest, now=float(n), origin="local").result()
     if n % 7 == 0:
         store.sync_cached().result()
+    if n % 4 == 0:
+        store.compact_journal()
     print(n, flush=True)
 """
 READER = """
