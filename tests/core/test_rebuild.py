@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holdfast_core import CHUNK_BYTES, Descriptor, Digest, Store, fsck, rebuild
+from holdfast_core import CHUNK_BYTES, Descriptor, Digest, Store, compaction, fsck, rebuild
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core import journal as journals
@@ -269,9 +269,7 @@ def test_an_unsynced_tail_that_did_not_reach_the_disk(
 def test_a_grown_journal_is_compacted_at_the_next_start(
     root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast_core import opening
-
-    monkeypatch.setattr(opening, "JOURNAL_SLACK_BYTES", 1000)
+    monkeypatch.setattr(compaction, "SLACK_BYTES", 1000)
     store = opener()
     fill_store(store)
     for n in range(300):

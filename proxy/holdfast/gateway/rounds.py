@@ -20,7 +20,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.control import command
-from holdfast.control.moment import stamp
+from holdfast.control.moment import seconds, stamp
 from holdfast.control.resource import (
     REGISTRY,
     STATUS,
@@ -59,6 +59,9 @@ log = structlog.get_logger()
 
 Control = Callable[[bytes], Awaitable[bytes]]
 Troubles = Callable[[], Sequence[StatusDetail]]
+
+#: that the parent was heard of is written down so often
+CONTACT_SECONDS = 3600.0
 
 
 class Rounds:
@@ -224,13 +227,20 @@ class Rounds:
             else:
                 log.info("parent's gateway is well again")
         identity = self._identity_after(outcome)
-        if identity != self.identity:
+        if self._is_news(identity):
             try:
                 await self._keep(identity)
             except (errors.Refusal, StoreError) as error:
                 log.warning("identity not kept", reason=str(error))
             except Exception:
                 log.exception("identity not kept")
+
+    def _is_news(self, identity: Identity) -> bool:
+        """Whether it is worth a write; that the parent was heard of is once an hour."""
+        if replace(identity, last_contact=self.identity.last_contact) != self.identity:
+            return True
+        since = seconds(self.identity.last_contact) if self.identity.last_contact else 0.0
+        return self._clock.now() - since >= CONTACT_SECONDS
 
     def _identity_after(self, outcome: Outcome) -> Identity:
         now, identity = stamp(self._clock.now()), self.identity

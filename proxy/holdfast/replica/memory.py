@@ -12,9 +12,10 @@ from holdfast_core.record import ResourceChange
 from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
 from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast.control.resource import SyncResult
-from holdfast.sync.schedule import State
+from holdfast.sync.schedule import FULL, State
 from holdfast.sync.work import Job
 
 log = structlog.get_logger()
@@ -51,6 +52,22 @@ def recall(store: Store) -> Memory:
     except (StoreError, msgspec.DecodeError) as error:  # everything wanted is looked at anew
         log.error("state of synchronisation cannot be read", reason=str(error))
         return Memory()
+
+
+def is_news(kept: Memory, memory: Memory) -> bool:
+    """Whether more than the times of looks that brought nothing differs from what was kept. Those are worth no write a
+    look: what is lost of them in a kill makes the next look come sooner."""
+    return _lasting(kept) != _lasting(memory)
+
+
+def _lasting(memory: Memory) -> Memory:
+    state, job = memory.state, memory.job
+    asked, running = (trigger if trigger in FULL else "" for trigger in (state.asked, state.running))
+    if job is not None:
+        did = job.troubles or job.images_done or job.bytes_done
+        job = replace(job, serial=0, trigger="", began=0.0) if did else None
+    state = State(asked=asked, running=running, forced=state.forced, missed=state.missed)
+    return replace(memory, state=state, job=job, rate=0.0)
 
 
 async def keep(store: Store, memory: Memory) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from holdfast.control.moment import stamp
 from holdfast.control.resource import SyncProgress, SyncResult
-from holdfast.replica.memory import Memory, keep, recall
+from holdfast.replica.memory import Memory, is_news, keep, recall
 from holdfast.replica.planning import Planning
 from holdfast.replica.report import SHOWN, PlanReport, SyncReport, TroubleReport
 from holdfast.replica.run import Round
@@ -39,6 +39,8 @@ RETRY_SECONDS = 60.0
 #: the state of a run is written down this often (seconds), and so is that of runs that only follow the parent's log:
 #: what a kill forgets of them the log tells again
 KEEP_SECONDS = 5.0
+#: what is no news is written down so often
+RECORD_SECONDS = 3600.0
 #: a plan that takes longer is asked for again (seconds); within the 25 s of every answer
 PLAN_SECONDS = 10.0
 #: a plan that nobody asked for since is made anew (seconds)
@@ -51,7 +53,8 @@ class Replica:
     def __init__(self, keeper: Keeper, source: Source) -> None:
         self._keeper, self._clock, self._store = keeper, keeper.clock, keeper.store
         self._source, self._slots = source, keeper.config.sync.transfers
-        self.memory = Memory()
+        self.memory = self._recorded = Memory()
+        self._recorded_at = float("-inf")
         #: called when what a report says changed
         self.news: Callable[[], None] = lambda: None
         self._said = full.Synchronised()
@@ -72,6 +75,7 @@ class Replica:
     async def start(self) -> None:
         """Take up what is held, and begin. Uses no network before it returns."""
         memory = recall(self._store)
+        self._recorded = memory
         self.memory = replace(memory, state=when.woken(memory.state))
         self._source.start(self.memory, self._share, self._came)
         for words in self.schedule.warnings() if self.schedule is not None else ():
@@ -89,7 +93,7 @@ class Replica:
         await self._stop()
         if self._planning is not None:
             await self._planning.close()
-        await self._kept()
+        await self._kept(last=True)
 
     def notes(self) -> list[str]:
         """Sentences for /readyz."""
@@ -303,8 +307,9 @@ class Replica:
             self.memory, job=current.job, rate=rate or self.memory.rate, words=words, here=here
         )
 
-    async def _kept(self, *, at_once: bool = True) -> None:
-        """Say what is new to who reports it, and write it down, or have it written down within `KEEP_SECONDS`."""
+    async def _kept(self, *, at_once: bool = True, last: bool = False) -> None:
+        """Say what is new to who reports it, and write it down, or have it done within `KEEP_SECONDS`. What is no
+        news is written once an hour, and as the `last` thing."""
         self.memory = self._source.remembered(self.memory)
         said = self.synchronised()
         if (said.result, said.syncing) != (self._said.result, self._said.syncing):
@@ -313,8 +318,12 @@ class Replica:
         self._is_written = False
         if not at_once:
             return
+        now = self._clock.monotonic()
+        self._is_written = True
+        if not (last or is_news(self._recorded, self.memory) or now - self._recorded_at >= RECORD_SECONDS):
+            return
+        self._recorded, self._recorded_at = self.memory, now
         try:
-            self._is_written = True
             await keep(self._store, self.memory)
         except StoreError as error:
             log.error("synchronisation cannot be recorded", reason=str(error))
