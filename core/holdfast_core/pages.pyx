@@ -84,6 +84,12 @@ cdef class PageMap:
         if self.fd >= 0:
             c_close(self.fd)
 
+    def close(self):
+        """Give the descriptor back; no page is known to be there any more. May be called twice."""
+        if self.fd >= 0:
+            c_close(self.fd)
+            self.fd = -1
+
     @property
     def works(self):
         """Whether it can be read here. Where not, no page is ever known to be there."""

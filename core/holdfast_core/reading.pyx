@@ -145,6 +145,7 @@ cdef class Readers:
         """Forget every blob. Readers that are still open hash what they read."""
         for digest in list(self.verifications):
             self.forget(digest)
+        self.pages.close()
 
     def let_go(self):
         """Give up the maps of files that nobody read for a while. To be called every few seconds."""
