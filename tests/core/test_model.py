@@ -29,6 +29,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from support.format_reader import FormatReader
 from support.stores import hashed, read_all, some_bytes, stage
 
 REPOSITORIES = ["a", "b", "c/d"]
@@ -171,6 +172,7 @@ class Stores(RuleBasedStateMachine):
             if hasattr(self, "store"):
                 self.store.close()
                 assert fsck(self.root, (1, 1)).problems == []
+                assert FormatReader(self.root).run() == []
                 assert list((self.root / "uploads").iterdir()) == []
         finally:
             shutil.rmtree(self.place)

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import sleep
 
 from holdfast_core import fsck
+from support.format_reader import FormatReader
 from torture.client import GONE, Connection, Unexpected, Upload, fetched
 from torture.ledger import ABSENT, Key
 from torture.load import World
@@ -107,13 +108,15 @@ def resume(world: World, http: Connection, upload: Upload, *, lost: bool) -> Non
 
 
 def sound(world: World, data: Path, *, read_data: bool = False) -> None:
-    """fsck finds nothing that stays. Beside a node at work it may meet a blob that is just being removed."""
+    """fsck and a reader of docs/format.md find nothing that stays. Beside a node at work they may meet a blob that is
+    just being removed, and a journal that is a commit ahead."""
     problems: set[str] | None = None
     for _ in range(LOOKS):
-        found = set(fsck(data, (1, 1) if read_data else None).problems)
+        found = {f"fsck: {problem}" for problem in fsck(data, (1, 1) if read_data else None).problems}
+        found |= {f"by docs/format.md: {problem}" for problem in FormatReader(data, bodies=read_data).run()}
         problems = found if problems is None else problems & found
         if not problems:
             return
         sleep(PAUSE)
     for problem in sorted(problems or ()):
-        world.ledger.complain(f"fsck: {problem}")
+        world.ledger.complain(problem)
