@@ -2,6 +2,8 @@ import os
 
 from typing_extensions import disjoint_base
 
+def in_memory(fd: int, offset: int, length: int, *, cachestat: bool = True) -> bool: ...
+
 @disjoint_base
 class PageMap:
     def __new__(cls, path: str | os.PathLike[str] = ..., scan: bool = ..., limit: int = ...) -> PageMap: ...

@@ -55,6 +55,22 @@ cdef extern from *:
     """
     int holdfast_absent(int pagemap, uint64_t start, uint64_t end) nogil
 
+cdef extern from *:
+    """
+    #include <unistd.h>
+    #include <sys/syscall.h>
+    /* cachestat(2) of Linux 6.5: the pages of a range that are in memory; -1: this kernel cannot say it so */
+    static int64_t holdfast_cached(int fd, uint64_t offset, uint64_t length)
+    {
+        uint64_t range[2] = { offset, length }, found[5];
+        return syscall(451, fd, range, found, 0) == 0 ? (int64_t)found[0] : -1;
+    }
+    """
+    long long holdfast_cached(int fd, uint64_t offset, uint64_t length) nogil
+
+cdef extern from "<sys/mman.h>" nogil:
+    int mincore(void* start, size_t length, unsigned char* found)
+
 CHUNK = 1 << 20
 cdef Py_ssize_t PAGE = sysconf(_SC_PAGESIZE)
 # A fault maps neighbours that happen to be in memory, up to the end of the mapping. So each chunk is a mapping of
@@ -65,6 +81,22 @@ cdef uint64_t PRESENT = <uint64_t>1 << 63
 cdef int RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
 cdef enum:
     ENTRIES = 256
+
+
+def in_memory(int fd, Py_ssize_t offset, Py_ssize_t length, *, bint cachestat=True):
+    """Whether all pages of a range of a file are in memory now, whoever read them in: about 10 µs a MiB. By cachestat
+    where the kernel has it (Linux 6.5), else by mincore on a map of the moment. False where it does not say."""
+    cdef Py_ssize_t first = offset // PAGE, count = (offset + length + PAGE - 1) // PAGE - first
+    cdef long long found = holdfast_cached(fd, first * PAGE, count * PAGE) if cachestat else -1
+    if found >= 0:
+        return found >= count
+    cdef void* made = mmap(NULL, count * PAGE, PROT_READ, MAP_SHARED, fd, first * PAGE)
+    if made == MAP_FAILED:
+        return False
+    cdef bytearray there = bytearray(count)
+    cdef int result = mincore(made, count * PAGE, there)
+    munmap(made, count * PAGE)
+    return result == 0 and all(page & 1 for page in there)
 
 
 cdef class PageMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from holdfast_core.digest import Digest
@@ -215,6 +216,14 @@ async def _follow(asked: Asked, told: BlobAnswer, choice: Choice) -> FillSource:
         raise
     held_back = whole or any(run.tail for run in runs)
     holdback = min(asked.node.config.fills.holdback_bytes, size) if held_back else 0
-    if whole:
-        return FillSource(followings, size, holdback, None)
-    return FillSource(followings, size, holdback, lambda: asked.node.port.follow(told.fill, 0, size, True))
+    join = None if whole else partial(asked.node.port.follow, told.fill, 0, size, True)
+    return FillSource(followings, size, holdback, join, partial(_stored, asked))
+
+
+def _stored(asked: Asked) -> StoredSource | None:
+    """The blob whose fill has just ended; None when it was not kept."""
+    node = asked.node
+    blob = node.store.blob_anywhere(asked.digest)
+    if blob is None or not node.store.is_in_place(blob):
+        return None
+    return StoredSource(node.store.open_blob(blob), node.port, asked.scope.key, str(asked.digest))

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
+from holdfast_core.digest import CHUNK_BYTES
 from holdfast_core.errors import ChunkDamaged
+from holdfast_core.pages import in_memory
 
 from holdfast.errors import NodeFailed
 from holdfast.keeper.port import Following, KeeperPort
@@ -85,6 +87,10 @@ class StoredSource:
                 self._reader.mended(damage.start)
         return await self._read(offset, length)
 
+    async def check(self, offset: int) -> None:
+        """Raises ChunkDamaged when the chunk at `offset` is bad now; repairs nothing."""
+        await self._read(offset, 1)
+
     async def _read(self, offset: int, length: int) -> bytes:
         loop = asyncio.get_running_loop()
         self._reading = loop.run_in_executor(None, self._reader.read, offset, length)
@@ -110,55 +116,98 @@ class FillSource:
     wrong body; 0 lets everything go as it comes. A reader of an open range wants no more than it reads,
     until it reaches those bytes: then `join` makes it a reader of the whole, so that a verdict comes. None
     says that it is one already.
+
+    The verdict is of the bytes as they came. Some may have left memory before this reader's turn, so that the disk
+    brought them back: their chunks are hashed in the stored blob, which `stored` opens, before the last bytes go, and
+    these are read from there.
     """
 
     distant = True
 
     def __init__(
-        self, followings: list[tuple[int, int, Following]], size: int, holdback: int, join: Join | None
+        self,
+        followings: list[tuple[int, int, Following]],
+        size: int,
+        holdback: int,
+        join: Join | None,
+        stored: Callable[[], StoredSource | None] = lambda: None,
     ) -> None:
         self.size = size
         self._followings = followings
         self._free_end = size - holdback
         self._verified = holdback == 0
         self._join = join
+        self._open = stored
+        self._stored: StoredSource | None = None
+        #: chunks of which the disk brought bytes that went out
+        self._unproven: set[int] = set()
 
     def lend(self, offset: int, length: int) -> tuple[int, int] | None:
         """The growing file, as far as its bytes may go."""
+        if self._stored is not None:
+            return self._stored.lend(offset, length)
         following = self._following(offset)
         ready = min(following.available(offset), offset + length, self._end())
-        return following.lend(offset, ready - offset) if ready > offset else None
+        loan = following.lend(offset, ready - offset) if ready > offset else None
+        if loan is not None:
+            self._note(loan[0], offset, loan[1])
+        return loan
+
+    def _note(self, file: int, offset: int, length: int) -> None:
+        """Remember what is no longer in memory and is about to go out."""
+        if not self._verified and not in_memory(file, offset, length):
+            self._unproven.update(range(offset // CHUNK_BYTES, (offset + length - 1) // CHUNK_BYTES + 1))
 
     async def arrived(self, offset: int) -> None:
-        """Wait until the byte at `offset` is there and may go. Raises as the follower."""
+        """Wait until the byte at `offset` is there and may go. Raises as the follower, and ChunkDamaged when what went
+        out before was not what came in."""
         following = self._following(offset)
         if offset >= self._end():
             await self._verdict(following)
-        await following.wait_for(offset)
+        if self._stored is None:
+            await following.wait_for(offset)
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
         """Bytes that are on disk and may go, or None."""
+        if self._stored is not None:
+            return self._stored.read_nowait(offset, length)
         following = self._following(offset)
         ready = min(following.available(offset), offset + length, self._end())
-        return following.read(offset, ready - offset) if ready > offset else None
+        return self._taken(following, offset, ready - offset) if ready > offset else None
 
     async def read(self, offset: int, length: int) -> bytes:
         """At least one byte from `offset`, as soon as it is there and may go. Raises as the follower."""
         await self.arrived(offset)
+        if self._stored is not None:
+            return await self._stored.read(offset, length)
         following = self._following(offset)
         ready = min(following.available(offset), offset + length, self._end())
-        return following.read(offset, ready - offset)
+        return self._taken(following, offset, ready - offset)
+
+    def _taken(self, following: Following, offset: int, length: int) -> bytes:
+        loan = following.lend(offset, length)
+        if loan is not None:
+            self._note(loan[0], offset, loan[1])
+        return following.read(offset, length)
 
     def close(self) -> None:
         """Tell the keeper that this reader left."""
         for _, _, following in self._followings:
             following.close()
+        if self._stored is not None:
+            self._stored.close()
 
     async def _verdict(self, following: Following) -> None:
         if self._join is not None:
             following = await self._join()
             self._followings.append((0, self.size, following))
         await following.wait_verified()
+        self._stored = self._open()
+        if self._stored is not None:
+            for chunk in sorted(self._unproven):
+                await self._stored.check(chunk * CHUNK_BYTES)
+        elif self._unproven:
+            raise NodeFailed("bytes came back from the disk, and the blob was not kept to check them by")
         self._verified = True
 
     def _end(self) -> int:
