@@ -167,6 +167,19 @@ def test_what_is_no_answer_is_asked_one_by_one(said: object) -> None:
     uvloop.run(main())
 
 
+def test_a_question_that_fails_holds_nobody_up() -> None:
+    async def main() -> None:
+        async def broken(sought: Sequence[Sought]) -> object:
+            raise ValueError("a surprise")
+
+        otherwise = Otherwise()
+        above = Inquiries(broken, Unlogged, otherwise, FakeClock(), ended)
+        await asyncio.gather(*(above.look(sought(number)) for number in range(3)))
+        assert len(otherwise.asked) == 3
+
+    uvloop.run(main())
+
+
 def test_a_parent_that_knows_no_such_question_is_left_alone_for_an_hour() -> None:
     async def main() -> None:
         clock, gateway, otherwise = FakeClock(), Gateway(Unlogged()), Otherwise()

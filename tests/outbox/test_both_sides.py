@@ -55,7 +55,8 @@ def test_case_fault_8_a_tag_pushed_here_in_an_outage_and_there_in_another(
             wait_until(has(root.url, NAME, {"fresh": wanted}), "the root's tag is as the policy says")
             if policy == "parent-wins":
                 wait_until(has(plant.url, NAME, {"fresh": theirs}), "the plant has the root's")
-            assert fetch(root.url, f"/v2/{NAME}/manifests/{ours}").status == 200
+            image = f"/v2/{NAME}/manifests/{ours}"
+            wait_until(lambda: fetch(root.url, image).status == 200, "the bytes are at the root")
             wait_until(lambda: told(operator), "the root shows it")
             (detail,) = told(operator)
             assert (theirs in detail["description"], policy in detail["description"]) == (True, True)

@@ -519,6 +519,24 @@ def test_case_fault_15_a_tag_whose_manifest_the_parent_deleted_is_settled(
     uvloop.run(main())
 
 
+def test_case_fault_15_the_backlog_is_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (_, child):
+            with held_back(child):
+                await child.image("a", "x", "y")
+                (first, *_) = entries(child)
+                await child.keeper.climbs[0]._rows.refresh()
+                counters = (await child.keeper.status()).counters
+                assert (counters["outbox"], counters["outbox.under_way"]) == (3, 0)
+                assert counters["outbox.oldest_at"] == int(first.at)
+            await empty(child)
+            await until_told(child, "gone up")
+            counters = (await child.keeper.status()).counters
+            assert (counters["outbox"], counters["outbox.oldest_at"]) == (0, 0)
+
+    uvloop.run(main())
+
+
 NEW_ON_BOTH_SIDES = [("parent-wins", "parent"), ("child-wins", "child"), ("reject", "")]
 
 

@@ -38,6 +38,15 @@ def conforms(found: Any, kind: Any) -> None:
     assert json.loads(msgspec.json.encode(msgspec.convert(found, kind))) == found
 
 
+def test_case_fault_15_it_tells_how_much_waits_since_when_and_how_fast_it_goes(tmp_path: Path) -> None:
+    async def test(admin: AdminServing) -> None:
+        found = await admin.good("GET", "outbox/status")
+        conforms(found, document.BacklogDocument)
+        assert (found["entries"], found["oldestTime"]) == (0, None)
+
+    serve_admin(tmp_path, test)
+
+
 def test_it_lists_and_shows_what_is_to_go_up_and_why_it_does_not(tmp_path: Path) -> None:
     async def test(admin: AdminServing) -> None:
         assert await admin.good("GET", "outbox") == {"value": [], "nextLink": None}

@@ -9,6 +9,7 @@ import pytest
 from holdfast.sync.ascent import Rise, ascent
 from holdfast.sync.entry import Entry, Upload
 from holdfast.sync.image import Facts, Piece
+from holdfast.sync.order import Order
 from holdfast.sync.outbox import Change, Outbox, ParentTag, Policy, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,6 +312,26 @@ def test_an_operator_decides_what_was_rejected() -> None:
     box.held(2, "again")
     assert box.dropped(2).removes == (2,)
     assert len(box) == 0
+
+
+def test_case_fault_15_a_step_costs_what_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many entries are stuck before, and behind it."""
+    looks, is_free = 0, Order._is_free
+
+    def counted(order: Order, entry: Entry, but: int = 0) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_free(order, entry, but)
+
+    box = Outbox()
+    for number in range(5000):
+        image(box, f"m{number}", f"v{number}")
+        box.failed(2 * number + 1, "denied", "403", NOW, 1.0)
+    for number in range(100):
+        image(box, f"m{number}", f"v{number}", "b")
+    monkeypatch.setattr(Order, "_is_free", counted)
+    assert len(drain(box)) == 200
+    assert looks <= 200 * 6
 
 
 def test_100_000_pushes_wait_and_go() -> None:

@@ -290,6 +290,17 @@ class OutboxDocument(Document, frozen=True):
     properties: OutboxProperties
 
 
+class BacklogDocument(Document, frozen=True):
+    """What is still to go up to all parents: entries, how many of them are under way, when the oldest came, how many
+    seconds ago, and how many entries a minute the parents confirm, about as it was in the last half minute."""
+
+    entries: int
+    under_way: int
+    oldest_time: str | None
+    oldest_seconds: int
+    per_minute: int
+
+
 class OutboxList(Document, frozen=True):
     """A page of them."""
 

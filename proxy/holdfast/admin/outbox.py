@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import msgspec
 from holdfast_core.errors import RecordDamaged
 
-from holdfast.admin.document import ConflictDocument, OutboxDocument, OutboxProperties, OutboxState
+from holdfast.admin.document import (
+    BacklogDocument,
+    ConflictDocument,
+    OutboxDocument,
+    OutboxProperties,
+    OutboxState,
+)
 from holdfast.admin.operation import Call, reply
 from holdfast.admin.pages import PAGE_ENTRIES, page_reply
 from holdfast.endpoint.history import stamp
@@ -69,6 +75,20 @@ async def show_list(call: Call) -> Reply:
         Row(number, entries.get(number), conflicts.get(number)) for number in sorted({*entries, *conflicts})
     ]
     return page_reply(call, rows[: size + 1], size, view)
+
+
+async def backlog(call: Call) -> Reply:
+    """GET: how much is to go up, since when, and how fast it goes."""
+    counters = (await call.node.port.status()).counters
+    oldest, now = counters.get("outbox.oldest_at", 0), call.node.clock.now()
+    found = BacklogDocument(
+        entries=counters.get("outbox", 0),
+        under_way=counters.get("outbox.under_way", 0),
+        oldest_time=stamp(float(oldest)) if oldest else None,
+        oldest_seconds=max(0, int(now - oldest)) if oldest else 0,
+        per_minute=counters.get("outbox.per_minute", 0),
+    )
+    return reply(msgspec.to_builtins(found))
 
 
 async def retry(call: Call) -> Reply:

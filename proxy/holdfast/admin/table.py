@@ -367,6 +367,14 @@ OPERATIONS: tuple[Operation, ...] = (
         query=of.PAGE,
     ),
     Operation(
+        "getBacklog",
+        "GET",
+        f"{OUTBOX}/status",
+        "How much is still to go up, since when, and how fast it goes.",
+        outbox.backlog,
+        {200: (document.BacklogDocument,)},
+    ),
+    Operation(
         "getOutboxEntry",
         "GET",
         ENTRY,

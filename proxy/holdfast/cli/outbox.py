@@ -46,6 +46,15 @@ SHOW_COLUMNS: list[out.Column] = [
 ]
 
 
+BACKLOG_COLUMNS: list[out.Column] = [
+    ("ENTRIES", lambda found: str(found["entries"])),
+    ("UNDER WAY", lambda found: str(found["underWay"])),
+    ("OLDEST", lambda found: out.seconds(found["oldestTime"] or "none")),
+    ("WAITS FOR", lambda found: f"{found['oldestSeconds']} s"),
+    ("CONFIRMED", lambda found: f"{found['perMinute']} a minute"),
+]
+
+
 @click.group("outbox")
 def outbox() -> None:
     """Pushes, tag moves and deletes on their way to a parent."""
@@ -59,6 +68,13 @@ NUMBER = click.argument("number", type=Name(NOUN))
 def list_all(session: Session) -> None:
     """List what is still to go up, and the last conflicts over tags."""
     out.show_list(session.client.listed(NOUN), LIST_COLUMNS, session.output, "nothing is to go up")
+
+
+@outbox.command(cls=Verb)
+@asks
+def status(session: Session) -> None:
+    """Show how much is still to go up, since when, and how fast it goes."""
+    out.show_one(session.client.get(NOUN, "status"), BACKLOG_COLUMNS, session.output)
 
 
 @outbox.command(cls=Verb)

@@ -142,7 +142,11 @@ class Inquiries:
         return batch
 
     async def _answers(self, sought: Sequence[Sought]) -> tuple[Present | None, ...]:
-        said = await self._question(sought)
+        try:
+            said = await self._question(sought)
+        except Exception:
+            log.exception("the parent could not be asked for many names")
+            return (None,) * len(sought)
         if isinstance(said, Known) and list(map(_shape, said.present)) == list(map(_shape, sought)):
             return said.present
         if isinstance(said, self._is_unknown):

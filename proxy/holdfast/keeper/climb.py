@@ -39,6 +39,7 @@ from holdfast.sync.backoff import Kind, pause
 from holdfast.sync.entry import Entry
 from holdfast.sync.image import Facts, facts_of
 from holdfast.sync.outbox import Change, ParentTag, Policy, Verdict
+from holdfast.sync.progress import Rate
 
 log = structlog.get_logger()
 
@@ -80,9 +81,25 @@ class Climb:
         #: tries in a row that found the parent away, and those of entries that did
         self._away = 0
         self._lost: dict[int, int] = {}
+        self._rate = Rate()
 
     def __len__(self) -> int:
         return len(self._rows.queue)
+
+    @property
+    def under_way(self) -> int:
+        """Entries under way."""
+        return len(self._tasks)
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the entry that waits longest came (wall seconds); None when none does."""
+        found = self._rows.queue.oldest
+        return None if found is None else found.at
+
+    def per_second(self) -> float:
+        """Entries that the parent confirmed, lately."""
+        return self._rate.at(self._clock.monotonic())
 
     @property
     def parent(self) -> str:
@@ -104,6 +121,7 @@ class Climb:
 
     async def run(self) -> None:
         """Send what there is, for ever."""
+        self._rate.begin(self._clock.monotonic())
         try:
             await for_ever(self.step, self._clock, self._pause, "outbox")
         finally:
@@ -229,6 +247,7 @@ class Climb:
                 where = {"repository": entry.repository, "digest": digest, "tag": entry.tag}
                 log.info("gone up", number=entry.seq, deed=entry.deed, **where)
         await self._rows.change(Change(tuple(puts), tuple(removes)), _all(ended))
+        self._rate.add(len(removes), self._clock.monotonic())
         for entry, _ in confirmed:
             for tag in filter(None, (entry.tag, *entry.tags) if entry.seq in removes else ()):
                 self._decided(entry.repository, tag, True)

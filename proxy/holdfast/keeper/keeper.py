@@ -442,11 +442,22 @@ class Keeper(Pushes, Control):
             f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
         ]
         counters = {**self.fills.counters, "unstored_manifests": self.unstored}
-        counters["outbox"] = sum(map(len, self.climbs))
+        counters |= self._backlog()
         for name, parent in self.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
         return Status(True, tuple(troubles), states, counters)
+
+    def _backlog(self) -> dict[str, int]:
+        """What is still to go up: entries, how many are under way, when the oldest came (wall seconds, 0 for none), and
+        how many a minute the parents confirm."""
+        oldest = [at for climb in self.climbs if (at := climb.oldest_at) is not None]
+        return {
+            "outbox": sum(map(len, self.climbs)),
+            "outbox.under_way": sum(climb.under_way for climb in self.climbs),
+            "outbox.oldest_at": int(min(oldest, default=0.0)),
+            "outbox.per_minute": round(60 * sum(climb.per_second() for climb in self.climbs)),
+        }
 
     def _damage(self) -> list[str]:
         """A sentence about content that is damaged here and that no parent brings back by itself."""

@@ -46,7 +46,7 @@ class Row(NamedTuple):
 MATRIX: Final[dict[Thing, Row]] = {
     Thing.PARENT_PUSH: Row(Way.DOWN, Way.DOWN),
     Thing.PARENT_DELETE: Row(Way.DOWN, Way.DOWN, "a tag may be kept here instead, and is told"),
-    Thing.LOCAL_PUSH: Row(Way.REFUSED, Way.UP, "taken at once; goes up in the order in which it came"),
+    Thing.LOCAL_PUSH: Row(Way.REFUSED, Way.UP, "taken at once; goes up, each tag in its order"),
     Thing.LOCAL_DELETE: Row(Way.REFUSED, Way.UP, "needs `content/delete`"),
     Thing.LEFT_SCOPE: Row(Way.REMOVED, Way.KEPT, "after a grace period"),
     Thing.CONTROL: Row(Way.DOWN, Way.DOWN),

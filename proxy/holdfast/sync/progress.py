@@ -28,7 +28,7 @@ class Progress(Struct, frozen=True):
 
 
 class Rate:
-    """Bytes a second, the older the less they count."""
+    """Bytes a second, or of whatever is counted; the older the less they count."""
 
     def __init__(self) -> None:
         self._value, self._slice, self._at = 0.0, 0, float("nan")
