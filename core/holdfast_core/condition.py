@@ -111,9 +111,12 @@ class StoreCondition:
 
     def refusal(self) -> Unwritable | None:
         """What a write is refused with before it is tried; None when it is tried."""
-        if TRIED[self.state]:
-            return None
-        return SyncFailed(self.reason) if self.state is DiskState.FAILED else DiskReadOnly(self.reason)
+        return None if TRIED[self.state] else self.error()
+
+    def error(self) -> Unwritable:
+        """What a write is refused with in this condition."""
+        kinds = {DiskState.FULL: Exhausted, DiskState.READ_ONLY: DiskReadOnly}
+        return kinds.get(self.state, SyncFailed)(self.reason)
 
     def met(self, write: Write, code: int | None, text: str) -> StoreError:
         """A write failed with this error number: what the store is now follows from the table. Returns what the
@@ -129,9 +132,18 @@ class StoreCondition:
         """A write was tried and done: there is room, and the disk takes it. A store that failed stays failed."""
         self._become(DiskState.WRITABLE, "")
 
-    def _become(self, state: DiskState, reason: str) -> None:
+    def opened(self) -> None:
+        """The store was opened for writing, whatever it was before."""
+        self._become(DiskState.WRITABLE, "", fresh=True)
+
+    def found(self, error: Unwritable) -> None:
+        """The store could not be opened for writing."""
+        kinds = {Exhausted: DiskState.FULL, DiskReadOnly: DiskState.READ_ONLY}
+        self._become(kinds.get(type(error), DiskState.FAILED), str(error), fresh=True)
+
+    def _become(self, state: DiskState, reason: str, *, fresh: bool = False) -> None:
         with self._one:
-            if state is self.state or self.state is DiskState.FAILED:
+            if state is self.state or (self.state is DiskState.FAILED and not fresh):
                 return
             self.state, self.reason = state, reason
         self.changed(state, reason)

@@ -108,6 +108,11 @@ class Directory:
             raise StoreRefused(f"{self.path} is written by another process") from error
         self._lock = fd
 
+    def unlock(self) -> None:
+        """Be the one writer no longer."""
+        os.close(self._lock)
+        self._lock = -1
+
     def close(self) -> None:
         """Give the descriptors and the lock back."""
         for fd in self._held():
@@ -282,11 +287,13 @@ class Directory:
         return self.condition.met(write, error.errno, f"{what}: {error.strerror or error}")
 
     def probe(self) -> None:
-        """Write a file and take it away again, to see whether the disk takes writes and has room. Raises OSError."""
+        """Write a file, sync it and take it away again, to see whether the disk takes writes and has room. Raises
+        OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(PROBE_NAME, flags, 0o600, dir_fd=self.fills_fd)
         try:
             self._take_room(fd)
+            os.fdatasync(fd)
         finally:
             os.close(fd)
             os.unlink(PROBE_NAME, dir_fd=self.fills_fd)

@@ -10,6 +10,8 @@ Rules kept here, with what they cost when broken (measured, docs/design.md):
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import struct
 import sys
@@ -22,11 +24,13 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from holdfast_core import format as layout
-from holdfast_core.condition import BROKEN, CAUSES
-from holdfast_core.errors import Damaged, Exhausted, RecordDamaged, StoreError, StoreRefused
+from holdfast_core.condition import BROKEN, CAUSES, refusal
+from holdfast_core.errors import Damaged, DiskReadOnly, Exhausted, RecordDamaged, StoreError, StoreRefused
+from holdfast_core.filesystem import reserve
 
 MAP_BYTES = 64 << 30  # address space, not memory: a new index takes 8 KiB
 MAX_READERS = 1024
+LOCK_BYTES = (MAX_READERS + 2) * 64  # lock.mdb: a header of two cache lines, and one for each reader
 SCAN_KEYS = 1000  # a scan takes a new transaction after so many, so that none lives long
 
 _META_OFFSET = 16  # page header
@@ -102,12 +106,20 @@ class Index:
     begin: Callable[..., Transaction]
 
     def __init__(self, path: Path, *, write: bool, map_bytes: int = MAP_BYTES) -> None:
-        """Open `path`; with `write` it is created when absent. Raises StoreRefused."""
-        check_meta(path / "data.mdb")
+        """Open `path`; with `write` it is created when absent. Raises StoreRefused, Unwritable."""
+        self._path, self.map_bytes = path, map_bytes
+        self._unlocked = -1
+        self._open(write)
+        _open.add(self)
+
+    def _open(self, write: bool) -> None:
+        """Raises StoreRefused, Unwritable."""
+        check_meta(self._path / "data.mdb")
         try:
+            self._lock_for(write)
             self._env = lmdb.open(
-                str(path),
-                map_size=map_bytes,
+                str(self._path),
+                map_size=self.map_bytes,
                 max_readers=MAX_READERS,
                 readonly=not write,
                 create=write,
@@ -115,22 +127,64 @@ class Index:
                 lib_version=0,
                 mode=0o644,
             )
-        except lmdb.Error as error:
-            raise StoreRefused(f"{path} cannot be opened: {error}") from error
+        except (lmdb.Error, OSError) as error:
+            code = errno_of(error) if isinstance(error, lmdb.Error) else error.errno
+            if code in CAUSES or code in BROKEN:
+                raise refusal(code, f"index: {error}") from error
+            raise StoreRefused(f"{self._path} cannot be opened: {error}") from error
         if self._env.lib_version()[:2] != (0, 9):
             raise StoreRefused(
-                f"{path} has the format of LMDB {self._env.lib_version()}; this code reads 0.9"
+                f"{self._path} has the format of LMDB {self._env.lib_version()}; this code reads 0.9"
             )
         self.begin = self._env.begin
-        self.map_bytes = map_bytes
         self._locks = (-1, False)
         self.reader_check()
-        _open.add(self)
+
+    def _lock_for(self, write: bool) -> None:
+        """Give the reader table all its blocks: processes write to it by their maps, and a disk that has none left
+        would kill them. On a file system that is read-only LMDB reads without that table, so a lock of the directory
+        says to the next writer that somebody does."""
+        directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if write:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fd = os.open(self._path / "lock.mdb", os.O_RDWR | os.O_CREAT * write | os.O_CLOEXEC, 0o644)
+            try:
+                with contextlib.suppress(OSError):
+                    reserve(fd, 0, LOCK_BYTES)
+            finally:
+                os.close(fd)
+        except BlockingIOError as error:
+            os.close(directory)
+            raise DiskReadOnly(f"{self._path} is still read by processes that began read-only") from error
+        except OSError as error:
+            if not write and error.errno == errno.EROFS:
+                fcntl.flock(directory, fcntl.LOCK_SH)
+                self._unlocked = directory
+                return
+            os.close(directory)
+            if write or error.errno != errno.ENOENT:
+                raise
+        else:
+            os.close(directory)
+
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether this reads without LMDB's reader table, because the file system was read-only."""
+        return self._unlocked >= 0
+
+    def reopen(self, *, write: bool) -> None:
+        """Open the same index again. No read may be under way. Raises as the opening; then it is closed."""
+        self.close()
+        self._open(write)
 
     def close(self) -> None:
         """Unmap. No read may be under way; later ones raise StoreError."""
         self.begin = _refuse_closed
         self._env.close()
+        if self._unlocked >= 0:
+            os.close(self._unlocked)
+            self._unlocked = -1
 
     def is_poisoned(self) -> bool:
         """Whether LMDB refuses everything since a meta page could not be written."""

@@ -13,14 +13,16 @@ import uuid as uuids
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import msgspec
 
 from holdfast_core import change, compaction, directory, events, replay
 from holdfast_core import format as layout
 from holdfast_core.change import Change, Keep
+from holdfast_core.condition import BROKEN, CAUSES, Cause, refusal
 from holdfast_core.digest import Digest, chunk_hash
-from holdfast_core.errors import RecordDamaged, StoreRefused
-from holdfast_core.index import Index, Inside
+from holdfast_core.errors import RecordDamaged, StoreRefused, Unwritable
+from holdfast_core.index import Index, Inside, errno_of
 from holdfast_core.journal import Journal, finish_rewrite, head_of
 from holdfast_core.progress import progress_name
 
@@ -30,33 +32,91 @@ KNOWN_CHUNK = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What an open store stands on. `journal` is None for a reader."""
+    """What an open store stands on. `journal` is None for a reader, and for a writer as long as the disk refuses it
+    with `refused`."""
 
     directory: directory.Directory
     index: Index
     journal: Journal | None
     boot: bytes
+    refused: Unwritable | None = None
 
 
-def open_store(path: Path, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
-    """Open for reading, or as the one writer. Raises StoreRefused."""
+def open_store(
+    path: Path, *, write: bool, map_bytes: int, allow_network: bool, or_read: bool = False
+) -> Opened:
+    """Open for reading, or as the one writer. With `or_read` a store that the disk does not let anybody write is
+    opened for reading, and `take_up` makes it a writer's later. Raises StoreRefused, Unwritable."""
     self_test()
-    if directory.read_identity(path) is None:
-        _create_directories(path, write=write)
-    place = directory.Directory(path)
     try:
-        if write:
-            place.lock()
-        return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
-    except BaseException:
-        place.close()
+        return _open_store(path, write=write, map_bytes=map_bytes, allow_network=allow_network)
+    except Unwritable as error:
+        if not (write and or_read) or directory.read_identity(path) is None:
+            raise
+        opened = _open_store(path, write=False, map_bytes=map_bytes, allow_network=allow_network)
+        opened.directory.condition.found(error)
+        return msgspec.structs.replace(opened, refused=error)
+
+
+def _open_store(path: Path, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+    with _refusals(path):
+        if directory.read_identity(path) is None:
+            _create_directories(path, write=write)
+        place = directory.Directory(path)
+        try:
+            if write:
+                place.lock()
+                _try(place)
+            return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
+        except BaseException:
+            place.close()
+            raise
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the system refuses on the way is the store's refusal."""
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        code = errno_of(error) if isinstance(error, lmdb.Error) else error.errno
+        if code in CAUSES or code in BROKEN:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            raise refusal(code, f"the store in {path} cannot be opened for writing: {text}") from error
         raise
+
+
+def take_up(place: directory.Directory, index: Index, boot: bytes) -> Journal:
+    """Make a store that was opened for reading, with `or_read`, a writer's. No read may be under way. Raises
+    Unwritable, StoreRefused; then it is a reader's as before."""
+    with _refusals(place.path):
+        place.lock()
+        try:
+            index.reopen(write=True)
+            identity = directory.read_identity(place.path)
+            return _recovered(place, index, _identity(index, None, create=False), identity, boot)
+        except BaseException:
+            index.reopen(write=False)
+            place.unlock()
+            raise
 
 
 def self_test() -> None:
     """Hash a known vector by the native path. Raises StoreRefused: a build that cannot must not serve."""
     if str(Digest.of(b"abc")) != KNOWN_VECTOR or chunk_hash(b"abc").hex() != KNOWN_CHUNK:
         raise StoreRefused("this build hashes wrongly; nothing was opened")
+
+
+def _try(place: directory.Directory) -> None:
+    """See whether the disk takes writes, before anything counts on it: a store whose last writer met an error that said
+    nothing about the disk is not to meet it again and again. Without room the store is opened all the same. Raises
+    OSError."""
+    try:
+        place.probe()
+    except OSError as error:
+        if CAUSES.get(error.errno or 0) is not Cause.NO_ROOM:
+            raise
+        place.refused(error, "probe")
 
 
 def _create_directories(path: Path, *, write: bool) -> None:

@@ -44,14 +44,18 @@ class Store(Pushes):
         clock: Callable[[], float] = since_boot,
         allow_network: bool = False,
         map_bytes: int = MAP_BYTES,
+        or_read: bool = False,
     ) -> Store:
         """Open the store at `path`; with `write` as its one writer, created when absent, recovered when its
         last writer or the machine died. `mode`: what clients may do, "root" and "ReadWrite" everything,
-        "ReadOnly" no change. `clock` gives seconds that never step. Raises StoreRefused, Mistake for an unknown
-        mode."""
+        "ReadOnly" no change. `clock` gives seconds that never step. With `or_read` a store that the disk does not
+        let anybody write is open all the same: it serves, and refuses every write (`is_waiting`). Raises
+        StoreRefused, Unwritable, Mistake for an unknown mode."""
         if mode not in MODES:
             raise Mistake(f"mode {mode!r}; allowed: {', '.join(MODES)}")
-        opened = opening.open_store(Path(path), write=write, map_bytes=map_bytes, allow_network=allow_network)
+        opened = opening.open_store(
+            Path(path), write=write, map_bytes=map_bytes, allow_network=allow_network, or_read=or_read
+        )
         return cls(opened, inline_bytes=inline_bytes, scrub_interval=scrub_interval, clock=clock, mode=mode)
 
     def put_manifest(

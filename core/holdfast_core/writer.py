@@ -54,15 +54,16 @@ class Writer:
     def __init__(
         self,
         index: Index,
-        journal: Journal,
+        journal: Journal | None,
         *,
         boot: bytes,
         clock: Callable[[], float],
         condition: StoreCondition,
         probe: Callable[[], None],
     ) -> None:
-        """`probe` raises OSError when the disk takes no write."""
-        self.journal = journal
+        """`probe` raises OSError when the disk takes no write. Without a journal every change is refused, until
+        `take_up`."""
+        self._journal = journal
         self.condition = condition
         self.committed = 0
         self.batches = 0
@@ -99,7 +100,23 @@ class Writer:
 
     def refusal(self) -> Unwritable | None:
         """What a change is refused with before it is tried; None when it is tried."""
-        return self.condition.refusal()
+        return self.condition.error() if self._journal is None else self.condition.refusal()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether there is a journal to write."""
+        return self._journal is not None
+
+    def take_up(self, journal: Journal) -> None:
+        """From now on changes are written: the store was opened for it."""
+        self._journal = journal
+
+    @property
+    def journal(self) -> Journal:
+        """The journal. Raises Unwritable where there is none yet."""
+        if self._journal is None:
+            raise self.condition.error()
+        return self._journal
 
     def succeed(self, fresh: Journal, position: int) -> None:
         """From now on `fresh` is the journal; it holds what the present one does up to `position`, and gets the rest.
@@ -115,7 +132,7 @@ class Writer:
                     self._note(txn, fresh)
             except (lmdb.Error, OSError) as error:
                 raise self._not_committed(error, self.journal.length) from error
-            former, self.journal = self.journal, fresh
+            former, self._journal = self.journal, fresh
             former.close()
             try:
                 fresh.replace()
@@ -124,7 +141,7 @@ class Writer:
 
     def settled(self) -> bool:
         """Whether all of the journal is on disk."""
-        return self.journal.synced == self.journal.length
+        return self._journal is None or self._journal.synced == self._journal.length
 
     def queued(self) -> int:
         """Operations that wait."""
@@ -135,7 +152,8 @@ class Writer:
         self._closed = True
         self._queue.put(None)
         self._thread.join()
-        self.journal.close()
+        if self._journal is not None:
+            self._journal.close()
         with contextlib.suppress(Empty):
             while True:
                 late = self._queue.get_nowait()

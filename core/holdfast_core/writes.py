@@ -24,6 +24,7 @@ from holdfast_core.errors import (
     ReadOnly,
     RecordDamaged,
     StoreError,
+    Unwritable,
 )
 from holdfast_core.file_work import FileWork, Prepared
 from holdfast_core.lookup import Lookup
@@ -70,7 +71,7 @@ class Writes(Lookup):
         self._parts = 0
         self._writer: Writer | None = None
         self._files: FileWork | None = None
-        if opened.journal is not None:
+        if opened.journal is not None or opened.refused is not None:
             self._writer = Writer(
                 opened.index,
                 opened.journal,
@@ -96,6 +97,46 @@ class Writes(Lookup):
         self._readers.close()
         self._index.close()
         self._directory.close()
+
+    def probe(self) -> bool:
+        """Write a file and take it away again; whether that went. A full disk is writable again then, and a read-only
+        one that this store was open on. Waits for the disk."""
+        try:
+            self._directory.probe()
+        except OSError as error:
+            self._directory.refused(error, "probe")
+            return False
+        if self._writer is None or self._writer.is_writing:
+            self.condition.probed()
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the store is open for reading because the disk takes no write: after `probe`, `take_up` it."""
+        return self._writer is not None and not self._writer.is_writing
+
+    def take_up(self) -> None:
+        """Become the writer after all. No other thread may read meanwhile. Raises Unwritable, StoreRefused; then the
+        store stays as it is."""
+        try:
+            journal = opening.take_up(self._directory, self._index, self._boot)
+        except Unwritable as error:
+            self.condition.found(error)
+            raise
+        self._writing().take_up(journal)
+        self.condition.opened()
+
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether the index is read without LMDB's reader table, because the file system was read-only: then nobody
+        writes. `lock_again` once it can be written."""
+        return self._index.is_unlocked
+
+    def lock_again(self) -> None:
+        """Read with LMDB's reader table from now on, where the file system has one again. No other thread may read
+        meanwhile."""
+        if os.access(self._directory.path / "index", os.W_OK):
+            self._index.reopen(write=False)
 
     @property
     def condition(self) -> StoreCondition:
@@ -136,7 +177,7 @@ class Writes(Lookup):
             damaged_chunks=readers.damaged,
             index_bytes=self._index.bytes_used(),
             index_limit=self._index.map_bytes,
-            journal_bytes=writer.journal.length if writer else 0,
+            journal_bytes=writer.journal.length if writer and writer.is_writing else 0,
             failed=self.condition.reason if self.condition.state is DiskState.FAILED else "",
             condition=self.condition.state,
             reason=self.condition.reason,

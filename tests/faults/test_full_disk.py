@@ -1,17 +1,14 @@
-"""A whole node on a disk that is really full: nothing that is held stops, nothing that is not held is refused,
-and once there is space again things are kept again."""
+"""A whole node on a disk that is really full: nothing that is held stops, nothing that is not held is refused, what is
+pushed gets a clean answer, and once there is space again things are kept again, with no restart."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import random
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +16,31 @@ import pytest
 from holdfast.testing.content import Generated
 from holdfast.testing.sample import Sample, build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
+from support.disk import Disk
 from support.node import Node, parent_toml, restarted
+from support.plain_push import at, digest_of, push
 from support.programs import wait_until
-from support.transfer import connect, fetch
+from support.pushing import OCI_MANIFEST, image
+from support.transfer import Answer, fetch, target_of
 
 NAME, FRESH = "library/held", "library/fresh"
-DISK_BYTES = 32 << 20
-#: more than the socket buffers on the way hold, less than the disk
+DISK_BYTES = 320 << 20
+KINDS = ("ext4", "xfs")
+#: more than the socket buffers on the way hold
 SLOW_BYTES = 24_000_000
 #: no reserve, so that it is the kernel who says that the disk is full
 SETTINGS = "[fills]\nreserve_bytes = 0\n"
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot mount a small tmpfs: {done.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+@pytest.fixture(params=KINDS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    """A small file system of its own, with the data directory of the node in `tmp_path / "node"` on it; the log of the
+    node lies elsewhere, because the test reads it."""
+    with Disk(tmp_path / "disk", request.param, DISK_BYTES) as made:
+        (made.root / "store").mkdir()
+        (tmp_path / "node").mkdir()
+        (tmp_path / "node" / "data").symlink_to(made.root / "store")
+        yield made
 
 
 @pytest.fixture
@@ -50,21 +49,6 @@ def parent() -> Iterator[ScriptedProcess]:
         "--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest", "--blob", f"{FRESH}={SLOW_BYTES}:slow"
     ) as started:
         yield started
-
-
-def fill_up(disk: Path) -> Path:
-    """A file that takes every byte that is left."""
-    path = disk / "ballast"
-    with path.open("wb", buffering=0) as ballast:
-        for step in (1 << 16, 1):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                take(ballast, step)
-    return path
-
-
-def take(ballast: FileIO, step: int) -> None:
-    while True:
-        ballast.write(bytes(step))
 
 
 def pull(node: Node, name: str, sample: Sample) -> None:
@@ -108,15 +92,15 @@ def gets(parent: ScriptedProcess, digest: str) -> int:
 
 
 def slow_pull(node: Node, digest: str) -> None:
-    """A pull of more than the disk has, in the middle of which /readyz says what is the matter."""
-    content, said = Generated(SLOW_BYTES, "slow"), "pass through unstored"
-    with closing(connect(node.url)) as connection:
-        connection.request("GET", f"/v2/{FRESH}/blobs/{digest}")
-        answer = connection.getresponse()
-        assert answer.status == 200
-        wait_until(lambda: said in " ".join(readiness(node)["troubles"]), f"/readyz to say: {said}")
-        assert answer.read() == content.read(0, SLOW_BYTES)
-    wait_until(lambda: not readiness(node)["troubles"], "the trouble to be over")
+    """A pull of more than the disk has."""
+    content = Generated(SLOW_BYTES, "slow")
+    answer = fetch(node.url, f"/v2/{FRESH}/blobs/{digest}")
+    assert (answer.status, answer.body == content.read(0, SLOW_BYTES)) == (200, True)
+
+
+def says(node: Node, what: str) -> bool:
+    """Whether /readyz tells of a trouble."""
+    return any(what in trouble for trouble in readiness(node)["troubles"])
 
 
 def kill(node: Node, role: str) -> None:
@@ -128,35 +112,83 @@ def kill(node: Node, role: str) -> None:
     wait_until(node.ready, "ready")
 
 
-def test_a_full_disk_refuses_nothing_and_space_is_used_again(
-    disk: Path, parent: ScriptedProcess, tmp_path: Path
+def test_case_fault_2_a_full_disk_refuses_nothing_and_space_is_used_again(
+    disk: Disk, parent: ScriptedProcess, tmp_path: Path
 ) -> None:
     held, fresh = build_sample(NAME), build_sample(FRESH)
     (slow,) = parent.hello["blobs"].values()
     settings = parent_toml(parent.url).replace("[tags]\n", "[tags]\nlist_ttl = 0.0\n") + SETTINGS
-    # the store lies on the small disk, the log does not: the test reads it
-    (disk / "store").mkdir()
-    (tmp_path / "node").mkdir()
-    (tmp_path / "node" / "data").symlink_to(disk / "store")
     with Node(tmp_path / "node", configuration=settings, workers=2) as node:
         everything_held(node, held)
-        ballast = fill_up(disk)
+        filler = disk.fill_up()
         everything_held(node, held)
         pull(node, FRESH, fresh)
         slow_pull(node, slow)
+        assert says(node, "DiskError: the disk is full")
         for role in ("worker", "keeper"):
             kill(node, role)
             everything_held(node, held)
             pull(node, FRESH, fresh)
+        node.restart()
+        everything_held(node, held)
         layer = fresh.layers["amd64"][1]
         unstored = gets(parent, layer)
         assert unstored == 3, "nothing was kept"
-        ballast.unlink()
+        filler.unlink()
+        wait_until(lambda: not says(node, "DiskError"), "the disk to be found writable")
         pull(node, FRESH, fresh)
         asked = gets(parent, layer)
+        wait_until(lambda: says_held(node, layer), "the layer to be kept")
         pull(node, FRESH, fresh)
         assert gets(parent, layer) == asked == unstored + 1
-        everything_held(node, held)
+        assert not [event for event in node.events() if event.get("event") in ("keeper failed", "child died")]
+
+
+def says_held(node: Node, digest: str) -> bool:
+    """Whether a blob lies among the finished ones."""
+    return (node.data / "blobs" / "sha256" / digest[7:9] / digest[7:]).exists()
+
+
+def refused(answer: Answer, code: str) -> None:
+    """A push that found no room: the status, and a body that a client shows to a person."""
+    said = json.loads(answer.body)["errors"][0]
+    assert (answer.status, said["code"]) == (507, code)
+    assert said["message"] == "the disk of this node is full; nothing was stored"
+    assert "frees space" in said["detail"]
+
+
+def test_case_fault_2_pushes_to_a_full_root_are_refused_and_what_was_acknowledged_stays(
+    disk: Disk, tmp_path: Path
+) -> None:
+    """An upload goes on at the offset that was acknowledged once there is room, and no process was restarted."""
+    layer, kind = random.Random(1).randbytes(3 << 20), {"Content-Type": OCI_MANIFEST}
+    with Node(tmp_path / "node", "--anonymous", "push", configuration=SETTINGS, workers=2) as node:
+        images = {tag: push(node.url, "app", tag, tag.encode() * 9000) for tag in ("one", "two", "three")}
+        before = node.children("keeper")
+        begun = fetch(node.url, "/v2/app/blobs/uploads/", "POST")
+        place = target_of(begun.headers["location"])
+        assert fetch(node.url, place, "PATCH", body=layer[: 1 << 20]).status == 202
+        filler = disk.fill_up()
+        cut = fetch(node.url, place, "PATCH", body=layer[1 << 20 :])
+        refused(cut, "BLOB_UPLOAD_INVALID")
+        assert fetch(node.url, place).headers["range"] == f"0-{(1 << 20) - 1}"
+        fetch(node.url, "/v2/app/blobs/uploads/?digest=" + digest_of(layer), "POST", body=layer)
+        body = image(*(put for put in (digest_of(b"one"), digest_of(b"one" * 9000))))
+        answers = [
+            fetch(node.url, f"/v2/app/manifests/full{n}", "PUT", headers=kind, body=body) for n in range(40)
+        ]
+        assert {answer.status for answer in answers} <= {201, 507}
+        images |= {f"full{n}": digest_of(body) for n in range(40) if answers[n].status == 201}
+        for tag, digest in images.items():
+            assert at(node.url, "app", tag) == digest
+        filler.unlink()
+        wait_until(lambda: not says(node, "DiskError"), "the disk to be found writable")
+        assert fetch(node.url, place, "PATCH", body=layer[1 << 20 :]).status == 202
+        closed = fetch(node.url, f"{place}{'&' if '?' in place else '?'}digest={digest_of(layer)}", "PUT")
+        assert closed.status == 201
+        images["after"] = push(node.url, "app", "after", b"after" * 9000)
+        assert node.children("keeper") == before
         node.restart()
-        pull(node, FRESH, fresh)
-        assert gets(parent, layer) == asked
+        for tag, digest in images.items():
+            assert at(node.url, "app", tag) == digest
+        assert fetch(node.url, f"/v2/app/blobs/{digest_of(layer)}").body == layer

@@ -198,8 +198,36 @@ def test_a_killed_supervisor_leaves_hits_and_the_next_one_takes_over(
         node.program.process.wait()
         assert fetch(node.url, target).body == first.body
         node.start()
-        assert not any(map(alive, orphans))
+        wait_until(lambda: not any(map(alive, orphans)), "the orphans to be gone")
         assert fetch(node.url, target).body == first.body
+        assert node.stop() == 0
+
+
+def test_case_fault_9_a_start_over_orphans_waits_for_no_client(
+    parent: ScriptedProcess, tmp_path: Path
+) -> None:
+    """The keeper of a supervisor that was killed is ended at once; a worker finishes what it is sending while others
+    serve on the same address. Whatever a client does, the start waits for nobody but the keeper."""
+    (digest,) = add_blobs(parent, 1, LARGE_BYTES)
+    target = f"/v2/{NAME}/blobs/{digest}"
+    with node_before(parent, tmp_path) as node, node.program, closing(connect(node.url)) as slow:
+        assert fetch(node.url, target).status == 200
+        wait_until(lambda: held(node, digest), "the blob to be held")
+        slow.request("GET", target)
+        answer, hasher = slow.getresponse(), hashlib.sha256()
+        keeper, workers = node.children("keeper"), node.children("worker")
+        os.kill(node.program.process.pid, signal.SIGKILL)
+        node.program.process.wait()
+        node.start()
+        assert not any(map(alive, keeper))
+        serving = list(filter(alive, workers))
+        assert serving, "a client is still being sent its blob"
+        assert fetch(node.url, target).status == 200
+        while block := answer.read(BLOCK_BYTES):
+            hasher.update(block)
+        assert f"sha256:{hasher.hexdigest()}" == digest
+        wait_until(lambda: not any(map(alive, workers)), "the old workers to be gone")
+        assert not [event for event in node.events() if event.get("event") == "child died"]
         assert node.stop() == 0
 
 

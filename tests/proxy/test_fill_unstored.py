@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -97,6 +98,53 @@ def test_a_disk_below_its_reserve_is_left_alone(disk: Path) -> None:
         await until(lambda: node.fills.troubles() == [])
 
     run(on(disk, body, reserve_bytes=1 << 40))
+
+
+@pytest.mark.parametrize(
+    ("call", "spared", "code"),
+    [
+        ("open", 0, errno.EIO),
+        ("open", 0, errno.EROFS),
+        ("ftruncate", 0, errno.EDQUOT),
+        ("pwrite", 0, errno.EIO),
+        ("pwrite", 3, errno.ENOSPC),
+        ("pwrite", 3, errno.EIO),
+        ("rename", 0, errno.EIO),
+        ("rename", 0, errno.EROFS),
+    ],
+)
+def test_case_fault_9_whatever_the_disk_refuses_the_bytes_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, spared: int, code: int
+) -> None:
+    """The part cannot be made, written or put into its place: who reads gets every byte, and once the disk
+    works again the next reader has it kept."""
+
+    def refused(real: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe(target: Any, *rest: Any, **more: Any) -> Any:
+            at = more.get("dir_fd", more.get("src_dir_fd", target if isinstance(target, int) else None))
+            place = os.readlink(f"/proc/self/fd/{at}") if at is not None else str(target)
+            met.append("/fills" in place)
+            if broken and met[-1] and sum(met) > spared:
+                raise OSError(code, os.strerror(code))
+            return real(target, *rest, **more)
+
+        return maybe
+
+    async def test() -> None:
+        async with site(tmp_path) as node:
+            content = Generated(9 * MIB)
+            digest = node.parent.add_blob("demo", content)
+            monkeypatch.setattr(os, call, refused(getattr(os, call)))
+            assert await drain(node, digest) == content.read(0, content.size)
+            assert sum(met) > spared, "it was refused"
+            await until(lambda: not node.fills._by_number)
+            broken.clear()
+            node.store.probe()
+            assert await drain(node, digest) == content.read(0, content.size)
+            await until(lambda: node.held("demo", digest))
+
+    broken, met = [True], list[bool]()
+    run(test())
 
 
 def test_wrong_bytes_are_held_back_without_a_store_too(disk: Path) -> None:

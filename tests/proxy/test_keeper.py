@@ -372,7 +372,7 @@ def test_a_full_disk_refuses_nothing_that_is_held(tmp_path, monkeypatch):
             monkeypatch.setattr(keeper.store, change, full_disk)
         assert (await keeper.manifest("a", "latest")).digest == digest
         assert (await keeper.tags("a")).stale == "the disk is full"
-        with pytest.raises(errors.NodeFailed):
+        with pytest.raises(errors.NodeUnwritable):
             await keeper.referrers("a", digest)
 
     run(tmp_path, body)

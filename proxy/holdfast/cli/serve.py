@@ -45,7 +45,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         )
         warn_of_doors(config)
         group = Group(Path(config.data))
-        group.end_orphans()
+        group.take_over()
         prepare_store(config)
         prepare_operator(config)
         sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, reread))
@@ -142,7 +142,7 @@ def _prepare(config: Configuration, writer: int) -> int:
     from holdfast.login.token import ensure_key
 
     try:
-        store = Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes)
+        store = Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes, or_read=True)
         try:
             refuse_other(store, parse(text).registry if (text := config.gateway.connection_string) else "")
         finally:

@@ -128,9 +128,10 @@ async def _damaged(asked: Asked, damage: StoreError) -> Reply:
         raise await undeliverable(node, asked.request, failure, BlobUnknown) from failure
 
 
-async def _mended(asked: Asked) -> Reply:
-    """The answer for a blob that the keeper mended. Raises `NotHeld` or `Damaged` when it did not."""
-    blob = asked.node.store.blob(asked.scope.key, asked.digest)
+async def _mended(asked: Asked, unlinked: bool = False) -> Reply:
+    """The answer for a blob that the keeper mended, or found. Raises `NotHeld` or `Damaged` when it did not."""
+    store, digest = asked.node.store, asked.digest
+    blob = store.blob_anywhere(digest) if unlinked else store.blob(asked.scope.key, digest)
     if blob is None:
         raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
     found = _held(asked, blob)
@@ -167,7 +168,7 @@ async def _asked_once(asked: Asked) -> Reply:
         raise RangeRefused(f"over {limit} ranges of a blob that is not held here")
     told = await asked.node.port.blob(asked.scope.key, str(asked.digest), *_wanted(spans))
     if told.fill == 0:
-        return await _arrived(asked)
+        return await _arrived(asked, told.unlinked)
     choice = ranges.choose(spans, told.size, limit)
     if choice.form is Form.AMPLIFYING:
         raise RangeRefused("the ranges of a blob that is not held here are longer than the blob")
@@ -178,13 +179,13 @@ async def _asked_once(asked: Asked) -> Reply:
     return from_source(choice, content, headers, await _follow(asked, told, choice))
 
 
-async def _arrived(asked: Asked) -> Reply:
+async def _arrived(asked: Asked, unlinked: bool) -> Reply:
     """The keeper says that the blob is held, file and all. Chunks of it may be bad."""
     try:
-        return await _mended(asked)
+        return await _mended(asked, unlinked)
     except (NotHeld, Damaged) as damage:
         await mend(asked.node, asked.scope, asked.digest, damage)
-    return await _mended(asked)
+    return await _mended(asked, unlinked)
 
 
 def _wanted(spans: Sequence[Span]) -> tuple[int, int, bool]:

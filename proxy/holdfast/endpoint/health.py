@@ -22,8 +22,8 @@ def alive(_node: Node, _request: Request) -> Answer:
 def ready(node: Node, _request: Request) -> Answer:
     """200 when the store is open, the keeper is there and nobody drains; else 503 with the reasons.
 
-    Troubles (a parent that is offline, a full disk) are told and do not make a node unready: it serves
-    what it holds.
+    Troubles (a parent that is offline, a disk that is full or read-only) are told and do not make a node unready: it
+    serves what it holds, and brings what it does not. A store that failed does.
     """
     return _ready(node)
 
@@ -40,7 +40,7 @@ async def _ready(node: Node) -> Reply:
     else:
         troubles, parents = status.troubles, status.parents
         if not status.ready:
-            reasons.append("the keeper is not ready")
+            reasons.append(troubles[0] if troubles else "the keeper is not ready")
     body = {"ready": not reasons, "reasons": reasons, "troubles": troubles, "parents": parents}
     return _json(503 if reasons else 200, body)
 

@@ -17,7 +17,16 @@ from holdfast.endpoint.damage import mend, undeliverable
 from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.warning import warning
-from holdfast.errors import KeeperAway, ManifestUnknown, NodeFailed, ParentFailed, ParentNotFound, Refusal
+from holdfast.errors import (
+    KeeperAway,
+    ManifestUnknown,
+    NodeFailed,
+    NodeFull,
+    NodeUnwritable,
+    ParentFailed,
+    ParentNotFound,
+    Refusal,
+)
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.port import Kind, ManifestAnswer
 from holdfast.routing import Scope
@@ -101,7 +110,7 @@ async def _confirm(asked: Asked, tag: Tag, held: Manifest) -> Reply:
     try:
         async with asyncio.timeout(2 * config.confirm_budget + 1):
             told = await asked.node.port.manifest(asked.scope.key, tag.name)
-    except (ParentFailed, KeeperAway, TimeoutError) as error:
+    except (ParentFailed, KeeperAway, NodeFailed, NodeFull, NodeUnwritable, TimeoutError) as error:
         if isinstance(error, ParentNotFound) and config.on_parent_404 == "refuse":
             raise
         age = max(0, int(asked.node.clock.now() - tag.checked_at))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from holdfast_core.digest import Digest
+from holdfast_core.errors import Unwritable
 from holdfast_core.record import FillState
 from holdfast_core.store import Store
 
@@ -27,7 +28,7 @@ from holdfast.errors import (
     Refusal,
 )
 from holdfast.fill.change import FillChange, Snapshot
-from holdfast.fill.errand import Errand
+from holdfast.fill.errand import DiskFull, Errand
 from holdfast.fill.fill import Fill
 from holdfast.fill.means import Means
 from holdfast.fill.plan import Want
@@ -137,8 +138,9 @@ class Fills:
                 await self._size_at_parent(repository, wanted)
                 confirmed = True
             elif fill is None and self._is_held(wanted):
-                now = self.clock.now()
-                await asyncio.wrap_future(self.store.link_blob(repository, wanted, now=now))
+                if not await self._linked(repository, wanted):
+                    held = self.store.blob_anywhere(wanted)
+                    return BlobAnswer(held.size if held else 0, unlinked=True)
             elif start < 0:
                 size = fill.size if fill and fill.size else await self._size_at_parent(repository, wanted)
                 start, end = max(0, size + start), size
@@ -148,6 +150,14 @@ class Fills:
                 answer = await self._entered(fill, repository, start, end, whole, errand)
                 if answer is not None:
                     return answer
+
+    async def _linked(self, repository: str, digest: Digest) -> bool:
+        """Note that the repository has bytes that are held; whether the disk took the note."""
+        try:
+            await asyncio.wrap_future(self.store.link_blob(repository, digest, now=self.clock.now()))
+        except Unwritable:
+            return False
+        return True
 
     def _is_held(self, digest: Digest) -> bool:
         blob = self.store.blob_anywhere(digest)
@@ -219,7 +229,10 @@ class Fills:
                 return
             errand = Errand(landed)
             try:
-                if (await self.open(repository, digest, 0, -1, whole=True, errand=errand)).fill:
+                opened = await self.open(repository, digest, 0, -1, whole=True, errand=errand)
+                if opened.unlinked:
+                    raise DiskFull("the disk takes no writes", code="BLOB_UNKNOWN")
+                if opened.fill:
                     await errand.done()
             finally:
                 errand.end()

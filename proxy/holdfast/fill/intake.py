@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from holdfast_core.errors import Exhausted
+from holdfast_core.errors import StoreError
 
 from holdfast.errors import ParentBroken
 from holdfast.fill.extents import Extents
@@ -161,7 +161,7 @@ class Intake:
         loop = asyncio.get_running_loop()
         try:
             short = await loop.run_in_executor(self._means.writers, self._write, pieces, known)
-        except Exhausted:
+        except (StoreError, OSError):  # full, read-only, broken: whatever the disk has, the bytes go on
             if self._medium.window is not None:
                 raise
             self._move()

@@ -78,7 +78,7 @@ class Medium:
         return self.sources[known:]
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write all of `data`; blocks. Raises Exhausted when the disk is full."""
+        """Write all of `data`; blocks. Raises StoreError when the disk takes it not."""
         if self.window is None:
             assert self.part is not None
             self.part.write(offset, data)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.errors import Exhausted
+from holdfast_core.errors import StoreError
 from holdfast_core.part import FillPart
 
 from holdfast.fill.audience import Audience
@@ -74,8 +74,8 @@ class Stock:
     def _open_part(self, size: int) -> FillPart | None:
         try:
             return self._means.store.open_part(self._digest, size)
-        except Exhausted as error:
-            log.warning("disk full", digest=str(self._digest), reason=str(error))
+        except StoreError as error:
+            log.warning("no part on the disk", digest=str(self._digest), reason=str(error))
             return None
 
     def _hash_anew(self) -> None:
@@ -171,9 +171,9 @@ class Stock:
     # -- a full disk -------------------------------------------------------------------------------
 
     def _move(self) -> None:
-        """The disk is full: go on without storing."""
+        """The disk takes no more: go on without storing."""
         assert self.medium is not None
-        log.warning("disk full, fill goes on unstored", digest=str(self._digest), held=self.held.total)
+        log.warning("fill goes on unstored", digest=str(self._digest), held=self.held.total)
         self._means.counters["unstored"] += 1
         self._audience.moved(self.medium.move(self.held))
 

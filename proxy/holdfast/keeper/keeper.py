@@ -7,6 +7,7 @@ the parent, however many workers ask. Implements `KeeperPort`, so that it serves
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import structlog
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Exhausted, NotHeld, StoreError
+from holdfast_core.errors import Exhausted, NotHeld, StoreError, Unwritable
 from holdfast_core.record import Damage, Descriptor, Tag
 from holdfast_core.store import Store
 
@@ -24,6 +25,7 @@ from holdfast.config import Configuration
 from holdfast.fill.repair import is_sound
 from holdfast.keeper.conflicts import Conflicts
 from holdfast.keeper.control import Control
+from holdfast.keeper.disk import DiskWatch
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
@@ -103,9 +105,10 @@ class Keeper(Pushes, Control):
         self.heads: Flights[int] = Flights()
         #: manifests that passed through because the disk was full
         self.unstored = 0
+        self.disk = DiskWatch(store, clock)
         #: set when the store stopped acknowledging (a failed sync, a poisoned index); the process must end,
-        #: because only a fresh start finds out what is on the disk (reliability.md 1.2, L9 and L10)
-        self.store_failed = asyncio.Event()
+        #: because only a fresh start finds out what is on the disk
+        self.store_failed = self.disk.failed
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
         self._incomplete: set[tuple[str, Digest]] = set()
@@ -139,6 +142,7 @@ class Keeper(Pushes, Control):
 
     async def start(self) -> None:
         """Take up parked fills and the keeper's own rounds. Uses no network before it returns."""
+        self._tasks.append(self.disk.start())
         await self.switches.take_up()
         await self.fills.start()
         self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
@@ -167,7 +171,7 @@ class Keeper(Pushes, Control):
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(self.flights.close(), self.lists.close(), self.heads.close())
         await self.fills.close()
-        if not self.store_failed.is_set():
+        with contextlib.suppress(Unwritable):
             await self._committed(self.store.sync_cached())
         for parent in self.parents.values():
             await parent.close()
@@ -225,8 +229,8 @@ class Keeper(Pushes, Control):
             await self._committed(
                 self.store.put_tag(repository, held.name, held.digest, now=self.clock.now())
             )
-        except Exhausted as error:
-            log.warning("tag not refreshed", repository=repository, reason=str(error))
+        except Unwritable:
+            self.store.confirm_tag(repository, held.name, held.digest, self.clock.now())
         return ManifestAnswer(head.digest)
 
     async def _fetch(self, repository: str, reference: str) -> ManifestAnswer:
@@ -250,7 +254,7 @@ class Keeper(Pushes, Control):
         self._refuse_deleted(repository, "manifest", fetched.digest)
         try:
             await self.keep(repository, reference, fetched)
-        except Exhausted as error:
+        except Unwritable as error:
             log.warning("manifest unstored", digest=fetched.digest, reason=str(error))
             self.unstored += 1
             return ManifestAnswer(fetched.digest, media_type=fetched.media_type, body=fetched.body)
@@ -416,10 +420,11 @@ class Keeper(Pushes, Control):
             if fetched_at is None and not anything_held:
                 self._refuse_list(key, failure)
             return ListAnswer(age, failure.message)
-        except Exhausted as failure:
+        except Unwritable as failure:
+            said = "the disk is full" if isinstance(failure, Exhausted) else "the disk takes no writes"
             if fetched_at is None and not anything_held:
-                raise errors.NodeFailed("the disk is full", code="NAME_UNKNOWN") from failure
-            return ListAnswer(age, "the disk is full")
+                raise errors.NodeUnwritable(said, code="NAME_UNKNOWN", retry_after=5) from failure
+            return ListAnswer(age, said)
         return ListAnswer()
 
     def _refuse_list(self, key: tuple[str, ...], failure: errors.ParentFailed) -> None:
@@ -434,7 +439,7 @@ class Keeper(Pushes, Control):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [*self.fills.troubles(), *self._damage(), *self.notes()]
+        troubles = [*self.disk.sentences(), *self.fills.troubles(), *self._damage(), *self.notes()]
         troubles += self.replica.notes() if self.replica is not None else []
         for told in (self.webhooks, self.upward, *self.climbs):
             troubles += told.notes() if told is not None else []
@@ -446,7 +451,7 @@ class Keeper(Pushes, Control):
         for name, parent in self.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
-        return Status(True, tuple(troubles), states, counters)
+        return Status(not self.disk.is_failed, tuple(troubles), states, counters)
 
     def _backlog(self) -> dict[str, int]:
         """What is still to go up: entries, how many are under way, when the oldest came (wall seconds, 0 for none), and
@@ -509,11 +514,11 @@ class Keeper(Pushes, Control):
             self.store.let_go()
             try:
                 await self._committed(self.store.sync_cached())
+            except Unwritable:
+                continue  # said once, by the disk's condition
             except StoreError as error:
                 log.error("sync failed", reason=str(error))
-            if self.store.statistics().failed:
-                self.store_failed.set()
-            elif self.store.journal_is_long:
+            if self.store.journal_is_long:
                 self._chore(self._compact())
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:

@@ -31,10 +31,12 @@ class ManifestAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BlobAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """`fill` is 0 when the blob is held (read the store); otherwise the number of the fill to follow."""
+    """`fill` is 0 when the blob is held (read the store); otherwise the number of the fill to follow. `unlinked`: the
+    bytes are held, and the disk took no note that the repository has them, as its parent says."""
 
     size: int
     fill: int = 0
+    unlinked: bool = False
 
 
 class ListAnswer(msgspec.Struct, frozen=True, array_like=True):

@@ -325,13 +325,14 @@ class RemoteFollowing:
                 await self.port.clock.sleep(ATTACH_PAUSE_SECONDS * 2 ** (attempt - 1))
             answer = await self.port.blob(self.repository, self.digest, self.start, self.end, self.whole)
             if not answer.fill:
-                return self._take_held()
+                return self._take_held(answer.unlinked)
             with contextlib.suppress(KeeperLost, errors.NodeFailed, FileNotFoundError):
                 return await self.attach(self.port._opened(answer.fill))
         raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
 
-    def _take_held(self) -> None:
-        blob = self.port.store.blob(self.repository, Digest.parse(self.digest))
+    def _take_held(self, unlinked: bool) -> None:
+        store, digest = self.port.store, Digest.parse(self.digest)
+        blob = store.blob_anywhere(digest) if unlinked else store.blob(self.repository, digest)
         if blob is None:
             raise errors.BlobUnknown(f"{self.digest} is gone")
         self._held = self.port.store.open_blob(blob)

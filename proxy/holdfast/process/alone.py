@@ -13,7 +13,7 @@ from holdfast.admin import place
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.process.assembly import make_keeper, make_rounds
-from holdfast.process.group import Group
+from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import bound, node_listeners
 from holdfast.process.serving import serve
 from holdfast.process.store import open_store
@@ -32,7 +32,7 @@ async def _main(config: Configuration, group: Group) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _refuse_reload)
-    listening = node_listeners(config, 1)
+    listening = node_listeners(config, 1, joins=bool(group.old_workers))
     store = open_store(config, write=True)
     keeper = make_keeper(config, store, clock := SystemClock())
     rounds = make_rounds(bound(config, listening), keeper)
@@ -41,8 +41,10 @@ async def _main(config: Configuration, group: Group) -> int:
         await rounds.start()
     announce(listening, config)
     failure = asyncio.create_task(_end_with(keeper.store_failed, ending))
+    old = asyncio.create_task(group.end_workers(config.limits.drain_timeout + GRACE_SECONDS))
     await serve(config, store, keeper, clock, listening, ending)
     failure.cancel()
+    await old
     if rounds is not None:
         await rounds.close()
     await keeper.close()

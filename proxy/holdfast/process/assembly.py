@@ -13,6 +13,7 @@ from holdfast.config import Configuration
 from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
 from holdfast.gateway.connection_string import parse
+from holdfast.keeper.disk import CODE
 from holdfast.keeper.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     from holdfast.notify.upward import Upward
 
     def troubles() -> list[StatusDetail]:
-        disk = [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored else []
-        return [*disk, *keeper.conflicts.details()]
+        disk = [StatusDetail(type="Disk", code=CODE, description=text) for text in keeper.disk.sentences()]
+        passing = [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored and not disk else []
+        return [*disk, *passing, *keeper.conflicts.details()]
 
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
@@ -113,4 +115,4 @@ def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds, link:
 def disk_detail(unstored: int) -> StatusDetail:
     """A full disk, as the original tells it (connected-registry 2.5)."""
     sentence = f"the disk is full: {unstored} blob(s) pass through unstored"
-    return StatusDetail(type="Disk", code="DiskError", description=sentence)
+    return StatusDetail(type="Disk", code=CODE, description=sentence)

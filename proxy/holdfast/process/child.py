@@ -31,6 +31,8 @@ class Inheritance(msgspec.Struct):
     listener: int
     lifeline: int
     admin: int = -1
+    #: where the keeper listens
+    keeper: str = ""
 
     def descriptors(self) -> tuple[int, ...]:
         """What must stay open across exec."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,14 +48,16 @@ def _address(listener: socket.socket) -> tuple[str, int]:
     return host, port
 
 
-def listeners(listen: str, count: int, key: str = "listen") -> list[socket.socket]:
+def listeners(listen: str, count: int, key: str = "listen", *, joins: bool = False) -> list[socket.socket]:
     """`count` sockets on one address (SO_REUSEPORT: the kernel spreads connections over them).
 
-    Port 0 picks one port for all. Raises ConfigInvalid, which names `key`, when the address cannot be had.
+    Port 0 picks one port for all. `joins`: workers of this node that are to end listen there as well. Raises
+    ConfigInvalid, which names `key`, when the address cannot be had.
     """
     host, port = listen_address(listen)
     said = f"{key}: found {listen!r}"
-    _refuse_shared(host, port, said)
+    if not joins:
+        _refuse_shared(host, port, said)
     sockets: list[socket.socket] = []
     for _ in range(count):
         listener = _listener(host, port, said)
@@ -69,22 +74,22 @@ def bound(config: Configuration, listening: Listening) -> Configuration:
     return replace(config, listen=f"{host}{colon}{listening.address[1]}")
 
 
-def node_listeners(config: Configuration, count: int) -> Listening:
-    """Every socket of a node, `count` of each kind. Raises ConfigInvalid."""
-    clients = listeners(config.listen, count)
+def node_listeners(config: Configuration, count: int, *, joins: bool = False) -> Listening:
+    """Every socket of a node, `count` of each kind, see `listeners`. Raises ConfigInvalid."""
+    clients = listeners(config.listen, count, joins=joins)
     try:
-        return Listening(clients, admin_listeners(config, count))
+        return Listening(clients, admin_listeners(config, count, joins=joins))
     except ConfigInvalid:
         Listening(clients, []).close()
         raise
 
 
-def admin_listeners(config: Configuration, count: int) -> list[socket.socket]:
+def admin_listeners(config: Configuration, count: int, *, joins: bool = False) -> list[socket.socket]:
     """The sockets of the admin API, none when the configuration wants none. Raises ConfigInvalid, also when it would
     take the operator's password in clear from another machine."""
     if not config.admin.listen:
         return []
-    sockets = listeners(config.admin.listen, count, "admin.listen")
+    sockets = listeners(config.admin.listen, count, "admin.listen", joins=joins)
     host = sockets[0].getsockname()[0]
     if is_loopback(host) or config.tls.cert:
         return sockets
@@ -134,26 +139,47 @@ def _resolve(host: str, port: int, said: str) -> tuple[int, int, int, str, tuple
 
 #: A Unix socket's path must fit into 108 bytes (unix(7)).
 LONGEST_PATH_BYTES = 100
+#: what a directory answers in which no socket can be made now
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-def keeper_path(data: Path) -> str:
-    """Where the keeper of a data directory listens. A path that is too long for a Unix socket is reached
-    through a descriptor of the directory, which stays open for the life of the process."""
-    path = str(data / "keeper.sock")
-    if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
-        return path
-    return f"/proc/self/fd/{os.open(data, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/keeper.sock"
+def keeper_listener(data: Path) -> tuple[socket.socket, str]:
+    """The keeper's socket, for this user only, and where it is: in the data directory, or on a disk that takes no
+    writes in a directory of its own. The caller holds the group's lock, so an old one is dead."""
+    try:
+        return _keeper_listener(data)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+    return _keeper_listener(Path(tempfile.mkdtemp(prefix="holdfast-")))
 
 
-def keeper_listener(data: Path) -> socket.socket:
-    """The keeper's socket, for this user only. The caller holds the group's lock, so an old one is dead."""
-    path = keeper_path(data)
-    (data / "keeper.sock").unlink(missing_ok=True)
+def _keeper_listener(place: Path) -> tuple[socket.socket, str]:
+    (place / "keeper.sock").unlink(missing_ok=True)
+    path = keeper_path(place)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
     finally:
         os.umask(before)
     listener.listen(128)
-    return listener
+    return listener, str(place / "keeper.sock")
+
+
+def keeper_path(place: Path) -> str:
+    """A path that is too long for a Unix socket is reached through a descriptor of the directory, which stays open for
+    the life of the process."""
+    path = str(place / "keeper.sock")
+    if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
+        return path
+    return f"/proc/self/fd/{os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/keeper.sock"
+
+
+def forget_keeper(path: str, data: Path) -> None:
+    """Remove the keeper's socket where it has a directory of its own."""
+    if (place := Path(path).parent) != data:
+        shutil.rmtree(place, ignore_errors=True)

@@ -17,6 +17,7 @@ from holdfast.config import Configuration
 from holdfast.endpoint.node import Node
 from holdfast.gateway.connection_string import parse
 from holdfast.gateway.settings import follow_settings
+from holdfast.keeper.disk import PROBE_SECONDS
 from holdfast.keeper.port import KeeperPort
 from holdfast.process.listen import Listening
 from holdfast.routing import Router
@@ -46,8 +47,7 @@ async def serve(
         servers.append(admin_server(node, listening))
         await servers[1].start(listening.admin)
     beside = [asyncio.create_task(let_go(store, clock))]
-    if (following := follow_parent(config, store, clock)) is not None:
-        beside.append(following)
+    beside += [task for task in (follow_parent(config, store, clock), lock_again(store, clock)) if task]
     log.info("worker ready")
     await ending.wait()
     for task in beside:
@@ -71,6 +71,20 @@ def follow_parent(config: Configuration, store: Store, clock: Clock) -> asyncio.
     if not (text := config.gateway.connection_string):
         return None
     return asyncio.create_task(follow_settings(store, parse(text).registry, clock))
+
+
+def lock_again(store: Store, clock: Clock) -> asyncio.Task[None] | None:
+    """The task that opens an index anew which was opened on a read-only file system, once it can be written: the keeper
+    writes nothing before every reader did so. None where that is not the case."""
+    if store.is_waiting or not store.is_unlocked:
+        return None
+
+    async def rounds() -> None:
+        while store.is_unlocked:
+            await clock.sleep(PROBE_SECONDS)
+            store.lock_again()
+
+    return asyncio.create_task(rounds())
 
 
 def admin_server(node: Node, listening: Listening) -> Server:

@@ -12,7 +12,8 @@ log = structlog.get_logger()
 
 
 def open_store(config: Configuration, *, write: bool) -> Store:
-    """The store of a configuration. Raises StoreRefused; a worker that comes before the keeper brought an older
+    """The store of a configuration; one that the disk lets nobody write serves what it holds. Raises StoreRefused; a
+    worker that comes before the keeper brought an older
     store up to date is started again."""
     store = Store.create_or_open(
         config.data,
@@ -20,6 +21,7 @@ def open_store(config: Configuration, *, write: bool) -> Store:
         inline_bytes=config.inline_bytes,
         scrub_interval=config.scrub_interval,
         mode=config.store_mode,
+        or_read=True,
     )
     if not store.knows_pages:
         log.warning(

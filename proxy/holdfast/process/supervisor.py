@@ -28,7 +28,7 @@ from holdfast.gateway.connection_string import parse
 from holdfast.process import child
 from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
-from holdfast.process.listen import Listening, bound, keeper_listener, node_listeners
+from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
 from holdfast.process.restart import RestartDelay
 
 log = structlog.get_logger()
@@ -54,10 +54,10 @@ class Supervisor:
         self, config: Configuration, clock: Clock, group: Group, reread: Callable[[], Configuration]
     ) -> None:
         self.config, self.clock, self.group, self.reread = config, clock, group, reread
-        self.listening = node_listeners(config, worker_count(config))
+        self.listening = node_listeners(config, worker_count(config), joins=bool(group.old_workers))
         self.lifeline_read, self.lifeline_write = os.pipe()
         self.config_fd = child.configuration_descriptor(bound(config, self.listening))
-        self.keeper_socket = keeper_listener(Path(config.data))
+        self.keeper_socket, self.keeper_path = keeper_listener(Path(config.data))
         self.keeper = Slot("keeper", 0, self.keeper_socket)
         pairs = enumerate(zip_longest(self.listening.clients, self.listening.admin))
         self.workers = [Slot("worker", n, client, admin) for n, (client, admin) in pairs]
@@ -75,6 +75,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
         for slot in (self.keeper, *self.workers):
             self._begin(self._fill(slot, slot.generation))
+        self._begin(self._end_old_workers())
         await self.ending.wait()
         await self._drain()
         return 0
@@ -99,6 +100,12 @@ class Supervisor:
                 log.error("child died", child=slot.role, number=slot.number, code=code, restart_in=delay)
                 await self.clock.sleep(delay)
 
+    async def _end_old_workers(self) -> None:
+        """Those of a supervisor that died go once the new ones were started, on the same address."""
+        for slot in self.workers:
+            await first(slot.started, self.ending)
+        await self.group.end_workers(self.config.limits.drain_timeout + GRACE_SECONDS)
+
     def _is_wanted(self, slot: Slot, generation: int) -> bool:
         return slot.generation == generation and not self.ending.is_set()
 
@@ -111,6 +118,7 @@ class Supervisor:
             listener=slot.listener.fileno(),
             lifeline=self.lifeline_read,
             admin=slot.admin.fileno() if slot.admin else -1,
+            keeper=self.keeper_path,
         )
         try:
             process = await asyncio.create_subprocess_exec(
@@ -134,7 +142,7 @@ class Supervisor:
     def _record(self) -> None:
         """Write the children down for the next supervisor; on a full disk the node goes on without."""
         try:
-            self.group.record([process.pid for process in self.living])
+            self.group.record({process.pid: slot.role for process, slot in self.living.items()})
         except OSError as error:
             log.warning("children not recorded", reason=str(error))
 
@@ -220,6 +228,7 @@ class Supervisor:
     def close(self) -> None:
         """Close what is left and forget the group."""
         self.keeper_socket.close()
+        forget_keeper(self.keeper_path, Path(self.config.data))
         for fd in (self.lifeline_read, self.lifeline_write, self.config_fd):
             os.close(fd)
         place.remove(Path(self.config.data))

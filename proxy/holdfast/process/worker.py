@@ -40,7 +40,7 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     ending, clock = on_signals(), SystemClock()
     watch_lifeline(gift.lifeline)
     store = open_store(config, write=False)
-    keeper = RemoteKeeper(keeper_path(Path(config.data)), store, clock)
+    keeper = RemoteKeeper(keeper_path(Path(gift.keeper).parent), store, clock)
     await keeper.start()
     listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
     await serve(config, store, keeper, clock, listening, ending)

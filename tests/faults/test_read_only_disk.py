@@ -1,0 +1,139 @@
+"""A whole node on a disk that turned read-only, or was so when the node came up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from holdfast.testing.sample import build_sample
+from holdfast.testing.scripted_process import scripted_process
+from support.disk import Disk
+from support.node import Node, parent_toml
+from support.plain_push import at, push
+from support.programs import program, wait_until
+from support.transfer import fetch
+
+NAME, FRESH = "library/held", "library/fresh"
+DISK_BYTES = 320 << 20
+
+
+def on(disk: Disk, place: Path) -> Path:
+    """The directory of a node whose data lies on the disk and whose log does not."""
+    (disk.root / "store").mkdir()
+    place.mkdir()
+    (place / "data").symlink_to(disk.root / "store")
+    return place
+
+
+def pull(node: Node, name: str) -> None:
+    """A tag, its image and the image's layers, every byte checked."""
+    sample = build_sample(name)
+    bodies = {digest: body for digest, _, body in sample.manifests}
+    tagged = fetch(node.url, f"/v2/{name}/manifests/latest")
+    assert (tagged.status, tagged.body) == (200, bodies[sample.index])
+    assert fetch(node.url, f"/v2/{name}/manifests/{sample.images['amd64']}").status == 200
+    for layer in sample.layers["amd64"]:
+        answer = fetch(node.url, f"/v2/{name}/blobs/{layer}")
+        assert (answer.status, answer.body == sample.blobs[layer]) == (200, True)
+
+
+def readiness(node: Node) -> dict[str, Any]:
+    answer = fetch(node.url, "/readyz")
+    assert answer.status == 200, answer
+    return dict(json.loads(answer.body))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_case_fault_9_a_file_system_that_turns_read_only(tmp_path: Path, workers: int) -> None:
+    """Held tags and blobs are served, misses pass through, /readyz says why, across restarts of the node."""
+    with (
+        Disk(tmp_path / "disk", "ext4", DISK_BYTES) as disk,
+        scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
+        Node(on(disk, tmp_path / "node"), configuration=parent_toml(parent.url), workers=workers) as node,
+    ):
+        pull(node, NAME)
+        disk.error()
+        pull(node, NAME)
+        pull(node, FRESH)
+        assert any("DiskError: the file system" in said for said in readiness(node)["troubles"])
+        node.restart()
+        pull(node, NAME)
+        pull(node, FRESH)
+        assert any("DiskError: the file system" in said for said in readiness(node)["troubles"])
+        asked = parent.stats()["requests"]
+        layer = build_sample(NAME).layers["amd64"][1]
+        assert asked[f"GET /v2/{NAME}/blobs/{layer}"] == 1, "held"
+
+
+def test_case_fault_9_a_store_that_failed_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    """A keeper that cannot sync opens no store for writing: what is held is served, misses pass through, /readyz is 503
+    with the reason; once the disk works the store is opened by itself."""
+    with (
+        scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
+        Node(tmp_path, configuration=parent_toml(parent.url), workers=2) as node,
+    ):
+        pull(node, NAME)
+        inject = [
+            program("strace"),
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-P",
+            str(node.data.resolve() / "fills" / "probe"),
+        ]
+        inject += ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"]
+        with subprocess.Popen([*inject, "-p", str(node.program.process.pid)]) as strace:
+            wait_until(lambda: is_traced(node.program.process.pid), "strace to be attached")
+            (keeper,) = node.children("keeper")
+            os.kill(keeper, signal.SIGKILL)
+            wait_until(lambda: "DiskError: the disk failed" in unready(node), "/readyz to say it")
+            pull(node, NAME)
+            pull(node, FRESH)
+            assert "DiskError: the disk failed" in unready(node)
+            strace.terminate()
+        wait_until(node.ready, "the store to be opened")
+        pull(node, FRESH)
+
+
+def is_traced(pid: int) -> bool:
+    """Whether a tracer is attached to a process."""
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def unready(node: Node) -> str:
+    """Why a node is not ready, as /readyz says; nothing when it is."""
+    answer = fetch(node.url, "/readyz")
+    return " ".join(json.loads(answer.body)["reasons"]) if answer.status == 503 else ""
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("ext4", 2), ("xfs", 0)])
+def test_case_fault_9_a_node_that_came_up_read_only_writes_once_it_may(
+    tmp_path: Path, kind: str, workers: int
+) -> None:
+    place, refused = tmp_path / "node", "the disk of this node is read-only; nothing was stored"
+    with (
+        Disk(tmp_path / "disk", kind, DISK_BYTES) as disk,
+        Node(on(disk, place), "--anonymous", "push", workers=workers) as node,
+    ):
+        digest = push(node.url, "app", "one", b"layer" * 9000)
+        assert node.stop() == 0
+        disk.remount("ro")
+        node.start()
+        assert at(node.url, "app", "one") == digest
+        begun = fetch(node.url, "/v2/app/blobs/uploads/", "POST")
+        assert (begun.status, json.loads(begun.body)["errors"][0]["message"]) == (503, refused)
+        gone = fetch(node.url, f"/v2/app/manifests/{digest}", "DELETE")
+        assert (gone.status, json.loads(gone.body)["errors"][0]["message"]) == (503, refused)
+        before = node.children("keeper")
+        disk.remount("rw")
+        wait_until(lambda: not readiness(node)["troubles"], "the disk to be found writable")
+        again = push(node.url, "app", "two", b"other" * 9000)
+        assert node.children("keeper") == before
+        node.restart()
+        assert (at(node.url, "app", "one"), at(node.url, "app", "two")) == (digest, again)
