@@ -18,7 +18,7 @@ from holdfast.clock import Clock, SystemClock
 
 CHUNK_BYTES = 1 << 16
 #: what a slow way holds of one connection before it takes no more, in pieces
-HELD_PIECES = 64
+HELD_PIECES = 16
 
 
 @dataclass(frozen=True, slots=True)
