@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torture.flips import PLACES, flips
 from torture.flows import FLOWS
 from torture.kill import killer
 from torture.life import life
 from torture.machine import memory
+from torture.nodes import node_flips
 
 CUTS_A_LIFE = 25
+FLIPS_A_JOB = 250
+#: small, so that it is soon full
+DISK_BYTES = 400 << 20
 #: a first start makes 512 directories one like the other
 STEP_FIRST_START = 10
 #: file system and worker processes of the lives, in turn
@@ -29,6 +36,8 @@ class Outcome:
     cuts: int = 0
     cuts_during_start: int = 0
     kills: int = 0
+    flips: int = 0
+    full_disks: int = 0
     acknowledged: int = 0
     compared: int = 0
     #: see `World.seen`
@@ -71,6 +80,36 @@ def kills(place: Path, flow: str, during: str, step: int) -> Outcome:
         )
 
 
+def full_disks(place: Path, seed: str, kind: str, workers: int, number: int) -> Outcome:
+    """One life on a small disk that so often has no room left."""
+    with life(place, seed, kind=kind, workers=workers, size=DISK_BYTES) as lived:
+        for _ in range(number):
+            lived.fill()
+        lived.end()
+        ledger = lived.world.ledger
+        return Outcome(
+            f"full disks, {kind}, {workers} workers",
+            full_disks=lived.fills,
+            acknowledged=ledger.acknowledged,
+            compared=ledger.compared,
+            seen=dict(lived.world.seen),
+            losses=ledger.complaints,
+        )
+
+
+def bits(place: Path, seed: str, where: str, number: int, parent: bool, nodes: bool) -> Outcome:
+    """So many flipped bits, of a store or of whole nodes."""
+    what = "bit flips of a node" if nodes else "bit flips"
+    outcome = Outcome(f"{what}, {where}, {'' if parent else 'no '}parent")
+    seen: Counter[str] = Counter()
+    for found in (node_flips if nodes else flips)(place, seed, where, number, parent=parent):
+        outcome.flips += 1
+        seen.update(found.seen)
+        outcome.losses += found.losses
+    outcome.seen = dict(seen)
+    return outcome
+
+
 #: what to run, and its arguments but the first, which is its place
 Job = tuple[Callable[..., Outcome], tuple[Any, ...]]
 
@@ -84,17 +123,36 @@ def run(job: Job) -> Outcome:
     except BaseException:  # noqa: BLE001 - a skip is one, too; whatever it was is told
         return Outcome(f"{work.__name__} {arguments}", losses=[f"{place}: {traceback.format_exc()}"])
     if not outcome.losses:
-        for path in sorted(place.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        place.rmdir()
+        shutil.rmtree(place)
     return outcome
 
 
-def jobs(seed: int, wanted: int) -> Iterator[Job]:
+@dataclass(frozen=True)
+class Wanted:
+    """How many faults: power cuts in all, flips of a place with a parent and as many without, full disks of each
+    file system."""
+
+    cuts: int = 400
+    flips: int = 1000
+    full_disks: int = 20
+
+
+def jobs(seed: int, wanted: Wanted) -> Iterator[Job]:
     """The long ones first."""
     yield kills, ("monolithic push", "first start", STEP_FIRST_START)
     yield kills, ("cold pull", "start", 1)
     yield from ((kills, (flow, "operation", 1)) for flow in FLOWS)
-    for number, start in enumerate(range(0, wanted, CUTS_A_LIFE)):
+    for number, start in enumerate(range(0, wanted.cuts, CUTS_A_LIFE)):
         kind, workers = KINDS[number % len(KINDS)]
-        yield cuts, (f"{seed} {number}", kind, workers, min(CUTS_A_LIFE, wanted - start))
+        yield cuts, (f"{seed} {number}", kind, workers, min(CUTS_A_LIFE, wanted.cuts - start))
+    for kind in ("ext4", "xfs"):
+        for workers, number in ((0, (wanted.full_disks + 1) // 2), (2, wanted.full_disks // 2)):
+            if number:
+                yield full_disks, (f"{seed} {kind} {workers}", kind, workers, number)
+    for where in PLACES:
+        for parent in (False, True):
+            for start in range(0, wanted.flips, FLIPS_A_JOB):
+                number = min(FLIPS_A_JOB, wanted.flips - start)
+                yield bits, (f"{seed} {start}", where, number, parent, False)
+            if wanted.flips:
+                yield bits, (f"{seed} nodes", where, max(1, wanted.flips // 100), parent, True)

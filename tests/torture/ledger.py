@@ -73,6 +73,11 @@ class Ledger:
                 self._allowed[key] = self._allowed.get(key, _NEW) | {state}
                 self._fresh.add(key)
 
+    def expect(self, allowed: dict[Key, frozenset[State]]) -> None:
+        """Only these states are right, whatever was found since."""
+        with self._lock:
+            self._allowed.update(allowed)
+
     def found(self, key: Key, state: State) -> None:
         """It was looked at, with the clients at rest: from here on it is so. Complains when it may not be."""
         with self._lock:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from time import sleep
 
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
@@ -14,7 +15,7 @@ from support.disk import Disk
 from support.node import parent_toml
 from support.programs import run, wait_until
 from torture.check import check, go_on, sound
-from torture.client import Content
+from torture.client import Connection, Content
 from torture.load import COLD, MIXED, Load, Work, World
 from torture.machine import Machine
 
@@ -24,6 +25,8 @@ AGAIN = 40
 STARTS, MOST_START = 4, 1.5
 #: a cut comes when so many changes were acknowledged, and up to so many seconds later
 MOST_ACKS, MOST_DELAY = 60, 0.03
+#: so many requests are refused while the disk is full, before it is looked at
+ENOUGH_REFUSED = 12
 SHARED = tuple(Content(size, f"shared {size}") for size in (20_000, 70_001, 400_001, 2_500_001))
 FRESH_SIZES = (30_000, 250_000, 1_500_000)
 
@@ -55,6 +58,7 @@ class Life:
     cuts: int = 0
     #: cuts during a start, which are not among `cuts`
     starts: int = 0
+    fills: int = 0
 
     def cut(self) -> None:
         """Load, power cut, start, look."""
@@ -76,6 +80,36 @@ class Life:
         self.machine.start()
         self._look()
 
+    def fill(self) -> None:
+        """Load, a full disk under it, a look, room again: the same process goes on."""
+        self.fills += 1
+        self._stock()
+        self.world.faulted.clear()
+        over, ledger = Event(), self.world.ledger
+        load = Load(self.world, self.machine.url, self.work, self.chance, over)
+        enough = ledger.acknowledged + self.chance.randint(1, MOST_ACKS)
+        wait_until(lambda: ledger.acknowledged >= enough or not load.working(), f"{enough} acknowledgements")
+        self.world.faulted.set()
+        filler, refused = self.disk.fill_up(), self.world.seen["refused while full"]
+        wait_until(lambda: self.world.seen["refused while full"] >= refused + ENOUGH_REFUSED, "refusals")
+        over.set()
+        load.join()
+        check(self.world, self.machine.url, ledger.keys())
+        filler.unlink()
+        with closing(Connection(self.machine.url)) as http:
+            wait_until(lambda: self._is_taken(http), "a push to be taken again")
+        assert self.machine.program.process.poll() is None, self.machine.program.output()
+        self._look(lost=False)
+
+    def _is_taken(self, http: Connection) -> bool:
+        content = Content(70_000, f"room again {self.fills}")
+        target = f"/v2/push/room/blobs/uploads/?digest={content.digest}"
+        key = "blob", "push/room", content.digest
+        with self.world.ledger.changing((key, str(content.size))) as change:
+            octets = {"Content-Type": "application/octet-stream"}
+            change.acknowledged = http.ask("POST", target, content.bytes(), octets).status == 201
+        return change.acknowledged
+
     def _lose_power(self) -> None:
         self.disk.cut()
         self.machine.kill()
@@ -93,9 +127,9 @@ class Life:
             wanted = {"name": COLD, "size": size, "seed": f"{self.cuts} {size}"}
             world.cold.append((COLD, "blobs", self.parent.control("blob", wanted)["digest"]))
 
-    def _look(self) -> None:
+    def _look(self, *, lost: bool = True) -> None:
         ledger = self.world.ledger
-        go_on(self.world, self.machine.url, lost=True)
+        go_on(self.world, self.machine.url, lost=lost)
         fresh, known = ledger.keys(fresh=True), ledger.keys()
         again = self.chance.sample(known, min(AGAIN, len(known)))
         check(self.world, self.machine.url, sorted({*fresh, *again}))
@@ -110,11 +144,18 @@ class Life:
 
 @contextmanager
 def life(
-    place: Path, seed: str, work: Work = MIXED, *, kind: str = "ext4", workers: int = 0, synced: bool = True
+    place: Path,
+    seed: str,
+    work: Work = MIXED,
+    *,
+    kind: str = "ext4",
+    workers: int = 0,
+    synced: bool = True,
+    size: int = 2 << 30,
 ) -> Iterator[Life]:
     """A new disk with a new store in it, a node at work there, and its parent elsewhere."""
     shared = [f for content in SHARED for f in ("--blob", f"{COLD}={content.size}:{content.seed}")]
-    with scripted_process(*shared) as parent, Disk(place / "disk", kind) as disk:
+    with scripted_process(*shared) as parent, Disk(place / "disk", kind, size) as disk:
         toml = configuration(parent)
         with Machine(place, disk.root / "store", toml, workers=workers, synced=synced) as machine:
             machine.start()

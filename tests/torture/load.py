@@ -227,10 +227,14 @@ MIXED: Work = {
 
 
 class Load:
-    """All clients, until the node is gone."""
+    """All clients, until the node is gone; or, with `over`, until that is set: they go on over what they are refused
+    after the fault."""
 
-    def __init__(self, world: World, url: str, work: Work, chance: random.Random) -> None:
+    def __init__(
+        self, world: World, url: str, work: Work, chance: random.Random, over: Event | None = None
+    ) -> None:
         self._world, self._url, self._names, self._weights = world, url, list(work), list(work.values())
+        self._over = over
         seeds = [chance.getrandbits(64) for _ in range(CLIENTS)]
         self._threads = [Thread(target=self._run, args=(n, seed)) for n, seed in enumerate(seeds)]
         for thread in self._threads:
@@ -240,13 +244,22 @@ class Load:
         chance, http = random.Random(seed), Connection(self._url)
         pusher = Pusher(self._world, http, f"push/{number}", chance)
         try:
-            while not self._world.faulted.is_set():
-                getattr(pusher, chance.choices(self._names, self._weights)[0])()
+            while not (self._over or self._world.faulted).is_set():
+                self._step(pusher, chance)
         except (*GONE, Unexpected) as error:
             if not self._world.faulted.is_set():
                 self._world.ledger.complain(f"under load: {error!r}")
         finally:
             http.close()
+
+    def _step(self, pusher: Pusher, chance: random.Random) -> None:
+        try:
+            getattr(pusher, chance.choices(self._names, self._weights)[0])()
+        except (*GONE, Unexpected):
+            if self._over is None or not self._world.faulted.is_set():
+                raise
+            self._world.seen["refused while full"] += 1
+            pusher.http.close()
 
     def working(self) -> bool:
         """Whether all clients are at work."""
