@@ -212,12 +212,24 @@ def test_case_fault_12_a_small_blob_costs_no_checkpoint(
     """What is fetched again for no more than a kill may cost is not written down on its way."""
 
     async def main() -> None:
-        async with site(tmp_path) as node:
+        async with site(tmp_path, **OPTIONS) as node:
             written = list[object]()
             monkeypatch.setattr(node.store, "put_fill", written.append)
             monkeypatch.setattr(node.store, "note_chunks", lambda *what: written.append(what))
             digest = node.parent.add_blob("demo", content := Generated(4 * MIB - 1))
-            assert await drain(node, digest) == content.read(0, content.size)
+            node.script(stall_after=3 * MIB)
+            client = Drain(node, digest)
+            task = asyncio.ensure_future(client.all())
+            await until(lambda: len(client.out) == 3 * MIB)
+            (fill,) = node.fills._by_number.values()
+            frontier = fill.stock.frontier
+            assert frontier is not None
+            await until(lambda: bool(written) or frontier.position == 3 * MIB)
+            await until(lambda: not fill._chores)
+            assert written == []
+            for transfer in fill.traffic.transfers.values():
+                transfer.stop()
+            assert await task == content.read(0, content.size)
             await until(lambda: node.held("demo", digest))
             assert written == []
 
