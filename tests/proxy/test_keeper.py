@@ -38,6 +38,7 @@ class ParentDouble:
         self.name, self.url, self.state = "", "http://parent", "online"
         self.tagged, self.bodies, self.asked = {}, {}, []
         self.failure, self.gate = None, None
+        self.up = SimpleNamespace()  # nothing goes up here
         self.found, self.listed, self.counters = [], [], {"requests": 0}
 
     def push(self, tag, body):
