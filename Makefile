@@ -62,9 +62,10 @@ run: build  ## a node in front of an embedded root, or of PARENT=https://… (IM
 test: build $(VENV)/.dev tools lint  ## everything; what this machine cannot run is listed at the end
 	@$(BIN)/python -m pytest --quiet
 
-torture: build $(VENV)/.dev tools  ## power cuts, kills at every write, bit flips, full disks (root), a 5 GiB layer, 100,000 seeds of sync; writes benchmarks/results/
+torture: build $(VENV)/.dev tools  ## power cuts, kills at every write, bit flips, full disks (root), a 5 GiB layer, 100,000 seeds of sync, a busy child for five minutes; writes benchmarks/results/
 	@HOLDFAST_LAYER_GIB=5 $(BIN)/python -m pytest --quiet tests/clients/test_push_large.py
 	@HOLDFAST_SYNC_SEEDS=100000 $(BIN)/python -m pytest --quiet tests/sync/test_simulator.py
+	@HOLDFAST_BUSY_MINUTES=5 $(BIN)/python -m pytest --quiet tests/network/test_busy_child.py
 	@PYTHONPATH=tests $(BIN)/python -m torture
 
 lint: build $(VENV)/.dev  ## ruff, mypy, import-linter and the source rules

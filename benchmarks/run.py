@@ -39,6 +39,7 @@ QUESTIONS = (
     "login",
     "sync",
     "climb",
+    "descent",
     "start",
     "idle",
 )

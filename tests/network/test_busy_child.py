@@ -1,8 +1,13 @@
 """A ReadWrite child whose outbox stands still while its parent changes: what it asks the parent is bounded by what
-changed there, and none of it is for tags whose own push waits. Counted in the access log of the root."""
+changed there, and none of it is for tags whose own push waits. Counted in the access log of the root.
+
+HOLDFAST_BUSY_MINUTES makes the mixed load last so long, over more repositories and tags (`make torture`)."""
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from holdfast_core.store import Store
-from support.node import Node
-from support.plain_push import push
-from support.programs import wait_until
+from support.node import COMMAND, Node
+from support.plain_push import digest_of, push
+from support.programs import run, wait_until
 from support.transfer import fetch
 from support.tree import QUICK, Operator, child, login
 
@@ -21,6 +26,12 @@ RIGHTS = ("content/read", "content/write", "content/delete", "metadata/read")
 #: nothing goes up
 STILL = f'{QUICK}\n[[link.caps]]\nmbit = 0\nwork = "push"\n'
 TAGS, CHANGES = 8, 12
+MINUTES = float(os.environ.get("HOLDFAST_BUSY_MINUTES", "0"))
+#: of the mixed load: repositories, tags in each, images before the outbox may go and after
+REPOSITORIES, NAMES = (30, 20) if MINUTES else (3, 5)
+BEFORE, AFTER = 50, 30
+#: of a process of the child (bytes, descriptors)
+MEMORY, DESCRIPTORS = 200 << 20, 150
 
 
 def asked(root: Node) -> Counter[str]:
@@ -38,11 +49,11 @@ def asked(root: Node) -> Counter[str]:
     return found
 
 
-def tags_of(node: Node) -> dict[str, str]:
+def tags_of(node: Node, repository: str = REPOSITORY) -> dict[str, str]:
     """What its store has in the repository."""
     store = Store.create_or_open(node.data, write=False)
     try:
-        found = {tag: store.tag(REPOSITORY, tag) for tag in store.tags(REPOSITORY)}
+        found = {tag: store.tag(repository, tag) for tag in store.tags(repository)}
         return {tag: str(held.digest) for tag, held in found.items() if held is not None}
     finally:
         store.close()
@@ -68,8 +79,8 @@ def pair(place: Path, configuration: str, workers: int) -> Iterator[tuple[Node, 
     """A root and a ReadWrite child that is connected all the time, and the login of a client at both."""
     with Node(place / "root", configuration=QUICK, workers=1) as root:
         operator = Operator(root)
-        password = operator.token("pusher", REPOSITORY, *RIGHTS)
-        operator.registry("plant", REPOSITORY, mode="ReadWrite", clients=("pusher",))
+        password = operator.token("pusher", "plant/*", *RIGHTS)
+        operator.registry("plant", "plant/*", mode="ReadWrite", clients=("pusher",))
         string = operator.string("plant", root)
         with child(place / "child", string, configuration=configuration, workers=workers) as plant:
             known, begin = login("pusher", password), f"/v2/{REPOSITORY}/blobs/uploads/"
@@ -115,3 +126,91 @@ def test_case_fault_14_a_change_at_the_parent_costs_nothing_for_tags_that_wait_t
         # the outbox asks once for each tag, and so does what synchronises, since the parent's won
         assert asks["HEAD tag"] <= 2 * TAGS, asks
         assert asks["GET tag"] == 0, asks
+
+
+class Load:
+    """Pushes, tag moves, deletes and pulls at both, one after another, by chance that can be repeated."""
+
+    def __init__(self, root: Node, plant: Node, known: dict[str, str]) -> None:
+        self.nodes, self.known, self.chance = (root, plant), known, random.Random(14)
+        #: pushes at the root and at the child, and what was pushed: repository, layer, manifest
+        self.pushed, self.live = Counter[Node](), list[tuple[str, str, str]]()
+
+    def images(self, count: int, seconds: float) -> None:
+        """At least so many, and for so long."""
+        end = time.monotonic() + seconds
+        while count > 0 or time.monotonic() < end:
+            self._push()
+            for _ in range(2):
+                self._pull()
+            if sum(self.pushed.values()) % 6 == 0 and len(self.live) > 20:
+                self._delete()
+            count -= 1
+
+    def _push(self) -> None:
+        node, repository = self.chance.choice(self.nodes), f"plant/r{self.chance.randrange(REPOSITORIES)}"
+        tag, layer = (
+            f"t{self.chance.randrange(NAMES)}",
+            self.chance.randbytes(self.chance.choice((2_000, 60_000))),
+        )
+        digest = push(node.url, repository, tag, layer, self.known)
+        self.pushed[node] += 1
+        self.live.append((repository, digest_of(layer), digest))
+
+    def _pull(self) -> None:
+        repository, layer, _ = self.chance.choice(self.live[-200:])
+        answer = fetch(
+            self.chance.choice(self.nodes).url, f"/v2/{repository}/blobs/{layer}", headers=self.known
+        )
+        assert answer.status in (200, 404), answer  # 404: it was pushed at the other one, or deleted
+        assert answer.status == 404 or digest_of(answer.body) == layer
+
+    def _delete(self) -> None:
+        repository, _, digest = self.live.pop(self.chance.randrange(len(self.live) - 10))
+        node = self.chance.choice(self.nodes)
+        answer = fetch(node.url, f"/v2/{repository}/manifests/{digest}", "DELETE", headers=self.known)
+        assert answer.status in (202, 404), answer
+
+
+def is_bounded(node: Node) -> bool:
+    """Whether memory and descriptors of each of its processes are within bounds."""
+    for pid in (*node.children("keeper"), *node.children("worker")):
+        status = Path(f"/proc/{pid}/status").read_text()
+        memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) << 10
+        count = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        if memory > MEMORY or count > DESCRIPTORS:
+            return False
+    return True
+
+
+def all_tags(node: Node) -> dict[str, dict[str, str]]:
+    """Of all repositories."""
+    return {name: tags_of(node, name) for name in (f"plant/r{n}" for n in range(REPOSITORIES))}
+
+
+def test_case_fault_14_a_mixed_load_at_both_costs_the_parent_what_changed(tmp_path: Path) -> None:
+    """First the outbox stands still, then it drains beside the load. In the end both have the same, and are sound."""
+    with pair(tmp_path, STILL, 1) as (root, plant, known):
+        load = Load(root, plant, known)
+        load.images(BEFORE, MINUTES * 30)
+        asks, changes = asked(root), load.pushed[root]
+        assert asks["HEAD tag"] == asks["HEAD digest"] == 0, asks
+        assert asks["GET tag"] == 0, asks
+        assert asks["GET digest"] <= changes, asks
+        assert waiting(plant) >= load.pushed[plant]
+
+        plant.file.write_text(QUICK)
+        plant.hang_up()
+        load.images(AFTER, MINUTES * 30)
+        wait_until(lambda: waiting(plant) == 0, "the outbox drains", 300 + 60 * MINUTES)
+        wait_until(lambda: all_tags(plant) == all_tags(root), "both have the same tags")
+        asks, changes = asked(root), load.pushed[root]
+        # once by the outbox for each change from here, once by what synchronises for each that moved there, too
+        assert asks["HEAD tag"] <= load.pushed[plant] + changes, asks
+        assert asks["GET tag"] == 0, asks
+        assert asks["GET digest"] <= changes + load.pushed[plant], asks
+        assert is_bounded(plant)
+        assert is_bounded(root)
+        assert plant.stop() == root.stop() == 0
+        for node in (plant, root):
+            run(*COMMAND[:-1], "fsck", "--data", node.data, "--read-data")
