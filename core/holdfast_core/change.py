@@ -1,7 +1,7 @@
 """What each write puts into the index: decided from what is there, without touching it.
 
-A planner takes a `View` of the index inside the write transaction and returns changes. A damaged record
-counts as absent here: the write that replaces it heals it.
+A planner takes a `View` of the index inside the write transaction and returns changes. A damaged record is mended
+before a planner sees it (`mending`). One that has no copy counts as absent here: the write that replaces it heals it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class View(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """The payload, or None when it is absent or damaged."""
+
+    def raw(self, key: bytes) -> bytes | None:
+        """The sealed value, be it damaged; None when it is absent."""
 
     def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
         """All keys below a prefix, or the first `limit` of them."""

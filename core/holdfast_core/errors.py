@@ -26,7 +26,12 @@ class Damaged(StoreError):
 
 
 class RecordDamaged(Damaged):
-    """An index record fails its checksum or has an unknown version."""
+    """An index record fails its checksum or has an unknown version. `key` is the record's, b"" when it is another
+    thing that cannot be read."""
+
+    def __init__(self, message: str, key: bytes = b"") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class FileDamaged(Damaged):

@@ -94,6 +94,11 @@ JOURNALED_TABLES = frozenset(
 #: derived table -> the table whose keys it turns round
 DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 
+#: tables whose keys go on with the hash of a repository
+REPOSITORY_TABLES = frozenset(
+    (LINK, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, SEEN, LOCK, PENDING, DELETED, TAGGED, SUBJECT)
+)
+
 AS_BLOB, AS_MANIFEST = b"b", b"m"
 #: what a client names, as it stands in the keys of LOCK and DELETED
 NOUNS = {"repository": b"r", "blob": AS_BLOB, "manifest": AS_MANIFEST, "tag": b"t"}
@@ -137,10 +142,25 @@ def seal(key: bytes, payload: bytes) -> bytes:
 def unseal(key: bytes, value: bytes) -> bytes:
     """The payload. Raises RecordDamaged when the checksum does not match or the version is unknown."""
     if blake3(key + value[:-SEAL_BYTES]).digest(SEAL_BYTES) != value[-SEAL_BYTES:]:
-        raise RecordDamaged(f"{describe(key)} does not match its checksum")
+        raise RecordDamaged(f"{describe(key)} does not match its checksum", key)
     if value[:1] != VERSION:
-        raise RecordDamaged(f"{describe(key)} has version {value[0]}, this code reads {VERSION[0]}")
+        raise RecordDamaged(f"{describe(key)} has version {value[0]}, this code reads {VERSION[0]}", key)
     return value[1:-SEAL_BYTES]
+
+
+def is_intact(key: bytes, value: bytes) -> bool:
+    """Whether a sealed value matches its checksum."""
+    try:
+        unseal(key, value)
+    except RecordDamaged:
+        return False
+    return True
+
+
+def is_mendable(key: bytes) -> bool:
+    """Whether a damaged record may get its value back. What the log of events says has no copy; who follows it
+    compares everything."""
+    return key[:1] != EVENT
 
 
 def describe(key: bytes) -> str:

@@ -60,10 +60,11 @@ os.register_at_fork(after_in_child=_mark_forked)
 
 
 class Inside:
-    """The index as planners see it, inside a transaction."""
+    """The index as planners see it, inside a transaction. `met`: keys of the damaged records that were looked at."""
 
     def __init__(self, txn: Transaction) -> None:
         self._txn = txn
+        self.met: set[bytes] = set()
 
     def get(self, key: bytes) -> bytes | None:
         """The payload, or None when it is absent or damaged."""
@@ -71,7 +72,12 @@ class Inside:
         try:
             return None if value is None else layout.unseal(key, value)
         except RecordDamaged:
+            self.met.add(key)
             return None
+
+    def raw(self, key: bytes) -> bytes | None:
+        """The sealed value, be it damaged; None when it is absent."""
+        return self._txn.get(key)
 
     def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
         """All keys below a prefix, or the first `limit` of them."""
@@ -95,8 +101,10 @@ class Inside:
                 if not key.startswith(prefix) or len(found) == limit:
                     break
                 if key != after:
-                    with contextlib.suppress(RecordDamaged):
+                    try:
                         found.append((key, layout.unseal(key, value)))
+                    except RecordDamaged:
+                        self.met.add(key)
         return found
 
 

@@ -249,10 +249,17 @@ def finish_rewrite(directory: Path, uuid: bytes, state: layout.Journaled | None)
         (directory / FRESH).unlink(missing_ok=True)
 
 
-def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES) -> Iterator[Frame]:
+def name_of(directory: Path, generation: int) -> str:
+    """The file that is the journal of a generation: a new one has its name after the index knows it. "" for none."""
+    return next(
+        (name for name in (NAME, FRESH) if (head_of(directory, name) or (b"", -1))[1] == generation), ""
+    )
+
+
+def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES, name: str = NAME) -> Iterator[Frame]:
     """All frames from `start` on, in order. Damage is skipped to the next intact frame and reported with its bounds;
     damage with nothing behind it is the torn tail of a crash."""
-    fd = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         size, at = os.fstat(fd).st_size, start
         while at < size:

@@ -57,7 +57,7 @@ def found(view: View, key: bytes) -> Lock:
     if payload is not None:
         return layout.decode_lock(payload)
     if view.keys(key, limit=1) == [key]:
-        raise RecordDamaged(f"{layout.describe(key)} cannot be read; set the lock again")
+        raise RecordDamaged(f"{layout.describe(key)} cannot be read; set the lock again", key)
     return ALLOWED
 
 

@@ -19,6 +19,7 @@ from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Directory, read_identity
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index
+from holdfast_core.mending import digest_of, is_damaged
 from holdfast_core.progress import read_progress
 from holdfast_core.reading import BlobReader, Readers
 from holdfast_core.recent import Recent
@@ -39,6 +40,8 @@ from holdfast_core.record import (
     Target,
 )
 
+#: records that are looked at in one go (about 1.5 ms)
+SCRUB_RECORDS = 1000
 #: repositories of a damaged blob that are named
 HOLDERS = 20
 
@@ -162,12 +165,14 @@ class Lookup:
         return self._get(layout.pending_key(repository, digest)) is not None
 
     def pending(self) -> list[tuple[str, Digest]]:
-        """(repository, digest) of all of these."""
+        """(repository, digest) of all of these; a damaged row is left out."""
         rows = self._index.scan(layout.PENDING)
-        return [
-            (layout.decode_pending(layout.unseal(key, value)), layout.digest_from(key, key[17:]))
-            for key, value in rows
-        ]
+        found = []
+        for key, value in rows:
+            with contextlib.suppress(RecordDamaged):
+                name = layout.decode_pending(layout.unseal(key, value))
+                found.append((name, layout.digest_from(key, key[17:])))
+        return found
 
     def outbox(self, *, after: int = 0, limit: int | None = None) -> list[tuple[int, bytes]]:
         """(number, body) of what is still to go up to the parent, in order, those above `after`, at most `limit`. A
@@ -311,7 +316,11 @@ class Lookup:
         rows = [layout.unseal(key, value) for key, value in self._index.scan(prefix)]
         if not rows:
             return None
-        return layout.decode_list([self._recent.newest(layout.segment_key(prefix, 0), rows[0]), *rows[1:]])
+        first = layout.segment_key(prefix, 0)
+        try:
+            return layout.decode_list([self._recent.newest(first, rows[0]), *rows[1:]])
+        except RecordDamaged as error:
+            raise RecordDamaged(str(error), first) from error
 
     def fills(self) -> list[FillState]:
         """Checkpoints of all fills that are not finished, with the chunks that were noted since. One whose record is
@@ -422,6 +431,22 @@ class Lookup:
                 chunks = tuple(self._quarantined(digest))
                 found.append(Damage(digest, blob.owned, chunks, tuple(self._repositories(digest))))
         return found
+
+    def is_damaged(self, key: bytes) -> bool:
+        """Whether there is such a record and it fails its checksum."""
+        return is_damaged(self._index, key)
+
+    def _damaged_records(self, after: bytes) -> tuple[list[bytes], bytes]:
+        rows = list(self._index.scan(b"", after=after, limit=SCRUB_RECORDS))
+        damaged = [key for key, value in rows if layout.is_mendable(key) and not layout.is_intact(key, value)]
+        return damaged, rows[-1][0] if len(rows) == SCRUB_RECORDS else b""
+
+    def repositories_of(self, key: bytes) -> list[str]:
+        """Names of the repositories that a record is about, as far as they are known."""
+        if key[:1] in (layout.BLOB, layout.CHUNKS):
+            digest = digest_of(key)
+            return [] if digest is None else self._repositories(digest)
+        return list(self._names_of([key[1:17]])) if key[:1] in layout.REPOSITORY_TABLES else []
 
     def _repositories(self, digest: Digest) -> list[str]:
         """Repositories that have the bytes, as a blob or as a manifest, sorted."""

@@ -94,7 +94,9 @@ def take_up(place: directory.Directory, index: Index, boot: bytes) -> Journal:
         try:
             index.reopen(write=True)
             identity = directory.read_identity(place.path)
-            return _recovered(place, index, _identity(index, None, create=False), identity, boot)
+            uuid = None if identity is None else identity.uuid
+            found = _identity(place, index, uuid, create=False, write=True)
+            return _recovered(place, index, found, identity, boot)
         except BaseException:
             index.reopen(write=False)
             place.unlock()
@@ -138,7 +140,7 @@ def _open_locked(place: directory.Directory, *, write: bool, map_bytes: int, all
     index = Index(place.index, write=write, map_bytes=map_bytes)
     try:
         boot = directory.boot_id()
-        found = _identity(index, uuid, create=uuid is None)
+        found = _identity(place, index, uuid, create=uuid is None, write=write)
         journal = _recovered(place, index, found, identity, boot) if write else None
     except BaseException:
         index.close()
@@ -146,9 +148,14 @@ def _open_locked(place: directory.Directory, *, write: bool, map_bytes: int, all
     return Opened(place, index, journal, boot)
 
 
-def _identity(index: Index, uuid: bytes | None, *, create: bool) -> bytes:
+def _identity(
+    place: directory.Directory, index: Index, uuid: bytes | None, *, create: bool, write: bool
+) -> bytes:
     """The uuid that the index and store.json agree on. Raises StoreRefused when they do not."""
-    found = index.get(layout.IDENTITY)
+    try:
+        found = index.get(layout.IDENTITY)
+    except RecordDamaged as error:
+        found = _identity_again(place, index, uuid, error, write=write)
     if create and found is None:
         found = uuids.uuid4().bytes
         commit(index, [change.put(layout.IDENTITY, found)])
@@ -156,6 +163,18 @@ def _identity(index: Index, uuid: bytes | None, *, create: bool) -> bytes:
         what = "is empty" if found is None else "belongs to another store"
         raise StoreRefused(f"the index {what}, store.json says {uuids.UUID(bytes=uuid)}; {directory.REBUILD}")
     return found
+
+
+def _identity_again(
+    place: directory.Directory, index: Index, uuid: bytes | None, error: RecordDamaged, *, write: bool
+) -> bytes:
+    """The uuid of an index whose record of it is damaged: that of store.json, when the journal has it, too."""
+    head = head_of(place.journal)
+    if uuid is None or head is None or head[0] != uuid:
+        raise StoreRefused(f"{error}; {directory.REBUILD}") from error
+    if write:
+        commit(index, [change.put(layout.IDENTITY, uuid)])
+    return uuid
 
 
 def commit(index: Index, changes: list[Change]) -> None:

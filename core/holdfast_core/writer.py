@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
@@ -35,17 +35,33 @@ INDEX_SHARE = 0.9  # of the map; beyond it only owned changes and removals are t
 Plan = Callable[[View], Sequence[Change]]
 
 
+class Met(Exception):
+    """A plan looked at damaged records: it is made again when they have their values back, or have none."""
+
+    def __init__(self, records: set[bytes]) -> None:
+        super().__init__(f"{len(records)} damaged records")
+        self.records = records
+
+
 class Operation:
     """One change to come: its planner, what to do once it is committed, and who waits for it."""
 
     def __init__(
-        self, plan: Plan, after: Callable[[], None] | None, future: Future[None], settle: bool, frees: bool
+        self,
+        plan: Plan,
+        after: Callable[[], None] | None,
+        future: Future[None],
+        settle: bool,
+        frees: bool,
+        mends: bool,
     ) -> None:
         self.plan = plan
         self.after = after
         self.future = future
         self.settle = settle
         self.frees = frees
+        self.mends = mends
+        self.begun = False
 
 
 class Writer:
@@ -73,6 +89,10 @@ class Writer:
         self._probe = probe
         #: gives room for a change that makes room; whether it had any left
         self.spare: Callable[[], bool] = lambda: False
+        #: gives damaged records their values back on another thread, then calls what follows
+        self.mend: Callable[[Collection[bytes], Callable[[], None]], None] | None = None
+        #: damaged records of which there is no copy: they count as absent
+        self.lost: set[bytes] = set()
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
         self._committing = threading.Lock()  # a commit, or the change to a new journal
@@ -87,16 +107,20 @@ class Writer:
         *,
         settle: bool = False,
         frees: bool = False,
+        mends: bool = False,
     ) -> Future[None]:
         """Queue a change. `after` runs on the writer thread once it is committed, before the future.
         `settle` syncs the journal whatever the change is. `frees` says that it makes room: where there is none, it
-        is tried again with the room that `spare` gives."""
+        is tried again with the room that `spare` gives. `mends` says that it puts damaged records right."""
         future = Future() if future is None else future
-        if self._closed:
-            future.set_exception(StoreError("the store is closed"))
-        else:
-            self._queue.put(Operation(plan, after, future, settle, frees))
+        self._enqueue(Operation(plan, after, future, settle, frees, mends))
         return future
+
+    def _enqueue(self, operation: Operation) -> None:
+        if self._closed:
+            operation.future.set_exception(StoreError("the store is closed"))
+        else:
+            self._queue.put(operation)
 
     def refusal(self) -> Unwritable | None:
         """What a change is refused with before it is tried; None when it is tried."""
@@ -174,7 +198,8 @@ class Writer:
         item = first
         with contextlib.suppress(Empty):
             while item is not None:
-                if item.future.set_running_or_notify_cancel():
+                if item.begun or item.future.set_running_or_notify_cancel():
+                    item.begun = True
                     batch.append(item)
                 if len(batch) >= BATCH_OPERATIONS or self._clock() > deadline:
                     return batch, True
@@ -195,6 +220,9 @@ class Writer:
             return
         for operation in batch:
             reason = refused.get(operation)
+            if isinstance(reason, Met):
+                self._put_off(operation, reason.records)
+                continue
             if reason is not None:
                 operation.future.set_exception(reason)
                 continue
@@ -202,6 +230,11 @@ class Writer:
                 with contextlib.suppress(OSError, StoreError):  # committed; what is left over is only litter
                     operation.after()
             operation.future.set_result(None)
+
+    def _put_off(self, operation: Operation, records: Collection[bytes]) -> None:
+        """Do an operation once the damaged records that it met have their values back, or are known to have none."""
+        assert self.mend is not None
+        self.mend(records, lambda: self._enqueue(operation))
 
     def _refuse(self, batch: list[Operation], error: Exception) -> None:
         """Nothing of the batch was committed. When there was no room, each gets a try of its own."""
@@ -239,18 +272,32 @@ class Writer:
         refused: dict[Operation, Exception] = {}
         for operation in batch:
             try:
+                view.met.clear()
                 changes, told = events.parted(operation.plan(view))
+                if not operation.mends:
+                    self._require_mended(view)
                 if full and any(c.value for c in changes) and all(c.keep is not Keep.DISK for c in changes):
                     raise Exhausted(f"the index uses over {INDEX_SHARE:.0%} of its map")
             except lmdb.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing was put yet: it is this operation's alone
-                refused[operation] = error
+                refused[operation] = error if operation.mends else self._met(view) or error
                 continue
             changes = [*changes, *events.numbered(view, told)]
             durable = durable or any(c.keep is Keep.DISK for c in changes)
             applied += [c for c in changes if _put(txn, c)]
+            if self.lost:  # what was put is whole
+                self.lost.difference_update(c.key for c in changes)
         return applied, durable, refused
+
+    def _met(self, view: Inside) -> Met | None:
+        """The damaged records that a plan looked at and that nobody tried to mend."""
+        records = {key for key in view.met if key not in self.lost and layout.is_mendable(key)}
+        return Met(records) if records and self.mend is not None else None
+
+    def _require_mended(self, view: Inside) -> None:
+        if (met := self._met(view)) is not None:
+            raise met
 
     def _record(self, txn: Transaction, changes: list[Change], durable: bool) -> None:
         """Append to the journal, with `durable` sync it unless it is, and note its state. Nothing is written when

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ from holdfast_core.errors import (
 )
 from holdfast_core.file_work import FileWork, Prepared
 from holdfast_core.lookup import Lookup
+from holdfast_core.mending import Mender
 from holdfast_core.record import Blob, Event, ResourceChange, Statistics
 from holdfast_core.resources import ResourceView
 from holdfast_core.upload import Uploads
@@ -84,6 +85,8 @@ class Writes(Lookup):
             self._compaction = Compaction(
                 opened.index, opened.directory.journal, self._writer, lambda: files.closing
             )
+            self._mender = Mender(self._index, self._directory, self._commit_mended)
+            self._writer.mend = self._mend_first
 
     def close(self) -> None:
         """Commit what waits, then give everything back. May be called twice."""
@@ -137,6 +140,36 @@ class Writes(Lookup):
         meanwhile."""
         if os.access(self._directory.path / "index", os.W_OK):
             self._index.reopen(write=False)
+
+    def mend(self, keys: Iterable[bytes], forget: Collection[bytes] = ()) -> Future[list[bytes]]:
+        """Give damaged records their values back: from the journal, from what their keys say, from a blob's file. Those
+        in `forget` that have no copy here become a miss, because the parent has what they say. The future says which
+        are still damaged: they count as absent in every change, and a write that replaces them heals them."""
+        return self._file_work().run(lambda: self._mended(set(keys), forget))
+
+    def damaged_records(self, after: bytes = b"") -> Future[tuple[list[bytes], bytes]]:
+        """(keys of damaged records, where to go on): the next SCRUB_RECORDS of the index are looked at on a thread,
+        those above `after`. b"" when there is no more."""
+        return self._file_work().run(lambda: self._damaged_records(after))
+
+    def _mended(self, keys: Collection[bytes], forget: Collection[bytes] = ()) -> list[bytes]:
+        writer = self._writing()
+        left = self._mender.mend(keys, forget)
+        writer.lost.difference_update(keys)
+        writer.lost.update(left)
+        return left
+
+    def _commit_mended(self, plan: Plan) -> None:
+        self._writing().submit(plan, mends=True).result()
+
+    def _mend_first(self, keys: Collection[bytes], following: Callable[[], None]) -> None:
+        def work() -> None:
+            try:
+                self._mended(keys)
+            except Exception:  # noqa: BLE001 - whoever waits is told why nothing can be written
+                self._writing().lost.update(keys)
+
+        self._file_work().run(work).add_done_callback(lambda _: following())
 
     @property
     def condition(self) -> StoreCondition:

@@ -313,6 +313,10 @@ class NodeFailed(Refusal):
     """A fault of this node."""
 
 
+class RecordLost(NodeFailed):
+    """A record of the index is damaged and no copy of it is left on this node; the message names it."""
+
+
 class NodeFull(Refusal):
     """No space for what a client wants kept (RFC 4918 11.5)."""
 
@@ -389,6 +393,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     NodeFull: (507, "MANIFEST_UNKNOWN"),
     NodeUnwritable: (503, "MANIFEST_UNKNOWN"),
     FillGone: (500, "MANIFEST_UNKNOWN"),
+    RecordLost: (500, "MANIFEST_UNKNOWN"),
     store_errors.DigestInvalid: (400, "DIGEST_INVALID"),
     store_errors.NotHeld: (404, "MANIFEST_UNKNOWN"),
     store_errors.ReadOnly: (405, "DENIED"),

@@ -13,6 +13,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.record import Lock, TagMove, Target
 from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, Registry, code, index, run
+from support.stores import without_journal
 
 ALL = {"deleteEnabled": True, "writeEnabled": True, "readEnabled": True, "listEnabled": True}
 
@@ -121,6 +122,7 @@ def test_a_damaged_lock_forbids_until_it_is_set_again(tmp_path: Path) -> None:
         await node.image("a", "x")
         await lock(node, "a", writeEnabled=False)
         key = layout.lock_key("a", Target("repository"))
+        without_journal(node.store)  # which has it, too
         with node.store._index.begin(write=True) as txn:
             txn.put(key, b"damaged")
         for path in ("/v2/a/manifests/x", "/v2/a/tags/list", "/acr/v1/a"):

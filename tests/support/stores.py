@@ -76,6 +76,11 @@ def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
         file.write(bytes([byte ^ (1 << bit)]))
 
 
+def without_journal(store: Store) -> None:
+    """From here on there is no copy of the records that were committed so far."""
+    os.truncate(store.path / "journal" / "log", 40)
+
+
 # --- as clients do -----------------------------------------------------------------------------------------
 
 

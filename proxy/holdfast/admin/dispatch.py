@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from holdfast_core.errors import RecordDamaged
+
 from holdfast.admin.gate import Gate
 from holdfast.admin.operator import Operator
 from holdfast.clock import Clock
 from holdfast.endpoint import health
+from holdfast.endpoint.damage import mended, settled
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import PathUnknown, Refusal
 from holdfast.wire.message import Reply, Request
@@ -64,7 +67,11 @@ class Admin:
         if noun is not Noun.API:
             raise PathUnknown("no such endpoint on the admin listener; clients have their own")
         self._gate.admit(request)
-        return self._loaded(node).answer(node, request, self._clients)
+        try:
+            found = self._loaded(node).answer(node, request, self._clients)
+        except RecordDamaged as damage:
+            return mended(node, request, damage, self._answer)
+        return found if isinstance(found, Reply) else settled(node, request, found, self._answer)
 
     def _loaded(self, node: Node) -> Table:
         """The operations come with the first request that is let in: most workers never see one."""

@@ -8,16 +8,36 @@ a fault of this node that says which content it is.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+import msgspec
+from holdfast_core import format as layout
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.errors import ChunkDamaged, StoreError
+from holdfast_core.errors import ChunkDamaged, RecordDamaged, StoreError
 from holdfast_core.record import Blob
 
 from holdfast import authorise
-from holdfast.endpoint.node import Node
-from holdfast.errors import NodeFailed, ParentFailed, Refusal, Unauthorized
+from holdfast.endpoint.node import Answer, Node
+from holdfast.errors import (
+    BlobUnknown,
+    KeeperAway,
+    ManifestUnknown,
+    NodeFailed,
+    ParentFailed,
+    RecordLost,
+    Refusal,
+    Unauthorized,
+)
 from holdfast.routing import Scope
-from holdfast.wire.message import Request
+from holdfast.wire.message import Reply, Request
+from holdfast.wire.routes import READS, Noun
+
+#: damaged records that one request may meet
+RECORDS = 16
+#: what is not here, by what is asked for, and the tables whose records say that it is
+_UNKNOWN: dict[Noun, type[Refusal]] = {Noun.BLOB: BlobUnknown, Noun.MANIFEST: ManifestUnknown}
+_CONTENT = (layout.BLOB, layout.CHUNKS, layout.LINK, layout.TAG)
 
 
 def require_sound(node: Node, blob: Blob, start: int, end: int) -> None:
@@ -61,3 +81,40 @@ async def may_push(node: Node, request: Request) -> bool:
     except Unauthorized:
         return False
     return caller.may(authorise.Right.CONTENT_WRITE.value, authorise.repository(node, request))
+
+
+async def mended(
+    node: Node,
+    request: Request,
+    damage: RecordDamaged,
+    answer: Callable[[Node, Request], Answer],
+) -> Reply:
+    """The answer to a request that met a damaged record, once that was mended; asked for again, so that one after
+    another may be met. Raises what a client hears of one that is lost, and `KeeperAway` for a request whose body was
+    read: its client sends it again."""
+    if request.mended >= RECORDS:
+        raise NodeFailed(str(damage))
+    try:
+        await node.port.mend(damage.key)
+    except RecordLost as lost:
+        noun = request.route.noun
+        if request.method in READS and noun in _UNKNOWN and damage.key[:1] in _CONTENT:
+            raise await undeliverable(node, request, lost, _UNKNOWN[noun]) from damage
+        raise
+    if request.body is not None:
+        raise KeeperAway("a damaged record was mended; send the request again", retry_after=1)
+    found = answer(node, msgspec.structs.replace(request, mended=request.mended + 1))
+    return found if isinstance(found, Reply) else await found
+
+
+async def settled(
+    node: Node,
+    request: Request,
+    coming: Coroutine[Any, Any, Reply],
+    answer: Callable[[Node, Request], Answer],
+) -> Reply:
+    """What a request comes to, be a damaged record met on the way. Raises as `mended`."""
+    try:
+        return await coming
+    except RecordDamaged as damage:
+        return await mended(node, request, damage, answer)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from holdfast_core import errors as store_errors
+from holdfast_core.errors import RecordDamaged
 
 from holdfast import authorise, errors
 from holdfast.endpoint import (
@@ -28,6 +29,7 @@ from holdfast.endpoint import (
     token,
     upload,
 )
+from holdfast.endpoint.damage import mended, settled
 from holdfast.endpoint.node import Answer, Node
 from holdfast.login.caller import Caller, Holder, Stranger
 from holdfast.wire.message import Reply, Request
@@ -115,7 +117,9 @@ def answer(node: Node, request: Request) -> Answer:
         found = plan.endpoint(node, request) if level in plan.levels else _identified(node, request, plan)
     except _REFUSED as refused:
         raise _allowing(refused, noun) from refused
-    return found if isinstance(found, Reply) else _settled(found, noun)
+    except RecordDamaged as damage:
+        return mended(node, request, damage, answer)
+    return found if isinstance(found, Reply) else _settled(node, request, found)
 
 
 def _unplanned(request: Request) -> errors.Refusal:
@@ -146,11 +150,11 @@ def _admitted(node: Node, request: Request, plan: Plan, caller: Caller) -> Answe
     return plan.endpoint(node, msgspec.structs.replace(request, caller=caller))
 
 
-async def _settled(reply: Coroutine[Any, Any, Reply], noun: Noun) -> Reply:
+async def _settled(node: Node, request: Request, reply: Coroutine[Any, Any, Reply]) -> Reply:
     try:
-        return await reply
+        return await settled(node, request, reply, answer)
     except _REFUSED as refused:
-        raise _allowing(refused, noun) from refused
+        raise _allowing(refused, request.route.noun) from refused
 
 
 def _allowing(refused: Exception, noun: Noun) -> errors.Refusal:

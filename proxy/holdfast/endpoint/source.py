@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from holdfast_core.digest import CHUNK_BYTES
-from holdfast_core.errors import ChunkDamaged
+from holdfast_core.errors import ChunkDamaged, RecordDamaged
 from holdfast_core.pages import in_memory
 
 from holdfast.errors import NodeFailed
@@ -85,6 +85,8 @@ class StoredSource:
                 log.warning("chunk found damaged", digest=damage.digest, start=damage.start, end=damage.end)
                 await self._port.repair(self._repository, self._digest, damage.start, damage.end)
                 self._reader.mended(damage.start)
+            except RecordDamaged as damage:
+                await self._port.mend(damage.key)
         return await self._read(offset, length)
 
     async def check(self, offset: int) -> None:

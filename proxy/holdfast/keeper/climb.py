@@ -161,12 +161,21 @@ class Climb:
         await self._rows.change(self._rows.queue.retry(number))
         return True
 
+    async def moved_to(self, repository: str, tag: str) -> str:
+        """What the last move of a tag that is still to go up points it to; "" for none, and for a delete."""
+        if not self._rows.is_ours(repository):
+            return ""
+        await self._rows.refresh()
+        waiting = self._rows.queue.pending(repository, tag)
+        return waiting[-1].digest if waiting else ""
+
     async def mended(self) -> None:
         """Something that was damaged here is whole again: what waited for that is tried now."""
         await self._rows.refresh()
         queue = self._rows.queue
         for number in [e.seq for e in queue if e.trouble is not None and e.trouble.kind == "damaged"]:
-            await self._rows.change(queue.retry(number))
+            if queue.get(number) is not None:
+                await self._rows.change(queue.retry(number))
 
     def notes(self) -> list[str]:
         """Sentences about what the parent refuses again and again."""

@@ -31,7 +31,8 @@ from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
-from holdfast.keeper.push import Pushes
+from holdfast.keeper.push import FIRST_SWEEP_SECONDS, Pushes
+from holdfast.keeper.records import Records, mending
 from holdfast.keeper.switches import Switches
 from holdfast.keeper.turns import Turns
 from holdfast.replica.asking import Asking
@@ -56,6 +57,9 @@ SYNC_INTERVAL_SECONDS = 5.0
 SIZE_TTL_SECONDS = 60.0
 
 
+#: All records of the index are looked at once in so long, with so long between two thousand of them (seconds): a
+#: million takes two minutes and 2 % of a core.
+SCRUB_SECONDS, SCRUB_PAUSE_SECONDS = 86_400.0, 0.1
 #: Damaged blobs that are counted, and that are named, in `status`.
 DAMAGE_COUNTED, DAMAGE_NAMED = 1000, 5
 
@@ -111,6 +115,7 @@ class Keeper(Pushes, Control):
         self.store_failed = self.disk.failed
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
+        self.records = Records(store, lambda name: self._parent(name) is not None, self._tag_from_outbox)
         self._incomplete: set[tuple[str, Digest]] = set()
         #: tags that both sides moved
         self.conflicts = Conflicts(store, clock)
@@ -146,6 +151,7 @@ class Keeper(Pushes, Control):
         await self.switches.take_up()
         await self.fills.start()
         self._tasks += [asyncio.create_task(self._sync_round()), asyncio.create_task(self._sweep_round())]
+        self._tasks.append(asyncio.create_task(self._scrub_round()))
         self._tasks += [asyncio.create_task(self._probe_round(p)) for p in self.parents.values()]
         self._tasks += [asyncio.create_task(self._bring_round())] if self.parents else []
         if self.webhooks is not None:
@@ -178,6 +184,23 @@ class Keeper(Pushes, Control):
 
     # -- manifests and tags ------------------------------------------------------------------------
 
+    async def mend(self, record: bytes) -> None:
+        """See `KeeperPort.mend`."""
+        await self.records.mend(record)
+
+    async def _tag_from_outbox(self, repository: str, tag: str) -> bool:
+        """Point a tag where its last move that is still to go up says; False when there is none."""
+        for climb in self.climbs:
+            digest = await climb.moved_to(repository, tag)
+            if digest:
+                now = self.clock.now()
+                await self._committed(
+                    self.store.put_tag(repository, tag, Digest.parse(digest), now=now, origin="local")
+                )
+                return True
+        return False
+
+    @mending
     async def manifest(self, repository: str, reference: str) -> ManifestAnswer:
         """See `KeeperPort.manifest`."""
         if ":" in reference:
@@ -281,6 +304,7 @@ class Keeper(Pushes, Control):
 
     # -- blobs -------------------------------------------------------------------------------------
 
+    @mending
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperPort.blob_size`."""
         known = self.sizes.get((repository, digest))
@@ -302,6 +326,7 @@ class Keeper(Pushes, Control):
         self.sizes[repository, digest] = (size, self.clock.monotonic() + SIZE_TTL_SECONDS)
         return size
 
+    @mending
     async def blob(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
         """See `KeeperPort.blob`."""
         held = self.store.blob(repository, Digest.parse(digest))
@@ -336,6 +361,7 @@ class Keeper(Pushes, Control):
         """See `KeeperPort.follow`."""
         return await self.fills.attach(fill, start, end, whole)
 
+    @mending
     async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
         """See `KeeperPort.repair`."""
         wanted = Digest.parse(digest)
@@ -359,6 +385,7 @@ class Keeper(Pushes, Control):
 
     # -- lists -------------------------------------------------------------------------------------
 
+    @mending
     async def tags(self, repository: str) -> ListAnswer:
         """See `KeeperPort.tags`."""
         held = self.store.tag_list(repository)
@@ -375,6 +402,7 @@ class Keeper(Pushes, Control):
         tags = await parent.tags(name)
         await self._committed(self.store.put_tag_list(repository, tags, now=self.clock.now()))
 
+    @mending
     async def referrers(self, repository: str, digest: str) -> ListAnswer:
         """See `KeeperPort.referrers`."""
         subject = Digest.parse(digest)
@@ -439,7 +467,13 @@ class Keeper(Pushes, Control):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [*self.disk.sentences(), *self.fills.troubles(), *self._damage(), *self.notes()]
+        troubles = [
+            *self.disk.sentences(),
+            *self.fills.troubles(),
+            *self._damage(),
+            *self.records.notes(),
+            *self.notes(),
+        ]
         troubles += self.replica.notes() if self.replica is not None else []
         for told in (self.webhooks, self.upward, *self.climbs):
             troubles += told.notes() if told is not None else []
@@ -536,6 +570,17 @@ class Keeper(Pushes, Control):
             return
         if done:
             log.info("journal compacted", before=before, bytes=self.store.statistics().journal_bytes)
+
+    async def _scrub_round(self) -> None:
+        """Records that nobody reads rot as well: all of them are looked at after a start, and then once a day."""
+        wait = FIRST_SWEEP_SECONDS
+        while True:
+            await self.clock.sleep(wait)
+            wait = SCRUB_SECONDS
+            try:
+                await self.records.scrub(lambda: self.clock.sleep(SCRUB_PAUSE_SECONDS))
+            except StoreError as error:
+                log.error("records not looked at", reason=str(error))
 
     async def _probe_round(self, parent: Parent) -> None:
         """One probe an interval while a parent is away, instead of one time-out a pull."""

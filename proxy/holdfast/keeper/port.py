@@ -123,6 +123,11 @@ class KeeperPort(Protocol):
         again from the parent. Raises `NodeFailed` where there is none, and the parent's refusal."""
         ...
 
+    async def mend(self, record: bytes) -> None:
+        """A record of the index, by its key, failed its checksum: it gets its value back, or is forgotten because the
+        parent has what it says. Raises `RecordLost` when neither can be."""
+        ...
+
     def seen(self, repository: str, digest: str) -> None:
         """A hit, for access times. Batched; never waits."""
         ...

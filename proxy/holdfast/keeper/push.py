@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
+from holdfast_core import format as layout
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, RecordDamaged, StoreError
 from holdfast_core.outbox import Notes, nothing
@@ -26,6 +27,7 @@ from holdfast.config import Configuration
 from holdfast.keeper.condition import NO_CONDITION, Condition, require
 from holdfast.keeper.outgoing import of_delete, of_push, of_untag
 from holdfast.keeper.port import Allowed, Kind, Lockable, ManifestAnswer
+from holdfast.keeper.records import mending
 from holdfast.keeper.turns import Turns
 from holdfast.manifest import Inspected, ManifestInvalid, parse_aside
 from holdfast.repository import Repository
@@ -64,10 +66,15 @@ class Pushes:
         """See `KeeperPort.manifest`."""
         raise NotImplementedError
 
+    async def mend(self, record: bytes) -> None:
+        """See `KeeperPort.mend`."""
+        raise errors.RecordLost(layout.describe(record))
+
     async def bring_blob(self, repository: str, digest: str) -> None:
         """Begin to bring a blob of the parent that nobody reads yet."""
         raise NotImplementedError
 
+    @mending
     async def put_manifest(
         self,
         repository: str,
@@ -171,6 +178,7 @@ class Pushes:
                 require(condition, present(self.store, repository, condition[0]))
                 yield
 
+    @mending
     async def put_blob(self, repository: str, digest: str, body: bytes) -> None:
         """See `KeeperPort.put_blob`."""
         parsed = Digest.parse(digest)
@@ -178,6 +186,7 @@ class Pushes:
             future = self.store.push_inline_blob(repository, parsed, body, now=self.clock.now())
             await stored(future, errors.BlobUnknown)
 
+    @mending
     async def commit_upload(self, repository: str, name: str, size: int, digest: str, table: bytes) -> None:
         """See `KeeperPort.commit_upload`."""
         parsed = Digest.parse(digest)
@@ -215,6 +224,7 @@ class Pushes:
         if await asyncio.wrap_future(self.store.quarantine(digest, start, end)):
             log.error("blob damaged", digest=str(digest), start=start, end=end)
 
+    @mending
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """See `KeeperPort.mount`."""
         now = self.clock.now()
@@ -225,6 +235,7 @@ class Pushes:
             return False
         return True
 
+    @mending
     async def delete(
         self, repository: str, kind: Kind, name: str, condition: Condition = NO_CONDITION
     ) -> None:
@@ -267,6 +278,7 @@ class Pushes:
         """Whether no blob of a pushed image is still to come from the parent."""
         return (repository, digest) not in self._incomplete
 
+    @mending
     async def set_lock(self, repository: str, kind: Lockable, name: str, change: Allowed) -> None:
         """See `KeeperPort.set_lock`."""
         target, now = Target(kind, name), self.clock.now()

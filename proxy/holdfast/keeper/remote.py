@@ -186,6 +186,10 @@ class RemoteKeeper:
         """See `KeeperPort.repair`."""
         await self._call(type(None), "repair", repository, digest, start, end)
 
+    async def mend(self, record: bytes) -> None:
+        """See `KeeperPort.mend`."""
+        await self._call(type(None), "mend", record)
+
     async def put_manifest(
         self,
         repository: str,

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 #: The only methods a worker can call, as they are named in `KeeperPort`.
 METHODS = frozenset(
     {
-        *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "status"),
+        *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "mend", "status"),
         *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock"),
         *("control", "synchronise", "retry_outbox", "ping_webhook", "list_parents", "turn_parent"),
     }

@@ -69,6 +69,7 @@ class Request(msgspec.Struct, frozen=True):
     body: RequestBody | None = None
     allow: Callable[[float], None] = _nothing
     caller: Any = None
+    mended: int = 0
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None. `name` in lower case."""
