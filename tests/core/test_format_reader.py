@@ -158,6 +158,7 @@ WRONG: dict[str, tuple[Callable[[Planted], object], str]] = {
     "the journal's head": (lambda s: flip_bit(s.root / "journal" / "log", 20), "journal"),
     "a record of the index alone": (lambda s: s.put(b"Rnew", bytes(8)), "journal"),
     "a record of the journal alone": (lambda s: s.drop(b"O"), "journal"),
+    "a fill's name": (lambda s: (s.root / "fills" / "x").touch(), "files"),
     "an upload's name": (lambda s: (s.root / "uploads" / "x").touch(), "files"),
 }
 

@@ -30,6 +30,7 @@ JSON_KINDS = (
 )
 MESSAGEPACK_KINDS = ("webhook", "notices-sent", "conflict")
 NAME = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{32})?")
+PART = re.compile(r"(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(\.chunks)?|put-.*")
 
 
 class Wrong(Exception):
@@ -415,5 +416,7 @@ class FormatReader:
                 key = bytes([1 if length == 32 else 2]) + bytes.fromhex(path.name)
                 need(path == self.path_of(key), f"{path} lies in a wrong place")
                 self.counts["strays"] += key not in self.rows["B"]
+        for name in os.listdir(self.root / "fills"):
+            need(PART.fullmatch(name), f"the file {name} among the fills")
         for name in os.listdir(self.root / "uploads"):
             need(NAME.fullmatch(name), f"the upload {name}")
