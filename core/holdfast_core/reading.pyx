@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EINTR, errno
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
-from posix.fcntl cimport POSIX_FADV_DONTNEED, POSIX_FADV_WILLNEED, posix_fadvise
+from posix.fcntl cimport POSIX_FADV_DONTNEED, posix_fadvise
 from posix.types cimport off_t
 from posix.unistd cimport close as c_close, pread
 
@@ -186,7 +186,6 @@ cdef class BlobReader:
     # a chunk whose bytes matched and whose pages did not stay: served from here until another one is read
     cdef Py_ssize_t kept_chunk
     cdef bytes kept
-    cdef Py_ssize_t following
     cdef int busy
     cdef bint closed
 
@@ -202,7 +201,6 @@ cdef class BlobReader:
         self.state = state
         self.inline = inline
         self.kept_chunk = -1
-        self.following = 0
         self.closed = False
         readers.open += 1
 
@@ -323,16 +321,19 @@ cdef class BlobReader:
         cdef Py_ssize_t start = chunk * CHUNK, length = min(CHUNK, self.size - start)
         cdef double now = self.readers.clock()
         cdef bint mapped = False, alone = chunk not in self.state.hashing
-        cdef bytes data
-        self._read_ahead(chunk, length)
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, length)
+        cdef bint whole
         if alone:  # another thread that maps the chunk anew would make this one's map of no use
             self.state.hashing.add(chunk)
         try:
-            if alone:
+            # the first read brings it into memory as the kernel does it best, reading ahead; what counts is what a
+            # second one finds once the pages are mapped
+            whole = read_into(self.fd, start, data)
+            if alone and whole:
                 self.state.forget(chunk)
                 mapped = self.state.file.map(self.fd, chunk, length)
-            data = stored_bytes(self.fd, start, length)
-            if data is None or blake3(data).digest() != self.readers.expected(self.digest, chunk):
+                whole = not mapped or read_into(self.fd, start, data)
+            if not whole or blake3(data).digest() != self.readers.expected(self.digest, chunk):
                 self.readers.damaged += 1
                 raise self._damage(chunk)
             self.readers.checked += 1
@@ -353,15 +354,6 @@ cdef class BlobReader:
         """Have the next read of a bad chunk ask the disk again: what is bad may be the copy in memory."""
         self.state.file.unmap(chunk)
         posix_fadvise(self.fd, chunk * CHUNK, length, POSIX_FADV_DONTNEED)
-        return 0
-
-    cdef int _read_ahead(self, Py_ssize_t chunk, Py_ssize_t length) except -1:
-        """Have the disk bring a chunk, and the one behind it when chunks are read in order."""
-        if chunk == self.following:
-            length += CHUNK
-        self.following = chunk + 1
-        with nogil:
-            posix_fadvise(self.fd, chunk * CHUNK, length, POSIX_FADV_WILLNEED)
         return 0
 
     cdef object _damage(self, Py_ssize_t chunk):
@@ -390,8 +382,13 @@ cdef bytes cached_bytes(int fd, Py_ssize_t offset, Py_ssize_t length):
 cdef bytes stored_bytes(int fd, Py_ssize_t offset, Py_ssize_t length):
     """The range, waiting for the disk; None when it cannot be read or the file ends early."""
     cdef bytes data = PyBytes_FromStringAndSize(NULL, length)
+    return data if read_into(fd, offset, data) else None
+
+
+cdef bint read_into(int fd, Py_ssize_t offset, bytes data) except -1:
+    """Fill a bytes object that nobody else has yet, waiting for the disk; whether there was enough to be read."""
     cdef char* target = PyBytes_AS_STRING(data)
-    cdef Py_ssize_t done = 0
+    cdef Py_ssize_t done = 0, length = len(data)
     cdef ssize_t got = 0
     with nogil:
         while done < length:
@@ -400,4 +397,4 @@ cdef bytes stored_bytes(int fd, Py_ssize_t offset, Py_ssize_t length):
                 break
             if got > 0:
                 done += got
-    return data if done == length else None
+    return done == length

@@ -13,8 +13,8 @@ from holdfast_core.digest import chunk_hash
 from holdfast_core.errors import ChunkDamaged
 from holdfast_core.pages import PageMap
 from holdfast_core.reading import IDLE_SECONDS, Readers
-from support.disk import Disk, drop_cached
-from support.pages import PAGE, evict, maps_of
+from support.disk import Disk
+from support.pages import PAGE, drop_cached, evict, maps_of
 from support.stores import file_of, put_file, read_all, some_bytes
 
 Opener = Callable[..., Store]

@@ -13,9 +13,9 @@ import pytest
 from holdfast.testing.content import Generated
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from holdfast_core import Digest
-from support.disk import Disk, drop_cached
+from support.disk import Disk
 from support.node import Node, parent_toml
-from support.pages import maps_of
+from support.pages import drop_cached, maps_of
 from support.plain_push import put_blob
 from support.programs import wait_until
 from support.stores import file_of

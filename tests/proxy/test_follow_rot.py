@@ -15,8 +15,9 @@ from holdfast.testing.port import ScriptedPort
 from holdfast_core.digest import Digest
 from holdfast_core.errors import ChunkDamaged
 from holdfast_core.pages import in_memory
-from support.disk import Disk, drop_cached
+from support.disk import Disk
 from support.fills import MIB, Site, run, site, until
+from support.pages import drop_cached
 
 HOLDBACK = 64 << 10
 SIZE = 4 * MIB

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.pages import evict
 from support.programs import program, run, wait_until
 
 #: XFS_IOC_GOINGDOWN, which ext4 calls EXT4_IOC_SHUTDOWN: _IOR('X', 125, __u32)
@@ -86,15 +87,15 @@ class Disk:
         return path
 
     def flip(self, path: Path, offset: int, bit: int = 0) -> None:
-        """Flip one bit of a file on the device, below the file system: inode and times stay. What the page cache has
-        of the file is dropped, so the next read comes from the device."""
+        """Flip one bit of a file on the device, below the file system: inode and times stay. What memory has of
+        the file is dropped, so the next read comes from the device; what another process has mapped stays."""
         place = self._on_device(path, offset)
         with self._image.open("r+b", buffering=0) as image:
             image.seek(place)
             byte = image.read(1)[0]
             image.seek(place)
             image.write(bytes([byte ^ (1 << bit)]))
-        drop_cached(path)
+        evict(path)
 
     def _on_device(self, path: Path, offset: int) -> int:
         """Where a byte of a file lies on the device."""
@@ -129,13 +130,3 @@ class Disk:
         subprocess.run(["umount", str(self.root)], capture_output=True, check=False)
         subprocess.run(["losetup", "--detach", self._device], capture_output=True, check=False)
         self._image.unlink()
-
-
-def drop_cached(path: Path) -> None:
-    """Write a file out and let the page cache forget it; what a process has mapped or locked stays."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)

@@ -6,8 +6,6 @@ import ctypes
 import os
 from pathlib import Path
 
-from support.disk import drop_cached
-
 #: linux/mman.h
 MADV_PAGEOUT = 21
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -39,3 +37,13 @@ def evict(path: Path, start: int = 0, end: int | None = None) -> None:
             raise OSError(code, os.strerror(code))
     if start == 0 and end is None:
         drop_cached(path)
+
+
+def drop_cached(path: Path) -> None:
+    """Write a file out and let the page cache forget it; what a process has mapped or locked stays."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
