@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
+from holdfast_core.ballast import Ballast
 from holdfast_core.condition import SHORTAGES, StoreCondition, Write, refusal
 from holdfast_core.digest import Digest
 from holdfast_core.errors import (
@@ -89,6 +90,7 @@ class Directory:
         self.journal = path / "journal"
         self.fills = path / "fills"
         self.condition = StoreCondition()
+        self.ballast = Ballast(path, 0)
         self._lock = -1
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:

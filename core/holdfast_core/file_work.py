@@ -59,14 +59,16 @@ class FileWork:
         """Whether long work should come to an end."""
         return self._closed
 
-    def begin(self, prepare: Prepare, digest: Digest | None = None, *, settle: bool = False) -> Future[None]:
-        """Do file work on a thread, holding `digest`, then commit what it planned. The future cannot be
-        cancelled: work that was begun is finished."""
+    def begin(
+        self, prepare: Prepare, digest: Digest | None = None, *, settle: bool = False, frees: bool = False
+    ) -> Future[None]:
+        """Do file work on a thread, holding `digest`, then commit what it planned (`Writer.submit` has the rest). The
+        future cannot be cancelled: work that was begun is finished."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
 
         def start() -> None:
-            self._pool.submit(self._work, prepare, digest, future, settle)
+            self._pool.submit(self._work, prepare, digest, future, settle, frees)
 
         if self._enter():
             self._hold(digest, start)
@@ -122,7 +124,9 @@ class FileWork:
             self._under_way -= 1
             self._changed.notify_all()
 
-    def _work(self, prepare: Prepare, digest: Digest | None, future: Future[None], settle: bool) -> None:
+    def _work(
+        self, prepare: Prepare, digest: Digest | None, future: Future[None], settle: bool, frees: bool
+    ) -> None:
         try:
             if (refusal := self._writer.refusal()) is not None:
                 raise refusal
@@ -130,7 +134,7 @@ class FileWork:
         except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             self._finish(digest, future, error, None)
             return
-        committing = self._writer.submit(prepared.plan, prepared.after, settle=settle)
+        committing = self._writer.submit(prepared.plan, prepared.after, settle=settle, frees=frees)
         committing.add_done_callback(
             lambda done: self._finish(digest, future, done.exception(), prepared.undo)
         )

@@ -135,6 +135,12 @@ class Index:
                 lib_version=0,
                 mode=0o644,
             )
+        except lmdb.MemoryError as error:
+            raise StoreRefused(
+                f"{self._path} cannot be opened: {self.map_bytes} bytes of address space were not given ({error}); give"
+                " the process more (`ulimit -v`, or the service's LimitAS), or set a smaller map_bytes, which the index"
+                " cannot outgrow"
+            ) from error
         except (lmdb.Error, OSError) as error:
             code = errno_of(error) if isinstance(error, lmdb.Error) else error.errno
             if code in CAUSES or code in BROKEN:

@@ -18,10 +18,11 @@ import msgspec
 
 from holdfast_core import change, compaction, directory, events, replay
 from holdfast_core import format as layout
+from holdfast_core.ballast import Ballast, usual_bytes
 from holdfast_core.change import Change, Keep
 from holdfast_core.condition import BROKEN, CAUSES, Cause, refusal
 from holdfast_core.digest import Digest, chunk_hash
-from holdfast_core.errors import RecordDamaged, StoreRefused, Unwritable
+from holdfast_core.errors import Exhausted, RecordDamaged, StoreRefused, Unwritable
 from holdfast_core.index import Index, Inside, errno_of
 from holdfast_core.journal import Journal, finish_rewrite, head_of
 from holdfast_core.progress import progress_name
@@ -43,34 +44,58 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def open_store(
-    path: Path, *, write: bool, map_bytes: int, allow_network: bool, or_read: bool = False
+    path: Path,
+    *,
+    write: bool,
+    map_bytes: int,
+    allow_network: bool,
+    or_read: bool = False,
+    ballast_bytes: int | None = 0,
 ) -> Opened:
-    """Open for reading, or as the one writer. With `or_read` a store that the disk does not let anybody write is
-    opened for reading, and `take_up` makes it a writer's later. Raises StoreRefused, Unwritable."""
+    """Open for reading, or as the one writer; on a full disk the ballast gives way to what a start writes. With
+    `or_read` a store that the disk does not let anybody write is opened for reading, and `take_up` makes it a writer's
+    later. Raises StoreRefused, Unwritable."""
     self_test()
     try:
-        return _open_store(path, write=write, map_bytes=map_bytes, allow_network=allow_network)
+        return _open_store(path, ballast_bytes, write=write, map_bytes=map_bytes, allow_network=allow_network)
     except Unwritable as error:
         if not (write and or_read) or directory.read_identity(path) is None:
             raise
-        opened = _open_store(path, write=False, map_bytes=map_bytes, allow_network=allow_network)
+        opened = _open_store(
+            path, ballast_bytes, write=False, map_bytes=map_bytes, allow_network=allow_network
+        )
         opened.directory.condition.found(error)
         return msgspec.structs.replace(opened, refused=error)
 
 
-def _open_store(path: Path, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+def _open_store(
+    path: Path, ballast_bytes: int | None, *, write: bool, map_bytes: int, allow_network: bool
+) -> Opened:
     with _refusals(path):
         if directory.read_identity(path) is None:
             _create_directories(path, write=write)
         place = directory.Directory(path)
+        place.ballast = Ballast(path, usual_bytes(path) if ballast_bytes is None else ballast_bytes)
         try:
             if write:
                 place.lock()
                 _try(place)
-            return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
+            opened = _open_somehow(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
+            if write:
+                place.ballast.take()
+            return opened
         except BaseException:
             place.close()
             raise
+
+
+def _open_somehow(place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+    while True:
+        try:
+            return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
+        except (lmdb.Error, OSError, Exhausted):
+            if not (write and place.ballast.give()):
+                raise
 
 
 @contextlib.contextmanager

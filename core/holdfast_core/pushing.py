@@ -3,11 +3,13 @@ done, and refused by the store itself where the mode or a lock forbids it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from holdfast_core import change, events, fallback, outbox, ownership
+from holdfast_core import change, events, fallback, litter, outbox, ownership
 from holdfast_core.change import Change, View
+from holdfast_core.condition import DiskState
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.directory import Source, blob_name
 from holdfast_core.errors import ChunkDamaged, NotHeld, UploadUnknown
@@ -181,7 +183,7 @@ class Pushes(Writes):
             rows = ownership.deleted_tag(view, repository, name, now=now, tombstone=tombstone)
             return [*rows, *outbox.noted(view, repository, [name], notes)]
 
-        return self._change(plan)
+        return self._change(plan, frees=True)
 
     def delete_manifest(
         self,
@@ -200,21 +202,22 @@ class Pushes(Writes):
             rows = ownership.deleted_manifest(view, repository, digest, now=now, tombstone=tombstone)
             return [*rows, *outbox.noted(view, repository, names, notes)]
 
-        return self._change(plan)
+        return self._change(plan, frees=True)
 
     def change_outbox(
         self, puts: Sequence[tuple[int, bytes]], removes: Sequence[int], settled: Plan = _nothing_settled
     ) -> Future[None]:
         """Rewrite and remove rows of the outbox, in one transaction with what `settled` changes. The keeper's doing,
         no client's: allowed in every mode."""
-        return self._submit(lambda view: [*outbox.rewritten(puts, removes), *settled(view)])
+        return self._submit(lambda view: [*outbox.rewritten(puts, removes), *settled(view)], frees=True)
 
     def delete_blob(
         self, repository: str, digest: Digest, *, now: float, tombstone: bool = False
     ) -> Future[None]:
         """Take a blob out of a repository. The future raises NotHeld."""
         return self._change(
-            lambda view: ownership.deleted_blob(view, repository, digest, now=now, tombstone=tombstone)
+            lambda view: ownership.deleted_blob(view, repository, digest, now=now, tombstone=tombstone),
+            frees=True,
         )
 
     def set_lock(
@@ -225,18 +228,28 @@ class Pushes(Writes):
         NotHeld."""
         return self._change(lambda view: ownership.set_lock(view, repository, target, change, now=now))
 
-    def _change(self, plan: Plan) -> Future[None]:
+    def _change(self, plan: Plan, *, frees: bool = False) -> Future[None]:
         self.require_writable()
-        return self._submit(plan)
+        return self._submit(plan, frees=frees)
 
     def sweep(self, *, now: float, grace: float) -> Future[int]:
-        """Give the space of bytes back that no repository has linked for `grace` seconds, and of files without
-        a row that are older than that, one directory of them a call. The future says how many bytes. No
-        client's doing, so allowed in every mode."""
+        """Give the space of bytes back that no repository has linked for `grace` seconds, on a full disk at once, and
+        of files without a row that are older than that, 24 directories of them a call. The future says how many bytes.
+        No client's doing, so allowed in every mode."""
         files = self._file_work()
         if self._sweep is None:
             self._sweep = Sweep(self._index, self._directory, self._writing(), files)
         sweep = self._sweep
-        return files.run(lambda: sweep.run(now, grace))
+        return files.run(lambda: self._swept(sweep, now, grace))
+
+    def _swept(self, sweep: Sweep, now: float, grace: float) -> int:
+        """Under pressure what nobody links goes at once; what was set free fills the ballast first."""
+        reclaimed = sweep.run(now, 0.0 if self.is_pressed else grace, grace)
+        reclaimed += litter.remove(self.path, now, pressed=self.is_pressed)
+        if self._ballast.take() and self.condition.state is DiskState.FULL:
+            with contextlib.suppress(OSError):
+                self._directory.probe()
+                self.condition.probed()
+        return reclaimed
 
     _sweep: Sweep | None = None

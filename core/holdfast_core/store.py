@@ -45,16 +45,23 @@ class Store(Pushes):
         allow_network: bool = False,
         map_bytes: int = MAP_BYTES,
         or_read: bool = False,
+        ballast_bytes: int | None = 0,
     ) -> Store:
         """Open the store at `path`; with `write` as its one writer, created when absent, recovered when its
         last writer or the machine died. `mode`: what clients may do, "root" and "ReadWrite" everything,
-        "ReadOnly" no change. `clock` gives seconds that never step. With `or_read` a store that the disk does not
-        let anybody write is open all the same: it serves, and refuses every write (`is_waiting`). Raises
+        "ReadOnly" no change. `ballast_bytes` are kept for deletes on a full disk (`ballast.py`), None: a hundredth of
+        the file system, 4 to 16 MiB. `clock` gives seconds that never step. With `or_read` a store that the disk does
+        not let anybody write is open all the same: it serves, and refuses every write (`is_waiting`). Raises
         StoreRefused, Unwritable, Mistake for an unknown mode."""
         if mode not in MODES:
             raise Mistake(f"mode {mode!r}; allowed: {', '.join(MODES)}")
         opened = opening.open_store(
-            Path(path), write=write, map_bytes=map_bytes, allow_network=allow_network, or_read=or_read
+            Path(path),
+            write=write,
+            map_bytes=map_bytes,
+            allow_network=allow_network,
+            or_read=or_read,
+            ballast_bytes=ballast_bytes,
         )
         return cls(opened, inline_bytes=inline_bytes, scrub_interval=scrub_interval, clock=clock, mode=mode)
 
@@ -144,21 +151,23 @@ class Store(Pushes):
             rows = change.drop_tag(view, repository, name)
             return [*rows, *events.untagged(view, repository, [name], now=now, origin="parent")]
 
-        return self._submit(plan)
+        return self._submit(plan, frees=True)
 
     def remove_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
         """A tag goes, its manifest stays: the parent has it no longer. This and the next two are no client's doing, so
         allowed in every mode. Their futures raise NotHeld, Locked, and Unsent for what is still to go up."""
-        return self._submit(lambda view: removal.removed_tag(view, repository, name, now=now))
+        return self._submit(lambda view: removal.removed_tag(view, repository, name, now=now), frees=True)
 
     def remove_manifest(self, repository: str, digest: Digest, *, now: float) -> Future[None]:
         """A manifest goes, with every tag that points to it and its place among the referrers."""
-        return self._submit(lambda view: removal.removed_manifest(view, repository, digest, now=now))
+        return self._submit(
+            lambda view: removal.removed_manifest(view, repository, digest, now=now), frees=True
+        )
 
     def remove_repository(self, repository: str, *, now: float) -> Future[None]:
         """A repository goes with all that is known of it; locked or unsent in any part, it stays whole. Its bytes go
         by a sweep, where no other has them."""
-        return self._submit(lambda view: removal.removed_repository(view, repository, now=now))
+        return self._submit(lambda view: removal.removed_repository(view, repository, now=now), frees=True)
 
     def put_tag_list(self, repository: str, tags: Iterable[str], *, now: float) -> Future[None]:
         """Replace the parent's tag list. One that stayed the same is confirmed, which writes nothing."""
@@ -198,7 +207,7 @@ class Store(Pushes):
     def drop_fill(self, repository: str, digest: Digest) -> Future[None]:
         """Forget a fill's checkpoint and its progress; its part stays until `drop_part` or the next writable open."""
         self._drop_progress(digest)
-        return self._submit(lambda view: change.drop_fill(view, repository, digest))
+        return self._submit(lambda view: change.drop_fill(view, repository, digest), frees=True)
 
     def open_part(self, digest: Digest, size: int) -> FillPart:
         """The growing file of a fill, made when absent, `size` bytes long, sparse. Raises StoreError,
@@ -259,6 +268,8 @@ class Store(Pushes):
         self._index.reader_check()
         if self._recent.is_due:
             self._write_recent()
+        if not self._ballast.is_whole:
+            self._file_work().run(self._ballast.take)
 
         def prepare() -> Prepared:
             rows = [key for key, _ in self._index.scan(layout.UNSYNCED)]
@@ -336,4 +347,4 @@ class Store(Pushes):
         prepared = Prepared(
             lambda view: change.discard(view, {digest}), lambda: self._directory.set_aside(digest)
         )
-        return self._file_work().begin(lambda: prepared, digest)
+        return self._file_work().begin(lambda: prepared, digest, frees=True)

@@ -8,9 +8,11 @@ a new one in its place, between the two.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from holdfast_core import change
 from holdfast_core import directory as directories
@@ -25,6 +27,8 @@ from holdfast_core.writer import Writer
 
 #: digests a transaction: the writer is held for well under a millisecond, and a push waits for as many unlinks
 BATCH = 32
+#: directories a sweep looks at for files without a row, and the file that says where the next one goes on
+DIRECTORIES, NEXT = 24, "sweep"
 
 
 class Sweep:
@@ -36,11 +40,10 @@ class Sweep:
         self._writer = writer
         self._files = files
         self._one = threading.Lock()
-        self._next = 0
 
-    def run(self, now: float, grace: float) -> int:
-        """Bytes reclaimed. Raises StoreError; when the store has failed, at once: nobody knows then which rows
-        are on the disk."""
+    def run(self, now: float, grace: float, stray_grace: float) -> int:
+        """Bytes reclaimed; `stray_grace` is that of files without a row. Raises StoreError; when the store has failed,
+        at once: nobody knows then which rows are on the disk."""
         reclaimed = 0
         with self._one:
             if (refusal := self._writer.refusal()) is not None:
@@ -48,7 +51,7 @@ class Sweep:
             ripe = self._ripe(now - grace)
             while (batch := list(islice(ripe, BATCH))) and not self._files.closing:
                 reclaimed += self._remove(batch, now - grace)
-            return reclaimed + self._strays(now - grace)
+            return reclaimed + self._strays(now - stray_grace)
 
     def _ripe(self, before: float) -> Iterator[Digest]:
         for key, value in self._index.scan(layout.UNLINKED):
@@ -69,7 +72,7 @@ class Sweep:
             return changes
 
         try:
-            self._writer.submit(plan).result()
+            self._writer.submit(plan, frees=True).result()
             for digest, _ in gone:
                 self._directory.remove_blob(digest)
         finally:
@@ -93,15 +96,20 @@ class Sweep:
         return change.forget_bytes(view, digest, Keep.DISK)
 
     def _strays(self, before: float) -> int:
-        """Files without a row in the next of the 512 directories."""
-        algorithm, first = divmod(self._next, 256)
-        self._next = (self._next + 1) % (256 * len(directories.ALGORITHMS))
-        name = directories.ALGORITHMS[algorithm]
-        return sum(
-            self._stray(digest, before)
-            for digest in self._directory.blobs_in(name, first)
-            if not self._files.closing
-        )
+        """Files without a row in the next 24 of the 512 directories: all of them within a day of hourly sweeps. Where
+        it goes on is kept in a file, so that a node that is restarted every day gets round as well."""
+        place = self._directory.path / NEXT
+        reclaimed, number = 0, _number_in(place)
+        for _ in range(DIRECTORIES):
+            algorithm, first = divmod(number, 256)
+            number = (number + 1) % (256 * len(directories.ALGORITHMS))
+            for digest in self._directory.blobs_in(directories.ALGORITHMS[algorithm], first):
+                if self._files.closing:
+                    return reclaimed
+                reclaimed += self._stray(digest, before)
+        with contextlib.suppress(OSError):
+            place.write_text(str(number))
+        return reclaimed
 
     def _stray(self, digest: Digest, before: float) -> int:
         """Remove the file unless it has a row, is young, or is being worked on; its bytes."""
@@ -126,6 +134,14 @@ class Sweep:
         except RecordDamaged:
             return True
         return payload is not None and layout.decode_blob(digest, payload).inline is None
+
+
+def _number_in(place: Path) -> int:
+    """The directory to go on with; the first when nobody knows."""
+    try:
+        return int(place.read_text()) % (256 * len(directories.ALGORITHMS))
+    except (OSError, ValueError):
+        return 0
 
 
 def unlinked_at(key: bytes, value: bytes) -> float:

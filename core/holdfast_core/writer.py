@@ -93,6 +93,8 @@ class Writer:
         self.mend: Callable[[Collection[bytes], Callable[[], None]], None] | None = None
         #: damaged records of which there is no copy: they count as absent
         self.lost: set[bytes] = set()
+        #: whether that room is not all there: until it is, only what makes room is committed
+        self.is_short: Callable[[], bool] = lambda: False
         self._queue: SimpleQueue[Operation | None] = SimpleQueue()
         self._closed = False
         self._committing = threading.Lock()  # a commit, or the change to a new journal
@@ -267,6 +269,7 @@ class Writer:
     ) -> tuple[list[Change], bool, dict[Operation, Exception]]:
         """The changes that changed something, whether any, these or others, is to be on the disk, and the refusals."""
         view, full = Inside(txn), self._index.bytes_used() > INDEX_SHARE * self._index.map_bytes
+        short = self.is_short()
         applied: list[Change] = []
         durable = False
         refused: dict[Operation, Exception] = {}
@@ -277,7 +280,12 @@ class Writer:
                 if not operation.mends:
                     self._require_mended(view)
                 if full and any(c.value for c in changes) and all(c.keep is not Keep.DISK for c in changes):
-                    raise Exhausted(f"the index uses over {INDEX_SHARE:.0%} of its map")
+                    raise Exhausted(
+                        f"the index uses over {INDEX_SHARE:.0%} of its map of {self._index.map_bytes} bytes;"
+                        " set a larger map_bytes and restart"
+                    )
+                if short and changes and not (operation.frees or operation.settle):
+                    raise Exhausted("no space left: what there is is kept for deletes until there is more")
             except lmdb.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing was put yet: it is this operation's alone
@@ -318,7 +326,9 @@ class Writer:
         """Take the journal back and say why."""
         self.journal.cut(length)
         if isinstance(error, lmdb.MapFullError):
-            return Exhausted(f"index: {error}")
+            return Exhausted(
+                f"the index fills its map of {self._index.map_bytes} bytes; set a larger map_bytes and restart"
+            )
         if isinstance(error, OSError):
             return self.condition.met(Write.JOURNAL, error.errno, f"journal: {error.strerror or error}")
         if self._index.is_poisoned():

@@ -81,6 +81,8 @@ class Writes(Lookup):
                 condition=opened.directory.condition,
                 probe=opened.directory.probe,
             )
+            self._ballast = ballast = opened.directory.ballast
+            self._writer.spare, self._writer.is_short = ballast.give, lambda: not ballast.is_whole
             self._files = files = FileWork(self._writer)
             self._compaction = Compaction(
                 opened.index, opened.directory.journal, self._writer, lambda: files.closing
@@ -221,8 +223,17 @@ class Writes(Lookup):
             raise StoreError("this process opened the store for reading")
         return self._writer
 
-    def _submit(self, plan: Plan, after: Callable[[], None] | None = None) -> Future[None]:
-        return self._writing().submit(plan, after)
+    @property
+    def is_pressed(self) -> bool:
+        """Whether room should be made now: the disk is full, the ballast was given up for a delete, or so little is
+        said to be free that another process may have found it full."""
+        short = self.condition.state is DiskState.FULL or not self._ballast.is_whole
+        return short or self.free_bytes() < self._ballast.wanted
+
+    def _submit(
+        self, plan: Plan, after: Callable[[], None] | None = None, *, frees: bool = False
+    ) -> Future[None]:
+        return self._writing().submit(plan, after, frees=frees)
 
     def _file_work(self) -> FileWork:
         self._writing()

@@ -460,6 +460,22 @@ class Configuration(Section, frozen=True):
     inline_bytes: Annotated[
         int, key("values up to this size live in the index", "bytes", ge=0, le=1 << 20)
     ] = 16 * 1024
+    map_bytes: Annotated[
+        int,
+        key(
+            "address space for the index, which is not memory; the index can grow no longer",
+            "bytes",
+            ge=1 << 20,
+        ),
+    ] = 64 << 30
+    ballast_bytes: Annotated[
+        int,
+        key(
+            "kept for deletes on a full disk; 0 = none; -1 = a hundredth of the file system, 4 to 16 MiB",
+            "bytes",
+            ge=-1,
+        ),
+    ] = -1
     scrub_interval: Annotated[
         float, key("a chunk checked longer ago is checked again when read", "s", ge=0)
     ] = 7 * 86400.0

@@ -242,7 +242,7 @@ def test_a_file_that_has_no_row_yet_is_no_stray(
 
 def every_directory(store: Store) -> int:
     """Two algorithms of 256 directories each."""
-    return sum(swept(store, now=1e12) for _ in range(512))
+    return sum(swept(store, now=1e12) for _ in range(22))
 
 
 def test_a_discard_does_not_take_what_is_placed_meanwhile(
@@ -301,7 +301,7 @@ def test_pushes_deletes_and_sweeps_at_random_lose_nothing(opener: Opener, root: 
 # --- strays ------------------------------------------------------------------------------------------------
 
 
-def test_files_without_a_row_go_one_directory_a_call(store: Store, root: Path) -> None:
+def test_files_without_a_row_go_some_directories_a_call(store: Store, root: Path) -> None:
     push_file(store, "r", BODY)
     inline = push_file(store, "r", b"small")
     strays = [Digest.of(b"%d" % n, algorithm) for n in range(4) for algorithm in ("sha256", "sha512")]
@@ -312,11 +312,11 @@ def test_files_without_a_row_go_one_directory_a_call(store: Store, root: Path) -
     foreign.write_bytes(b"somebody's")
     os.symlink("/etc/passwd", file_of(root, Digest.of(b"link")))
     changed = max(file_of(root, digest).stat().st_ctime for digest in strays)
-    for _ in range(512):
+    for _ in range(22):
         assert swept(store, now=changed + 9.0) == 0, "young"
-    found = [swept(store, now=changed + 11.0) for _ in range(512)]
+    found = [swept(store, now=changed + 11.0) for _ in range(22)]
     assert sum(found) == 5 * (len(strays) + 1)
-    assert max(found) <= 10, "one directory holds one or two of them"
+    assert sum(size > 0 for size in found) > 2, "a sweep looks at 24 of 512 directories"
     assert not any(file_of(root, digest).exists() for digest in strays)
     assert foreign.exists()
     blob = store.blob("r", BLOB)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
+from holdfast_core.condition import DiskState
 from holdfast_core.digest import Digest
 from holdfast_core.errors import Exhausted, NotHeld, StoreError, Unwritable
 from holdfast_core.record import Damage, Descriptor, Tag
@@ -548,18 +549,28 @@ class Keeper(Pushes, Control):
             self.store.let_go()
             try:
                 await self._committed(self.store.sync_cached())
-            except Unwritable:
-                continue  # said once, by the disk's condition
+            except Unwritable:  # said once, by the disk's condition
+                if self.store.condition.state is not DiskState.FULL:
+                    continue
             except StoreError as error:
                 log.error("sync failed", reason=str(error))
             if self.store.journal_is_long:
                 self._chore(self._compact())
+            if self.store.is_pressed:
+                await self._make_room()
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside everything else, until it is done or the keeper ends."""
         task = asyncio.create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+    async def _make_room(self) -> None:
+        """What was deleted goes at once while the disk is full."""
+        try:
+            await self.tidy(self.config.push.expiry, self.config.push.sweep_grace)
+        except (StoreError, OSError) as error:
+            log.error("sweep failed", reason=str(error))
 
     async def _compact(self) -> None:
         before = self.store.statistics().journal_bytes

@@ -22,6 +22,8 @@ def open_store(config: Configuration, *, write: bool) -> Store:
         scrub_interval=config.scrub_interval,
         mode=config.store_mode,
         or_read=True,
+        map_bytes=config.map_bytes,
+        ballast_bytes=None if config.ballast_bytes < 0 else config.ballast_bytes,
     )
     if not store.knows_pages:
         log.warning(

@@ -1,0 +1,118 @@
+"""A full disk can be emptied: what makes room has room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from holdfast_core import Digest, Store, fsck
+from holdfast_core.ballast import LEAST_BYTES, NAME, Ballast
+from holdfast_core.errors import Exhausted
+from support.disk import Disk
+from support.stores import MEDIA, put_file, some_bytes
+
+Opener = Callable[..., Store]
+IMAGES = 60
+#: XFS is not made smaller than 300 MB
+SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
+
+
+@pytest.fixture(params=sorted(SIZES))
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    with Disk(tmp_path, request.param, SIZES[request.param]) as made:
+        yield made
+
+
+def filled(store: Store) -> list[Digest]:
+    """Repositories with a manifest and a layer each."""
+    manifests = []
+    for number in range(IMAGES):
+        body = b"manifest %d" % number
+        put_file(store, f"r{number}", some_bytes(20_000, number), owned=True)
+        digest = Digest.of(body)
+        store.push_manifest(f"r{number}", digest, MEDIA, body, tags=["latest"], now=1.0).result()
+        manifests.append(digest)
+    return manifests
+
+
+def use_up(store: Store) -> None:
+    """Push until the last free page of the index is used, too."""
+    for number in range(10_000):
+        body = some_bytes(10_000, 1000 + number)
+        try:
+            store.push_inline_blob("more", Digest.of(body), body, now=2.0).result()
+        except Exhausted:
+            return
+    raise AssertionError("the disk never became full")
+
+
+def test_case_fault_3_a_full_disk_is_emptied_by_deletes(opener: Opener, disk: Disk) -> None:
+    store = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    assert (disk.root / "store" / NAME).stat().st_blocks * 512 >= LEAST_BYTES
+    manifests = filled(store)
+    filler = disk.fill_up()
+    use_up(store)
+    for number, digest in enumerate(manifests):
+        blob = Digest.of(some_bytes(20_000, number))
+        store.delete_manifest(f"r{number}", digest, now=3.0).result()
+        store.delete_blob(f"r{number}", blob, now=3.0).result()
+    assert store.is_pressed
+    swept = store.sweep(now=4.0, grace=86400.0).result()
+    assert swept >= IMAGES * 20_000
+    filler.unlink()
+    store.sync_cached().result()
+    store.close()
+    assert fsck(disk.root / "store").problems == []
+    again = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    body = b"again"
+    again.push_inline_blob("r", Digest.of(body), body, now=5.0).result()
+    again.close()
+
+
+def test_case_fault_3_nothing_else_is_committed_until_the_ballast_is_whole(
+    opener: Opener, disk: Disk
+) -> None:
+    store = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    manifests = filled(store)
+    filler = disk.fill_up()
+    assert store._ballast.give()
+    body = b"small"
+    with pytest.raises(Exhausted, match="kept for deletes"):
+        store.push_inline_blob("r", Digest.of(body), body, now=2.0).result()
+    store.delete_manifest("r0", manifests[0], now=3.0).result()
+    filler.unlink()
+    assert store.is_pressed
+    store.sweep(now=4.0, grace=86400.0).result()
+    assert not store.is_pressed
+    store.push_inline_blob("r", Digest.of(body), body, now=5.0).result()
+    store.close()
+
+
+def test_case_fault_3_a_node_starts_on_a_full_disk(opener: Opener, disk: Disk) -> None:
+    store = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    store.keep_events(True).result()  # every start writes then
+    manifests = filled(store)
+    store.close()
+    disk.fill_up()
+    again = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    assert again.manifest("r0", manifests[0]) is not None
+    again.delete_manifest("r0", manifests[0], now=3.0).result()
+    again.close()
+
+
+def test_the_ballast_is_given_up_in_parts_and_made_again(tmp_path: Path) -> None:
+    ballast = Ballast(tmp_path, 4 << 20)
+    assert not ballast.is_whole
+    assert ballast.take()
+    parts = 0
+    while ballast.give():
+        assert not ballast.is_whole
+        parts += 1
+    assert (parts, (tmp_path / NAME).stat().st_size) == (4, 0)
+    assert ballast.take()
+    assert (tmp_path / NAME).stat().st_blocks * 512 >= 4 << 20
+    assert Ballast(tmp_path, 1 << 20).take()
+    assert (tmp_path / NAME).stat().st_size == 1 << 20
+    nothing = Ballast(tmp_path / "absent", 0)
+    assert (nothing.is_whole, nothing.give()) == (True, False)

@@ -1,0 +1,68 @@
+"""A whole node on a file system of its own that is filled to the last byte: deletes make room, without a restart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.disk import Disk
+from support.node import Node
+from support.plain_push import digest_of, push
+from support.programs import wait_until
+from support.transfer import fetch
+
+IMAGES = 60
+LAYER_BYTES = 50_000
+#: XFS is not made smaller than 300 MB
+SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
+
+
+@pytest.fixture(params=sorted(SIZES))
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    with Disk(tmp_path, request.param, SIZES[request.param]) as made:
+        yield made
+
+
+def pushed(node: Node, number: int) -> tuple[str, list[str]]:
+    """An image in a repository of its own: the digests of its manifest and of its blobs."""
+    name, layer = f"r{number}", number.to_bytes(4, "big") + os.urandom(LAYER_BYTES - 4)
+    manifest = push(node.url, name, "latest", layer)
+    return manifest, [digest_of(layer), digest_of(b"latest")]
+
+
+def push_small(node: Node, body: bytes) -> int:
+    """A blob in one request, small enough for the index; the status."""
+    target = f"/v2/more/blobs/uploads/?digest={digest_of(body)}"
+    return fetch(node.url, target, "POST", body=body).status
+
+
+def delete(node: Node, target: str) -> None:
+    answer = fetch(node.url, target, "DELETE")
+    assert answer.status == 202, (target, answer)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_case_fault_3_sixty_deletes_empty_a_full_disk(disk: Disk, workers: int) -> None:
+    with Node(disk.root / "node", "--anonymous", "push", workers=workers) as node:
+        images = [pushed(node, number) for number in range(IMAGES)]
+        disk.fill_up()
+        statuses = (push_small(node, os.urandom(10_000)) for _ in range(5000))
+        assert next(status for status in statuses if status != 201) == 507
+        keepers, before = node.children("keeper"), free_bytes(disk)
+        for number, (manifest, blobs) in enumerate(images):
+            delete(node, f"/v2/r{number}/manifests/{manifest}")
+            for blob in blobs:
+                delete(node, f"/v2/r{number}/blobs/{blob}")
+        wanted = IMAGES * LAYER_BYTES // 2
+        wait_until(lambda: free_bytes(disk) - before > wanted, "the bytes to come back", 60.0)
+        wait_until(lambda: push_small(node, os.urandom(10_000)) == 201, "pushes to work again", 60.0)
+        assert pushed(node, IMAGES)
+        assert node.children("keeper") == keepers
+
+
+def free_bytes(disk: Disk) -> int:
+    """What the file system says is free."""
+    found = os.statvfs(disk.root)
+    return found.f_bfree * found.f_frsize
