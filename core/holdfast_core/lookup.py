@@ -40,7 +40,7 @@ from holdfast_core.record import (
     Target,
 )
 
-#: records that are looked at in one go (about 1.5 ms)
+#: records that are looked at in one go (2.6 ms, measured beside other load)
 SCRUB_RECORDS = 1000
 #: repositories of a damaged blob that are named
 HOLDERS = 20

@@ -289,9 +289,7 @@ def test_a_grown_journal_is_compacted_at_the_next_start(
 def test_a_journal_that_holds_the_only_good_copy_is_not_compacted(
     root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast_core import opening
-
-    monkeypatch.setattr(opening, "JOURNAL_SLACK_BYTES", -(1 << 30))
+    monkeypatch.setattr(compaction, "SLACK_BYTES", -(1 << 30))
     store = opener()
     digest = put_manifest(store, "r", b"find me" + bytes(500), owned=True)
     store.close()

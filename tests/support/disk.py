@@ -127,6 +127,11 @@ class Disk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", str(self.root)], capture_output=True, check=False)
-        subprocess.run(["losetup", "--detach", self._device], capture_output=True, check=False)
+        # lazily where a process of a failed test still works there: nothing stays mounted in a folder that is removed
+        for command in (
+            ["umount", self.root],
+            ["umount", "--lazy", self.root],
+            ["losetup", "--detach", self._device],
+        ):
+            subprocess.run(command, capture_output=True, check=False)
         self._image.unlink()

@@ -116,8 +116,8 @@ def push(
 
 def dump(store: Store, root: Path) -> tuple[dict[bytes, bytes], dict[str, bytes]]:
     """All that a store is: every record of the index but the journal's place, and every file but the index,
-    the journal's and the lock."""
+    the journal's and where the sweep is."""
     with store._index.begin() as txn, txn.cursor() as cursor:
         rows = {key: value for key, value in cursor if key[:1] != layout.JOURNALED}
     files = (f for f in root.rglob("*") if f.is_file() and f.parent.name not in ("index", "journal"))
-    return rows, {str(f.relative_to(root)): f.read_bytes() for f in files}
+    return rows, {str(f.relative_to(root)): f.read_bytes() for f in files if f != root / "sweep"}

@@ -58,8 +58,8 @@ SYNC_INTERVAL_SECONDS = 5.0
 SIZE_TTL_SECONDS = 60.0
 
 
-#: All records of the index are looked at once in so long, with so long between two thousand of them (seconds): a
-#: million takes two minutes and 2 % of a core.
+#: All records of the index are looked at once in so long, a thousand at a time with so long between (seconds): a
+#: million takes two minutes, and 2.6 s of processor in them (measured, beside other load).
 SCRUB_SECONDS, SCRUB_PAUSE_SECONDS = 86_400.0, 0.1
 #: Damaged blobs that are counted, and that are named, in `status`.
 DAMAGE_COUNTED, DAMAGE_NAMED = 1000, 5
