@@ -128,6 +128,17 @@ def test_case_fault_4_a_push_heals_a_damaged_layer_of_a_root(
     assert fsck(tmp_path / "data", (1, 1)).problems == []
 
 
+def test_case_fault_4_a_bad_first_chunk_is_refused_and_never_begun(tmp_path: Path) -> None:
+    async def find(node: Registry) -> None:
+        await pushed(node, "a", "x")
+        first_chunk(file_of(node.data, DIGEST))
+        answer = await node.ask("GET", f"/v2/a/blobs/{DIGEST}")
+        assert (answer.status, answer.complete) == (404, True)
+        assert b"push it again" in answer.body
+
+    run(tmp_path, find)
+
+
 def test_case_fault_4_damage_is_known_after_a_restart(tmp_path: Path) -> None:
     async def find(node: Registry) -> None:
         await pushed(node, "a", "x")
