@@ -117,13 +117,15 @@ def administer(node: Holdfast, method: str, path: str, body: object = None) -> A
     return json.loads(text) if text else None
 
 
-def wait(condition: Callable[[], object], what: str, limit: float = 300.0) -> None:
-    """Look until it holds. Raises LoadFailed that says what was waited for."""
+def wait(
+    condition: Callable[[], object], what: str, limit: float = 300.0, pause: float = POLL_SECONDS
+) -> None:
+    """Look until it holds, every `pause` seconds. Raises LoadFailed that says what was waited for."""
     deadline = time.monotonic() + limit
     while not condition():
         if time.monotonic() > deadline:
             raise LoadFailed(f"waited {limit:g} s in vain: {what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
 
 
 def string(root: Holdfast, name: str, place: str) -> str:

@@ -123,6 +123,14 @@ def processor_seconds(pids: Iterable[int]) -> float:
     return total / TICKS
 
 
+def written(pid: int) -> int:
+    """Bytes that a process and the children it has waited for made dirty for a disk: `write_bytes` of proc(5). Also of
+    one that has ended and was not waited for."""
+    found = re.search(r"(?m)^write_bytes: (\d+)", Path(f"/proc/{pid}/io").read_text())
+    assert found is not None
+    return int(found[1])
+
+
 def resident(pids: Iterable[int]) -> tuple[int, int]:
     """Bytes resident in these processes: summed (shared pages counted in each), and shared out (PSS)."""
     rss = pss = 0

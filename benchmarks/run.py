@@ -42,6 +42,7 @@ QUESTIONS = (
     "descent",
     "start",
     "idle",
+    "writes",
 )
 
 

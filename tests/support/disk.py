@@ -129,8 +129,8 @@ class Disk:
     def __exit__(self, *_: object) -> None:
         # lazily where a process of a failed test still works there: nothing stays mounted in a folder that is removed
         for command in (
-            ["umount", self.root],
-            ["umount", "--lazy", self.root],
+            ["umount", str(self.root)],
+            ["umount", "--lazy", str(self.root)],
             ["losetup", "--detach", self._device],
         ):
             subprocess.run(command, capture_output=True, check=False)
