@@ -98,7 +98,7 @@ def test_settling_waits_for_a_job_that_fails_and_does_not_fail_itself(
     run(main())
 
 
-def test_one_write_error_costs_one_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_write_error_costs_no_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for a blob that was received before its first write failed."""
     errors, write = [StoreError("input/output error")], Medium.write
 
@@ -112,9 +112,8 @@ def test_one_write_error_costs_one_pull(tmp_path: Path, monkeypatch: pytest.Monk
             content = Generated(100_000)
             digest = node.parent.add_blob("demo", content)
             monkeypatch.setattr(Medium, "write", once)
-            with pytest.raises(NodeFailed):
-                await drain(node, digest)
-            assert await drain(node, digest) == content.read(0, content.size)
+            for _ in range(2):  # the first passes through unstored, the second is kept
+                assert await drain(node, digest) == content.read(0, content.size)
             assert node.gets() == 2
             assert node.fills.counters["interrupted"] == 0
 
