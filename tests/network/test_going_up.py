@@ -1,4 +1,5 @@
-"""A ReadWrite child takes pushes while it is cut off, is killed twice, and its parent has them all in order after."""
+"""A ReadWrite child takes pushes while it is cut off, is killed twice, and its parent has each of them once after.
+Images with tags of their own go up side by side, in whatever order."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def kill(node: SiteNode) -> None:
     node.start()
 
 
-def order_of(root: SiteNode) -> list[str]:
-    """Tags in the order in which a root committed them, by its log of events."""
+def tags_taken(root: SiteNode) -> list[str]:
+    """The tag of each move that a root committed, by its log of events."""
     store = Store.create_or_open(root.data, write=False)
     try:
         assert store.event_head() is not None
@@ -45,7 +46,7 @@ def outage(
     wire: Wire, child: SiteNode, known: Mapping[str, str], there: There, pushes: int, layer_bytes: int
 ) -> list[str]:
     """So many pushes while the wire is cut, with two kills; it is healed, cut once more while they go up, and healed.
-    The tags in order, when all are at the parent and the wire has not carried much more than their bytes."""
+    The tags, when all are at the parent and the wire has not carried much more than their bytes."""
     wire.cut()
     wanted: dict[str, str] = {}
     for number in range(pushes):
@@ -66,7 +67,7 @@ def outage(
     return list(wanted)
 
 
-def test_two_hundred_pushes_arrive_in_order_after_two_cuts_and_two_kills(tmp_path: Path) -> None:
+def test_two_hundred_pushes_arrive_once_each_after_two_cuts_and_two_kills(tmp_path: Path) -> None:
     require()
     with (
         row(2, RATE) as sites,
@@ -91,11 +92,11 @@ def test_two_hundred_pushes_arrive_in_order_after_two_cuts_and_two_kills(tmp_pat
                 return root.site.do(has(root.url, REPOSITORY, wanted))
 
             tags = outage(sites.wires[0], child, known, there, 200, 5 << 18)
-            assert order_of(root) == tags
+            assert sorted(tags_taken(root)) == tags
 
 
 @pytest.mark.parametrize("registry", [DockerRegistry, CueRegistry])
-def test_other_registries_have_them_in_order_as_well(
+def test_other_registries_have_them_once_each_as_well(
     registry: Callable[[Path, str], Peer], tmp_path: Path
 ) -> None:
     require()
@@ -110,4 +111,4 @@ def test_other_registries_have_them_in_order_as_well(
                     return top.do(has(parent.url, REPOSITORY, wanted))
 
                 tags = outage(sites.wires[0], child, {}, there, 40, 1 << 20)
-                assert [one for one in parent.taken() if one in tags] == tags
+                assert sorted(one for one in parent.taken() if one in tags) == tags
