@@ -297,6 +297,10 @@ class StillErring(ParentErred):
     """Refused without touching the network: this repository answered 5xx five times just now."""
 
 
+class TagMoved(ParentErred):
+    """The tag is not what a change of it was made for any more (412)."""
+
+
 class SlotsTaken(ParentThrottled):
     """This node's own cap on connections or requests to the parent left no room in time."""
 

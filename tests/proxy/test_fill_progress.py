@@ -46,7 +46,7 @@ async def killed(
     """A node on the store `root` pulls from a parent that falls silent after `there` bytes, and is killed. What it
     leaves."""
     left, least = root.with_name(f"{root.name}-killed"), there - LOST
-    parent.script(Fault(method="GET", path=BLOBS, stall_after=there, **fault))
+    parent.script(Fault(method="GET", path=BLOBS, times=-1, stall_after=there, **fault))
     store = Store.create_or_open(root, write=True)
     least += noted(store)
 
@@ -57,6 +57,7 @@ async def killed(
     async with filling(store, parent, **OPTIONS) as node:
         task = asyncio.ensure_future(pull(node))
         await until(lambda: noted(store) >= least)
+        await asyncio.wrap_future(store.sync_cached())  # no commit is under way while the index is copied
         shutil.copytree(root, left)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -113,8 +114,8 @@ def test_case_fault_12_a_range_away_from_the_beginning_is_noted_too(tmp_path: Pa
     run(main())
 
 
-@pytest.mark.parametrize("index", [0, 7])
-def test_case_fault_12_a_note_is_no_proof(tmp_path: Path, index: int) -> None:
+@pytest.mark.parametrize("which", [0, -1])
+def test_case_fault_12_a_note_is_no_proof(tmp_path: Path, which: int) -> None:
     """A hash that the bytes do not have, as after a power cut that took them, costs that chunk."""
 
     async def main() -> None:
@@ -122,6 +123,8 @@ def test_case_fault_12_a_note_is_no_proof(tmp_path: Path, index: int) -> None:
         async with ScriptedParent() as parent:
             parent.add_blob("demo", content)
             root = await killed(tmp_path / "store", parent, content, 12 * MIB)
+            notes = progress_of(root, content).read_bytes()
+            index = [n for n in range(8) if any(notes[n * HASH_BYTES :][:HASH_BYTES])][which]
             part = progress_of(root, content).with_suffix("")
             with part.open("r+b") as file:
                 file.seek(index * MIB + 4711)
@@ -153,7 +156,7 @@ def test_case_fault_12_without_notes_the_checkpoint_counts(tmp_path: Path, cut: 
             async with again(root, parent) as node:
                 assert await drain(node, content.digest) == content.read(0, content.size)
                 assert node.fills.counters["bad_chunks"] == 0
-                assert node.fills.counters["rechecked_chunks"] >= (8 if torn else 1)
+                assert node.fills.counters["rechecked_chunks"] >= (9 - LOST // MIB if torn else 1)
 
     run(main())
 
@@ -178,7 +181,6 @@ def test_case_fault_12_wrong_bytes_from_before_the_kill_are_fetched_once_more(
                     assert await drain(node, content.digest) == content.read(0, content.size)
                 await until(lambda: node.held("demo", content.digest))
                 assert node.fills.counters["mismatched"] == 1
-                assert node.gets() == 2
                 assert node.sent(content.digest) <= 2 * content.size - 12 * MIB + LOST
                 assert list((root / "fills").iterdir()) == []
 
@@ -224,7 +226,7 @@ def test_case_fault_12_a_small_blob_costs_no_checkpoint(
             (fill,) = node.fills._by_number.values()
             frontier = fill.stock.frontier
             assert frontier is not None
-            await until(lambda: bool(written) or frontier.position == 3 * MIB)
+            await until(lambda: bool(written) or frontier.position >= 2 * MIB)
             await until(lambda: not fill._chores)
             assert written == []
             for transfer in fill.traffic.transfers.values():

@@ -360,8 +360,8 @@ def test_the_port_is_what_the_socket_offers() -> None:
     assert own - {"follow", "seen"} == METHODS
 
 
-#: what a keeper without parents does now and then: sync, sweep, look after the log of changes
-ROUNDS = 3
+#: what a keeper without parents does now and then: sync, sweep, look after the log of changes, the disk, the records
+ROUNDS = 5
 
 
 def test_sessions_and_bytes_that_nobody_has_go_in_rounds(tmp_path: Path) -> None:

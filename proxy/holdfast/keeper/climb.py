@@ -31,7 +31,7 @@ from holdfast.keeper.freight import FoundDamaged, Freight, unrecorded
 from holdfast.keeper.rows import Rows, Settled, nothing
 from holdfast.manifest import ManifestInvalid, parse_aside
 from holdfast.parent.client import Parent
-from holdfast.parent.push import TagMoved, TagThere, contradicts
+from holdfast.parent.push import TagThere, contradicts
 from holdfast.repository import Repository
 from holdfast.steps import for_ever
 from holdfast.sync.ascent import ascent
@@ -321,7 +321,7 @@ class Climb:
         await self._rows.change(self._rows.queue.sending(entry.seq, tag.seq))
         try:
             said = await self._parent.up.manifest(name, tag.tag, held.media_type, held.body, condition)
-        except TagMoved as moved:
+        except errors.TagMoved as moved:
             log.info("tag waits", number=tag.seq, reason=moved.message)
             return False
         await self._require_there(entry, name, said)

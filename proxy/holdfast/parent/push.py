@@ -16,7 +16,7 @@ from holdfast_core.reading import BlobReader
 from yarl import URL
 
 from holdfast.clock import Clock
-from holdfast.errors import LinkClosed, ParentBroken, ParentDenied, ParentErred, ParentFailed, ParentNotFound
+from holdfast.errors import LinkClosed, ParentBroken, ParentDenied, ParentFailed, ParentNotFound, TagMoved
 from holdfast.manifest import MEDIA_TYPES
 from holdfast.parent.caps import Caps
 from holdfast.parent.endpoint import Ask, Endpoint
@@ -51,10 +51,6 @@ class TagThere:
 
     digest: str
     etag: str
-
-
-class TagMoved(ParentErred):
-    """The condition of a change does not hold any more (412)."""
 
 
 def contradicts(said: str, digest: str) -> bool:
