@@ -421,9 +421,13 @@ class Keeper(Pushes, Control):
         parent, name = self._required_parent(repository, errors.NameUnknown)
         found = await parent.referrers(name, str(subject))
         descriptors = [row if isinstance(row, Descriptor) else Descriptor(**row) for row in found]
-        await self._committed(
-            self.store.put_referrers(repository, subject, descriptors, now=self.clock.now())
-        )
+        try:
+            await self._committed(
+                self.store.put_referrers(repository, subject, descriptors, now=self.clock.now())
+            )
+        except Unwritable:
+            if descriptors:  # an empty list is answered without a record of it
+                raise
 
     async def _listed(
         self,
