@@ -92,13 +92,15 @@ def test_of_changes_at_once_every_one_holds(tmp_path: Path) -> None:
     async def test(node: Registry) -> None:
         await node.image("a", "x")
         await lock(node, "a/_tags/x", listEnabled=False)
-        go_on = threading.Event()
+        begun, go_on = threading.Event(), threading.Event()
 
         def blocking(view: object) -> tuple[()]:
+            begun.set()
             go_on.wait(PATIENCE)
             return ()
 
         blocked = node.store._submit(blocking)
+        await asyncio.to_thread(begun.wait, PATIENCE)  # else the changes could be of its group
         asked = ['{"readEnabled":false}', '{"writeEnabled":false}', '{"deleteEnabled":false}']
         asked += ['{"listEnabled":true}', "{}"]
         patches = [
