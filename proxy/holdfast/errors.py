@@ -386,6 +386,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     LinkClosed: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),
+    TagMoved: (502, "MANIFEST_UNKNOWN"),
     StillErring: (502, "MANIFEST_UNKNOWN"),
     RedirectRefused: (502, "MANIFEST_UNKNOWN"),
     ParentThrottled: (429, "TOOMANYREQUESTS"),
