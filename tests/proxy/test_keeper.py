@@ -373,6 +373,8 @@ def test_a_full_disk_refuses_nothing_that_is_held(tmp_path, monkeypatch):
             monkeypatch.setattr(keeper.store, change, full_disk)
         assert (await keeper.manifest("a", "latest")).digest == digest
         assert (await keeper.tags("a")).stale == "the disk is full"
+        assert (await keeper.referrers("a", digest)).stale == "", "an empty list needs no record"
+        parent.found = [Descriptor(MEDIA_TYPE, "sha256:" + "a" * 64, 7)]
         with pytest.raises(errors.NodeUnwritable):
             await keeper.referrers("a", digest)
 
