@@ -8,19 +8,16 @@ round trips alone: more, where bodies take time.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from holdfast.testing.link import Link
-from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
-from holdfast_core.digest import Digest
 
+from benchmarks.bench_climb import push
 from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
-from benchmarks.images import Held, administer, ask, manifest, some, string, wait
+from benchmarks.images import Held, administer, some, string, wait
 from benchmarks.load import split
 from benchmarks.peers import Holdfast
 
@@ -46,19 +43,6 @@ def descending(place: Path, rate: float = 0.0) -> Iterator[tuple[Holdfast, Holdf
             with Holdfast(place / "plant", data=place / "plant/data", workers=1, environ=environ) as child:
                 wait(lambda: administer(child, "GET", "sync")["lastSyncTime"], "the child is synchronised")
                 yield root, child, way
-
-
-def push(url: str, tag: str, layers: list[bytes]) -> str:
-    """An image over the API; its digest."""
-    rows = []
-    for body in (json.dumps({"tag": tag}).encode(), *layers):
-        digest = str(Digest.of(body))
-        ask(url, "POST", f"/v2/{NAME}/blobs/uploads/?digest={quote(digest)}", 201, body)
-        rows.append({"mediaType": OCI_LAYER, "digest": digest, "size": len(body)})
-    body = manifest({**rows[0], "mediaType": OCI_CONFIG}, rows[1:])
-    return str(
-        ask(url, "PUT", f"/v2/{NAME}/manifests/{tag}", 201, body, OCI_MANIFEST)["Docker-Content-Digest"]
-    )
 
 
 def took(root: Holdfast, child: Holdfast, way: Link, count: int, layers: int, size: int) -> tuple[float, int]:
