@@ -10,7 +10,7 @@ from pathlib import Path
 from support.namespaces import Row, SiteNode, SiteOperator, require, row
 from support.programs import wait_until
 from support.tree import troubles
-from support.weather import BOUND, holds, images, persistently, pull, push, shares, storms, unique_bytes
+from support.weather import BOUND, holds, images, persistently, pull, push, shares, storms
 
 RATE = 6_000_000.0
 #: what is said however little happens costs bytes by time, and time is to decide nothing
@@ -71,12 +71,11 @@ def test_everything_comes_down_two_levels_while_the_wires_are_cut(tmp_path: Path
         operator, password = register(root)
         for image in wanted[:3]:
             push(root.site, root.port, tmp_path / "pushed", image)
-        before = [wire.count() for wire in sites.wires]
         with storms(sites) as weather, children(tmp_path, sites, operator, root) as (_, leaf):
             for image in wanted[3:]:
                 push(root.site, root.port, tmp_path / "pushed", image)
             wait_until(lambda: holds(leaf, wanted), "all images at the leaf", 90)
-            assert max(shares(sites, before, unique_bytes(wanted))) <= BOUND
+            assert max(shares(sites, wanted)) <= BOUND
             wait_until(lambda: is_listed(operator), "the root knows that the leaf is synchronised", 60)
             for storm in weather:
                 storm.stop()
@@ -95,12 +94,11 @@ def test_a_client_pulls_at_once_what_is_on_its_way_while_the_wires_are_cut(tmp_p
         operator, password = register(root)
         with children(tmp_path, sites, operator, root) as below:
             wait_until(lambda: not any(node.site.do(troubles, node) for node in below), "both are connected")
-            before = [wire.count() for wire in sites.wires]
             with storms(sites) as weather:
                 for number, image in enumerate(wanted):
                     push(root.site, root.port, tmp_path / "pushed", image)
                     place = tmp_path / f"pulled-{number}"
                     persistently(pull, below[1].site, below[1].port, place, image, f"reader:{password}")
             assert min(storm.cuts for storm in weather) >= 3
-            assert max(shares(sites, before, unique_bytes(wanted))) <= BOUND
+            assert max(shares(sites, wanted)) <= BOUND
             wait_until(lambda: is_listed(operator), "the root knows the leaf's state", 60)

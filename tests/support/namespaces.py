@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import pytest
 from support.node import Node
 from support.programs import PATIENCE, program, run
+from support.tap import Tap
 from support.tree import Operator
 
 P = ParamSpec("P")
@@ -31,7 +32,6 @@ NEW_NETWORK = 0x4000_0000
 HERE = "/proc/thread-self/ns/net"
 #: Ethernet, IPv4, and TCP with time stamps: what each packet carries beside its payload (bytes)
 HEADERS = 14 + 20 + 32
-SEGMENT_BYTES = 1500 - 20 - 32
 #: how long (ms) a packet may wait for its turn before the wire drops it: a router's queue
 QUEUE_MS = 200
 #: waits for the end of its input, then kills all that is in the namespaces of these numbers
@@ -99,14 +99,6 @@ class Site:
             check(libc.setns(self._namespace, NEW_NETWORK))
             return work(*args, **kwargs)
 
-    def doubled(self) -> int:
-        """Bytes of TCP that came here although they had come before: the other end sent them again, because what
-        acknowledged them was lost. Each such segment is told to it (RFC 2883) and counted as a full one."""
-        text = self.do(Path("/proc/thread-self/net/netstat").read_text)
-        names, values = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
-        found = dict(zip(names, values, strict=True))
-        return SEGMENT_BYTES * sum(int(found[name]) for name in ("TCPDSACKOldSent", "TCPDSACKOfoSent"))
-
     def close(self) -> None:
         """Let go of it. It ends when nothing runs in it any more."""
         os.close(self._namespace)
@@ -161,7 +153,7 @@ class Count:
 
     @property
     def payload(self) -> int:
-        """Bytes both ways without those headers: everything that HTTP costs, and whatever was sent twice. A handshake
+        """Bytes both ways without those headers: everything that HTTP costs, and what TCP sent again. A handshake
         and an acknowledgement with options carry a few bytes more than HEADERS; they count here."""
         return self.raw - HEADERS * (self.down_packets + self.up_packets)
 
@@ -177,6 +169,7 @@ class Wire:
             # every packet on its own: a counter must see the headers that a real wire would carry
             site.do(ip, "link", "set", end, "gso_max_segs", "1", "up")
             site.do(ip, "address", "add", f"{address}/24", "dev", end)
+        self._tap = far.do(Tap, "above")
         self.shape(rate)
 
     def shape(self, rate: float) -> None:
@@ -202,6 +195,14 @@ class Wire:
         (found,) = (line.partition(":")[2].split() for line in text.splitlines() if "above:" in line)
         return Count(int(found[0]), int(found[1]), int(found[8]), int(found[9]))
 
+    def unique(self) -> int:
+        """Bytes of TCP both ways since it was made, without headers and each once: everything that HTTP costs."""
+        return self._tap.unique()
+
+    def close(self) -> None:
+        """It is no longer listened to."""
+        self._tap.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -220,7 +221,10 @@ def row(length: int, rate: float = 12_500_000.0) -> Iterator[Row]:
             sites.append(Site(number))
             held.callback(sites[-1].close)
         held.enter_context(guarded(sites))
-        wires = [Wire(near, far, rate) for near, far in pairwise(sites)]
+        wires = []
+        for near, far in pairwise(sites):
+            wires.append(Wire(near, far, rate))
+            held.callback(wires[-1].close)
         yield Row(tuple(sites), tuple(wires))
 
 

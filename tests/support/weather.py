@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.testing.sample import Sample, build_sample
 from holdfast_core.store import Store
 from support.clients import everything, same_layout
-from support.namespaces import Count, Row, Site, SiteNode, Wire
+from support.namespaces import Row, Site, SiteNode, Wire
 from support.programs import program, run, wait_until
 from support.push_clients import write_layout
 
@@ -75,17 +75,14 @@ def holds(node: SiteNode, wanted: list[Image]) -> bool:
     return [tag and str(tag.digest) for tag in found] == [image.sample.index for image in wanted]
 
 
-def shares(sites: Row, before: list[Count], unique: int) -> list[float]:
-    """What crossed each wire since, as a share of the unique bytes, without headers and without what TCP sent twice
-    because of a cut. Printed beside it: with both."""
-    crossed = [wire.count() - then for wire, then in zip(sites.wires, before, strict=True)]
-    found = []
-    for number, (one, site) in enumerate(zip(crossed, sites.sites[1:], strict=True)):
-        found.append((one.payload - site.doubled()) / unique)
-        twice = site.doubled() / unique
-        print(
-            f"wire {number}: {found[-1]:.4f} of the unique bytes, {twice:.4f} twice, {one.raw / unique:.4f} in all"
-        )
+def shares(sites: Row, wanted: list[Image]) -> list[float]:
+    """What crossed each wire since it was made, as a share of the images' bytes; what TCP sent again counts once.
+    Printed beside it: with headers and with what was sent again. All must have arrived."""
+    size = unique_bytes(wanted)
+    found = [wire.unique() / size for wire in sites.wires]
+    for number, (share, wire) in enumerate(zip(found, sites.wires, strict=True)):
+        print(f"wire {number}: {share:.4f} of the unique bytes, {wire.count().raw / size:.4f} in all")
+        assert share >= 1, "images arrived that did not cross the wire: it is not counted"
     return found
 
 
