@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
+from holdfast_core.ballast import NAME as BALLAST_NAME
 from holdfast_core.ballast import Ballast
 from holdfast_core.condition import SHORTAGES, StoreCondition, Write, refusal
 from holdfast_core.digest import Digest
@@ -299,6 +300,14 @@ class Directory:
         finally:
             os.close(fd)
             os.unlink(PROBE_NAME, dir_fd=self.fills_fd)
+
+    def fill_ballast(self) -> bool:
+        """Give the ballast what it lacks; whether it has all of it. Until it has, nothing is committed but what makes
+        room: the disk is full."""
+        if self.ballast.take():
+            return True
+        self.condition.met(Write.FILE, errno.ENOSPC, f"{BALLAST_NAME}: {os.strerror(errno.ENOSPC)}")
+        return False
 
     def _take_room(self, fd: int) -> None:
         try:

@@ -82,7 +82,7 @@ def _open_store(
                 _try(place)
             opened = _open_somehow(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
             if write:
-                place.ballast.take()
+                place.fill_ballast()
             return opened
         except BaseException:
             place.close()

@@ -3,7 +3,6 @@ done, and refused by the store itself where the mode or a lock forbids it."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
@@ -246,10 +245,8 @@ class Pushes(Writes):
         """Under pressure what nobody links goes at once; what was set free fills the ballast first."""
         reclaimed = sweep.run(now, 0.0 if self.is_pressed else grace, grace)
         reclaimed += litter.remove(self.path, now, pressed=self.is_pressed)
-        if self._ballast.take() and self.condition.state is DiskState.FULL:
-            with contextlib.suppress(OSError):
-                self._directory.probe()
-                self.condition.probed()
+        if self.condition.state is DiskState.FULL:
+            self.probe()
         return reclaimed
 
     _sweep: Sweep | None = None

@@ -268,8 +268,6 @@ class Store(Pushes):
         self._index.reader_check()
         if self._recent.is_due:
             self._write_recent()
-        if not self._ballast.is_whole:
-            self._file_work().run(self._ballast.take)
 
         def prepare() -> Prepared:
             rows = [key for key, _ in self._index.scan(layout.UNSYNCED)]

@@ -285,7 +285,8 @@ class Writer:
                         " set a larger map_bytes and restart"
                     )
                 if short and changes and not (operation.frees or operation.settle):
-                    raise Exhausted("no space left: what there is is kept for deletes until there is more")
+                    text = "no space left: what there is is kept for deletes until there is more"
+                    raise self.condition.met(Write.FILE, errno.ENOSPC, text)
             except lmdb.Error:
                 raise
             except Exception as error:  # noqa: BLE001 - nothing was put yet: it is this operation's alone

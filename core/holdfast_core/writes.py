@@ -81,7 +81,7 @@ class Writes(Lookup):
                 condition=opened.directory.condition,
                 probe=opened.directory.probe,
             )
-            self._ballast = ballast = opened.directory.ballast
+            ballast = opened.directory.ballast
             self._writer.spare, self._writer.is_short = ballast.give, lambda: not ballast.is_whole
             self._files = files = FileWork(self._writer)
             self._compaction = Compaction(
@@ -104,14 +104,14 @@ class Writes(Lookup):
         self._directory.close()
 
     def probe(self) -> bool:
-        """Write a file and take it away again; whether that went. A full disk is writable again then, and a read-only
-        one that this store was open on. Waits for the disk."""
+        """Write a file and take it away again; whether that went. With a whole ballast a full disk is writable again
+        then, and a read-only one that this store was open on. Waits for the disk."""
         try:
             self._directory.probe()
         except OSError as error:
             self._directory.refused(error, "probe")
             return False
-        if self._writer is None or self._writer.is_writing:
+        if not self.is_waiting and self._directory.fill_ballast():
             self.condition.probed()
         return True
 
@@ -130,6 +130,7 @@ class Writes(Lookup):
             raise
         self._writing().take_up(journal)
         self.condition.opened()
+        self._directory.fill_ballast()
 
     @property
     def is_unlocked(self) -> bool:
@@ -225,10 +226,9 @@ class Writes(Lookup):
 
     @property
     def is_pressed(self) -> bool:
-        """Whether room should be made now: the disk is full, the ballast was given up for a delete, or so little is
-        said to be free that another process may have found it full."""
-        short = self.condition.state is DiskState.FULL or not self._ballast.is_whole
-        return short or self.free_bytes() < self._ballast.wanted
+        """Whether room should be made now: the disk is full, or so little is said to be free that another process may
+        have found it full."""
+        return self.condition.state is DiskState.FULL or self.free_bytes() < self._directory.ballast.wanted
 
     def _submit(
         self, plan: Plan, after: Callable[[], None] | None = None, *, frees: bool = False

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from holdfast_core import Digest, Store, fsck
 from holdfast_core.ballast import LEAST_BYTES, NAME, Ballast
+from holdfast_core.condition import DiskState
 from holdfast_core.errors import Exhausted
 from support.disk import Disk
 from support.stores import MEDIA, put_file, some_bytes
@@ -76,10 +77,11 @@ def test_case_fault_3_nothing_else_is_committed_until_the_ballast_is_whole(
     store = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
     manifests = filled(store)
     filler = disk.fill_up()
-    assert store._ballast.give()
+    assert store._directory.ballast.give()
     body = b"small"
     with pytest.raises(Exhausted, match="kept for deletes"):
         store.push_inline_blob("r", Digest.of(body), body, now=2.0).result()
+    assert store.condition.state is DiskState.FULL, "nothing else would have it fill the ballast"
     store.delete_manifest("r0", manifests[0], now=3.0).result()
     filler.unlink()
     assert store.is_pressed
@@ -98,6 +100,32 @@ def test_case_fault_3_a_node_starts_on_a_full_disk(opener: Opener, disk: Disk) -
     again = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
     assert again.manifest("r0", manifests[0]) is not None
     again.delete_manifest("r0", manifests[0], now=3.0).result()
+    again.close()
+
+
+def give_all(store: Store) -> None:
+    """Nothing of the ballast is left."""
+    while store._directory.ballast.give():
+        pass
+
+
+def test_case_fault_3_a_disk_is_full_until_the_ballast_is_whole(opener: Opener, disk: Disk) -> None:
+    """Whatever it takes: nothing is committed before."""
+    root = disk.root / "store"
+    store = opener(root, ballast_bytes=LEAST_BYTES)
+    filler = disk.fill_up()
+    give_all(store)
+    (disk.root / "more").write_bytes(bytes(LEAST_BYTES // 2))
+    assert store.probe(), "there is room for more than the probe"
+    assert store.condition.state is DiskState.FULL
+    give_all(store)
+    store.close()
+    again = opener(root, ballast_bytes=LEAST_BYTES)
+    assert str(again.condition.state) == "full"
+    filler.unlink()
+    assert again.probe()
+    assert str(again.condition.state) == "writable"
+    put_file(again, "r", b"kept", owned=True)
     again.close()
 
 
