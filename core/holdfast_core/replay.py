@@ -29,8 +29,10 @@ def replay(place: directory.Directory, index: Index, uuid: bytes) -> int:
     when the index is older than the last compaction, or frames lie behind damage."""
     path = place.journal
     state, head = journaled(index), head_of(path)
-    if state is None or not (path / NAME).exists():
-        return 0
+    if state is None or not state.length or not (path / NAME).exists():
+        return (
+            0  # no length: the index was rebuilt from what is there, and the journal is to be written from it
+        )
     if head is not None and head[0] == uuid and head[1] > state.generation:
         raise StoreRefused(
             f"the index is older than the journal: it knows generation {state.generation} of it, found {head[1]}; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,25 +17,16 @@ from support.stores import (
     file_of,
     flip_bit,
     hashed,
+    keep_index,
     push,
     push_file,
+    put_back,
     put_file,
     put_manifest,
     some_bytes,
 )
 
 Opener = Callable[..., Store]
-
-
-def keep_index(root: Path) -> None:
-    """A copy of the index as it is."""
-    shutil.copytree(root / "index", root.parent / "copy")
-
-
-def put_back(root: Path) -> None:
-    """The copy in the place of the index."""
-    shutil.rmtree(root / "index")
-    shutil.copytree(root.parent / "copy", root / "index")
 
 
 def tag_names(store: Store) -> list[str]:

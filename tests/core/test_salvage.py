@@ -19,7 +19,7 @@ from holdfast_core.index_pages import IndexPages
 from holdfast_core.record import ResourceChange
 from holdfast_core.resources import ResourcePlan
 from support.command_line import command
-from support.stores import dump, flip_bit, push, push_file, put_manifest, some_bytes
+from support.stores import dump, flip_bit, push, push_file, put_manifest, some_bytes, strike
 
 Opener = Callable[..., Store]
 MANY = 1_100
@@ -44,14 +44,6 @@ def many(opener: Opener, root: Path) -> list[Digest]:
     (root / "journal" / "log").unlink()
     opener().close()
     return digests
-
-
-def strike(log: Path, wanted: bytes, length: int) -> None:
-    """Overwrite `length` bytes of the journal from where `wanted` is."""
-    at = log.read_bytes().index(wanted)
-    with log.open("r+b") as file:
-        file.seek(at)
-        file.write(bytes(length))
 
 
 def held(store: Store, digests: list[Digest]) -> int:

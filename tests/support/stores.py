@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,29 @@ def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ (1 << bit)]))
+
+
+def strike(path: Path, wanted: bytes, length: int, *, behind: bool = False) -> None:
+    """Overwrite `length` bytes of a journal where `wanted` is first, or of an index wherever it is; with `behind` those
+    that follow it."""
+    whole = path.read_bytes()
+    at = whole.index(wanted)
+    with path.open("r+b") as file:
+        while at >= 0:
+            file.seek(at + behind * len(wanted))
+            file.write(bytes(length))
+            at = whole.find(wanted, at + 1) if path.suffix == ".mdb" else -1
+
+
+def keep_index(root: Path) -> None:
+    """A copy of the index as it is."""
+    shutil.copytree(root / "index", root.parent / "copy")
+
+
+def put_back(root: Path) -> None:
+    """The copy in the place of the index."""
+    shutil.rmtree(root / "index")
+    shutil.copytree(root.parent / "copy", root / "index")
 
 
 def without_journal(store: Store) -> None:
