@@ -203,9 +203,7 @@ def test_case_fault_14_a_mixed_load_at_both_costs_the_parent_what_changed(tmp_pa
         plant.hang_up()
         load.images(AFTER, MINUTES * 30)
         wait_until(lambda: waiting(plant) == 0, "the outbox drains", 300 + 60 * MINUTES)
-        # docs/roadmap.md: the short form once had not the same tags after 120 s, why is not known
-        if MINUTES:
-            wait_until(lambda: all_tags(plant) == all_tags(root), "both have the same tags", 600)
+        wait_until(lambda: all_tags(plant) == all_tags(root), "both have the same tags", 120)
         asks, changes = asked(root), load.pushed[root]
         # once by the outbox for each change from here, once by what synchronises for each that moved there, too
         assert asks["HEAD tag"] <= load.pushed[plant] + changes, asks

@@ -13,7 +13,7 @@ from holdfast.keeper.keeper import Keeper
 from holdfast.replica.memory import recall
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core import outbox as rows
 from holdfast_core.change import Change, View
@@ -486,6 +486,53 @@ def test_a_tag_that_gave_way_is_the_parents_soon(tmp_path: Path) -> None:
                 await asyncio.wrap_future(keeper.store.change_outbox([], numbers, settled))
                 replica_of(keeper).decided("app", "both", ours=False)
                 await until(lambda: holds(keeper, "app", "both", theirs))
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_decided", [False, True])
+def test_case_fault_14_a_tag_pushed_here_while_its_image_was_coming_is_asked_for(
+    is_decided: bool, tmp_path: Path
+) -> None:
+    """The image arrives after the push, so it leaves the tag as it is. The outbox decides before or after; the parent's
+    tag is to be here in the end."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log, said = ScriptedLog(parent), configured("app", mode="ReadWrite")
+            log.push("app", "both", b"first")
+            async with managed(tmp_path, log, said, link=STILL) as keeper:
+                await first(keeper)
+                blob, head = Gate(), Gate()
+                parent.script(
+                    Fault(path=f"blobs/{Digest.of(b'theirs')}", gate=blob),
+                    Fault(method="HEAD", path="manifests/both", gate=head),
+                )
+                theirs, ours = log.push("app", "both", b"theirs"), Digest.of(EMPTY_INDEX)
+                await blob.wait_arrived()
+                await keeper.put_manifest("app", str(ours), ("both",), OCI_INDEX, EMPTY_INDEX)
+
+                def settled(view: View) -> list[Change]:
+                    handed = rows.handed_over(view, "app", "both", ours, 0.0)
+                    return [*rows.told(view, "app", ours), *handed]
+
+                async def give_way() -> None:
+                    numbers = [number for number, _ in keeper.store.outbox()]
+                    await asyncio.wrap_future(keeper.store.change_outbox([], numbers, settled))
+                    replica_of(keeper).decided("app", "both", ours=False)
+
+                if is_decided:
+                    await give_way()
+                    await head.wait_arrived()
+                blob.release()
+                await until(lambda: keeper.store.manifest("app", Digest.parse(theirs)) is not None)
+                await idle(keeper)
+                head.release()
+                if not is_decided:
+                    await give_way()
+                await until(lambda: holds(keeper, "app", "both", theirs))
+                await until(lambda: not replica_of(keeper).memory.held)
+                assert parent.count("HEAD", "/manifests/both") == 1
 
     run(main())
 

@@ -20,8 +20,8 @@ from torture.nodes import node_flips
 
 CUTS_A_LIFE = 25
 FLIPS_A_JOB = 250
-#: small, so that it is soon full
-DISK_BYTES = 400 << 20
+#: room for what all fills of a life push; a filler takes the rest
+DISK_BYTES = 1 << 30
 #: a first start makes 512 directories one like the other
 STEP_FIRST_START = 10
 #: file system and worker processes of the lives, in turn

@@ -71,9 +71,10 @@ class Copy:
         rows = await self._keeper.background[where.namespace].referrers(where.name, digest)
         return tuple(Descriptor(**row) for row in rows)
 
-    async def bring(self, rule: Rule, target: Target, grown: Callable[[Image], None], landed: Count) -> None:
-        """Have all of it here. `grown` is told what it comes to, `landed` of bytes that came. Raises as `understood`,
-        and Refusal. Cancelled it stops at the byte, and what is here stays."""
+    async def bring(self, rule: Rule, target: Target, grown: Callable[[Image], None], landed: Count) -> bool:
+        """Have all of it here; whether its tag, if it has one, names it now: a client may have moved the tag meanwhile.
+        `grown` is told what it comes to, `landed` of bytes that came. Raises as `understood`, and Refusal. Cancelled it
+        stops at the byte, and what is here stays."""
         before = self._holdings.tag(target.repository, target.tag)
         known = Knowledge(self._store, self._reading, self._since)
         image = await self.understood(rule, target, known)
@@ -83,6 +84,7 @@ class Copy:
             now = self._keeper.clock.now()
             future = self._store.put_referrers(repository, Digest.parse(digest), rows, now=now)
             await asyncio.wrap_future(future)
+        return not target.tag or self._holdings.tag(target.repository, target.tag) == target.digest
 
     async def _have(self, actions: Sequence[Action], known: Knowledge, before: str, landed: Count) -> None:
         """Every action, in an order that a client may see. A blob that fails is told when its turn comes, and once

@@ -96,6 +96,9 @@ class Look:
     def settled(self, key: str) -> None:
         """An image of `more` is here, or its trouble is recorded."""
 
+    def overtaken(self, target: Target) -> None:
+        """An image of `more` is here, and its tag was moved here while it came."""
+
     def stopped(self) -> None:
         """The run is over; what was not settled is for the next."""
 

@@ -137,7 +137,7 @@ class Round:
         """One image to its end. What fails is told to the run, and stops nothing."""
         target = image.target
         try:
-            await self._copy.bring(self._rules[target.key], target, run.grown, self._landed)
+            is_named = await self._copy.bring(self._rules[target.key], target, run.grown, self._landed)
         except (Refusal, StoreError, ManifestInvalid, TooDeep) as error:
             self._failed(run, image, error)
         except Exception as error:
@@ -145,7 +145,10 @@ class Round:
             self._failed(run, image, error)
         else:
             run.done(image, self._clock.now())
-            self.look.settled(target.key)
+            if is_named:
+                self.look.settled(target.key)
+            else:
+                self.look.overtaken(target)
             self.look.departures.brought(target.repository)
             log.info("image synchronised", image=target.key, digest=target.digest)
 

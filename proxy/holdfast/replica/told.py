@@ -173,6 +173,12 @@ class Told(Look):
         self._held.forget(key)
         self._rest(key)
 
+    def overtaken(self, target: Target) -> None:
+        """See `Look`. The outbox decides which of both stays, or did so while the image came."""
+        clock = self._keeper.clock
+        self._held.hold(target.key, target.digest, clock.monotonic(), clock.jitter(1.0))
+        self._rest(target.key)
+
     def _rest(self, key: str) -> None:
         if (deed := self._at_work.pop(key, None)) is not None:
             self._feed.settled(deed)
