@@ -88,11 +88,15 @@ class Life:
         over, ledger = Event(), self.world.ledger
         load = Load(self.world, self.machine.url, self.work, self.chance, over)
         enough = ledger.acknowledged + self.chance.randint(1, MOST_ACKS)
-        wait_until(lambda: ledger.acknowledged >= enough or not load.working(), f"{enough} acknowledgements")
-        self.world.faulted.set()
-        filler, refused = self.disk.fill_up(), self.world.seen["refused while full"]
-        wait_until(lambda: self.world.seen["refused while full"] >= refused + ENOUGH_REFUSED, "refusals")
-        over.set()
+        try:
+            wait_until(
+                lambda: ledger.acknowledged >= enough or not load.working(), f"{enough} acknowledgements"
+            )
+            self.world.faulted.set()
+            filler, refused = self.disk.fill_up(), self.world.seen["refused while full"]
+            wait_until(lambda: self.world.seen["refused while full"] >= refused + ENOUGH_REFUSED, "refusals")
+        finally:  # a client that nobody stops keeps the process of a job that broke off
+            over.set()
         load.join()
         check(self.world, self.machine.url, ledger.keys())
         filler.unlink()
