@@ -103,6 +103,10 @@ class Otherwise(Heads):
         self.asked.append(sought)
         return There(frozenset(), {})
 
+    async def introduced(self, name: str) -> bool:
+        """Anybody may push."""
+        return True
+
 
 class Gateway:
     """Answers when it is let."""

@@ -17,14 +17,16 @@ import uvloop
 from holdfast import errors
 from holdfast.clock import SystemClock
 from holdfast.config import Cap, Sync
-from holdfast.keeper import freight, outgoing
+from holdfast.keeper import climb, freight, outgoing
 from holdfast.parent import push as parent_push
 from holdfast.parent.lane import Lane, Line
 from holdfast.sync.entry import Entry
+from holdfast.sync.outbox import Outbox
 from holdfast.sync.share import Share
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
+from holdfast_core.store import Store
 from support.programs import PATIENCE
 from support.pushing import OCI_INDEX, OPEN, Registry, image, index, pushing
 
@@ -251,6 +253,23 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     uvloop.run(main())
 
 
+def test_case_fault_15_a_push_goes_up_when_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the outbox is looked at next; also while another entry is under way."""
+    monkeypatch.setattr(climb, "IDLE_SECONDS", 1e6)
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            for number in range(3):
+                digest = await child.image("a", f"v{number}", number=number)
+                await empty(child)
+                assert tag_at(root, "a", f"v{number}") == digest
+            assert (await child.ask("DELETE", "/v2/a/manifests/v1")).status == 202
+            await empty(child)
+            assert tag_at(root, "a", "v1") == ""
+
+    uvloop.run(main())
+
+
 def test_caps_hold_for_what_goes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked while a cap of 0 holds; afterwards every byte of a blob is counted, and none else."""
     counted: list[tuple[str, int]] = []
@@ -273,6 +292,57 @@ def test_caps_hold_for_what_goes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert sum(size for _, size in counted) == 300_000 + len(b"config")
 
     uvloop.run(main())
+
+
+def test_case_fault_14_a_waiting_outbox_costs_what_comes_however_much_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are rows that are read, commits, and looks at the whole queue: nothing of it by looks, by questions for
+    /readyz, or by a push of what was damaged; a push costs its own rows."""
+    looks: list[Outbox] = []
+
+    def iterated(queue: Outbox) -> Iterator[Entry]:
+        looks.append(queue)
+        return iter(queue._order)
+
+    monkeypatch.setattr(Outbox, "__iter__", iterated)
+
+    async def main() -> None:
+        async with two(tmp_path) as (_, child):
+            child.keeper.parents[""]._line = Line(Share((Cap(mbit=0.0, work="push"),)), SystemClock())
+            for number in range(30):
+                await child.image("a", f"v{number}", number=number)
+            climbing = child.keeper.climbs[0]
+            await climbing.step()
+            assert len(climbing) == 60
+            rows = read_rows(child.store, monkeypatch)
+            looks.clear()
+            before = child.store.statistics().batches
+            for _ in range(50):
+                assert not await climbing.step()
+                assert climbing.notes() == []
+                await climbing.mended()
+            assert (rows, looks, child.store.statistics().batches - before) == ([], [], 0)
+            await child.image("a", "new", number=30)
+            await climbing.step()
+            assert len(rows) == 2
+            assert looks == []
+
+    uvloop.run(main())
+
+
+def read_rows(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of all rows of the outbox that are read from now on."""
+    found: list[int] = []
+    read = store.outbox
+
+    def outbox(**where: int) -> list[tuple[int, bytes]]:
+        rows = list(read(**where))
+        found.extend(number for number, _ in rows)
+        return rows
+
+    monkeypatch.setattr(store, "outbox", outbox)
+    return found
 
 
 def test_s04_an_upload_never_goes_on_at_another_origin(tmp_path: Path) -> None:

@@ -61,6 +61,28 @@ def test_case_fault_15_an_image_of_five_layers_costs_at_most_twelve_requests(
             wait_until(lambda: waiting(plant) == 0, "nothing waits")
 
 
+def test_case_fault_15_no_bytes_go_up_before_it_is_known_who_may_send_them(tmp_path: Path) -> None:
+    """Nothing was fetched from this parent before, so how it wants to be logged in to is not known either: a blob that
+    were sent to find out would be sent twice."""
+    with (
+        Node(tmp_path / "root", configuration=QUICK, workers=1) as root,
+        Link("127.0.0.1", root.port, round_trip=0.05) as link,
+    ):
+        operator = Operator(root)
+        operator.registry("plant", "plant/*", mode="ReadWrite")
+        string = operator.string("plant", root).replace(f":{root.port}", f":{link.port}")
+        with child(tmp_path / "plant", string, *FLAGS) as plant:
+            operator.wait_online("plant")
+            turn(plant, "offline")
+            for number in range(4):
+                push(plant.url, f"v{number}", 20_000)
+            before = len(link.heads)
+            turn(plant, "auto")
+            wait_until(lambda: waiting(plant) == 0, "everything went up")
+            posts = [head.target for head in link.heads[before:] if head.method == "POST"]
+            assert sum("/uploads/" in target for target in posts) == 4 * (LAYERS + 1)
+
+
 def turn(node: Node, switch: str) -> None:
     """The operator's word about the one parent."""
     (parent,) = Operator(node).call("GET", "parents")["value"]

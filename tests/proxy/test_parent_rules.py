@@ -18,7 +18,7 @@ from holdfast.errors import (
     StillErring,
     TimedOut,
 )
-from holdfast.parent.caps import Caps, TokenBucket
+from holdfast.parent.caps import Bulk, BulkRoom, Caps, TokenBucket
 from holdfast.parent.health import Health, best
 from holdfast.parent.pace import Pace
 from holdfast.parent.retry import Deadline, persist, retry_after, wait_before_next
@@ -193,6 +193,85 @@ def test_caps_refuse_in_time_and_give_back() -> None:
         assert refused.value.retry_after == 2
         await caps.pace(1.0)
         assert clock.slept == [1.0]
+
+    asyncio.run(case())
+
+
+class Bodies:
+    """Bulk transfers that hold their place until they are let go."""
+
+    def __init__(self, room: BulkRoom) -> None:
+        self.room, self.held = room, {"sync": list[asyncio.Task[None]](), "push": list[asyncio.Task[None]]()}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def _hold(self, work: Bulk) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with self.room.place(work):
+            self.held[work].append(task)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.held[work].remove(task)
+
+    async def begin(self, work: Bulk, count: int) -> None:
+        """So many more want a place."""
+        self.tasks += [asyncio.create_task(self._hold(work)) for _ in range(count)]
+        await self.settle()
+
+    async def end(self, work: Bulk, count: int) -> None:
+        """So many of those that have one are through."""
+        for task in self.held[work][:count]:
+            task.cancel()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Everybody had a turn."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    def __call__(self) -> tuple[int, int]:
+        return len(self.held["sync"]), len(self.held["push"])
+
+
+def test_case_fault_15_bulk_work_has_what_the_other_leaves_and_half_when_both_want_all() -> None:
+    async def case() -> None:
+        bodies = Bodies(BulkRoom(20, 16))
+        await bodies.begin("push", 30)
+        assert bodies() == (0, 16)
+        await bodies.begin("sync", 30)
+        assert bodies() == (4, 16)
+        for ended in range(1, 7):
+            await bodies.end("push", 1)
+            assert bodies() == (4 + ended, 16 - ended)
+        await bodies.end("push", 2)
+        assert bodies() == (10, 10)
+        await bodies.end("sync", 3)
+        assert bodies() == (10, 10)
+        for task in bodies.tasks:
+            task.cancel()
+        await asyncio.gather(*bodies.tasks, return_exceptions=True)
+        fresh = Bodies(bodies.room)
+        await fresh.begin("sync", 20)
+        assert fresh() == (16, 0)
+        for task in fresh.tasks:
+            task.cancel()
+
+    asyncio.run(case())
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3, 4, 8, 32, 1024])
+def test_case_fault_15_a_miss_finds_a_connection_however_much_bulk_work_there_is(connections: int) -> None:
+    async def case() -> None:
+        caps = Caps(connections, 0.0, FakeClock())
+        bodies = Bodies(caps._bulk)
+        await bodies.begin("sync", connections)
+        await bodies.begin("push", connections)
+        for_bodies = connections - max(1, connections // 4)
+        assert 1 <= sum(bodies()) <= max(1, for_bodies - max(1, for_bodies // 6))
+        assert connections < 4 or all(bodies())
+        for task in bodies.tasks:
+            task.cancel()
 
     asyncio.run(case())
 

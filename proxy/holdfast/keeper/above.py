@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from holdfast.clock import Clock
+from holdfast.errors import ParentFailed
 from holdfast.gateway.message import INQUIRY_NAMES, Known, Present, Sought
 from holdfast.parent.push import Pushing, TagThere
 
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 #: a parent that knows no question for many names is asked for it again after this (seconds)
 UNKNOWN_SECONDS = 3600.0
+#: repositories of which it is remembered that they were logged in for
+REPOSITORIES = 1024
 
 
 class There(NamedTuple):
@@ -48,6 +50,14 @@ class Heads:
 
     def __init__(self, up: Pushing) -> None:
         self._up = up
+
+    async def introduced(self, name: str) -> bool:
+        """Log in for pushes to a repository; what fails here is for the push itself to tell."""
+        try:
+            await self._up.introduce(name)
+        except ParentFailed:
+            return False
+        return True
 
     async def look(self, sought: Sought) -> There:
         """See `Above`."""
@@ -88,10 +98,15 @@ class Inquiries:
         self._waiting: list[tuple[Sought, asyncio.Future[Present | None]]] = []
         self._asking: asyncio.Task[None] | None = None
         self._silent_until = 0.0
+        #: by repository: HEADs find out how to log in before anything with a body goes, these questions do not
+        self._logins: dict[str, asyncio.Task[bool]] = {}
 
     async def look(self, sought: Sought) -> There:
         """See `Above`."""
+        login = self._login(sought.repository)
         found = await self._asked(sought)
+        if not await asyncio.shield(login):
+            self._logins.pop(sought.repository, None)
         if found is None:
             return await self._otherwise.look(sought)
         said = zip((*sought.blobs, *sought.manifests), (*found.blobs, *found.manifests), strict=True)
@@ -103,11 +118,19 @@ class Inquiries:
 
     async def close(self) -> None:
         """See `Above`."""
-        if self._asking is not None:
-            self._asking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._asking
+        under_way = [*self._logins.values(), *([self._asking] if self._asking is not None else [])]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._end()
+
+    def _login(self, name: str) -> asyncio.Task[bool]:
+        """Under way, or done."""
+        if (login := self._logins.get(name)) is None:
+            if len(self._logins) >= REPOSITORIES:
+                self._logins.clear()
+            login = self._logins[name] = asyncio.create_task(self._otherwise.introduced(name))
+        return login
 
     async def _asked(self, sought: Sought) -> Present | None:
         """The answer; None when there is none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -44,15 +45,13 @@ from holdfast.sync.progress import Rate
 log = structlog.get_logger()
 
 #: entries under way at once
-AT_ONCE = 16
-#: how often the outbox is looked at while nothing ends (seconds)
+AT_ONCE = 32
+#: how often the outbox is looked at while nothing comes and nothing ends (seconds)
 IDLE_SECONDS = 0.5
 #: a parent that cannot be reached is tried again after at most this (seconds); its probe asks as often
 AWAY_CEILING_SECONDS = 10.0
 #: so often an entry may find the parent away while others say that it is there
 STUBBORN = 5
-#: an entry that failed so often is told of in /readyz (reliability.md 5.5)
-ALARMING = 3
 
 
 class Climb:
@@ -78,6 +77,9 @@ class Climb:
         #: where to ask what the parent has
         self.above: Above = Heads(parent.up)
         self._tasks: set[asyncio.Task[bool]] = set()
+        #: set when something came, or ended; whether one that ended since the last look found the parent away
+        self._news = asyncio.Event()
+        self._found_away = False
         #: tries in a row that found the parent away, and those of entries that did
         self._away = 0
         self._lost: dict[int, int] = {}
@@ -119,16 +121,34 @@ class Climb:
         if not is_pending and self._store.is_pending(repository, digest):
             await self._rows.change(Change(), partial(rows.told, repository=repository, digest=digest))
 
+    def came(self) -> None:
+        """There are new rows."""
+        self._news.set()
+
     async def run(self) -> None:
         """Send what there is, for ever."""
         self._rate.begin(self._clock.monotonic())
         try:
-            await for_ever(self.step, self._clock, self._pause, "outbox")
+            await for_ever(self._worked, self._clock, self._pause, "outbox")
         finally:
-            for task in self._tasks:
+            left = list(self._tasks)
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
             await self.above.close()
+
+    async def _worked(self) -> bool:
+        """One step, and when there was nothing to do a rest that ends with the next row. False when the parent is
+        away."""
+        if not await self.step() and not self._away:
+            await self._heard()
+        return not self._away
+
+    async def _heard(self) -> None:
+        """Wait until something comes or ends, or for a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._news.wait()
 
     def _pause(self) -> float:
         """Seconds until the next look."""
@@ -139,19 +159,25 @@ class Climb:
     async def step(self) -> bool:
         """Begin what may go now, and wait until something of what is under way ends, or for a moment. False when
         nothing is under way, or the parent was found away."""
+        self._news.clear()
         await self._rows.refresh()
         if self._parent.state != "offline" and not self._parent.is_closed("push"):
             for entry in self._rows.queue.take(self._clock.now(), AT_ONCE - len(self._tasks)):
-                self._tasks.add(asyncio.create_task(self._under_way(entry)))
-        if not self._tasks:
-            self._away = 0 if self._parent.state != "offline" else self._away
-            return False
-        done, self._tasks = await asyncio.wait(
-            self._tasks, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        reached = all(task.result() for task in done)
-        self._away += not reached
-        return reached
+                task = asyncio.create_task(self._under_way(entry))
+                self._tasks.add(task)
+                task.add_done_callback(self._ended)
+        if is_busy := bool(self._tasks):
+            await self._heard()
+        elif self._parent.state != "offline":
+            self._away = 0
+        found_away, self._found_away = self._found_away, False
+        self._away += found_away
+        return is_busy and not found_away
+
+    def _ended(self, task: asyncio.Task[bool]) -> None:
+        self._tasks.discard(task)
+        self._found_away |= not task.cancelled() and not task.result()
+        self._news.set()
 
     async def retry(self, number: int) -> bool:
         """An operator wants an entry tried now; False when there is no such entry."""
@@ -173,20 +199,17 @@ class Climb:
         """Something that was damaged here is whole again: what waited for that is tried now."""
         await self._rows.refresh()
         queue = self._rows.queue
-        for number in [e.seq for e in queue if e.trouble is not None and e.trouble.kind == "damaged"]:
-            if queue.get(number) is not None:
-                await self._rows.change(queue.retry(number))
+        for entry in queue.troubled("damaged"):
+            if queue.get(entry.seq) is not None:
+                await self._rows.change(queue.retry(entry.seq))
 
     def notes(self) -> list[str]:
         """Sentences about what the parent refuses again and again."""
-        queue = self._rows.queue
-        stuck = [found for entry in queue if (found := entry.trouble) and found.attempts >= ALARMING]
-        if not stuck:
+        count, first = self._rows.queue.stuck()
+        if first is None or first.trouble is None:
             return []
-        who, first = self._parent.name or "default", stuck[0].reason
-        return [
-            f"{len(stuck)} push(es) or delete(s) do not get to parent {who}: {first} (holdfast outbox list)"
-        ]
+        who, why = self._parent.name or "default", first.trouble.reason
+        return [f"{count} push(es) or delete(s) do not get to parent {who}: {why} (holdfast outbox list)"]
 
     # ---- one entry
 

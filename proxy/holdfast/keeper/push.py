@@ -169,14 +169,18 @@ class Pushes:
     @asynccontextmanager
     async def _turn(self, repository: str, condition: Condition) -> AsyncIterator[None]:
         """Beside other changes, or alone once the condition holds. Fills do not ask: what a parent says moves no
-        tag that was pushed here. Raises `PreconditionFailed`."""
-        if tuple(condition) == NO_CONDITION:
-            async with self.turns.beside(repository):
-                yield
-        else:
-            async with self.turns.alone(repository):
-                require(condition, present(self.store, repository, condition[0]))
-                yield
+        tag that was pushed here. What it leaves in the outbox goes up at once. Raises `PreconditionFailed`."""
+        try:
+            if tuple(condition) == NO_CONDITION:
+                async with self.turns.beside(repository):
+                    yield
+            else:
+                async with self.turns.alone(repository):
+                    require(condition, present(self.store, repository, condition[0]))
+                    yield
+        finally:
+            for climb in self.climbs:
+                climb.came()
 
     @mending
     async def put_blob(self, repository: str, digest: str, body: bytes) -> None:

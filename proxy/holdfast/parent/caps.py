@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
 
 from holdfast.clock import Clock
 from holdfast.errors import SlotsTaken
@@ -34,17 +36,62 @@ class TokenBucket:
         self._level += 1.0
 
 
+#: who moves bodies that nobody waits for: what synchronises, and the outbox
+Bulk = Literal["sync", "push"]
+
+
+class BulkRoom:
+    """Room for bulk work: `together` at once, `alone` of one kind. A place that is free goes to the kind that has fewer
+    of those that wait, so each has what the other leaves, and half when both want all."""
+
+    def __init__(self, together: int, alone: int) -> None:
+        self._together, self._alone = together, alone
+        self._held: dict[Bulk, int] = {"sync": 0, "push": 0}
+        self._waiting: dict[Bulk, deque[asyncio.Future[None]]] = {"sync": deque(), "push": deque()}
+
+    @asynccontextmanager
+    async def place(self, work: Bulk) -> AsyncIterator[None]:
+        """Hold one."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[work].append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was admitted in this moment
+                self._leave(work)
+            raise
+        try:
+            yield
+        finally:
+            self._leave(work)
+
+    def _leave(self, work: Bulk) -> None:
+        self._held[work] -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while sum(self._held.values()) < self._together:
+            wait = [work for work, queue in self._waiting.items() if queue and self._held[work] < self._alone]
+            if not wait:
+                return
+            first = min(wait, key=self._held.__getitem__)
+            turn = self._waiting[first].popleft()
+            if not turn.cancelled():
+                self._held[first] += 1
+                turn.set_result(None)
+
+
 class Caps:
     """A parent's connections, a quarter of them (at least one) kept for short asks, so that long transfers
-    never keep a manifest waiting. With a cap of 1 both share the one."""
+    never keep a manifest waiting. With a cap of 1 both share the one. Of those for bodies a sixth is a miss's alone."""
 
     def __init__(self, connections: int, requests_per_second: float, clock: Clock) -> None:
         kept = max(1, connections // 4)
         self._asks = asyncio.Semaphore(kept)
         self._transfers = asyncio.Semaphore(connections - kept) if connections > 1 else self._asks
-        #: connections that synchronisation may hold: half of those for bodies; the outbox has a third, a miss finds one
-        self.beside = max(1, (connections - kept) // 2)
-        self._pushes = asyncio.Semaphore(max(1, (connections - kept) // 3))
+        together = max(1, connections - kept - max(1, (connections - kept) // 6))
+        self._bulk = BulkRoom(together, max(1, together - max(1, together // 5)))
         self._bucket, self._clock = TokenBucket(requests_per_second), clock
 
     @asynccontextmanager
@@ -59,11 +106,14 @@ class Caps:
         async with _held(self._transfers, TRANSFER_QUEUE_SECONDS):
             yield
 
+    def bulk(self, work: Bulk) -> AbstractAsyncContextManager[None]:
+        """Room for one transfer that nobody waits for, held around `transfer`."""
+        return self._bulk.place(work)
+
     @asynccontextmanager
     async def push(self) -> AsyncIterator[None]:
-        """Hold a connection for one request of the outbox: a transfer's, and at most a third of those, so that a
-        miss finds one however much goes up. Raises SlotsTaken as `transfer` does, after its turn in the outbox."""
-        async with self._pushes, self.transfer():
+        """Hold a connection for one request of the outbox. Raises SlotsTaken as `transfer` does, after its turn."""
+        async with self.bulk("push"), self.transfer():
             yield
 
     async def pace(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from holdfast.manifest import (
 )
 from holdfast.parent import lists
 from holdfast.parent.address import AddressPolicy, Lookup
+from holdfast.parent.caps import Bulk
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
 from holdfast.parent.health import State, Switch
@@ -133,10 +134,9 @@ class Parent:
         """Whether a cap of 0 holds for this work now."""
         return self._line.share.is_closed(self.name or UNNAMED, work, self._clock.now())
 
-    @property
-    def beside(self) -> int:
-        """Bodies that synchronisation may fetch side by side."""
-        return self._transport.caps.beside
+    def bulk(self, work: Bulk) -> AbstractAsyncContextManager[None]:
+        """Room for one body that nobody waits for (`Caps.bulk`)."""
+        return self._transport.caps.bulk(work)
 
     @property
     def state(self) -> State:

@@ -85,6 +85,9 @@ class Endpoint:
         self._clock, self._counters = clock, counters
         self._quiet_until = 0.0
         self._probing: asyncio.Task[bool] | None = None
+        #: whether it is known how it wants those to log in who change something
+        self._is_known = False
+        self._asking = asyncio.Lock()
         listed = {origin(URL(realm)) for realm in (*settings.realms, *self.quirk.realms)}
         rule = RealmRule(origin(self.base), frozenset(listed), settings.insecure)
         self.authority = Authority(
@@ -100,8 +103,27 @@ class Endpoint:
         except ParentFailed as failure:
             self._note(ask.name, failure)
             raise
+        self._is_known = self._is_known or ask.want != PULL
         self.health.answered(ask.name)
         return answer
+
+    async def introduce(self, name: str, want: str, deadline: Deadline) -> None:
+        """Have the authorization for what is `want`ed of a repository: what has a body and is refused for want of it
+        crosses the link twice. Asks `/v2/` while nothing is known. Raises ParentFailed."""
+        self._refuse_without_asking(name)
+        async with self._asking:
+            if not self._is_known:
+                await self._learn(deadline)
+        await self.authority.header(self.prefix + name, want)
+
+    async def _learn(self, deadline: Deadline) -> None:
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
+        lines = answer.header_lines("WWW-Authenticate")
+        await answer.discard()
+        if answer.status == 401:
+            await self.authority.learn(lines)
+        self._is_known = True
 
     def url_of(self, ask: Ask) -> URL:
         """Where an ask goes; one without a name is about the whole registry."""

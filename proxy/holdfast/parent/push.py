@@ -101,6 +101,11 @@ class Pushing:
         self._endpoint, self._clock, self._caps = endpoint, clock, caps
         self._qualified, self._enter = qualified, enter
 
+    async def introduce(self, name: str) -> None:
+        """Have what a push to a repository needs beside its bytes: a connection and a login."""
+        deadline = Deadline.after(self._clock, ASK_SECONDS)
+        await self._endpoint.introduce(self._qualified(name), PUSH, deadline)
+
     async def has(self, name: str, tail: str) -> bool:
         """Whether a repository there has `blobs/<digest>` or `manifests/<digest>`."""
         accept = {"Accept": ", ".join(MEDIA_TYPES)}

@@ -147,7 +147,7 @@ class Authority:
         token = self._tokens.get(key)
         if token is not None and token.header is not rejected and self._clock.monotonic() < token.expires:
             return token.header
-        realm = await self._learn(list(lines))
+        realm = await self.learn(list(lines))
         if realm is None:
             return await self._fresh_basic(rejected)
         if key not in self._flights:
@@ -161,8 +161,9 @@ class Authority:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    async def _learn(self, lines: list[str]) -> Realm | None:
-        """The realm to ask, or None for Basic; without lines, what was learnt before."""
+    async def learn(self, lines: list[str]) -> Realm | None:
+        """The realm to ask, or None for Basic, by the WWW-Authenticate lines of a refusal; without lines, what was
+        learnt before. Raises as `renew`."""
         if not lines and (self._basic or self._realm):
             return self._realm
         has_login = await self._source.login() is not None

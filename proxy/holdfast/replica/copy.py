@@ -40,8 +40,6 @@ class Copy:
         self._keeper, self._store, self._reading = keeper, keeper.store, reading
         self._since = float("inf") if anew else keeper.clock.now() - every
         self._holdings = Holdings(keeper.store)
-        #: of each parent, for the blobs of all images of the run
-        self._rooms = {name: asyncio.Semaphore(parent.beside) for name, parent in keeper.parents.items()}
 
     def lacks(self, rule: Rule, target: Target) -> Image | None:
         """The image as far as it is known, None when nothing of it is missing. Asks nobody. Raises StoreError and
@@ -109,7 +107,7 @@ class Copy:
             await asyncio.gather(*blobs.values(), return_exceptions=True)
 
     async def _blob(self, action: Action, landed: Count) -> None:
-        async with self._rooms[Repository.from_key(action.repository).namespace]:
+        async with self._keeper.parents[Repository.from_key(action.repository).namespace].bulk("sync"):
             await self._keeper.fills.fetch(action.repository, action.digest, landed)
 
     async def _do(

@@ -12,9 +12,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
+from holdfast.sync.backoff import Kind
 from holdfast.sync.entry import Entry
 
 Key = tuple[str, str]
+
+#: an entry that failed so often is stuck
+STUCK = 3
 
 
 class Order:
@@ -31,6 +35,9 @@ class Order:
         self._open: list[int] = []
         self._left: list[tuple[float, int]] = []
         self._due: set[int] = set()
+        #: what failed, by why, and what is stuck
+        self._troubled: dict[Kind, dict[int, None]] = {}
+        self._stuck: dict[int, None] = {}
         self._under_way: set[int] = set()
         self._now = float("inf")
 
@@ -85,6 +92,17 @@ class Order:
             return None
         return found if self._is_free(found, but=entry.seq) else None
 
+    # ---- what failed
+
+    def troubled(self, kind: Kind) -> list[Entry]:
+        """The entries that failed last for this reason."""
+        return [self._entries[seq] for seq in self._troubled.get(kind, ())]
+
+    def stuck(self) -> tuple[int, Entry | None]:
+        """How many entries failed STUCK times or more, and one of them."""
+        first = next(iter(self._stuck), None)
+        return len(self._stuck), None if first is None else self._entries[first]
+
     # ---- who writes what
 
     def writers(self, repository: str, name: str) -> list[Entry]:
@@ -123,6 +141,7 @@ class Order:
 
     def replace(self, entry: Entry) -> None:
         """The same entry, at another point of its life."""
+        self._forget_trouble(self._entries[entry.seq])
         self._entries[entry.seq] = entry
         self._due.discard(entry.seq)
         self._leave_alone(entry)
@@ -131,6 +150,7 @@ class Order:
     def drop(self, seq: int) -> Entry:
         """It is done. What waited for it alone may go."""
         entry = self._entries.pop(seq)
+        self._forget_trouble(entry)
         repository = entry.repository
         self._under_way.discard(seq)
         self._due.discard(seq)
@@ -177,8 +197,16 @@ class Order:
                 del self._bound[key]
 
     def _leave_alone(self, entry: Entry) -> None:
+        if (trouble := entry.trouble) is not None:
+            heappush(self._left, (trouble.next_at, entry.seq))
+            self._troubled.setdefault(trouble.kind, {})[entry.seq] = None
+            if trouble.attempts >= STUCK:
+                self._stuck[entry.seq] = None
+
+    def _forget_trouble(self, entry: Entry) -> None:
         if entry.trouble is not None:
-            heappush(self._left, (entry.trouble.next_at, entry.seq))
+            self._troubled[entry.trouble.kind].pop(entry.seq, None)
+            self._stuck.pop(entry.seq, None)
 
     def _is_left(self, at: float, seq: int) -> bool:
         """Whether a row of `_left` still holds."""

@@ -173,6 +173,14 @@ class Outbox:
         """It is not under way any more, whatever became of it."""
         self._order.leave(seq)
 
+    def troubled(self, kind: Kind) -> list[Entry]:
+        """The entries that failed last for this reason."""
+        return self._order.troubled(kind)
+
+    def stuck(self) -> tuple[int, Entry | None]:
+        """How many entries failed again and again, and one of them."""
+        return self._order.stuck()
+
     def wake(self, now: float) -> float | None:
         """When the next entry that is left alone now is due (wall seconds), None when there is none."""
         return self._order.wake(now)
