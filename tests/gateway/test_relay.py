@@ -67,6 +67,7 @@ def test_what_is_new_below_is_reported_at_once_and_a_heartbeat_is_not(tmp_path: 
         port, above = ScriptedPort(store, SystemClock()), Above()
         rounds = Rounds(config, "plant1", store, port.control, list, SystemClock())
         await rounds.link.close()
+        rounds.statuses = lambda: port.heartbeats.statuses(store)
         rounds.link, port.heard = cast(Link, above), rounds.heard_below
         rounds.child.active, rounds.child.etag = True, "x"
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from holdfast.admin.body import NewRegistry, PermissionsChange, RegistryChange
 from holdfast.admin.filter import Filter
 from holdfast.admin.operation import Call, change_reply, or_none, reply
 from holdfast.admin.pages import PAGE_ENTRIES, page_reply
 from holdfast.control import command, states
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, ConnectedRegistry, Mode, ScopeMap, Token
+from holdfast.control.resource import REGISTRY, SCOPE_MAP, ConnectedRegistry, Mode, ScopeMap, Status, Token
 from holdfast.control.view import registry_view, scope_map_view, token_view
-from holdfast.errors import ControlUnknown
+from holdfast.errors import ControlUnknown, Refusal
 from holdfast.wire.message import Reply
 from holdfast.wire.names import shown
 
@@ -32,20 +36,32 @@ def found(call: Call) -> ConnectedRegistry:
     return registry
 
 
-def view(call: Call, registry: ConnectedRegistry) -> dict[str, Any]:
+async def statuses(call: Call) -> Mapping[str, Status]:
+    """What each said last; without a keeper, what is in the store is the last that is known."""
+    try:
+        return msgspec.json.decode(await call.node.port.statuses(), type=dict[str, Status])
+    except Refusal:
+        return {}
+
+
+def view(said: Mapping[str, Status], call: Call, registry: ConnectedRegistry) -> dict[str, Any]:
     """What is shown of one."""
     etag = call.catalogue.etag(REGISTRY, registry.name)
-    return registry_view(registry, call.catalogue.status(registry.name), call.node.clock.now(), etag)
+    return registry_view(registry, _status(said, call, registry), call.node.clock.now(), etag)
 
 
-def _shown(call: Call, status: int = 200) -> Reply:
-    document = view(call, found(call))
+def _status(said: Mapping[str, Status], call: Call, registry: ConnectedRegistry) -> Status:
+    return said.get(registry.name.lower()) or call.catalogue.status(registry.name)
+
+
+async def _shown(call: Call, status: int = 200) -> Reply:
+    document = view(await statuses(call), call, found(call))
     return reply(document, status, document["etag"])
 
 
 async def show(call: Call) -> Reply:
     """GET of one."""
-    return _shown(call)
+    return await _shown(call)
 
 
 async def put(call: Call) -> Reply:
@@ -72,7 +88,7 @@ async def put(call: Call) -> Reply:
         dry_run=call.is_dry,
     )
     result = await call.order(order)
-    return change_reply(result) if call.is_dry else _shown(call, call.created(REGISTRY, result))
+    return change_reply(result) if call.is_dry else await _shown(call, call.created(REGISTRY, result))
 
 
 async def change(call: Call) -> Reply:
@@ -98,7 +114,7 @@ async def change(call: Call) -> Reply:
         dry_run=call.is_dry,
     )
     result = await call.order(order)
-    return change_reply(result) if call.is_dry else _shown(call)
+    return change_reply(result) if call.is_dry else await _shown(call)
 
 
 async def delete(call: Call) -> Reply:
@@ -116,13 +132,13 @@ async def delete(call: Call) -> Reply:
 async def deactivate(call: Call) -> Reply:
     """POST …/deactivate."""
     await call.order(command.Deactivate(name=call.name))
-    return _shown(call)
+    return await _shown(call)
 
 
 async def resync(call: Call) -> Reply:
     """POST …/resync."""
     await call.order(command.Resync(name=call.name))
-    return _shown(call)
+    return await _shown(call)
 
 
 # -- what belongs to one -------------------------------------------------------------------------------
@@ -178,13 +194,14 @@ async def show_list(call: Call) -> Reply:
     wanted: Filter = call.query.get("$filter", Filter())
     size, after = call.query.get("$top", PAGE_ENTRIES), call.query.get("$skipToken", "").lower()
     taken: list[ConnectedRegistry] = []
+    said = await statuses(call)
     while len(taken) <= size:
         rows = _next(call, below, after)
         if not rows:
             break
         after = rows[-1].name.lower()
-        taken += [row for row in rows if wanted.takes(row) and _has_state(call, row, wanted.state)]
-    return page_reply(call, taken, size, view)
+        taken += [row for row in rows if wanted.takes(row) and _has_state(said, call, row, wanted.state)]
+    return page_reply(call, taken, size, partial(view, said))
 
 
 def _below(call: Call) -> list[ConnectedRegistry] | None:
@@ -207,8 +224,10 @@ def _next(call: Call, below: list[ConnectedRegistry] | None, after: str) -> list
     return [row for row in below if row.name.lower() > after][:PAGE_ENTRIES]
 
 
-def _has_state(call: Call, registry: ConnectedRegistry, state: str | None) -> bool:
+def _has_state(
+    said: Mapping[str, Status], call: Call, registry: ConnectedRegistry, state: str | None
+) -> bool:
     if state is None:
         return True
-    status = call.catalogue.status(registry.name)
+    status = _status(said, call, registry)
     return states.connection(status, registry, call.node.clock.now()) == state

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec.structs import replace
+
 from holdfast.control import moment
 from holdfast.control.resource import ConnectedRegistry, ConnectionState, Lease, Status, SyncState
 from holdfast.control.schedule import closed_for
@@ -33,6 +35,9 @@ ALREADY_ACTIVATED_TEXT = (
     " Only one instance is supported at any time."
 )
 NOT_ACTIVATED = "NOT_ACTIVATED"
+
+#: a report that moves times alone on is written so often; otherwise it is remembered (`keeper.heartbeats`)
+WRITE_SECONDS = 3600.0
 
 
 def activation(status: Status) -> ActivationStatus:
@@ -70,3 +75,21 @@ def connection(status: Status, registry: ConnectedRegistry, now: float) -> Conne
     if status.status_details:
         return "Unhealthy"
     return "Syncing" if status.syncing else "Online"
+
+
+def timeless(status: Status) -> Status:
+    """Without what each report moves on."""
+    lease = status.lease and replace(status.lease, expires="")
+    return replace(status, last_activity_time=None, last_sync_time=None, sync_progress=None, lease=lease)
+
+
+def revived(status: Status, began: float) -> Status:
+    """A document of an earlier keeper. Renewals of its lease were remembered for an hour at most, and none came after
+    this keeper `began`."""
+    if status.lease is None or status.last_activity_time is None:
+        return status
+    heard, expires = moment.seconds(status.last_activity_time), moment.seconds(status.lease.expires)
+    latest = min(began, heard + WRITE_SECONDS) + (expires - heard) + 1.0  # texts have whole seconds
+    if latest <= expires:
+        return status
+    return replace(status, lease=replace(status.lease, expires=moment.stamp(latest)))

@@ -23,7 +23,6 @@ from holdfast.control import command
 from holdfast.control.moment import seconds, stamp
 from holdfast.control.resource import (
     REGISTRY,
-    STATUS,
     Certificate,
     ConnectedRegistry,
     Identity,
@@ -34,6 +33,7 @@ from holdfast.control.resource import (
 )
 from holdfast.control.resource import Configuration as Received
 from holdfast.control.schedule import closed_for
+from holdfast.control.states import timeless
 from holdfast.gateway.child import (
     Action,
     Activate,
@@ -84,6 +84,8 @@ class Rounds:
         self.child = Child(config.gateway.poll, clock.jitter)
         #: where synchronisation stands, for the report
         self.synchronised: Callable[[], Synchronised] = Synchronised
+        #: what the registries below said last, by name
+        self.statuses: Callable[[], dict[str, Status]] = dict
         #: called when the parent said something new: a configuration, or whether this instance is the active one
         self.told: Callable[[], None] = lambda: None
         self._news = asyncio.Event()
@@ -273,20 +275,13 @@ class Rounds:
 
     def _below(self) -> dict[str, Status]:
         """What the registries below said of themselves, as far as they came by here."""
-        rows = self._store.resources(STATUS)
-        decode = msgspec.json.Decoder(Status).decode
-        return {row.name: decode(row.body) for row in rows if row.name.lower() != self.identity.name.lower()}
+        own = self.identity.name.lower()
+        return {name: status for name, status in self.statuses().items() if name.lower() != own}
 
 
 def _timeless(below: dict[str, Status]) -> dict[str, Status]:
     """Without what each report moves on."""
-    found = {}
-    for name, status in below.items():
-        lease = status.lease and replace(status.lease, expires="")
-        found[name] = replace(
-            status, last_activity_time=None, last_sync_time=None, sync_progress=None, lease=lease
-        )
-    return found
+    return {name: timeless(status) for name, status in below.items()}
 
 
 def login_server(config: Configuration) -> LoginServer:

@@ -20,6 +20,7 @@ from holdfast.control import command as commands
 from holdfast.control import password
 from holdfast.control.execute import Context, Outcome, execute
 from holdfast.control.resource import QUIET
+from holdfast.keeper.heartbeats import Heartbeats
 from holdfast.keeper.push import stored
 
 
@@ -30,6 +31,8 @@ class Control:
     clock: Clock
     #: bounds of the control plane
     limits: config.Control
+    #: what those below said last, where the store has an older word
+    heartbeats: Heartbeats
     #: a connected registry below said something of itself
     heard: Callable[[], None] | None = None
     #: one secret is hashed at a time
@@ -46,8 +49,8 @@ class Control:
         outcomes: list[Outcome] = []
 
         def plan(view: ResourceView) -> Sequence[ResourceChange]:
-            outcomes.append(execute(view, order, context))
-            return outcomes[-1].changes
+            outcomes.append(execute(self.heartbeats.over(view), order, context))
+            return self.heartbeats.worth(view, outcomes[-1].changes)
 
         change = self.store.change_resources(plan, quiet=QUIET, told=lambda: outcomes[-1].told)
         await stored(change, errors.ControlUnknown)
@@ -56,6 +59,15 @@ class Control:
         ):
             self.heard()
         return outcomes[-1].result
+
+    async def statuses(self) -> bytes:
+        """See `KeeperPort.statuses`."""
+        return msgspec.json.encode(self.heartbeats.statuses(self.store))
+
+    async def write_heartbeats(self) -> None:
+        """Have what those below said last in the store. Raises StoreError."""
+        change = self.store.change_resources(lambda view: list(self.heartbeats.unwritten(view)), quiet=QUIET)
+        await asyncio.shield(asyncio.wrap_future(change))
 
     async def _verifier(self, order: commands.Command) -> str:
         """The verifier of the secret that a person chose, "" where nobody did. Raises `ControlInvalid`."""

@@ -30,6 +30,7 @@ from holdfast.keeper.disk import DiskWatch
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
+from holdfast.keeper.heartbeats import Heartbeats
 from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import FIRST_SWEEP_SECONDS, Pushes
@@ -92,6 +93,7 @@ class Keeper(Pushes, Control):
         #: the parents, as background work asks them
         self.background = {name: Asking(parent, config.sync, clock) for name, parent in parents.items()}
         self.limits = config.control
+        self.heartbeats = Heartbeats(clock.now())
         #: what else is told in `status`: sentences about the node's own parent, when it is a connected registry
         self.notes: Callable[[], Sequence[str]] = tuple
         #: what synchronises, on a node with `[sync]`
@@ -178,6 +180,8 @@ class Keeper(Pushes, Control):
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(self.flights.close(), self.lists.close(), self.heads.close())
         await self.fills.close()
+        with contextlib.suppress(Unwritable):
+            await self.write_heartbeats()
         with contextlib.suppress(Unwritable):
             await self._committed(self.store.sync_cached())
         for parent in self.parents.values():

@@ -184,6 +184,11 @@ class KeeperPort(Protocol):
         `PreconditionFailed`, and then nothing was changed. Allowed in every mode: it is no client's doing."""
         ...
 
+    async def statuses(self) -> bytes:
+        """What each connected registry below said of itself last: `control.resource.Status` by name, as JSON. The store
+        may have an older word, of up to an hour ago."""
+        ...
+
     async def list_parents(self) -> bytes:
         """Every parent with its state and the operator's switch: a list of `holdfast.keeper.switches.ParentReport` as
         JSON."""

@@ -256,6 +256,10 @@ class RemoteKeeper:
                 return msgspec.json.encode(commands.Result(changed=True))
         raise errors.KeeperAway("the keeper keeps restarting", retry_after=5)
 
+    async def statuses(self) -> bytes:
+        """See `KeeperPort.statuses`."""
+        return (await self._call(bytes, "statuses"))[1]
+
     async def list_parents(self) -> bytes:
         """See `KeeperPort.list_parents`."""
         return (await self._call(bytes, "list_parents"))[1]

@@ -37,7 +37,15 @@ METHODS = frozenset(
     {
         *("manifest", "blob_size", "blob", "tags", "referrers", "repair", "mend", "status"),
         *("put_manifest", "put_blob", "commit_upload", "mount", "delete", "set_lock"),
-        *("control", "synchronise", "retry_outbox", "ping_webhook", "list_parents", "turn_parent"),
+        *(
+            "control",
+            "synchronise",
+            "retry_outbox",
+            "ping_webhook",
+            "list_parents",
+            "turn_parent",
+            "statuses",
+        ),
     }
 )
 

@@ -4,6 +4,7 @@ aiohttp, which is 10 MB and a third of its start."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast_core.store import Store
@@ -73,6 +74,7 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
 
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
+    rounds.statuses = partial(keeper.heartbeats.statuses, keeper.store)
     keeper.notes, keeper.heard, keeper.conflicts.news = rounds.notes, rounds.heard_below, rounds.news
     link, following = (Link(config.parent[0], name, keeper.clock) for _ in range(2))
     for one in (rounds.link, link, following):

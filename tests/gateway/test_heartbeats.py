@@ -1,0 +1,174 @@
+"""What a connected registry says once a minute costs its parent no write, and loses no lease."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from holdfast.control import command, states
+from holdfast.control.resource import STATUS, Status, StatusDetail, SyncProgress, SyncResult
+from holdfast.errors import ControlConflict
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.port import ScriptedPort
+from holdfast_core.store import Store
+
+LEASE = 300.0
+NOON = 1_795_694_400.0
+
+
+class Root:
+    """A root's control plane over a store on the disk, with one connected registry that is active."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.clock = place, FakeClock(NOON)
+        self.open()
+        self.tell(
+            command.CreateRegistry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",))
+        )
+        self.activate("first")
+
+    def open(self) -> None:
+        """A keeper begins."""
+        self.store = Store.create_or_open(self.place, write=True)
+        self.port = ScriptedPort(self.store, self.clock)
+
+    def kill(self) -> None:
+        """It ends, and writes nothing more. The next one begins."""
+        self.store.close()
+        self.open()
+
+    def tell(self, order: command.Command) -> command.Result:
+        """One command."""
+        return asyncio.run(self.port.execute(order))
+
+    def activate(self, instance: str) -> int:
+        """A lease for an instance; its generation."""
+        return self.tell(
+            command.Activate(name="plant", instance=instance, version="1", lease_seconds=LEASE)
+        ).generation
+
+    def report(self, **said: object) -> None:
+        """The first instance is there."""
+        order = command.Report(name="plant", instance="first", generation=1, lease_seconds=LEASE, **said)  # type: ignore[arg-type]
+        self.tell(order)
+
+    def written(self) -> tuple[int, int]:
+        """What the store has written of it: the revision of the document, and the journal's length."""
+        held = self.store.resource(STATUS, "plant")
+        assert held is not None
+        return held.revision, sum(file.stat().st_size for file in (self.place / "journal").iterdir())
+
+    def shown(self) -> Status:
+        """What is known of it."""
+        said = asyncio.run(self.port.statuses())
+        return msgspec.json.decode(said, type=dict[str, Status])["plant"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path / "store")
+
+
+def test_case_fault_11_a_heartbeat_is_written_once_an_hour(root: Root) -> None:
+    revisions = [root.written()[0]]
+    for _ in range(2 * 60):
+        root.clock.advance(60)
+        before = root.written()
+        root.report()
+        revisions.append(root.written()[0])
+        assert (root.written() == before) == (revisions[-1] == revisions[-2])  # nothing at all, or all of it
+    assert revisions[-1] - revisions[0] == 2
+
+
+def test_what_is_shown_is_the_last_word(root: Root) -> None:
+    root.report(last_sync_time="2026-11-27T12:00:00Z")
+    before = root.written()
+    root.clock.advance(600)
+    progress = SyncProgress(1, 3, 10, 30, 1.0, None, 0, 0, 0)
+    root.report(last_sync_time="2026-11-27T12:10:00Z", sync_progress=progress)
+    assert root.written() == before
+    shown = root.shown()
+    assert (shown.last_sync_time, shown.sync_progress) == ("2026-11-27T12:10:00Z", progress)
+    assert states.is_held(shown.lease, root.clock.now() + LEASE - 2)
+
+
+CHANGES: dict[str, dict[str, object]] = {
+    "a version": {"version": "2"},
+    "a trouble": {"status_details": ()},
+    "a transfer that began": {"syncing": True},
+    "a full synchronisation": {
+        "registry_sync_result": SyncResult(sync_trigger="InitialSync", sync_state="Syncing")
+    },
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changed_is_written_at_once(root: Root, what: str) -> None:
+    said: dict[str, object] = {"status_details": (StatusDetail("Disk", "DiskError", "full"),)}
+    root.report(**said)
+    before = root.written()
+    root.clock.advance(60)
+    root.report(**said | CHANGES[what])
+    assert root.written()[0] == before[0] + 1
+
+
+def test_a_lease_outlives_a_kill_that_came_before_it_was_written(root: Root) -> None:
+    """The store knows of a lease until 12:05, and its holder one until 13:04."""
+    for _ in range(59):
+        root.clock.advance(60)
+        root.report()
+    root.kill()
+    root.clock.advance(LEASE - 1)
+    with pytest.raises(ControlConflict, match="ALREADY_ACTIVATED"):
+        root.activate("second")
+    root.report()  # its holder goes on
+    root.clock.advance(LEASE - 1)
+    with pytest.raises(ControlConflict, match="ALREADY_ACTIVATED"):
+        root.activate("second")
+
+
+def test_an_instance_that_is_gone_is_replaced_after_a_kill(root: Root) -> None:
+    for _ in range(10):
+        root.clock.advance(60)
+        root.report()
+    root.kill()
+    root.clock.advance(LEASE + 2)
+    assert root.activate("second") == 2
+    with pytest.raises(ControlConflict, match="ALREADY_ACTIVATED"):
+        root.report()
+
+
+def test_a_lease_that_ended_long_before_the_start_stays_ended(root: Root) -> None:
+    root.store.close()
+    root.clock.advance(states.WRITE_SECONDS + LEASE + 2)
+    root.open()
+    assert root.activate("second") == 2
+
+
+def test_what_was_decided_counts_more_than_what_is_remembered(root: Root) -> None:
+    root.clock.advance(60)
+    root.report()
+    root.tell(command.Deactivate(name="plant"))
+    assert root.shown().lease is None
+    assert root.activate("second") == 2
+    lease = root.shown().lease
+    assert lease is not None
+    assert lease.instance == "second"
+
+
+def test_an_end_in_good_order_leaves_the_last_word(root: Root) -> None:
+    root.clock.advance(120)
+    root.report()
+    said = root.shown()
+    asyncio.run(root.port.write_heartbeats())
+    root.kill()
+    assert root.shown().last_activity_time == said.last_activity_time
+
+
+def test_a_clock_that_was_set_back_stops_no_heartbeat(root: Root) -> None:
+    root.clock.step(-86400.0)
+    root.report()
+    assert not states.is_held(root.shown().lease, root.clock.now() + LEASE)
+    assert states.is_held(root.shown().lease, root.clock.now() + LEASE - 2)
