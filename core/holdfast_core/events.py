@@ -3,7 +3,10 @@
 A planner tells of a change by an event without a number among its changes. The writer gives it the next number, in the
 transaction of the change, while the log is kept, and drops it when nobody reads the log.
 
-The log is about this index alone: it is in no journal, and after a rebuild another one begins, whose id tells that.
+The log is about this index alone, and after a rebuild another one begins, whose id tells that. What cannot be derived
+from the rest of a transaction, because it is of documents, goes along in its frame of the journal (`Keep.JOURNAL`), for
+a kill between the two; nothing else reads it there.
+
 Numbers are given once. A commit that a reader saw may still be lost with the power, so each opening for writing leaves
 numbers out, and nobody knows beforehand how many: of a store that was put back from a copy the numbers go on elsewhere
 than they did before. A number that was never given, or whose event was lost, is no point of the log, however low it is.
@@ -35,9 +38,9 @@ UNNUMBERED = b""
 # --- for planners ----------------------------------------------------------------------------------------
 
 
-def tell(event: Event) -> Change:
+def tell(event: Event, keep: Keep = Keep.INDEX) -> Change:
     """A change that says what happened."""
-    return Change(UNNUMBERED, layout.encode_event(event), Keep.INDEX)
+    return Change(UNNUMBERED, layout.encode_event(event), keep)
 
 
 def of_push(
@@ -121,7 +124,7 @@ def numbered(view: View, told: Sequence[Change]) -> list[Change]:
     if head is None or head.log == NO_LOG:
         return []
     first = head.given + 1
-    rows = [put(layout.event_key(at), change.value or b"") for at, change in enumerate(told, start=first)]
+    rows = [put(layout.event_key(at), one.value or b"", one.keep) for at, one in enumerate(told, start=first)]
     last = head.given + len(rows)
     return [*rows, _head_row(replace(head, last=last, given=last, count=head.count + len(rows)))]
 

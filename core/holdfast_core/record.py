@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast_core.digest import Digest
 
-Verb = Literal["push", "delete"]
+Verb = Literal["push", "delete", "conflict"]
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -145,8 +145,9 @@ class Members(Value, frozen=True):
 
 class Event(Value, frozen=True, array_like=True):
     """One change of what is here. `number` rises in the order of the commits, and is given once; 0 before the store
-    gave it. `at` is wall seconds. `verb` is "push" or "delete", `kind` "tag", "manifest" or "repository"; of a
-    repository nothing but its name (as the store knows it) is said.
+    gave it. `at` is wall seconds. `kind` is "tag", "manifest" or "repository"; of a repository nothing but its name (as
+    the store knows it) is said. A "conflict" is a tag that was moved here, to `digest` ("" deleted), and at the parent,
+    to `theirs`; `winner` is "parent", "child", or "undecided".
 
     A tag that moved has the digest that it names now, one that was deleted the digest that it named, "" when that could
     not be read. `artifact_type` is as far as it is known without reading the manifest, `subject` that of a referrer,
@@ -169,6 +170,8 @@ class Event(Value, frozen=True, array_like=True):
     number: int = 0
     id: str = ""
     happened: float = 0.0
+    theirs: str = ""
+    winner: str = ""
 
 
 class EventHead(Value, frozen=True):

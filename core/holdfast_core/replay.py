@@ -3,7 +3,8 @@ back. Each is a whole transaction, its files were in place before it was written
 acknowledged is cut off, whichever of the two it was.
 
 The journal has the journaled tables alone. What a commit writes beside them is derived here: the turned-round tables,
-the notes of the files that no syncfs covered and of the bytes that nobody links, the quarantine, the events.
+the notes of the files that no syncfs covered and of the bytes that nobody links, the quarantine, the events but for
+those of documents.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ class _Again:
 
     def _one(self, key: bytes, value: bytes | None) -> None:
         old, new = self._view.get(key), _payload(key, value)
+        if key[:1] == layout.EVENT:  # of documents; its number is another one now
+            self._gone += [] if new is None else [Change(events.UNNUMBERED, new, change.Keep.INDEX)]
+            return
         if key[:1] == layout.REPOSITORY:
             self._names[layout.repository_hash(layout.repository_name(key))] = layout.repository_name(key)
             if value is None:

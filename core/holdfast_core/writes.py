@@ -11,7 +11,7 @@ from typing import TypeVar
 from holdfast_core import change, events, opening, resources
 from holdfast_core import format as layout
 from holdfast_core import lock as locks
-from holdfast_core.change import Change, View
+from holdfast_core.change import Change, Keep, View
 from holdfast_core.compaction import Compaction
 from holdfast_core.condition import DiskState, StoreCondition
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
@@ -258,7 +258,7 @@ class Writes(Lookup):
 
         def planned(view: View) -> list[Change]:
             rows = resources.changed(view, plan(resources.Resources(view)), quiet)
-            return [*rows, *map(events.tell, told())]
+            return [*rows, *(events.tell(event, Keep.JOURNAL) for event in told())]
 
         return self._submit(planned)
 

@@ -309,7 +309,8 @@ def webhook_problems(hook: Webhook) -> Iterator[str]:
         yield f"ca: found {hook.ca!r}; allowed: a readable file of PEM certificates ({why})"
     for pattern in hook.patterns:
         if not is_notification(pattern):
-            yield f"patterns: found {pattern!r}; allowed: name[:tag][@digest]:action, action push, delete or *"
+            actions = "push, delete, conflict or *"
+            yield f"patterns: found {pattern!r}; allowed: name[:tag][@digest]:action, action {actions}"
     if not hook.patterns:
         yield 'patterns: found none; give what is to be told, such as "*:*", or leave the webhook out'
     for line in hook.headers:

@@ -12,6 +12,9 @@ from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core import journal as journals
 from holdfast_core.errors import StoreRefused
+from holdfast_core.record import Event, ResourceChange
+from msgspec.structs import replace
+from support.format_reader import FormatReader
 from support.stores import (
     dump,
     file_of,
@@ -90,6 +93,27 @@ def test_case_fault_7_the_tables_beside_the_journal_follow(root: Path, opener: O
     store.close()
     assert fsck(root, (1, 1)).problems == []
     assert not file_of(root, hashed(gone)[0]).exists()
+
+
+def test_an_event_of_a_document_outlives_a_kill_before_its_commit(root: Path, opener: Opener) -> None:
+    """The frame is in the journal, and the index does not know of it: nothing else would tell of the event again."""
+    store = opener()
+    store.keep_events(True).result()
+    store.close()
+    keep_index(root)
+    store = opener()
+    event = Event("conflict", "tag", "a", 5.0, "t", theirs="sha256:" + "b" * 64, winner="parent")
+    document = ResourceChange("conflict", "7", b"\xc0")
+    store.change_resources(
+        lambda view: [document], quiet=frozenset({"conflict"}), told=lambda: [event]
+    ).result()
+    store.close()
+    put_back(root)
+    store = opener()
+    assert [replace(one, number=0) for one in store.events(0, 10)] == [event]
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+    assert FormatReader(root).run() == []
 
 
 def settled(store: Store, root: Path) -> dict[bytes, bytes]:

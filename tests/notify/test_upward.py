@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import pytest
 import structlog
 from holdfast.config import Configuration, Gateway
 from holdfast.control.resource import (
@@ -295,3 +296,53 @@ def test_a_node_may_speak_while_it_is_active_and_its_schedule_is_open(tmp_path: 
 
     asyncio.run(test())
     store.close()
+
+
+def test_case_fault_11_with_nothing_to_tell_nothing_is_written(tmp_path: Path) -> None:
+    """A day of looks at an empty log, and at one whose events the list does not name."""
+
+    async def test(world: World) -> None:
+        world.list("other/*:push")
+        upward = world.keeper()
+        await all_of(upward)
+        before_all = world.store.statistics().committed
+        world.push("v1")
+        await all_of(upward)
+        assert world.store.statistics().committed == before_all + 1  # the push
+        before = world.store.statistics()
+        for _ in range(500):
+            world.clock.advance(60.0)
+            await all_of(upward)
+        now = world.store.statistics()
+        assert now.committed == before.committed + 1  # where it is, once that is an hour old
+        head = world.store.event_head()
+        assert head is not None
+        assert sent_of(world.store) == Sent(head.log, head.last)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("patterns", [(), ("team/*:push",), ("*:*",)])
+def test_case_fault_8_a_conflict_goes_up_whatever_the_list_says(
+    tmp_path: Path, patterns: tuple[str, ...]
+) -> None:
+    async def test(world: World) -> None:
+        world.list(*patterns)
+        upward = world.keeper()
+        await all_of(upward)
+        ours, theirs = (str(Digest.of(name)) for name in (b"ours", b"theirs"))
+        row = Row("conflict", "tag", "team/app", 5.0, "v1", ours, theirs=theirs, winner="parent")
+        world.store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [row]).result()
+        await all_of(upward)
+        (notice,) = world.parent.taken
+        found = notice.event
+        assert (found.verb, found.tag, found.digest, found.theirs, found.winner) == (
+            "conflict",
+            "v1",
+            ours,
+            theirs,
+            "parent",
+        )
+        assert (notice.registry, found.id.startswith("plantA/")) == ("plantA", True)
+
+    run(tmp_path, test)

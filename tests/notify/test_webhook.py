@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from holdfast.config import Webhook as Hook
-from holdfast.notify.progress import pending, standing_of
+from holdfast.notify.progress import LAG_SECONDS, pending, standing_of
 from holdfast.notify.standing import REFUSALS, Answer
 from holdfast.notify.webhook import PAGE, Webhook
 from holdfast.sync.notification import Event, body_of
@@ -449,7 +450,9 @@ def test_a_record_that_cannot_be_read_begins_with_what_happens_now(tmp_path: Pat
     run(tmp_path, test)
 
 
-def test_a_page_of_what_nobody_wants_is_passed_in_one_write(tmp_path: Path) -> None:
+def test_case_fault_11_what_nobody_wants_is_passed_without_a_write(tmp_path: Path) -> None:
+    """It is written with what is told, or once it is an hour old."""
+
     async def test(world: World) -> None:
         hook = await world.keeper(patterns=("other:*",))
         for number in range(450):
@@ -458,7 +461,51 @@ def test_a_page_of_what_nobody_wants_is_passed_in_one_write(tmp_path: Path) -> N
         await all_of(hook)
         assert not world.receiver.bodies
         assert hook.standing.number == 450
+        assert world.store.statistics().committed == before
+        world.clock.advance(LAG_SECONDS)
+        await all_of(hook)
         assert world.store.statistics().committed == before + 1
+        held = standing_of(world.store, "ci")
+        assert held is not None
+        assert held.number == 450
+        await all_of(hook)
+        assert world.store.statistics().committed == before + 1
+        world.push("v1", "other")
+        await all_of(hook)
+        assert world.store.statistics().committed == before + 3  # the push, and that it was told
+
+    run(tmp_path, test)
+
+
+def test_case_fault_11_much_that_nobody_wants_is_written_before_an_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.notify.progress.LAG_EVENTS", 20)
+
+    async def test(world: World) -> None:
+        hook = await world.keeper(patterns=("other:*",))
+        before = world.store.statistics().committed
+        for number in range(41):
+            world.push(f"v{number}")
+            await all_of(hook)
+        assert world.store.statistics().committed == before + 41 + 2
+
+    run(tmp_path, test)
+
+
+def test_case_fault_11_a_webhook_with_nothing_to_tell_writes_nothing(tmp_path: Path) -> None:
+    """A day of looks, as often as it looks."""
+
+    async def test(world: World) -> None:
+        hook = await world.keeper()
+        world.push("v1")
+        await all_of(hook)
+        before, length = world.store.statistics(), 24 * 3600
+        for _ in range(1000):
+            world.clock.advance(length / 1000)
+            await all_of(hook)
+        now = world.store.statistics()
+        assert (now.committed, now.journal_bytes) == (before.committed, before.journal_bytes)
 
     run(tmp_path, test)
 

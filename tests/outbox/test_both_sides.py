@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from support.node import Node
 from support.plain_push import has, push
 from support.programs import wait_until
+from support.receiver import Receiver
 from support.transfer import fetch
 from support.tree import QUICK, Operator, child
 
@@ -27,13 +29,17 @@ def outbox(node: Node) -> list[dict[str, Any]]:
 def test_case_fault_8_a_tag_pushed_here_in_an_outage_and_there_in_another(
     tmp_path: Path, policy: str, workers: int, state: str
 ) -> None:
-    """Root down: the plant pushes. Root back, plant down: the root gets its own. Plant back: the policy decides, and
-    both ends show it."""
+    """Root down: the plant pushes. Root back, plant down: the root gets its own. Plant back: the policy decides, both
+    ends show it, and the webhooks of both are told of it once, whoever is killed after that."""
     flags = ("--anonymous", "push")
-    with Node(tmp_path / "root", *flags, configuration=QUICK, workers=1) as root:
+    with (
+        Receiver() as hears_root,
+        Receiver() as hears_plant,
+        Node(tmp_path / "root", *flags, configuration=QUICK + hook(hears_root), workers=1) as root,
+    ):
         operator = Operator(root)
         operator.registry("plant", "plant/*", mode="ReadWrite")
-        configuration = f'{QUICK}\n[sync]\nconflict = "{policy}"\n'
+        configuration = f'{QUICK}\n[sync]\nconflict = "{policy}"\n{hook(hears_plant)}'
         string = operator.string("plant", root)
         with child(tmp_path / "plant", string, *flags, configuration=configuration, workers=workers) as plant:
             operator.wait_online("plant")
@@ -60,6 +66,40 @@ def test_case_fault_8_a_tag_pushed_here_in_an_outage_and_there_in_another(
             wait_until(lambda: told(operator), "the root shows it")
             (detail,) = told(operator)
             assert (theirs in detail["description"], policy in detail["description"]) == (True, True)
+            wanted_event = {"ours": ours, "theirs": theirs, "winner": found["conflict"]["winner"]}
+            for receiver in (hears_root, hears_plant):
+                wait_until(partial(conflicts, receiver), "the webhook hears of it")
+            for node in (plant, root):
+                node.program.kill()
+                node.start()
+            # what is pushed now comes after all that is told twice
+            push(plant.url, NAME, "after", b"after the kill")
+            for receiver in (hears_root, hears_plant):
+                wait_until(partial(heard, receiver, "after"), "the webhook hears of what came later")
+                (event,) = conflicts(receiver).values()
+                assert event["eventType"] == "Holdfast.TagConflict"
+                assert event["subject"] == f"{NAME}:fresh"
+                assert event["data"]["conflict"] == wanted_event
+                assert event["data"]["connectedregistry"] == {"name": "plant"}
+            for node, place in ((plant, ""), (root, "?registry=plant")):
+                rows = [row["properties"] for row in Operator(node).call("GET", f"events{place}")["value"]]
+                (row,) = [row for row in rows if row["action"] == "conflict"]
+                assert (row["digest"], row["theirs"]) == (ours, theirs)
+
+
+def hook(receiver: Receiver) -> str:
+    """A webhook of everything."""
+    return f'[[webhook]]\nname = "ci"\nurl = "{receiver.url}"\ninsecure = true\n'
+
+
+def conflicts(receiver: Receiver) -> dict[str, dict[str, Any]]:
+    """Those that a receiver was told of, by id: the same one again is known by that."""
+    return {event["id"]: event for event in receiver.events if event["data"]["action"] == "conflict"}
+
+
+def heard(receiver: Receiver, tag: str) -> bool:
+    """Whether a receiver was told of a push of a tag."""
+    return any(event["data"]["target"].get("tag") == tag for event in receiver.events)
 
 
 def told(operator: Operator) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ import pytest
 from holdfast.config import Configuration, Gateway, Webhook
 from holdfast.control import command
 from holdfast.control.resource import Configuration as Received
-from holdfast.control.resource import ConnectedRegistry, Identity, ParentProperties, SyncProperties
+from holdfast.control.resource import ConnectedRegistry, Identity, Mode, ParentProperties, SyncProperties
 from holdfast.keeper.control import Control
 from holdfast.keeper.event_log import HOOK_SECONDS, LEAST_SECONDS, EventLog
+from holdfast.keeper.heartbeats import Heartbeats
 from holdfast.testing.clock import FakeClock
 from holdfast_core import Digest, EventHead, Store
 from holdfast_core import format as layout
@@ -30,6 +31,7 @@ class Node(Control):
         config = Configuration(**settings)
         self.store, self.clock = Store.create_or_open(path / "store", write=True), FakeClock()
         self.limits = config.control
+        self.heartbeats = Heartbeats(self.clock.now())
         self.log = EventLog(self.store, config, self.clock)
 
     async def registry(self, name: str, **more: Any) -> None:
@@ -72,18 +74,21 @@ def test_it_is_kept_while_a_registry_is_below(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("notifications", [(), ("*:push",)])
-def test_a_managed_node_keeps_it_for_its_notifications(
-    notifications: tuple[str, ...], tmp_path: Path
+@pytest.mark.parametrize(
+    ("mode", "notifications", "is_kept"),
+    [("ReadOnly", (), False), ("ReadOnly", ("*:push",), True), ("ReadWrite", (), True)],
+)
+def test_a_managed_node_keeps_it_for_its_notices(
+    mode: Mode, notifications: tuple[str, ...], is_kept: bool, tmp_path: Path
 ) -> None:
+    """Where clients push there may be conflicts over tags, which go up whatever the list says."""
+
     async def test(node: Node) -> None:
         parent = ParentProperties(sync_properties=SyncProperties(token_id="/tokens/plantA"))
-        own = ConnectedRegistry(
-            name="plantA", mode="ReadOnly", parent=parent, notifications_list=notifications
-        )
+        own = ConnectedRegistry(name="plantA", mode=mode, parent=parent, notifications_list=notifications)
         identity = Identity(name="plantA", instance="i", activated="2026-01-01T00:00:00Z")
         await node.execute(command.Receive(identity=identity, configuration=Received(registry=own)))
-        assert (await node.head() is not None) == bool(notifications)
+        assert (await node.head() is not None) == is_kept
         above = msgspec.structs.replace(parent, id="/connectedRegistries/plantA")
         child = msgspec.structs.replace(own, name="plantB", parent=above, notifications_list=())
         received = Received(registry=own, below=(child,), etag="2")

@@ -347,9 +347,8 @@ class FormatReader:
         need(given >= last and len(log) in (0, 16), "the head")
         for key, payload in self.rows["M"].items():
             event = msgspec.msgpack.decode(payload) if key else [*["push", "tag", "a"], *[0] * 12]
-            need(
-                13 <= len(event) <= 15 and event[0] in ("push", "delete") and event[12] == 0, f"event {event}"
-            )
+            verbs = ("push", "delete", "conflict")
+            need(13 <= len(event) <= 17 and event[0] in verbs and event[12] == 0, f"event {event}")
             need(event[1] in ("tag", "manifest", "repository"), f"event {event}") if key else None
 
     def _counted(self) -> None:
@@ -390,7 +389,7 @@ class FormatReader:
         while at < end:
             key_bytes, value_bytes = struct.unpack_from("<HI", data, at)
             key, at = data[at + 6 : at + 6 + key_bytes], at + 6 + key_bytes
-            need(key[:1] in JOURNALED, f"the journal has {key[:1]!r}")
+            need(key[:1] in JOURNALED or (key[:1] == b"M" and len(key) == 9), f"the journal has {key[:1]!r}")
             if value_bytes == 0xFFFFFFFF:
                 state.pop(key, None)
                 continue

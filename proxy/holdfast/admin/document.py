@@ -348,10 +348,11 @@ class WebhookList(Document, frozen=True):
 
 class EventProperties(Document, frozen=True):
     """Something that changed here. `origin`: by a client here, or after the parent. `connectedRegistry` is where it
-    happened, "" for this node; `eventId` is the id by which webhooks tell it, "" when they do not."""
+    happened, "" for this node; `eventId` is the id by which webhooks tell it, "" when they do not. `theirs` and
+    `winner` are of a conflict: what the tag names at the parent, and who won."""
 
     time: str
-    action: Literal["push", "delete"]
+    action: Literal["push", "delete", "conflict"]
     kind: Literal["tag", "manifest", "repository"]
     repository: str
     tag: str
@@ -363,6 +364,8 @@ class EventProperties(Document, frozen=True):
     origin: Literal["local", "parent"]
     connected_registry: str
     event_id: str
+    theirs: str = ""
+    winner: Literal["", "parent", "child", "undecided"] = ""
 
 
 class EventDocument(Document, frozen=True):

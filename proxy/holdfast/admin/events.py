@@ -97,7 +97,7 @@ def view(row: Event, log: str, own: str) -> EventDocument:
         type="holdfast/events",
         properties=EventProperties(
             time=stamp(row.happened or row.at),
-            action="push" if row.verb == "push" else "delete",
+            action=row.verb,
             kind=cast(Any, row.kind),
             repository=shown_name(row.repository),
             tag=row.tag,
@@ -107,6 +107,8 @@ def view(row: Event, log: str, own: str) -> EventDocument:
             artifact_type=row.artifact_type,
             subject=row.subject,
             origin=cast(Any, row.origin),
+            theirs=row.theirs,
+            winner=cast(Any, row.winner),
             connected_registry=row.registry,
             event_id=told.event.id if told is not None else "",
         ),

@@ -28,6 +28,8 @@ from holdfast.wire.names import is_repository, is_tag, shown
 #: bounds of what a notice may hold
 ID_CHARACTERS, MEDIA_TYPE_CHARACTERS, LOG_CHARACTERS = 160, 255, 64
 LARGEST_NUMBER = (1 << 63) - 1
+#: who may have won, of a conflict (True) and of any other event
+WINNERS = {True: ("parent", "child", "undecided"), False: ("",)}
 
 
 def take(draft: Draft, order: TakeNotices, context: Context) -> Result:
@@ -82,6 +84,8 @@ def _event(notice: Notice, names: dict[str, str], now: float) -> Event:
         registry=names[notice.registry.lower()],
         id=told.id,
         happened=told.at,
+        theirs=told.theirs,
+        winner=told.winner,
     )
 
 
@@ -113,6 +117,8 @@ def _require_event(field: str, notice: Notice) -> None:
             "printable ASCII",
         ),
         ("size", str(event.size), 0 <= event.size <= LARGEST_NUMBER, "bytes"),
+        ("theirs", event.theirs, not event.theirs or _parses(event.theirs), "a digest, or nothing"),
+        ("winner", event.winner, event.winner in WINNERS[event.verb == "conflict"], "who won a conflict"),
     )
     for name, found, is_right, allowed in rules:
         if not is_right:
@@ -125,9 +131,13 @@ def _is_plain(text: str) -> bool:
 
 def _is_digest(told: Told) -> bool:
     if not told.digest:
-        return told.verb == "delete" and not told.tag
+        return told.verb == "conflict" or (told.verb == "delete" and not told.tag)
+    return _parses(told.digest)
+
+
+def _parses(digest: str) -> bool:
     try:
-        Digest.parse(told.digest)
+        Digest.parse(digest)
     except DigestInvalid:
         return False
     return True

@@ -209,7 +209,7 @@ def notifications(patterns: Iterable[str]) -> tuple[str, ...]:
         if not is_notification(pattern):
             raise ControlInvalid(
                 f"notificationsList: {shown(pattern)!r} is no pattern; allowed: name[:tag][@digest]:action with the"
-                " action push, delete or *; * for any of them, and name/* for everything below",
+                " action push, delete, conflict or *; * for any of them, and name/* for everything below",
                 field="notificationsList",
             )
     return found
@@ -218,7 +218,7 @@ def notifications(patterns: Iterable[str]) -> tuple[str, ...]:
 def is_notification(pattern: str) -> bool:
     """Whether a text is a pattern of events."""
     artifact, _, action = pattern.rpartition(":")
-    if len(pattern) > TEXT_CHARACTERS or action not in ("push", "delete", "*"):
+    if len(pattern) > TEXT_CHARACTERS or action not in ("push", "delete", "conflict", "*"):
         return False
     named, at, digest = artifact.partition("@")
     if at and digest != "*" and not _DIGEST.fullmatch(digest):

@@ -103,7 +103,7 @@ def _after(node: Node, caller: Entitled, at: Cursor, most: int) -> tuple[list[Me
         if len(found) == most:
             break
         at = Cursor(at.log, event.number)
-        name = "" if event.registry else names(event.repository)
+        name = "" if event.registry or event.verb == "conflict" else names(event.repository)
         if name and not node.store.hides(event.repository, *_targets(event)):
             found.append(_message(event, name))
     return found, at
@@ -119,7 +119,7 @@ def _message(event: Event, name: str) -> Message:
     return Message(
         number=event.number,
         at=event.at,
-        verb=event.verb,
+        verb="delete" if event.verb == "delete" else "push",
         kind=event.kind,
         repository=name,
         tag=event.tag,

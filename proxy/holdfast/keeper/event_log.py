@@ -79,7 +79,8 @@ class EventLog:
         own = None if identity is None else self._catalogue.registry(identity.name)
         every = self._catalogue.registries()
         below = [one for one in every if own is None or one.name != own.name]
-        told = own is not None and bool(own.notifications_list)
+        # a conflict over a tag goes up whatever the list says
+        told = own is not None and (own.mode == "ReadWrite" or bool(own.notifications_list))
         lives = (duration(one.parent.sync_properties.message_ttl) for one in every)
         seconds = [life.total_seconds() for life in lives if life is not None]
         # a webhook itself gives up what is too old, and tells of it

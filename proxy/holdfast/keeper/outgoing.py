@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.outbox import Notes
-from holdfast_core.record import Tag
+from holdfast_core.record import Resource, Tag
 from holdfast_core.store import Store
 
 from holdfast.manifest import Inspected
@@ -43,13 +43,18 @@ def entry_of(store: Store, number: int) -> Entry | None:
 
 def conflicts_of(store: Store) -> dict[int, Conflict]:
     """How the last conflicts were decided, by the number of the entry."""
-    return {int(row.name): _conflict.decode(row.body) for row in store.resources(CONFLICT)}
+    return {int(row.name): conflict_in(row) for row in store.resources(CONFLICT)}
 
 
 def conflict_of(store: Store, number: int) -> Conflict | None:
     """How one was decided, None when it was not one, or is long ago."""
     row = store.resource(CONFLICT, name_of(number))
-    return None if row is None else _conflict.decode(row.body)
+    return None if row is None else conflict_in(row)
+
+
+def conflict_in(row: Resource) -> Conflict:
+    """The conflict in its document."""
+    return _conflict.decode(row.body)
 
 
 def name_of(number: int) -> str:

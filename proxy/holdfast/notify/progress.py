@@ -11,6 +11,7 @@ from holdfast_core.store import Store
 from msgspec import Struct
 
 from holdfast import config
+from holdfast.clock import Clock
 from holdfast.notify.standing import Standing
 from holdfast.notify.told import told_of
 from holdfast.sync.notification import Notifications
@@ -18,6 +19,8 @@ from holdfast.sync.notification import Notifications
 #: kinds of the records: one a webhook, and one that says what the parent was told
 WEBHOOK, SENT = "webhook", "notices-sent"
 SELF = "self"
+#: see `Lag`
+LAG_EVENTS, LAG_SECONDS = 1000, 3600.0
 
 
 def pending(store: Store, hook: config.Webhook, standing: Standing, limit: int) -> int:
@@ -42,6 +45,28 @@ def standing_of(store: Store, name: str) -> Standing | None:
 async def keep(store: Store, name: str, standing: Standing | None) -> None:
     """Write how far a webhook is, or with None forget it."""
     await _put(store, WEBHOOK, name, None if standing is None else msgspec.msgpack.encode(standing))
+
+
+class Lag:
+    """How far a cursor in the store is behind events that nobody is to be told of: passing them is worth a write once
+    they are `LAG_EVENTS`, or an hour old. They are looked at again after a kill."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.written()
+
+    def written(self) -> None:
+        """The cursor in the store is the present one."""
+        self._events, self._at = 0, self._clock.monotonic()
+
+    def passed(self, events: int) -> None:
+        """So many more were passed."""
+        self._events += events
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the cursor is to be written."""
+        return self._events >= LAG_EVENTS or self._clock.monotonic() - self._at >= LAG_SECONDS
 
 
 class Sent(Struct, frozen=True):

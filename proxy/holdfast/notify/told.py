@@ -1,6 +1,6 @@
 """What of the event log is told to others: pushes and deletes of manifests, and deletes of whole repositories, as the
-original's events (connected-registry 3.11). A tag that was deleted alone is none; deleting a manifest that tags name is
-one, whatever its tags."""
+original's events (connected-registry 3.11), and tags that both sides moved. A tag that was deleted alone is none;
+deleting a manifest that tags name is one, whatever its tags."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def told_of(row: Row, log: str, own: str) -> Told | None:
     """The event that a row of log `log` is, None when it is none. `own` is the connected registry that this node is,
     "" at the root. An event from below keeps the id and the time that it has there. An id begins with the name of the
     registry that gave it, so that no other can give the same."""
-    if row.kind == "tag" and (row.verb == "delete" or not row.digest):
+    if row.kind == "tag" and row.verb != "conflict" and (row.verb == "delete" or not row.digest):
         return None
     event = Event(
         id=row.id or f"{own}{'/' if own else ''}{log}-{row.number}",
@@ -48,6 +48,8 @@ def told_of(row: Row, log: str, own: str) -> Told | None:
         tag=row.tag,
         media_type=row.media_type,
         size=row.size,
+        theirs=row.theirs,
+        winner=row.winner,
     )
     return Told(event, row.registry or own)
 

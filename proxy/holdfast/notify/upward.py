@@ -1,7 +1,8 @@
 """Tells the parent of a connected registry what happened here and below, as far as `notificationsList` says
 (connected-registry 1.6), while the schedule lets it speak.
 
-How far the parent is stands in the index and moves on its word. A batch that it took and whose answer was lost is sent
+How far the parent is stands in the index and moves on its word; what it is not told of is passed over in memory
+(`progress.Lag`). A batch that it took and whose answer was lost is sent
 again; the parent knows it by the number and takes it once.
 """
 
@@ -23,7 +24,7 @@ from holdfast.control.resource import REGISTRY, ConnectedRegistry
 from holdfast.gateway.child import Failed
 from holdfast.gateway.link import Link
 from holdfast.gateway.message import Notice, Notices, Taken
-from holdfast.notify.progress import Sent, keep_sent, sent_of
+from holdfast.notify.progress import Lag, Sent, keep_sent, sent_of
 from holdfast.notify.told import told_of
 from holdfast.repository import Repository
 from holdfast.steps import for_ever
@@ -47,7 +48,8 @@ class Upward:
     def __init__(self, store: Store, name: str, link: Link, standing: Standing, clock: Clock) -> None:
         self._store, self._name, self._link = store, name, link
         self._standing, self._clock = standing, clock
-        self._sent = sent_of(store)
+        self._sent = self._kept = sent_of(store)
+        self._lag = Lag(clock)
         self._failures, self._due = 0, 0.0
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
@@ -85,11 +87,16 @@ class Upward:
         sent = await self._from(head)
         rows = self._rows(sent, head) if is_time else []
         if not rows or standing is None:
+            if self._lag.is_due and self._sent != self._kept:
+                await self._keep(sent)
             return False
         notices = self._notices(rows, head.log)
         if notices and not await self._tell(notices, head.log, *standing):
             return False
-        await self._keep(Sent(head.log, rows[-1].number))
+        self._sent = Sent(head.log, rows[-1].number)
+        self._lag.passed(len(rows))
+        if notices or self._lag.is_due:
+            await self._keep(self._sent)
         return True
 
     async def _from(self, head: EventHead) -> Sent:
@@ -111,14 +118,15 @@ class Upward:
             return [Row("push", "repository", "", 0.0, number=head.last)]
 
     def _notices(self, rows: Sequence[Row], log_id: str) -> tuple[Notice, ...]:
-        """What of the rows the parent is told: what came from below, and what the list names of this node's own."""
+        """What of the rows the parent is told: what came from below, conflicts over tags, and what the list names of
+        this node's own."""
         wanted = Notifications(self._list())
         found = []
         for row in rows:
             told = told_of(row, log_id, self._name)
             if told is None or Repository.from_key(row.repository).namespace:
                 continue  # what is of other parents is not of this registry
-            if row.registry or wanted.matches(told.event):
+            if row.registry or row.verb == "conflict" or wanted.matches(told.event):
                 found.append(Notice(number=row.number, event=told.event, registry=told.registry))
         return tuple(found)
 
@@ -149,4 +157,5 @@ class Upward:
 
     async def _keep(self, sent: Sent) -> None:
         await keep_sent(self._store, sent)
-        self._sent = sent
+        self._sent = self._kept = sent
+        self._lag.written()

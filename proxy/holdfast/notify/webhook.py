@@ -1,6 +1,7 @@
 """Delivers the event log to one receiver: in order, at least once, whatever dies in between.
 
-How far it is stands in the index (`standing.Standing`, one record a webhook) and moves once the receiver has the event.
+How far it is stands in the index (`standing.Standing`, one record a webhook) and moves once the receiver has the event;
+events that it is not told of are passed over in memory (`progress.Lag`).
 So an event is told again when the keeper dies between the two, with the same id and the same bytes.
 """
 
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.notify.progress import keep, standing_of
+from holdfast.notify.progress import Lag, keep, standing_of
 from holdfast.notify.standing import Answer, Standing
 from holdfast.notify.told import Told, told_of, topic_of
 from holdfast.steps import for_ever
@@ -50,6 +51,7 @@ class Webhook:
         self._patterns = Notifications(hook.patterns)
         self.standing = Standing()
         self._kept: Standing | None = None
+        self._lag = Lag(clock)
         self._rows: deque[Row] = deque()
 
     async def take_up(self) -> None:
@@ -76,7 +78,8 @@ class Webhook:
             return False
         found = await self._next(head)
         if found is None:
-            await self._keep()
+            if self._is_worth_a_write():
+                await self._keep()
             return False
         await self._deliver(*found, head)
         return True
@@ -109,6 +112,7 @@ class Webhook:
                 if (told := self._wanted(row, head.log)) is not None:
                     return row, told
                 self._rows.popleft()
+                self._lag.passed(1)
                 self.standing = self.standing.passed(row.number)
 
     async def _read(self, head: EventHead) -> bool:
@@ -169,3 +173,10 @@ class Webhook:
         standing = self.standing
         await keep(self._store, self.hook.name, standing)
         self._kept = standing
+        self._lag.written()
+
+    def _is_worth_a_write(self) -> bool:
+        """Not when events were passed over and nothing else is new, for a while."""
+        kept, now = self._kept, self.standing
+        same = kept is not None and replace(kept, number=now.number, refusals=now.refusals) == now
+        return not same or self._lag.is_due

@@ -14,20 +14,22 @@ from msgspec import Struct
 from holdfast.control.moment import stamp
 from holdfast.control.rules import is_notification
 
-Verb = Literal["push", "delete"]
+Verb = Literal["push", "delete", "conflict"]
 
 TYPES = {
     "push": "Microsoft.ContainerRegistry.ImagePushed",
     "delete": "Microsoft.ContainerRegistry.ImageDeleted",
+    "conflict": "Holdfast.TagConflict",
 }
 PING = "Holdfast.Ping"
 #: where a webhook's receiver finds the proof that the body is ours
 SIGNATURE_HEADER = "X-Holdfast-Signature"
 
 
-class Event(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class Event(Struct, frozen=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """Something that happened to an artifact of this node. `at` is wall seconds; `size` the manifest's bytes. A tag
-    that was deleted alone is no event (connected-registry 3.11); a repository that was deleted has no digest."""
+    that was deleted alone is no event (connected-registry 3.11); a repository that was deleted has no digest. A
+    conflict has what the tag names here and at the parent ("" nothing), and who won."""
 
     id: str
     at: float
@@ -37,6 +39,8 @@ class Event(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     tag: str = ""
     media_type: str = ""
     size: int = 0
+    theirs: str = ""
+    winner: str = ""
 
 
 class Pattern(Struct, frozen=True):
@@ -101,6 +105,8 @@ def data_of(event: Event, registry: str) -> dict[str, Any]:
         "action": event.verb,
         "target": {name: value for name, value in target.items() if value != ""},
     }
+    if event.verb == "conflict":
+        found["conflict"] = {"ours": event.digest, "theirs": event.theirs, "winner": event.winner}
     return found | ({"connectedregistry": {"name": registry}} if registry else {})
 
 
@@ -147,9 +153,13 @@ def plain_ping_of(id: str, at: float, host: str) -> bytes:
 def plain_body_of(event: Event, registry: str, host: str) -> bytes:
     """One event as the original's registry webhooks have it: `data` alone, and the `request` by which it happened. Who
     asked is not in the event log, so `useragent` is empty."""
-    method = "PUT" if event.verb == "push" else "DELETE"
+    method = _METHODS[event.verb]
     request = {"id": event.id, "host": host, "method": method, "useragent": ""}
     return msgspec.json.encode(data_of(event, registry) | {"request": request})
+
+
+#: by which request an event came about; none brings a conflict about
+_METHODS: dict[Verb, str] = {"push": "PUT", "delete": "DELETE", "conflict": ""}
 
 
 def signature(secret: bytes, body: bytes) -> str:
