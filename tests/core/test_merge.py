@@ -14,7 +14,7 @@ from holdfast_core import frame as framing
 from holdfast_core import journal as journals
 from holdfast_core.former import Former
 from holdfast_core.index_pages import IndexPages
-from support.stores import flip_bit, keep_index, push, put_back, put_manifest, some_bytes, strike
+from support.stores import flip_bit, keep_index, push, put_back, some_bytes, strike
 
 Opener = Callable[..., Store]
 PAGE = 4096
@@ -343,13 +343,12 @@ def test_case_fault_6_an_older_journal_brings_nothing_back(root: Path, opener: O
     assert opener().tags("a") == ["kept"]
 
 
+@pytest.mark.parametrize("uuid", [bytes(16), b"\xff" * 16])
 def test_case_fault_6_the_journal_of_another_store_is_not_taken(
-    tmp_path: Path, log: Path, root: Path, opener: Opener
+    log: Path, root: Path, opener: Opener, uuid: bytes
 ) -> None:
-    other = opener(tmp_path / "other")
-    put_manifest(other, "b", b"other")
-    other.close()
-    shutil.copy(tmp_path / "other" / "journal" / "log", log)
+    log.write_bytes(framing.encode_journal_head(uuid, 1))
+    append(log, repository("other"))
     assert rebuild(root).problems == []
     assert everything(opener)
     assert opener().repositories() == ["a"]

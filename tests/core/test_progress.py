@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.progress import drop_progress, read_progress, write_progress
+from holdfast_core.progress import drop_progress, progress_name, read_progress, write_progress
 from holdfast_core.store import Store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -44,3 +44,25 @@ def test_a_forgotten_fill_has_no_progress(store: Store) -> None:
     assert read_progress(store._directory.fills_fd, BLOB, 3 * CHUNK_BYTES) == {2: b"i" * 32}
     store.drop_part(BLOB)
     assert list(store._directory.fills.iterdir()) == []
+
+
+def test_no_link_is_followed(fills: int, tmp_path: Path) -> None:
+    """Whoever planted it chose where it leads."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"h" * 32)
+    os.symlink(elsewhere, tmp_path / progress_name(BLOB))
+    assert read_progress(fills, BLOB, CHUNK_BYTES) == {}
+    with pytest.raises(OSError, match="symbolic links"):
+        write_progress(fills, BLOB, {0: b"i" * 32})
+    assert elsewhere.read_bytes() == b"h" * 32
+
+
+def test_what_cannot_be_read_is_nothing_noted(fills: int, tmp_path: Path) -> None:
+    (tmp_path / progress_name(BLOB)).mkdir()
+    assert read_progress(fills, BLOB, CHUNK_BYTES) == {}
+
+
+def test_a_hash_that_is_cut_off_is_none(fills: int, tmp_path: Path) -> None:
+    write_progress(fills, BLOB, {0: b"h" * 32, 1: b"i" * 32})
+    os.truncate(tmp_path / progress_name(BLOB), 63)
+    assert read_progress(fills, BLOB, 2 * CHUNK_BYTES) == {0: b"h" * 32}

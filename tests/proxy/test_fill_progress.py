@@ -237,6 +237,34 @@ def test_case_fault_12_wrong_bytes_from_before_the_kill_are_fetched_once_more(
     run(main())
 
 
+def test_case_fault_12_what_was_noted_of_wrong_bytes_counts_no_more(tmp_path: Path) -> None:
+    """Nobody saw them, so they are fetched again by themselves; a kill in the middle of that costs no more than any."""
+
+    async def main() -> None:
+        content, left = Generated(24 * MIB), tmp_path / "left"
+        store = Store.create_or_open(tmp_path / "store", write=True)
+        async with ScriptedParent() as parent:
+            parent.add_blob("demo", content)
+            parent.script(Fault(method="GET", path=BLOBS, flip_at=3 * MIB))
+            parent.script(Fault(method="GET", path=BLOBS, stall_after=12 * MIB))
+            async with filling(store, parent, **OPTIONS) as node:
+                await node.fills.bring("demo", content.digest)
+                await until(lambda: node.gets() == 2)
+                await until(lambda: noted(store) >= 12 * MIB - LOST)
+                await asyncio.wrap_future(store.sync_cached())
+                shutil.copytree(tmp_path / "store", left)
+            parent.faults.clear()
+            parent.reset_counts()
+            gaps = missing(left, content)
+            async with again(left, parent) as node:
+                assert await drain(node, content.digest) == content.read(0, content.size)
+                assert node.fills.counters["bad_chunks"] == node.fills.counters["mismatched"] == 0
+                assert node.sent(content.digest) == bytes_of(gaps)
+        store.close()
+
+    run(main())
+
+
 def test_case_fault_12_what_cannot_be_noted_does_not_stop_a_fill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
