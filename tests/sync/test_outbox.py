@@ -9,7 +9,7 @@ import pytest
 from holdfast.sync.ascent import Rise, ascent
 from holdfast.sync.entry import Entry, Upload
 from holdfast.sync.image import Facts, Piece
-from holdfast.sync.order import Order
+from holdfast.sync.order import STUCK, Order
 from holdfast.sync.outbox import Change, Outbox, ParentTag, Policy, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +56,28 @@ def test_what_is_stuck_holds_back_what_depends_on_it_alone() -> None:
     at = box.wake(NOW)
     assert at is not None
     assert drain(box, at) == ["manifest child", "manifest index", "tag v1"]
+
+
+def test_case_fault_14_what_failed_is_known_by_why_and_how_often() -> None:
+    """Until it is tried anew, or done, by whatever way."""
+    box = Outbox()
+    for number in range(1, 5):
+        box.pushed("a", f"m{number}", (), NOW)
+    for seq in (1, 2, 3):
+        box.failed(seq, "damaged", "not whole", NOW, 1.0)
+    assert [entry.seq for entry in box.troubled("damaged")] == [1, 2, 3]
+    assert box.stuck() == (0, None)
+    for _ in range(STUCK):
+        box.failed(1, "denied", "403", NOW, 1.0)
+        box.failed(2, "denied", "403", NOW, 1.0)
+    assert box.stuck() == (2, box.get(1))
+    assert [entry.seq for entry in box.troubled("damaged")] == [3]
+    box.retry(1)
+    assert box.stuck() == (1, box.get(2))
+    box.dropped(2)
+    box.confirmed(3, "m3", NOW)
+    assert box.stuck() == (0, None)
+    assert box.troubled("damaged") == box.troubled("denied") == []
 
 
 def test_a_delete_waits_for_all_before_it_in_its_repository() -> None:
