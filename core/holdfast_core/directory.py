@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import stat
 import uuid as uuids
@@ -30,11 +31,12 @@ from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core.ballast import NAME as BALLAST_NAME
 from holdfast_core.ballast import Ballast
-from holdfast_core.condition import SHORTAGES, StoreCondition, Write, refusal
+from holdfast_core.condition import BROKEN, SHORTAGES, StoreCondition, Write, refusal
 from holdfast_core.digest import Digest
 from holdfast_core.errors import (
     Damaged,
     DigestInvalid,
+    DiskFailed,
     FileDamaged,
     Mistake,
     NotHeld,
@@ -62,6 +64,8 @@ NETWORK = {
 }
 #: what `probe` takes and gives back
 PROBE_NAME, PROBE_BYTES = "probe", 1 << 20
+#: a file system that reads by way of its cache alone
+CANNOT_READ_PAST = (errno.EINVAL, errno.EOPNOTSUPP)
 #: a file system that cannot set room aside
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -99,6 +103,8 @@ class Directory:
             self.fills_fd = os.open(path / "fills", flags)
             self.uploads_fd = os.open(path / "uploads", flags) if (path / "uploads").exists() else -1
         except OSError as error:
+            if error.errno in BROKEN:
+                raise DiskFailed(f"the disk cannot be read: {path}: {error.strerror}") from error
             raise StoreRefused(f"{path} is not a store: {error}") from error
 
     def lock(self) -> None:
@@ -158,6 +164,16 @@ class Directory:
             os.close(fd)
             raise FileDamaged(f"{digest}: its file is not a plain file of {size} bytes")
         return fd, (found.st_dev, found.st_ino, found.st_ctime_ns)
+
+    def can_open(self, digest: Digest, size: int) -> bool:
+        """Whether a plain file of that size is there and can be opened. Without descriptors its name counts."""
+        try:
+            os.close(self.open_blob(digest, size)[0])
+        except (NotHeld, Damaged):
+            return False
+        except StoreError:
+            return self.has_blob(digest, size)
+        return True
 
     def has_blob(self, digest: Digest, size: int) -> bool:
         """Whether a plain file of that size is there."""
@@ -308,6 +324,27 @@ class Directory:
             return True
         self.condition.met(Write.FILE, errno.ENOSPC, f"{BALLAST_NAME}: {os.strerror(errno.ENOSPC)}")
         return False
+
+    def read_failure(self) -> str:
+        """Why the disk below the index cannot be read; "" when it can. Past the page cache where the file system has a
+        way past it, because what memory has of a file says nothing of the disk. Waits for the disk."""
+        path = self.index / "data.mdb"
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            try:
+                fd = os.open(path, flags | os.O_DIRECT)
+            except OSError as error:
+                if error.errno not in CANNOT_READ_PAST:
+                    raise
+                fd = os.open(path, flags)
+            try:
+                with mmap.mmap(-1, mmap.PAGESIZE) as page:
+                    os.preadv(fd, [page], 0)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return f"{path}: {error.strerror or error}"
+        return ""
 
     def _take_room(self, fd: int) -> None:
         try:
@@ -464,7 +501,11 @@ def read_identity(path: Path) -> Identity | None:
         found = json.loads((path / "store.json").read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno in BROKEN:
+            raise DiskFailed(f"the disk cannot be read: {path}/store.json: {error.strerror}") from error
+        raise StoreRefused(f"{path}/store.json cannot be read: {error}") from error
+    except ValueError as error:
         raise StoreRefused(f"{path}/store.json cannot be read: {error}; {REBUILD}") from error
     if (
         not isinstance(found, dict)

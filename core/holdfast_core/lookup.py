@@ -6,7 +6,7 @@ Identity is (repository, digest). Bytes are stored once; a link a repository say
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -44,6 +44,11 @@ from holdfast_core.record import (
 SCRUB_RECORDS = 1000
 #: repositories of a damaged blob that are named
 HOLDERS = 20
+
+
+def _passing(unstored: Sequence[bytes] | None) -> tuple[list[bytes], float] | None:
+    """A list that was not stored, as one that was."""
+    return None if unstored is None else (list(unstored), 0.0)
 
 
 class Lookup:
@@ -274,9 +279,9 @@ class Lookup:
         prefix = layout.DELETED + layout.repository_hash(repository) + layout.NOUNS[kind]
         return self._hidden(repository, kind) | {key[len(prefix) :] for key, _ in self._index.scan(prefix)}
 
-    def tag_list(self, repository: str) -> TagList | None:
-        """The parent's tags as last fetched, without those deleted here."""
-        found = self._list(layout.tag_list_prefix(repository))
+    def tag_list(self, repository: str, unstored: Sequence[bytes] | None = None) -> TagList | None:
+        """The parent's tags as last fetched, or those of its list that was not stored, without those deleted here."""
+        found = _passing(unstored) or self._list(layout.tag_list_prefix(repository))
         if found is None:
             return None
         hidden = self._left_out(repository, "tag")
@@ -297,10 +302,13 @@ class Lookup:
         }
         return self._get(keys[target.kind]()) is not None
 
-    def referrers(self, repository: str, subject: Digest) -> ReferrersList | None:
-        """The parent's referrers as last fetched, and after them the manifests held here that name the
-        subject; each digest once, without those deleted here. None when neither is known."""
-        fetched = self._list(layout.referrer_list_prefix(repository, subject))
+    def referrers(
+        self, repository: str, subject: Digest, unstored: Sequence[bytes] | None = None
+    ) -> ReferrersList | None:
+        """The parent's referrers as last fetched, or those of its list that was not stored, and after them the
+        manifests held here that name the subject; each digest once, without those deleted here. None when neither is
+        known."""
+        fetched = _passing(unstored) or self._list(layout.referrer_list_prefix(repository, subject))
         rows = self._index.scan(layout.referrer_prefix(repository, subject))
         local = [layout.decode_descriptor(layout.unseal(key, value)) for key, value in rows]
         if fetched is None and not local:
@@ -385,8 +393,9 @@ class Lookup:
         return BlobReader(self._readers, digest, blob.size, fd, state, None)
 
     def is_in_place(self, blob: Blob) -> bool:
-        """Whether the bytes are where the row says: in the index, or in a plain file of the right size."""
-        return blob.inline is not None or self._directory.has_blob(blob.digest, blob.size)
+        """Whether the bytes are where the row says: in the index, or in a plain file of the right size that can be
+        opened. A disk that cannot be read any more still knows its names for a while."""
+        return blob.inline is not None or self._directory.can_open(blob.digest, blob.size)
 
     def let_go(self) -> None:
         """Give up the maps of files that nobody read for a while (`holdfast_core.pages`); a removed file keeps its

@@ -54,7 +54,7 @@ def open_store(
 ) -> Opened:
     """Open for reading, or as the one writer; on a full disk the ballast gives way to what a start writes. With
     `or_read` a store that the disk does not let anybody write is opened for reading, and `take_up` makes it a writer's
-    later. Raises StoreRefused, Unwritable."""
+    later. Raises StoreRefused, Unwritable: also where the disk cannot be read."""
     self_test()
     try:
         return _open_store(path, ballast_bytes, write=write, map_bytes=map_bytes, allow_network=allow_network)
@@ -107,7 +107,7 @@ def _refusals(path: Path) -> Iterator[None]:
         code = errno_of(error) if isinstance(error, lmdb.Error) else error.errno
         if code in CAUSES or code in BROKEN:
             text = error.strerror if isinstance(error, OSError) else str(error)
-            raise refusal(code, f"the store in {path} cannot be opened for writing: {text}") from error
+            raise refusal(code, f"the store in {path} cannot be opened: {text}") from error
         raise
 
 

@@ -115,6 +115,10 @@ class Writes(Lookup):
             self.condition.probed()
         return True
 
+    def read_failure(self) -> str:
+        """Why the disk of this store cannot be read; "" when it can. Waits for the disk."""
+        return self._directory.read_failure()
+
     @property
     def is_waiting(self) -> bool:
         """Whether the store is open for reading because the disk takes no write: after `probe`, `take_up` it."""

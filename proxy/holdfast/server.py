@@ -183,10 +183,10 @@ class Server:
         if not self._connections:
             self._gone.set()
 
-    async def wait_drained(self) -> None:
-        """Return when the last connection is gone, by force after the drain timeout."""
+    async def wait_drained(self, limit: float | None = None) -> None:
+        """Return when the last connection is gone, by force after the drain timeout, or after `limit` seconds."""
         try:
-            async with asyncio.timeout(self.limits.drain_timeout):
+            async with asyncio.timeout(self.limits.drain_timeout if limit is None else limit):
                 while self._connections:
                     self._gone.clear()
                     await self._gone.wait()

@@ -123,6 +123,7 @@ def test_case_fault_2_a_full_disk_refuses_nothing_and_space_is_used_again(
         filler = disk.fill_up()
         everything_held(node, held)
         pull(node, FRESH, fresh)
+        assert (tags(node, FRESH), referrers(node, FRESH, fresh)) == (["latest"], [fresh.artifact])
         slow_pull(node, slow)
         assert says(node, "DiskError: the disk is full")
         for role in ("worker", "keeper"):

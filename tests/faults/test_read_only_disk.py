@@ -14,7 +14,7 @@ from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import scripted_process
 from support.disk import Disk
 from support.node import Node, parent_toml
-from support.plain_push import at, push
+from support.plain_push import at, digest_of, push
 from support.programs import program, wait_until
 from support.transfer import fetch
 
@@ -42,6 +42,16 @@ def pull(node: Node, name: str) -> None:
     for layer in sample.layers["amd64"]:
         answer = fetch(node.url, f"/v2/{name}/blobs/{layer}")
         assert (answer.status, answer.body == sample.blobs[layer]) == (200, True)
+
+
+def passes_lists(node: Node, name: str) -> None:
+    """The lists of a repository of which nothing is held are the parent's."""
+    sample = build_sample(name)
+    tags = fetch(node.url, f"/v2/{name}/tags/list")
+    assert (tags.status, json.loads(tags.body)["tags"]) == (200, ["latest"])
+    found = fetch(node.url, f"/v2/{name}/referrers/{sample.index}")
+    assert found.status == 200
+    assert [row["digest"] for row in json.loads(found.body)["manifests"]] == [sample.artifact]
 
 
 def readiness(node: Node) -> dict[str, Any]:
@@ -76,6 +86,7 @@ def test_case_fault_9_a_file_system_that_turns_read_only(tmp_path: Path, workers
         disk.error()
         pull(node, NAME)
         pull(node, FRESH)
+        passes_lists(node, FRESH)
         assert any("DiskError: the file system" in said for said in readiness(node)["troubles"])
         node.restart()
         pull(node, NAME)
@@ -113,6 +124,33 @@ def test_case_fault_9_a_store_that_failed_is_not_ready_and_says_why(tmp_path: Pa
             strace.terminate()
         wait_until(node.ready, "the store to be opened")
         pull(node, FRESH)
+
+
+def test_case_fault_9_one_process_whose_store_failed_opens_it_anew(tmp_path: Path) -> None:
+    """A sync of the journal fails once: the push is not acknowledged, the process lives, and the store is opened anew
+    in it. What was acknowledged is there, and what is pushed afterwards is kept."""
+    with Node(tmp_path, "--anonymous", "push", workers=0) as node:
+        digest, pid = push(node.url, "app", "one", b"layer" * 9000), node.program.process.pid
+        log = str((node.data / "journal" / "log").resolve())
+        inject = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-P", log]
+        inject += ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
+        with subprocess.Popen([*inject, "-p", str(pid)]) as strace:
+            wait_until(lambda: is_traced(pid), "strace to be attached")
+            refused = fetch(node.url, "/v2/app/blobs/uploads/?digest=" + digest_of(b"x"), "POST", body=b"x")
+            assert refused.status == 503
+            wait_until(lambda: failures(node) == 1, "the store to be opened anew")
+            strace.terminate()
+        wait_until(node.ready, "ready")
+        assert at(node.url, "app", "one") == digest
+        again = push(node.url, "app", "two", b"other" * 9000)
+        assert node.program.process.poll() is None
+        node.restart()
+        assert (at(node.url, "app", "one"), at(node.url, "app", "two")) == (digest, again)
+
+
+def failures(node: Node) -> int:
+    """How often a store that failed was opened anew in the process."""
+    return sum(event.get("event") == "store opened anew" for event in node.events())
 
 
 def is_traced(pid: int) -> bool:

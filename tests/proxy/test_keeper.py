@@ -11,11 +11,12 @@ from holdfast import errors
 from holdfast.config import Configuration
 from holdfast.config_file import from_table
 from holdfast.keeper.keeper import Keeper
-from holdfast.keeper.port import BlobAnswer
+from holdfast.keeper.port import BlobAnswer, ListAnswer
 from holdfast.manifest import parse
 from holdfast.testing.clock import FakeClock
 from holdfast_core.digest import Digest
 from holdfast_core.errors import Exhausted
+from holdfast_core.format import encode_descriptor
 from holdfast_core.record import Descriptor
 from holdfast_core.store import Store
 
@@ -372,11 +373,11 @@ def test_a_full_disk_refuses_nothing_that_is_held(tmp_path, monkeypatch):
         for change in ("put_tag", "put_tag_list", "put_referrers"):
             monkeypatch.setattr(keeper.store, change, full_disk)
         assert (await keeper.manifest("a", "latest")).digest == digest
-        assert (await keeper.tags("a")).stale == "the disk is full"
-        assert (await keeper.referrers("a", digest)).stale == "", "an empty list needs no record"
-        parent.found = [Descriptor(MEDIA_TYPE, "sha256:" + "a" * 64, 7)]
-        with pytest.raises(errors.NodeUnwritable):
-            await keeper.referrers("a", digest)
+        parent.listed = ["latest", "new"]
+        assert await keeper.tags("a") == ListAnswer(unstored=(b"latest", b"new"))
+        assert await keeper.referrers("a", digest) == ListAnswer(unstored=())
+        parent.found = [row := Descriptor(MEDIA_TYPE, "sha256:" + "a" * 64, 7)]
+        assert await keeper.referrers("a", digest) == ListAnswer(unstored=(encode_descriptor(row),))
 
     run(tmp_path, body)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import structlog
-from holdfast_core.errors import StoreRefused
+from holdfast_core.errors import StoreRefused, Unwritable
 
 from holdfast.admin.operator import FILE, ensure
 from holdfast.cli.commands import FAILED, refuse
@@ -49,7 +49,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         prepare_store(config)
         prepare_operator(config)
         sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, reread))
-    except (ConfigInvalid, StoreRefused) as error:
+    except (ConfigInvalid, StoreRefused, Unwritable) as error:
         refuse(str(error))
 
 
@@ -148,7 +148,7 @@ def _prepare(config: Configuration, writer: int) -> int:
         finally:
             store.close()
         ensure_key(Path(config.data))
-    except (StoreRefused, OSError) as error:
+    except (StoreRefused, Unwritable, OSError) as error:
         os.write(writer, str(error).encode())
     return 0
 

@@ -46,7 +46,7 @@ async def _fetched(node: Node, request: Request, scope: Scope, subject: Digest) 
     """Raises what the keeper raises when nothing is known: an empty list would say "unsigned"."""
     try:
         told = await node.port.referrers(scope.key, str(subject))
-        if not told.stale:
+        if not told.stale and told.unstored is None:
             node.store.confirm_referrers(scope.key, subject, node.clock.now() - told.age)
     except (ParentNotFound, ParentDenied, NameUnknown):
         told = ListAnswer()
@@ -55,7 +55,9 @@ async def _fetched(node: Node, request: Request, scope: Scope, subject: Digest) 
         if held is None:
             raise
         told = ListAnswer(max(0, int(node.clock.now() - held.fetched_at)), error.message)
-    return _reply(node, request, scope, node.store.referrers(scope.key, subject) or NOTHING, told)
+    return _reply(
+        node, request, scope, node.store.referrers(scope.key, subject, told.unstored) or NOTHING, told
+    )
 
 
 def _reply(node: Node, request: Request, scope: Scope, held: ReferrersList, told: ListAnswer) -> Reply:

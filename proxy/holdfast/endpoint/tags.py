@@ -33,7 +33,7 @@ def _is_fresh(node: Node, scope: Scope) -> bool:
 async def _fetched(node: Node, request: Request, scope: Scope, page: Page) -> Reply:
     try:
         told = await node.port.tags(scope.key)
-        if not told.stale:
+        if not told.stale and told.unstored is None:
             node.store.confirm_tag_list(scope.key, node.clock.now() - told.age)
     except (ParentFailed, KeeperAway) as error:
         if not node.store.has_repository(scope.key):
@@ -45,7 +45,7 @@ async def _fetched(node: Node, request: Request, scope: Scope, page: Page) -> Re
 
 
 def _reply(node: Node, request: Request, scope: Scope, page: Page, told: ListAnswer) -> Reply:
-    fetched = node.store.tag_list(scope.key)
+    fetched = node.store.tag_list(scope.key, told.unstored)
     held = node.store.tags(scope.key)
     if fetched is None and not held and not node.store.has_repository(scope.key):
         raise NameUnknown("no such repository here")

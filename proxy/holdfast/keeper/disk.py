@@ -13,7 +13,7 @@ from holdfast.clock import Clock
 
 log = structlog.get_logger()
 
-#: between two probes of a disk that took no write, and at most between two openings that failed (seconds)
+#: between two looks at a disk that took no write, and at most between two that were in vain (seconds)
 PROBE_SECONDS, LONGEST_SECONDS = 1.0, 30.0
 #: what every sentence says of a disk, as the original names it (connected-registry 2.5)
 CODE = "DiskError"
@@ -25,15 +25,27 @@ SENTENCES = {
     DiskState.FAILED: "the disk failed: what is held is served, and nothing is written before the store was opened"
     " anew, which is tried by itself; find the reason in the kernel's log",
 }
+UNREADABLE = (
+    "the disk cannot be read: what is in memory is served, misses pass through unstored, and the store is opened anew"
+    " by itself once it can be read; find the reason in the kernel's log, and repair and mount the file system"
+)
+
+
+def sentence(said: str, reason: str) -> str:
+    """What is told of a disk."""
+    return f"{CODE}: {said} ({reason})"
 
 
 class DiskWatch:
-    """Watches the condition of the keeper's store. `failed` is set when the store can only be opened anew: the
-    process must end."""
+    """Watches the condition of the keeper's store. `failed` is set when the store can only be opened anew, and the disk
+    can be read for it: the process must end. As long as it cannot be read, whoever came anew would find less than what
+    is in memory here."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self.failed = asyncio.Event()
+        self._unreadable = ""
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Say each change in the log, and probe. Call it on the loop."""
@@ -42,7 +54,10 @@ class DiskWatch:
         def changed(state: DiskState, reason: str) -> None:
             log.warning("disk condition", condition=str(state), reason=reason)
             if state is DiskState.FAILED and not self._store.is_waiting:
-                loop.call_soon_threadsafe(self.failed.set)
+                loop.call_soon_threadsafe(begin)
+
+        def begin() -> None:
+            self._looking = asyncio.create_task(self._until_readable())
 
         condition.changed = changed
         if condition.state is not DiskState.WRITABLE:
@@ -57,9 +72,28 @@ class DiskWatch:
     def sentences(self) -> list[str]:
         """What is the matter, for a person; nothing when nothing is."""
         condition = self._store.condition
+        if self._unreadable:
+            return [sentence(UNREADABLE, f"{self._unreadable}; {condition.reason}")]
         if (said := SENTENCES.get(condition.state)) is None:
             return []
-        return [f"{CODE}: {said} ({condition.reason})"]
+        return [sentence(said, condition.reason)]
+
+    async def _until_readable(self) -> None:
+        """Set `failed` once the disk can be read. A look at a broken one may take long, so it is a thread's."""
+        loop, wait = asyncio.get_running_loop(), PROBE_SECONDS
+        while found := await loop.run_in_executor(None, self._store.read_failure):
+            if not self._unreadable:
+                log.error("disk cannot be read", reason=found)
+            self._unreadable = found
+            await self._clock.sleep(wait)
+            wait = min(2 * wait, LONGEST_SECONDS)
+        self.failed.set()
+
+    async def close(self) -> None:
+        """End the look that is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
 
     async def _rounds(self) -> None:
         wait = PROBE_SECONDS

@@ -16,8 +16,9 @@ import msgspec
 import structlog
 from holdfast_core.condition import DiskState
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Exhausted, NotHeld, StoreError, Unwritable
-from holdfast_core.record import Damage, Descriptor, Tag
+from holdfast_core.errors import NotHeld, StoreError, Unwritable
+from holdfast_core.format import encode_descriptor
+from holdfast_core.record import Blob, Damage, Descriptor, Tag
 from holdfast_core.store import Store
 
 from holdfast import errors
@@ -108,13 +109,13 @@ class Keeper(Pushes, Control):
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
         self.flights: Flights[ManifestAnswer] = Flights()
-        self.lists: Flights[None] = Flights()
+        self.lists: Flights[ListAnswer] = Flights()
         self.heads: Flights[int] = Flights()
         #: manifests that passed through because the disk was full
         self.unstored = 0
         self.disk = DiskWatch(store, clock)
-        #: set when the store stopped acknowledging (a failed sync, a poisoned index); the process must end,
-        #: because only a fresh start finds out what is on the disk
+        #: set when the store stopped acknowledging (a failed sync, a poisoned index) and the disk can be read; the
+        #: process must end, because only a fresh start finds out what is on the disk
         self.store_failed = self.disk.failed
         self._tasks: list[asyncio.Task[None]] = []
         self._chores: set[asyncio.Task[None]] = set()
@@ -174,6 +175,7 @@ class Keeper(Pushes, Control):
             await self.webhooks.close()
         if self.upward is not None:
             await self.upward.close()
+        await self.disk.close()
         running = [*self._tasks, *self._chores]
         for task in running:
             task.cancel()
@@ -335,12 +337,23 @@ class Keeper(Pushes, Control):
     async def blob(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
         """See `KeeperPort.blob`."""
         held = self.store.blob(repository, Digest.parse(digest))
-        if held:
+        if held and not await self._cannot_be_mended(repository, held):
             return BlobAnswer(held.size)
         self._required_parent(repository, errors.BlobUnknown)
         return await self._blob_outcome(
             repository, digest, lambda: self.fills.open(repository, digest, start, end, whole)
         )
+
+    async def _cannot_be_mended(self, repository: str, held: Blob) -> bool:
+        """Whether a file is lost that the parent has, and the disk takes no note of it: then it is a miss that passes
+        through."""
+        if self._parent(repository) is None or self.store.is_in_place(held):
+            return False
+        try:
+            await self.found_damaged(held.digest, 0, held.size)
+        except Unwritable:
+            return True
+        return False
 
     async def bring_blob(self, repository: str, digest: str) -> None:
         """See `Pushes.bring_blob`."""
@@ -402,10 +415,14 @@ class Keeper(Pushes, Control):
             self.store.has_repository(repository),
         )
 
-    async def _bring_tags(self, repository: str) -> None:
+    async def _bring_tags(self, repository: str) -> ListAnswer:
         parent, name = self._required_parent(repository, errors.NameUnknown)
         tags = await parent.tags(name)
-        await self._committed(self.store.put_tag_list(repository, tags, now=self.clock.now()))
+        try:
+            await self._committed(self.store.put_tag_list(repository, tags, now=self.clock.now()))
+        except Unwritable:
+            return ListAnswer(unstored=tuple(tag.encode() for tag in tags))
+        return ListAnswer()
 
     @mending
     async def referrers(self, repository: str, digest: str) -> ListAnswer:
@@ -421,7 +438,7 @@ class Keeper(Pushes, Control):
             held is not None,
         )
 
-    async def _bring_referrers(self, repository: str, subject: Digest) -> None:
+    async def _bring_referrers(self, repository: str, subject: Digest) -> ListAnswer:
         parent, name = self._required_parent(repository, errors.NameUnknown)
         found = await parent.referrers(name, str(subject))
         descriptors = [row if isinstance(row, Descriptor) else Descriptor(**row) for row in found]
@@ -430,15 +447,15 @@ class Keeper(Pushes, Control):
                 self.store.put_referrers(repository, subject, descriptors, now=self.clock.now())
             )
         except Unwritable:
-            if descriptors:  # an empty list is answered without a record of it
-                raise
+            return ListAnswer(unstored=tuple(map(encode_descriptor, descriptors)))
+        return ListAnswer()
 
     async def _listed(
         self,
         repository: str,
         key: tuple[str, ...],
         fetched_at: float | None,
-        bring: Callable[[], Awaitable[None]],
+        bring: Callable[[], Coroutine[Any, Any, ListAnswer]],
         anything_held: bool,
     ) -> ListAnswer:
         """A list within its time to live, or the parent's, or what is held with the reason."""
@@ -447,22 +464,12 @@ class Keeper(Pushes, Control):
             return ListAnswer()
         if fetched_at is not None and age <= self.config.tags.list_ttl:
             return ListAnswer(age)
-
-        async def work() -> None:
-            await bring()
-
         try:
-            await self.lists.result(key, work)
+            return await self.lists.result(key, bring)
         except errors.ParentFailed as failure:
             if fetched_at is None and not anything_held:
                 self._refuse_list(key, failure)
             return ListAnswer(age, failure.message)
-        except Unwritable as failure:
-            said = "the disk is full" if isinstance(failure, Exhausted) else "the disk takes no writes"
-            if fetched_at is None and not anything_held:
-                raise errors.NodeUnwritable(said, code="NAME_UNKNOWN", retry_after=5) from failure
-            return ListAnswer(age, said)
-        return ListAnswer()
 
     def _refuse_list(self, key: tuple[str, ...], failure: errors.ParentFailed) -> None:
         """Nothing is held and the parent could not say: refuse, in the words of a repository."""

@@ -40,10 +40,12 @@ class BlobAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ListAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """The parent's list is in the store now, or could not be had (`stale` says why)."""
+    """The parent's list is in the store now, or could not be had (`stale` says why). On a disk that takes no record of
+    it it is here: tags, or descriptors, as the store has them."""
 
     age: int = 0
     stale: str = ""
+    unstored: tuple[bytes, ...] | None = None
 
 
 #: What a lock is to allow: (read, write, delete, list); None stays as it is. A tuple, so that it travels as it is.

@@ -29,6 +29,7 @@ from holdfast.keeper.frames import (
     failure_of,
 )
 from holdfast.keeper.keeper import Keeper
+from holdfast.keeper.port import Status
 
 log = structlog.get_logger()
 
@@ -51,17 +52,33 @@ METHODS = frozenset(
 
 
 class Service:
-    """Accepts workers on a listening Unix socket."""
+    """Accepts workers on a listening Unix socket. As long as it has no keeper, because the disk does not let the store
+    be opened, each call is refused at once, and `status` says `unopened`."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
+    def __init__(self, keeper: Keeper | None = None) -> None:
+        self.keeper, self.unopened = keeper, ""
         self.connections: set[Connection] = set()
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Begin to accept."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+        """Begin to accept, once."""
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+
+    def required(self) -> Keeper:
+        """The keeper. Raises KeeperAway: what is held and in memory is served without."""
+        if self.keeper is None:
+            raise errors.KeeperAway(
+                "the disk of this node cannot be read",
+                detail="its operator finds the reason in /readyz",
+                retry_after=5,
+            )
+        return self.keeper
+
+    def status(self) -> Status:
+        """What is told as long as there is no keeper."""
+        return Status(False, (self.unopened,))
 
     async def close(self) -> None:
         """Stop accepting and end every connection."""
@@ -75,7 +92,7 @@ class Connection(asyncio.Protocol):
     """One worker. Its readers leave their fills when it goes."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self.keeper = service, service.keeper
+        self.service = service
         self.reader = FrameReader()
         self.followings: dict[int, tuple[int, Reader]] = {}
         self.subscriptions: dict[int, Callable[[], None]] = {}
@@ -122,8 +139,8 @@ class Connection(asyncio.Protocol):
         elif isinstance(frame, Advance):
             self._advance(frame)
         elif isinstance(frame, Seen):
-            for repository, digest in frame.rows:
-                self.keeper.seen(repository, digest)
+            for repository, digest in frame.rows if self.service.keeper else ():
+                self.service.required().seen(repository, digest)
 
     async def _answer(self, call: Call) -> None:
         try:
@@ -146,18 +163,21 @@ class Connection(asyncio.Protocol):
             return await self._follow(*call.arguments)
         if call.method not in METHODS:
             raise errors.NodeFailed(f"the keeper has no method {call.method!r}")
-        return await getattr(self.keeper, call.method)(*call.arguments)
+        if call.method == "status" and self.service.keeper is None:
+            return self.service.status()
+        return await getattr(self.service.required(), call.method)(*call.arguments)
 
     async def _follow(self, fill: int, start: int, end: int, whole: bool) -> FollowAnswer:
-        following = await self.keeper.follow(fill, start, end, whole)
+        keeper = self.service.required()
+        following = await keeper.follow(fill, start, end, whole)
         if self.transport is None:
             following.close()
             raise errors.NodeFailed("the worker is gone")
         self.numbers += 1
         self.followings[self.numbers] = (fill, following)
         if fill not in self.subscriptions:
-            self.subscriptions[fill] = self.keeper.fills.subscribe(fill, lambda c: self._changed(fill, c))
-        return FollowAnswer(self.numbers, self.keeper.fills.snapshot(fill))
+            self.subscriptions[fill] = keeper.fills.subscribe(fill, lambda c: self._changed(fill, c))
+        return FollowAnswer(self.numbers, keeper.fills.snapshot(fill))
 
     def _leave(self, reader: int) -> None:
         fill, following = self.followings.pop(reader, (0, None))

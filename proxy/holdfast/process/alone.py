@@ -10,16 +10,21 @@ import structlog
 import uvloop
 
 from holdfast.admin import place
-from holdfast.clock import SystemClock
+from holdfast.clock import Clock, SystemClock
 from holdfast.config import Configuration
 from holdfast.process.assembly import make_keeper, make_rounds
+from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
-from holdfast.process.listen import bound, node_listeners
+from holdfast.process.listen import Listening, bound, node_listeners
+from holdfast.process.restart import RestartDelay
 from holdfast.process.serving import serve
 from holdfast.process.store import open_store
 from holdfast.process.supervisor import announce
 
 log = structlog.get_logger()
+
+#: how long answers may go on once the store failed; others wait for the next one meanwhile
+FAILED_SECONDS = 2.0
 
 
 def run(config: Configuration, group: Group) -> int:
@@ -32,32 +37,58 @@ async def _main(config: Configuration, group: Group) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _refuse_reload)
-    listening = node_listeners(config, 1, joins=bool(group.old_workers))
+    listening, clock, delay = (
+        node_listeners(config, 1, joins=bool(group.old_workers)),
+        SystemClock(),
+        RestartDelay(),
+    )
+    old = asyncio.create_task(group.end_workers(config.limits.drain_timeout + GRACE_SECONDS))
+    while not ending.is_set():
+        delay.started(clock.monotonic())
+        await _serve_from_disk(config, clock, listening, ending)
+        if not ending.is_set():
+            wait = delay.after_death(clock.monotonic())
+            log.error("store opened anew", opened_in=wait)
+            await first(ending, clock.sleep(wait))
+    listening.close()
+    await old
+    place.remove(Path(config.data))
+    group.close()
+    return 0
+
+
+async def _serve_from_disk(
+    config: Configuration, clock: Clock, listening: Listening, ending: asyncio.Event
+) -> None:
+    """One store and all that stands on it, from its opening until the node is to end, or the store failed: only what
+    begins anew finds out what is on the disk. Clients who come while it does wait in the queues of the sockets."""
+    over = asyncio.Event()
     store = open_store(config, write=True)
-    keeper = make_keeper(config, store, clock := SystemClock())
+    keeper = make_keeper(config, store, clock)
     rounds = make_rounds(bound(config, listening), keeper)
     await keeper.start()
     if rounds is not None:
         await rounds.start()
     announce(listening, config)
-    failure = asyncio.create_task(_end_with(keeper.store_failed, ending))
-    old = asyncio.create_task(group.end_workers(config.limits.drain_timeout + GRACE_SECONDS))
-    await serve(config, store, keeper, clock, listening, ending)
-    failure.cancel()
-    await old
+
+    async def end() -> None:
+        await first(ending, keeper.store_failed)
+        over.set()
+
+    def patience() -> float:
+        return (
+            config.limits.drain_timeout
+            if ending.is_set()
+            else min(FAILED_SECONDS, config.limits.drain_timeout)
+        )
+
+    watch = asyncio.create_task(end())
+    await serve(config, store, keeper, clock, listening.again(), over, patience)
+    await watch
     if rounds is not None:
         await rounds.close()
     await keeper.close()
     store.close()
-    place.remove(Path(config.data))
-    group.close()
-    return int(keeper.store_failed.is_set())
-
-
-async def _end_with(failed: asyncio.Event, ending: asyncio.Event) -> None:
-    """A store that takes no more writes ends the node: only a fresh start finds out what is on the disk."""
-    await failed.wait()
-    ending.set()
 
 
 def _refuse_reload() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Awaitable
 
 import structlog
 
@@ -32,9 +33,9 @@ def watch_lifeline(fd: int) -> None:
         loop.add_reader(fd, gone)
 
 
-async def first(*events: asyncio.Event) -> None:
-    """Return when one of the events is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
+async def first(*events: asyncio.Event | Awaitable[None]) -> None:
+    """Return when one of the events is set, or one of the waits is over."""
+    waits = [asyncio.ensure_future(e.wait() if isinstance(e, asyncio.Event) else e) for e in events]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

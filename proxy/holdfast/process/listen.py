@@ -37,6 +37,10 @@ class Listening(NamedTuple):
         """Where the operator finds it; None when there is no admin API."""
         return _address(self.admin[0]) if self.admin else None
 
+    def again(self) -> Listening:
+        """The same sockets under other descriptors: while these are open, connections wait when those are closed."""
+        return Listening([one.dup() for one in self.clients], [one.dup() for one in self.admin])
+
     def close(self) -> None:
         """Take no more connections."""
         for listener in (*self.clients, *self.admin):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -38,8 +39,10 @@ async def serve(
     clock: Clock,
     listening: Listening,
     ending: asyncio.Event,
+    patience: Callable[[], float] | None = None,
 ) -> None:
-    """Serve on the sockets until `ending` is set, then finish what is under way within the drain time."""
+    """Serve on the sockets until `ending` is set, then finish what is under way within the drain time, or that which
+    `patience` says then."""
     node = Node(store, port, Router(config), config, clock)
     servers = [Server(node)]
     await servers[0].start(listening.clients)
@@ -55,7 +58,8 @@ async def serve(
     for server in servers:
         server.begin_drain()
     listening.close()
-    await asyncio.gather(*(server.wait_drained() for server in servers))
+    limit = patience() if patience is not None else config.limits.drain_timeout
+    await asyncio.gather(*(server.wait_drained(limit) for server in servers))
     log.info("worker ended")
 
 

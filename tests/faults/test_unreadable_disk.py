@@ -1,0 +1,116 @@
+"""A whole node whose disk cannot be read any more: what is in memory is served, the rest passes through, and nobody
+starts processes that cannot come up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from holdfast.testing.sample import build_sample
+from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
+from support.disk import Disk
+from support.node import Node, parent_toml
+from support.programs import wait_until
+from support.transfer import fetch
+
+NAME, FRESH = "library/held", "library/fresh"
+DISK_BYTES = 320 << 20
+SETTINGS = "[fills]\nreserve_bytes = 0\n"
+
+
+@contextmanager
+def serving(disk: Disk, place: Path, parent: ScriptedProcess, workers: int) -> Iterator[Node]:
+    """A node with its data on the disk and its log elsewhere, that holds an image of the parent."""
+    (disk.root / "store").mkdir()
+    place.mkdir()
+    (place / "data").symlink_to(disk.root / "store")
+    with Node(place, configuration=parent_toml(parent.url) + SETTINGS, workers=workers) as node:
+        layer = build_sample(NAME).layers["amd64"][1]
+
+        def is_kept() -> bool:
+            asked = gets(parent, layer)
+            pull(node, NAME)
+            return gets(parent, layer) == asked
+
+        pull(node, NAME)
+        wait_until(is_kept, "the image to be kept")
+        yield node
+
+
+def gets(parent: ScriptedProcess, digest: str) -> int:
+    return int(parent.stats()["requests"][f"GET /v2/{NAME}/blobs/{digest}"])
+
+
+def pull(node: Node, name: str) -> None:
+    """A tag, its image, the image's layers and the lists, every byte checked."""
+    sample = build_sample(name)
+    bodies = {digest: body for digest, _, body in sample.manifests}
+    tagged = fetch(node.url, f"/v2/{name}/manifests/latest")
+    assert (tagged.status, tagged.body) == (200, bodies[sample.index])
+    assert fetch(node.url, f"/v2/{name}/manifests/{sample.images['amd64']}").status == 200
+    for layer in sample.layers["amd64"]:
+        answer = fetch(node.url, f"/v2/{name}/blobs/{layer}")
+        assert (answer.status, answer.body == sample.blobs[layer]) == (200, True)
+    assert json.loads(fetch(node.url, f"/v2/{name}/tags/list").body)["tags"] == ["latest"]
+
+
+def unready(node: Node) -> str:
+    """Why a node is not ready, as /readyz says; nothing when it is."""
+    answer = fetch(node.url, "/readyz")
+    return " ".join(json.loads(answer.body)["reasons"]) if answer.status == 503 else ""
+
+
+def names_the_disk(node: Node) -> bool:
+    said = unready(node)
+    return (
+        "DiskError: the disk cannot be read" in said
+        and f"{node.data}" in said
+        and "Input/output error" in said
+    )
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("ext4", 0), ("ext4", 2), ("xfs", 0), ("xfs", 2)])
+def test_case_fault_9_a_disk_that_cannot_be_read(tmp_path: Path, kind: str, workers: int) -> None:
+    """Held tags and small content are served from memory, everything else passes through, /readyz names the disk and
+    the error, and no process was started in vain."""
+    with (
+        Disk(tmp_path / "disk", kind, DISK_BYTES) as disk,
+        scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
+        serving(disk, tmp_path / "node", parent, workers) as node,
+    ):
+        disk.cut()
+        for _ in range(2):
+            pull(node, NAME)
+            pull(node, FRESH)
+            wait_until(lambda: names_the_disk(node), "/readyz to say it")
+        assert node.program.process.poll() is None
+        assert not [
+            event for event in node.events() if event.get("event") in ("child died", "store not opened")
+        ]
+
+
+def test_case_fault_9_a_keeper_that_comes_to_a_disk_that_cannot_be_read_stays(tmp_path: Path) -> None:
+    """Killed on such a disk, the keeper's successor cannot open the store. It refuses at once, and says why; it does
+    not end, so nothing starts it again and again."""
+    with (
+        Disk(tmp_path / "disk", "ext4", DISK_BYTES) as disk,
+        scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
+        serving(disk, tmp_path / "node", parent, 2) as node,
+    ):
+        disk.cut()
+        (keeper,) = node.children("keeper")
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: names_the_disk(node), "/readyz to say it")
+        assert fetch(node.url, f"/v2/{NAME}/manifests/latest").status == 200, "in memory"
+        answer = fetch(node.url, f"/v2/{FRESH}/manifests/latest")
+        said = json.loads(answer.body)["errors"][0]
+        assert (answer.status, said["message"]) == (503, "the disk of this node cannot be read")
+        node.program.wait_for('"again_in": *4.0|again_in=4.0')
+        events = [event.get("event") for event in node.events()]
+        assert (events.count("child died"), events.count("store not opened")) == (1, 3)
+        assert node.stop() == 0
