@@ -189,3 +189,33 @@ def test_case_fault_9_a_node_that_came_up_read_only_writes_once_it_may(
         assert node.children("keeper") == before
         node.restart()
         assert (at(node.url, "app", "one"), at(node.url, "app", "two")) == (digest, again)
+
+
+def test_case_fault_9_what_is_left_of_a_node_on_a_read_only_disk_is_found(tmp_path: Path) -> None:
+    """The supervisor of a node that came up on a read-only disk is killed: the next start ends its keeper, and its
+    workers once others serve."""
+    place = tmp_path / "node"
+    with (
+        Disk(tmp_path / "disk", "ext4", DISK_BYTES) as disk,
+        Node(on(disk, place), "--anonymous", "push", workers=2) as node,
+    ):
+        digest = push(node.url, "app", "one", b"layer" * 9000)
+        assert node.stop() == 0
+        disk.remount("ro")
+        node.start()
+        with node.program:
+            left = node.children("keeper") + node.children("worker")
+            os.kill(node.program.process.pid, signal.SIGKILL)
+            node.program.process.wait()
+            node.start()
+            wait_until(lambda: not any(map(alive, left)), "the others to be gone")
+        assert at(node.url, "app", "one") == digest
+        assert node.stop() == 0
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False

@@ -1,16 +1,19 @@
 """Restart delays, the group of a data directory, listening sockets."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from holdfast.config_file import ConfigInvalid, from_table
 from holdfast.keeper.negative import KEYS, NegativeCache
-from holdfast.process.group import Group, Member, opened, start_time
+from holdfast.process.child import VARIABLE
+from holdfast.process.group import Group, Member, members, opened, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
 from holdfast.process.store import open_store
@@ -49,24 +52,69 @@ def test_one_supervisor_a_directory(tmp_path):
     Group(tmp_path).close()
 
 
-def test_orphans_are_found_and_strangers_spared(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+JOINED = """
+import os, sys, time
+from pathlib import Path
+from holdfast.process.group import join
+join(Path(sys.argv[1]), sys.argv[2])
+print("joined", flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def joined(data, role, environ=None):
+    """A process that joined the group of a directory; a child of a node, unless `environ` says otherwise."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", JOINED, str(data), role],
+        stdout=subprocess.PIPE,
+        env=environ or {**os.environ, VARIABLE: "{}"},
+    )
     try:
-        group = Group(tmp_path)
-        group.record({child.pid: "keeper", 2**22 + 1: "worker"})
-        group.close = lambda: None  # as if killed: the list stays
-        os.close(group._lock)
-        group = Group(tmp_path)
-        (orphan,) = group.orphans()
-        assert orphan == Member(child.pid, start_time(child.pid), "keeper")
-        assert opened(Member(child.pid, orphan.started + 1)) is None
-        group.take_over()
-        assert child.wait(PATIENCE) == -signal.SIGKILL
-        assert group.orphans() == []
-        group.close()
+        assert child.stdout.readline() == b"joined\n"
+        yield child
     finally:
         child.kill()
         child.wait()
+        child.stdout.close()
+
+
+def test_orphans_are_found_and_the_keeper_ends(tmp_path):
+    with ExitStack() as children:
+        roles = [*["worker"] * 5, "keeper", *["worker"] * 5]
+        found = {role: set() for role in roles}
+        for role in roles:
+            found[role].add(children.enter_context(joined(tmp_path, role)))
+        group = Group(tmp_path)
+        (keeper,) = found["keeper"]
+        assert {(m.pid, m.role) for m in group.orphans()} == {
+            (child.pid, role) for role, every in found.items() for child in every
+        }
+        group.take_over()
+        assert keeper.wait(PATIENCE) == -signal.SIGKILL
+        assert {m.pid for m in group.orphans()} == {child.pid for child in found["worker"]}
+        asyncio.run(group.end_workers(PATIENCE))
+        assert {child.wait(PATIENCE) for child in found["worker"]} == {-signal.SIGTERM}
+        assert (group.orphans(), group.old_workers) == ([], [])
+        group.close()
+
+
+def test_strangers_are_spared(tmp_path):
+    """Whose lock lies there: a process that is no child of a node, one with the number of another, one that is no
+    more, one of another directory."""
+    (tmp_path / "other").mkdir()
+    group = Group(tmp_path)
+    with joined(tmp_path, "keeper") as child, joined(tmp_path / "other", "keeper"):
+        (orphan,) = group.orphans()
+        assert orphan == Member(child.pid, start_time(child.pid), "keeper")
+        assert opened(orphan._replace(started=orphan.started + 1)) is None
+    assert (group.orphans(), opened(orphan)) == ([], None)
+    bare = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    with joined(tmp_path, "keeper", bare) as stranger:
+        assert [member.pid for member in members(tmp_path)] == [stranger.pid]
+        group.take_over()
+        assert stranger.poll() is None
+    group.close()
 
 
 def test_listeners_share_one_port():

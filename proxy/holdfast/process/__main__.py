@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from holdfast.process import child, log
+import structlog
+
+from holdfast.process import child, group, log
 
 
 def main() -> int:
@@ -12,6 +15,12 @@ def main() -> int:
     gift = child.inheritance()
     config = child.read_configuration(gift.config)
     log.configure(config.log_level, gift.role, changeable=bool(config.gateway.connection_string))
+    try:
+        group.join(Path(config.data), gift.role)
+    except OSError as error:
+        structlog.get_logger().warning("group not joined", reason=str(error))
+    if child.is_orphan(gift):  # the next supervisor may have looked before this one could be seen
+        return 0
     if gift.role == "keeper":
         from holdfast.process import keeper
 

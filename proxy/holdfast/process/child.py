@@ -6,6 +6,7 @@ Nothing secret travels in arguments or environment: the configuration comes thro
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Sequence
 
 import msgspec
@@ -60,6 +61,13 @@ def environment(inheritance: Inheritance) -> dict[str, str]:
 def inheritance(environ: dict[str, str] | os._Environ[str] = os.environ) -> Inheritance:
     """What this process was given. Raises KeyError outside a child."""
     return msgspec.json.decode(environ[VARIABLE], type=Inheritance)
+
+
+def is_orphan(inheritance: Inheritance) -> bool:
+    """Whether the supervisor that gave it is gone."""
+    lifeline = select.poll()
+    lifeline.register(inheritance.lifeline, 0)
+    return bool(lifeline.poll(0))
 
 
 def command() -> Sequence[str]:

@@ -1,46 +1,104 @@
 """The process group of a data directory: one supervisor at a time, and no orphan left holding the store.
 
-A supervisor that was killed leaves its children serving (hits go on). The next one finds them in `group.json`, ends
-the keeper, and takes over; the workers end once others listen. A recorded process is signalled only when its start
-time matches, so a reused process id is safe.
+A supervisor that was killed leaves its children serving (hits go on). The next one ends the keeper, and takes over;
+the workers end once others listen. Who they are the kernel knows: each child holds a lock on the data directory, at an
+offset that says which process it is and what it does. Such a lock ends with its process, and needs no disk that takes
+writes. A process is signalled only when it began when the lock says and was started as a child of a node, so neither a
+process id that was given out again nor somebody else's lock harms anybody.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
 import select
 import signal
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
 import structlog
 from holdfast_core.errors import StoreRefused
+
+from holdfast.process.child import VARIABLE
 
 log = structlog.get_logger()
 
 #: How long a child has to end, beyond what it may take to drain, before it is killed (seconds).
 GRACE_SECONDS = 10.0
+#: struct flock of fcntl(2): type, whence, start, length, process id
+LOCK = struct.Struct("@hhqqi4x")
+ROLES = ("keeper", "worker")
+PID_BITS = 22  # PID_MAX_LIMIT of the kernel
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(NamedTuple):
     """A child by process id, kernel start time (clock ticks since boot) and role."""
 
     pid: int
     started: int
-    role: str = ""
+    role: str
+
+    @property
+    def offset(self) -> int:
+        """The byte of the data directory that it locks."""
+        return (self.started << PID_BITS | self.pid) << 1 | ROLES.index(self.role)
+
+    @classmethod
+    def at(cls, offset: int) -> Member:
+        """Who locks that byte."""
+        rest = offset >> 1
+        return cls(rest & ((1 << PID_BITS) - 1), rest >> PID_BITS, ROLES[offset & 1])
+
+
+def join(data: Path, role: str) -> int:
+    """Be a child of the node of that directory until the process ends; a descriptor that has to stay open. Raises
+    OSError."""
+    started = start_time(os.getpid())
+    assert started is not None
+    directory = _opened_directory(data)
+    mark = LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, Member(os.getpid(), started, role).offset, 1, 0)
+    fcntl.fcntl(directory, fcntl.F_OFD_SETLK, mark)
+    return directory
+
+
+def members(data: Path) -> list[Member]:
+    """Every process that joined and lives. Raises OSError."""
+    directory = _opened_directory(data)
+    try:
+        return [Member.at(offset) for offset in _locked(directory, 0, 0)]
+    finally:
+        os.close(directory)
+
+
+def _locked(directory: int, start: int, length: int) -> Iterator[int]:
+    """The bytes that others locked, out of `length` from `start` on (0: all). The kernel names any of them, so what is
+    before and behind it is looked at as well."""
+    asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    kind, _, found, _, _ = LOCK.unpack(fcntl.fcntl(directory, fcntl.F_OFD_GETLK, asked))
+    if kind == fcntl.F_UNLCK:
+        return
+    yield found
+    if found > start:
+        yield from _locked(directory, start, found - start)
+    behind = length and start + length - found - 1
+    if behind or not length:
+        yield from _locked(directory, found + 1, behind)
+
+
+def _opened_directory(data: Path) -> int:
+    return os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class Group:
-    """The lock and the list. `Group(data)` raises StoreRefused when another supervisor lives, and for a directory that
-    cannot be made or read."""
+    """The lock of the one supervisor, and what others left. `Group(data)` raises StoreRefused when another supervisor
+    lives, and for a directory that cannot be made or read."""
 
     def __init__(self, data: Path) -> None:
-        self._list = data / "group.json"
+        self._data = data
         #: workers of a supervisor that died: they serve until `end_workers`
         self.old_workers: list[Member] = []
         try:
@@ -60,11 +118,7 @@ class Group:
 
     def orphans(self) -> list[Member]:
         """Children of a supervisor that died, still alive."""
-        try:
-            members = msgspec.json.decode(self._list.read_bytes(), type=list[Member])
-        except (FileNotFoundError, msgspec.DecodeError):
-            return []
-        return [member for member in members if start_time(member.pid) == member.started]
+        return [member for member in members(self._data) if is_child(member)]
 
     def take_over(self) -> None:
         """End what holds the store of a supervisor that died: its keeper, at once, because whatever a keeper is doing
@@ -92,17 +146,8 @@ class Group:
         await asyncio.gather(*ends)
         self.old_workers.clear()
 
-    def record(self, pids: Mapping[int, str]) -> None:
-        """Write the children down by role, atomically. Not synced: after a reboot it means nothing."""
-        members = [Member(pid, at, role) for pid, role in pids.items() if (at := start_time(pid)) is not None]
-        new = self._list.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode([*members, *self.old_workers]))
-        new.rename(self._list)
-
     def close(self) -> None:
         """Give the directory up."""
-        with contextlib.suppress(OSError):  # on a disk that takes no writes it says who is no more
-            self._list.unlink(missing_ok=True)
         os.close(self._lock)
 
 
@@ -121,13 +166,23 @@ def _lock_file(data: Path) -> int:
         return os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def is_child(member: Member) -> bool:
+    """Whether the process is the one that joined, and a child of a node."""
+    try:
+        variables = Path(f"/proc/{member.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    named = any(variable.startswith(VARIABLE.encode() + b"=") for variable in variables)
+    return named and start_time(member.pid) == member.started
+
+
 def opened(member: Member) -> int | None:
-    """A descriptor of the process that was recorded; None when it is no more, whoever has its number now."""
+    """A descriptor of the process that joined; None when it is no more, whoever has its number now."""
     try:
         descriptor = os.pidfd_open(member.pid)
     except ProcessLookupError:
         return None
-    if start_time(member.pid) == member.started:
+    if is_child(member):
         return descriptor
     os.close(descriptor)
     return None

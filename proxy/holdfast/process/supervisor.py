@@ -129,7 +129,6 @@ class Supervisor:
             return None
         self.living[process] = slot
         log.info("child started", child=slot.role, number=slot.number, child_pid=process.pid)
-        self._record()
         return process
 
     async def _ended(self, process: asyncio.subprocess.Process | None) -> int | None:
@@ -138,13 +137,6 @@ class Supervisor:
         code = await process.wait()
         del self.living[process]
         return code
-
-    def _record(self) -> None:
-        """Write the children down for the next supervisor; on a full disk the node goes on without."""
-        try:
-            self.group.record({process.pid: slot.role for process, slot in self.living.items()})
-        except OSError as error:
-            log.warning("children not recorded", reason=str(error))
 
     def _asked_to_end(self) -> None:
         if self.ending.is_set():
