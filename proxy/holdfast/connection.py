@@ -16,7 +16,6 @@ from holdfast_core.errors import StoreError
 
 from holdfast.arrival import WAITING_BYTES, AnswerTimer, Arrival
 from holdfast.delivery import Delivery
-from holdfast.endpoint import dispatch
 from holdfast.endpoint.node import Answer
 from holdfast.errors import ClientGone, KeeperAway, Refusal, RequestTimeout, TooManyConnections
 from holdfast.wire.exchange import Exchange, Phase
@@ -189,7 +188,7 @@ class Connection(asyncio.Protocol):
         if self._exchange.body is not None or request.method not in READS:
             timer = AnswerTimer(self._loop, self._limits.answer_timeout)
             self._request = request = self._with_body(request, timer)
-        answer = (self._server.dispatch or dispatch.answer)(self._server.node, request)
+        answer = self._server.dispatch(self._server.node, request)
         if isinstance(answer, Reply):
             self._send(answer)
         else:

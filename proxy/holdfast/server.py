@@ -9,12 +9,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import Any, Protocol
 
 import structlog
 
-from holdfast.config import Limits
+from holdfast.clock import Clock
+from holdfast.config import Configuration, Limits
 from holdfast.connection import Connection
-from holdfast.endpoint.node import Answer, Node
+from holdfast.endpoint import dispatch as clients
+from holdfast.endpoint.node import Answer
 from holdfast.tls import Certificate
 from holdfast.wire.message import Request
 
@@ -33,7 +36,17 @@ TIDY_SECONDS = 5.0
 #: connections beyond the cap that may wait for their 503; more are dropped
 REFUSED_AT_ONCE = 64
 
-Dispatch = Callable[[Node, Request], Answer]
+
+class Served(Protocol):
+    """What a server itself needs of what it serves. `draining` is set when connections are let go."""
+
+    config: Configuration
+    clock: Clock
+    draining: bool
+
+
+#: what answers a request to what is served
+Dispatch = Callable[[Any, Request], Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ class Server:
 
     def __init__(
         self,
-        node: Node,
+        node: Served,
         limits: Limits | None = None,
         tls: Certificate | None = None,
         *,
@@ -63,7 +76,7 @@ class Server:
         dispatch: Dispatch | None = None,
     ) -> None:
         self.node, self.limits = node, limits or node.config.limits
-        self.dispatch = dispatch
+        self.dispatch: Dispatch = dispatch or clients.answer
         self.draining = False
         self.loop = asyncio.get_running_loop()
         certified = node.config.tls.cert and not plain

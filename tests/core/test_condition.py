@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 
 import pytest
-from holdfast_core.condition import CAUSES, TABLE, TRIED, Cause, DiskState, StoreCondition, Write
-from holdfast_core.errors import DiskFailed, DiskReadOnly, Exhausted, SyncFailed
+from holdfast_core.condition import CAUSES, TABLE, TRIED, Cause, DiskState, StoreCondition, Write, refusal
+from holdfast_core.errors import DiskFailed, DiskReadOnly, Exhausted, StoreError, SyncFailed
 
 
 def test_the_table_is_whole() -> None:
@@ -41,6 +41,14 @@ def test_case_fault_9_a_broken_device_ends_what_others_depend_on(write: Write) -
     assert (condition.state is DiskState.FAILED) == (write is not Write.FILE)
 
 
+@pytest.mark.parametrize("state", [DiskState.WRITABLE, DiskState.FULL, DiskState.READ_ONLY])
+def test_case_fault_9_an_error_of_one_file_says_nothing_of_the_disk(state: DiskState) -> None:
+    condition = StoreCondition()
+    condition._become(state, "as it was")
+    condition.met(Write.FILE, errno.EIO, "x: input/output error")
+    assert condition.state is state
+
+
 @pytest.mark.parametrize("code", [None, *CAUSES])
 def test_a_failed_store_stays_failed(code: int | None) -> None:
     condition, told = StoreCondition(), list[DiskState]()
@@ -61,6 +69,13 @@ def test_each_change_is_told_once() -> None:
     condition.probed()
     condition.probed()
     assert told == [(DiskState.FULL, "index: no room"), (DiskState.WRITABLE, "")]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENXIO, errno.ENODEV, errno.EUCLEAN])
+def test_case_fault_9_what_a_broken_device_says_is_the_disks_fault(code: int) -> None:
+    """Of other numbers (no permission) nobody knows whose it is, so nothing passes through for them in silence."""
+    assert type(refusal(code, "x")) is DiskFailed
+    assert type(refusal(errno.EACCES, "x")) is StoreError
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])

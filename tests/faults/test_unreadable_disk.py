@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.disk import Disk
-from support.node import Node, parent_toml
-from support.programs import wait_until
+from support.node import Node, parent_toml, restarted
+from support.programs import program, wait_until
 from support.transfer import fetch
 
 NAME, FRESH = "library/held", "library/fresh"
@@ -114,3 +116,38 @@ def test_case_fault_9_a_keeper_that_comes_to_a_disk_that_cannot_be_read_stays(tm
         events = [event.get("event") for event in node.events()]
         assert (events.count("child died"), events.count("store not opened")) == (1, 3)
         assert node.stop() == 0
+
+
+def test_case_fault_9_processes_that_come_to_such_a_disk_answer_and_open_it_later(tmp_path: Path) -> None:
+    """Worker and keeper die while the disk cannot be read. Those that follow say so at once, on the sockets of the
+    node, and go on from there once it can be read."""
+    with (
+        scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
+        Node(tmp_path, configuration=parent_toml(parent.url), workers=1) as node,
+    ):
+        pull(node, NAME)
+        supervisor = node.program.process.pid
+        inject = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-P", str(node.data / "store.json")]
+        inject += ["-e", "trace=openat", "-e", "inject=openat:error=EIO"]
+        with subprocess.Popen([*inject, "-p", str(supervisor)]) as strace:
+            wait_until(lambda: is_traced(supervisor), "strace to be attached")
+            for role in ("keeper", "worker"):
+                (pid,) = node.children(role)
+                os.kill(pid, signal.SIGKILL)
+                wait_until(partial(restarted, node, role, [pid]), f"a new {role}")
+            wait_until(lambda: "DiskError: the disk cannot be read" in unready(node), "/readyz to say it")
+            assert "store.json: Input/output error" in unready(node)
+            answer = fetch(node.url, f"/v2/{NAME}/manifests/latest")
+            said = json.loads(answer.body)["errors"][0]
+            assert (answer.status, said["message"]) == (503, "the disk of this node cannot be read")
+            assert fetch(node.url, "/healthz").status == 200
+            strace.terminate()
+        node.wait_ready()
+        pull(node, NAME)
+        pull(node, FRESH)
+        assert [event.get("event") for event in node.events()].count("child died") == 2
+
+
+def is_traced(pid: int) -> bool:
+    """Whether a tracer is attached to a process."""
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()

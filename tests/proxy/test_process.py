@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from holdfast.config_file import ConfigInvalid, from_table
 from holdfast.keeper.negative import KEYS, NegativeCache
-from holdfast.process.child import VARIABLE
+from holdfast.process.child import (
+    VARIABLE,
+    Inheritance,
+    command,
+    configuration_descriptor,
+    environment,
+    is_orphan,
+)
 from holdfast.process.group import Group, Member, members, opened, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
@@ -20,6 +27,7 @@ from holdfast.process.store import open_store
 from holdfast.process.supervisor import role
 from holdfast.testing.scripted_process import scripted_process
 from holdfast_core.errors import StoreRefused
+from msgspec.structs import replace
 from support import golden
 from support.node import Node, parent_toml, restarted
 from support.programs import PATIENCE, wait_until
@@ -115,6 +123,23 @@ def test_strangers_are_spared(tmp_path):
         group.take_over()
         assert stranger.poll() is None
     group.close()
+
+
+def test_a_child_whose_supervisor_is_gone_ends(tmp_path):
+    """It may have been started too late to be found by the next one."""
+    lifeline, other = os.pipe()
+    gift = Inheritance(role="keeper", number=0, config=-1, listener=-1, lifeline=lifeline)
+    assert not is_orphan(gift)
+    os.close(other)
+    config = configuration_descriptor(from_table({"data": str(tmp_path / "data")}))
+    (tmp_path / "data").mkdir()
+    gift = replace(gift, config=config)
+    done = subprocess.run(
+        command(), env=environment(gift), pass_fds=gift.descriptors(), timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, os.listdir(tmp_path / "data")) == (0, [])
+    os.close(lifeline)
+    os.close(config)
 
 
 def test_listeners_share_one_port():

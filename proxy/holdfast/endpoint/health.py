@@ -16,7 +16,7 @@ KEEPER_SECONDS = 2.0
 
 def alive(_node: Node, _request: Request) -> Answer:
     """200 while this process takes requests."""
-    return _json(200, {"status": "ok"})
+    return said(200, {"status": "ok"})
 
 
 def ready(node: Node, _request: Request) -> Answer:
@@ -42,9 +42,10 @@ async def _ready(node: Node) -> Reply:
         if not status.ready:
             reasons.append(troubles[0] if troubles else "the keeper is not ready")
     body = {"ready": not reasons, "reasons": reasons, "troubles": troubles, "parents": parents}
-    return _json(503 if reasons else 200, body)
+    return said(503 if reasons else 200, body)
 
 
-def _json(status: int, body: dict[str, object]) -> Reply:
+def said(status: int, body: dict[str, object]) -> Reply:
+    """An answer about this process as it is now."""
     headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
     return Reply(status, headers, msgspec.json.encode(body))

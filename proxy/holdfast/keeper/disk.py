@@ -10,6 +10,7 @@ from holdfast_core.errors import StoreError
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
+from holdfast.errors import KeeperAway
 
 log = structlog.get_logger()
 
@@ -34,6 +35,12 @@ UNREADABLE = (
 def sentence(said: str, reason: str) -> str:
     """What is told of a disk."""
     return f"{CODE}: {said} ({reason})"
+
+
+def unreadable() -> KeeperAway:
+    """The refusal of what a process cannot give that did not get to its store. What others have in memory is served."""
+    detail = "its operator finds the reason in /readyz"
+    return KeeperAway("the disk of this node cannot be read", detail=detail, retry_after=5)
 
 
 class DiskWatch:

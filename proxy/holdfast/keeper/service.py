@@ -13,6 +13,7 @@ from holdfast_core.errors import StoreError
 from holdfast import errors
 from holdfast.fill.change import FillChange
 from holdfast.fill.reader import Reader
+from holdfast.keeper.disk import unreadable
 from holdfast.keeper.frames import (
     Advance,
     Call,
@@ -69,11 +70,7 @@ class Service:
     def required(self) -> Keeper:
         """The keeper. Raises KeeperAway: what is held and in memory is served without."""
         if self.keeper is None:
-            raise errors.KeeperAway(
-                "the disk of this node cannot be read",
-                detail="its operator finds the reason in /readyz",
-                retry_after=5,
-            )
+            raise unreadable()
         return self.keeper
 
     def status(self) -> Status:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 import structlog
-from holdfast_core.errors import StoreRefused
+from holdfast_core.errors import StoreRefused, Unwritable
 from holdfast_core.store import Store
 
+from holdfast.clock import Clock
 from holdfast.config import Configuration
+from holdfast.keeper.disk import LONGEST_SECONDS, PROBE_SECONDS, UNREADABLE, sentence
+from holdfast.process.ending import first
 
 log = structlog.get_logger()
 
@@ -33,3 +39,25 @@ def open_store(config: Configuration, *, write: bool) -> Store:
         store.close()
         raise StoreRefused(f"{config.data} is being brought up to date; try again")
     return store
+
+
+async def until_opened(
+    config: Configuration,
+    clock: Clock,
+    ending: asyncio.Event,
+    told: Callable[[str], Awaitable[None]],
+    *,
+    write: bool,
+) -> Store | None:
+    """`open_store`, tried until the disk can be read; `told` is why it could not, for a person. None when the process
+    is to end. A process that ended over it would be started again and again, and answer nobody meanwhile."""
+    wait = PROBE_SECONDS
+    while not ending.is_set():
+        try:
+            return open_store(config, write=write)
+        except Unwritable as error:
+            log.error("store not opened", reason=str(error), again_in=wait)
+            await told(sentence(UNREADABLE, str(error)))
+        await first(ending, clock.sleep(wait))
+        wait = min(2 * wait, LONGEST_SECONDS)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,8 @@ from holdfast.process.child import Inheritance
 from holdfast.process.ending import on_signals, watch_lifeline
 from holdfast.process.listen import Listening, keeper_path
 from holdfast.process.serving import serve
-from holdfast.process.store import open_store
+from holdfast.process.store import until_opened
+from holdfast.process.unopened import Unopened
 
 log = structlog.get_logger()
 
@@ -39,10 +41,14 @@ def inherited(descriptor: int) -> list[socket.socket]:
 async def _main(config: Configuration, gift: Inheritance) -> int:
     ending, clock = on_signals(), SystemClock()
     watch_lifeline(gift.lifeline)
-    store = open_store(config, write=False)
+    listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
+    unopened = Unopened(config, clock)
+    store = await until_opened(config, clock, ending, partial(unopened.serve, listening), write=False)
+    await unopened.close()
+    if store is None:
+        return 0
     keeper = RemoteKeeper(keeper_path(Path(gift.keeper).parent), store, clock)
     await keeper.start()
-    listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
     await serve(config, store, keeper, clock, listening, ending)
     await keeper.close()
     store.close()
