@@ -143,7 +143,8 @@ class StoreCondition:
 
     def _become(self, state: DiskState, reason: str, *, fresh: bool = False) -> None:
         with self._one:
-            if state is self.state or (self.state is DiskState.FAILED and not fresh):
+            known = (self.state, self.reason) == (state, reason)
+            if known or (not fresh and self.state in (state, DiskState.FAILED)):
                 return
             self.state, self.reason = state, reason
         self.changed(state, reason)

@@ -71,6 +71,14 @@ def test_each_change_is_told_once() -> None:
     assert told == [(DiskState.FULL, "index: no room"), (DiskState.WRITABLE, "")]
 
 
+def test_another_opening_that_fails_says_why_it_did() -> None:
+    condition, told = StoreCondition(), list[str]()
+    condition.changed = lambda state, reason: told.append(reason)
+    for reason in ("read-only", "read-only", "still read by others"):
+        condition.found(DiskReadOnly(reason))
+    assert (told, str(condition.error())) == (["read-only", "still read by others"], "still read by others")
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENXIO, errno.ENODEV, errno.EUCLEAN])
 def test_case_fault_9_what_a_broken_device_says_is_the_disks_fault(code: int) -> None:
     """Of other numbers (no permission) nobody knows whose it is, so nothing passes through for them in silence."""

@@ -16,11 +16,11 @@ from support.disk import Disk
 
 Opener = Callable[..., Store]
 BODY, LATER = b"held", b"later"
-#: a process that opens the store for reading, and reads until its input ends; a line opens the index anew
+#: a process that opens the store, and reads until its input ends; a line opens the index anew
 READER = """
 import sys
 from holdfast_core import Digest, Store
-store = Store.create_or_open(sys.argv[1], write=False)
+store = Store.create_or_open(sys.argv[1], write=sys.argv[2] == "write")
 print(store.is_unlocked, flush=True)
 for _ in sys.stdin:
     store.lock_again()
@@ -54,9 +54,9 @@ def holds(store: Store, body: bytes) -> bool:
 
 
 @contextmanager
-def reader(place: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that reads the store."""
-    command = [sys.executable, "-c", READER, str(place)]
+def reader(place: Path, mode: str = "read") -> Iterator[subprocess.Popen[str]]:
+    """Another process that reads the store, or is its writer."""
+    command = [sys.executable, "-c", READER, str(place), mode]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.communicate()
@@ -109,9 +109,10 @@ def test_where_there_is_no_store_there_is_nothing_to_read(opener: Opener, place:
 
 def test_what_is_no_fault_of_the_disk_is_refused(opener: Opener, tmp_path: Path) -> None:
     """Somebody else writes: a store that is read instead would be served as old as it is."""
-    opener(tmp_path / "store")
-    with pytest.raises(StoreRefused):
-        opener(tmp_path / "store", or_read=True)
+    with reader(tmp_path / "store", "write") as other:
+        assert says(other) == "False"
+        with pytest.raises(StoreRefused, match="written by another process"):
+            opener(tmp_path / "store", or_read=True)
 
 
 def test_nobody_writes_while_others_read_without_a_table(opener: Opener, disk: Disk, place: Path) -> None:
@@ -122,11 +123,15 @@ def test_nobody_writes_while_others_read_without_a_table(opener: Opener, disk: D
         disk.remount("rw")
         with pytest.raises(DiskReadOnly, match="still read"):
             opener(place)
+        disk.remount("ro")
         store = opener(place, or_read=True)
+        assert "still read" not in store.condition.reason
+        disk.remount("rw")
         assert store.probe()
         with pytest.raises(DiskReadOnly, match="still read"):
             store.take_up()
-        assert store.is_waiting
+        assert (store.is_waiting, holds(store, BODY)) == (True, True)
+        assert "still read" in store.condition.reason
         assert open_anew(other) == f"False {len(BODY)}"
         store.take_up()
         push(store, LATER)
@@ -157,3 +162,13 @@ def test_case_fault_9_a_disk_that_cannot_be_read_is_said_to_be_so(
     store.close()
     with pytest.raises(DiskFailed):
         opener(place, write=write, or_read=write)
+
+
+def test_case_fault_9_what_memory_has_of_the_index_says_nothing_of_the_disk(
+    opener: Opener, disk: Disk, place: Path
+) -> None:
+    store = opener(place, write=False)
+    assert store.read_failure() == ""
+    disk.lose()
+    assert (place / "index" / "data.mdb").read_bytes(), "in memory"
+    assert store.read_failure() == f"{place / 'index' / 'data.mdb'}: Input/output error"

@@ -1,7 +1,9 @@
 """Restart delays, the group of a data directory, listening sockets."""
 
 import asyncio
+import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +22,7 @@ from holdfast.process.child import (
     environment,
     is_orphan,
 )
-from holdfast.process.group import Group, Member, members, opened, start_time
+from holdfast.process.group import LOCK, ROLES, Group, Member, members, opened, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
 from holdfast.process.store import open_store
@@ -107,6 +109,21 @@ def test_orphans_are_found_and_the_keeper_ends(tmp_path):
         group.close()
 
 
+def test_members_are_found_in_whatever_order_they_came(tmp_path):
+    """The kernel names one of many locks, and not the first."""
+    wanted = [Member(pid, started, role) for pid in (1, 7, 4_194_303) for started in (0, 9) for role in ROLES]
+    mixed = random.Random(1).sample(wanted, len(wanted))
+    held = []
+    for member in mixed:
+        held.append(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
+        mark = LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, member.offset, 1, 0)
+        fcntl.fcntl(held[-1], fcntl.F_OFD_SETLK, mark)
+    assert sorted(members(tmp_path)) == sorted(wanted)
+    for descriptor in held:
+        os.close(descriptor)
+    assert members(tmp_path) == []
+
+
 def test_strangers_are_spared(tmp_path):
     """Whose lock lies there: a process that is no child of a node, one with the number of another, one that is no
     more, one of another directory."""
@@ -120,6 +137,7 @@ def test_strangers_are_spared(tmp_path):
     bare = {name: value for name, value in os.environ.items() if name != VARIABLE}
     with joined(tmp_path, "keeper", bare) as stranger:
         assert [member.pid for member in members(tmp_path)] == [stranger.pid]
+        assert group.orphans() == []
         group.take_over()
         assert stranger.poll() is None
     group.close()

@@ -66,6 +66,10 @@ class Disk:
         finally:
             os.close(fd)
 
+    def lose(self) -> None:
+        """The device has nothing any more and says EIO: what memory has of its files is all there is."""
+        os.truncate(self._image, 0)
+
     def remount(self, mode: str) -> None:
         """Change to "ro" or "rw" below whoever works there. "ro" waits until no file is open for writing there,
         which a node at work never allows; `error` is how a kernel gets there all the same."""
