@@ -101,6 +101,7 @@ def test_orphans_are_found_and_the_keeper_ends(tmp_path):
             (child.pid, role) for role, every in found.items() for child in every
         }
         group.take_over()
+        assert start_time(keeper.pid) is None, "it is gone when this returns"
         assert keeper.wait(PATIENCE) == -signal.SIGKILL
         assert {m.pid for m in group.orphans()} == {child.pid for child in found["worker"]}
         asyncio.run(group.end_workers(PATIENCE))

@@ -73,14 +73,13 @@ async def _serve_from_disk(
 
     async def end() -> None:
         await first(ending, keeper.store_failed)
+        if ending.is_set():
+            listening.close()  # nobody comes after this: clients turn to another registry at once
         over.set()
 
     def patience() -> float:
-        return (
-            config.limits.drain_timeout
-            if ending.is_set()
-            else min(FAILED_SECONDS, config.limits.drain_timeout)
-        )
+        limit = config.limits.drain_timeout
+        return limit if ending.is_set() else min(FAILED_SECONDS, limit)
 
     watch = asyncio.create_task(end())
     await serve(config, store, keeper, clock, listening.again(), over, patience)
