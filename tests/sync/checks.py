@@ -92,7 +92,20 @@ class Checks(Frame):
                 and not self._to_go(repository, there)
             ):
                 raise Broken(f"{repository}:{tag} was moved here to {here}, and names {there} there")
+        self._check_conflicts()
         self._check_order()
+
+    def _check_conflicts(self) -> None:
+        """Each ended as the policy says. Digests are made once, so nobody names one again later."""
+        for repository, tag, ours, theirs, winner in self.recorded:
+            there = self.parent.tags.get(repository, {}).get(tag, "")
+            gone = ("delete", repository, ours) in self.pushed
+            if winner == "parent" and ours and there == ours:
+                raise Broken(f"{repository}:{tag}: the parent won, and has {ours}")
+            if winner == "child" and theirs and there == theirs and not gone:
+                raise Broken(f"{repository}:{tag}: the child won, and the parent has {theirs}")
+            if not winner and there == ours and ours:
+                raise Broken(f"{repository}:{tag}: nobody decided, and the parent has {ours}")
 
     def _behind_conflict(self, entry: Entry) -> bool:
         return any(e.conflict and e.repository == entry.repository for e in self.disk.outbox.values())

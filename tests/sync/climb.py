@@ -21,6 +21,9 @@ class Climb(Checks):
             if entry.seq in self.climbing:
                 raise Broken(f"{entry} was begun twice")
             self._mount(entry)
+        for entry in self.queue.unasked():
+            if not self._follows(entry.repository, entry.tag):
+                self._ask_base(entry)
         if not self.climbing:
             return False
         seq = self.chance.choice(list(self.climbing))
@@ -59,8 +62,11 @@ class Climb(Checks):
         """Whether ours is to be sent; what the parent had when it was asked is the condition of that."""
         there = self.there[entry.seq] = self._theirs(entry)
         theirs = outbox.ParentTag(there, self._event(entry.repository, entry.tag))
-        verdict = self.queue.settle(entry.seq, theirs, self.policy, self.clock.wall)
-        self.tally.conflicts += verdict.conflict is not None
+        follows = self._follows(entry.repository, entry.tag)
+        verdict = self.queue.settle(entry.seq, theirs, self.policy, self.clock.wall, follows=follows)
+        self._record(verdict)
+        if verdict.fate == "send" and verdict.conflict is None and not follows:
+            self._ask_base(entry)
         if verdict.fate == "there":
             self._store(self.queue.confirmed(entry.seq, entry.digest, self.clock.wall))
             self._decided(entry.repository, entry.tag, ours=True)
@@ -70,6 +76,17 @@ class Climb(Checks):
         elif verdict.fate == "hold":
             self._store(self.queue.held(entry.seq, "both sides moved it"))
         return verdict.fate == "send"
+
+    def _ask_base(self, entry: Entry) -> None:
+        """Ask the parent for a tag of which nothing is known here."""
+        there = self._theirs(entry)
+        change = self.queue.asked(entry.seq, there)
+        if change.puts and self.written_at[entry.seq] <= self.gap_at:
+            raise Broken(f"asked for {entry} after an outage, as if the parent had {there} all along")
+        if change.puts:
+            self.tally.asked_in_time += 1
+            self.came.add((entry.repository, entry.tag, there))
+        self._store(change)
 
     def _rise(self, seq: int, steps: list[ascent.UpStep]) -> None:
         entry, step = self.queue.get(seq), steps.pop(0)
@@ -116,6 +133,7 @@ class Climb(Checks):
             return
         moved = along if along is not None else entry if entry.tag else None
         if moved is not None:
+            self._check_overwritten(moved)
             self.parent.name(repository, moved.tag, moved.digest, now)
             self.known_events[(repository, moved.tag)] = self._event(repository, moved.tag)
         if luck > 0.05:
@@ -125,6 +143,17 @@ class Climb(Checks):
                     self._store(self.queue.confirmed(one.seq, one.digest, self.clock.wall))
                     for tag in filter(None, (one.tag, *one.tags)):
                         self._decided(repository, tag, ours=True)
+
+    def _check_overwritten(self, entry: Entry) -> None:
+        """What the parent got itself is known here when ours takes its place, or is in a conflict."""
+        place, there = (entry.repository, entry.tag), self._theirs(entry)
+        if not there or place not in self.parent.own:
+            return
+        recorded = {(repository, tag, theirs) for repository, tag, _, theirs, _ in self.recorded}
+        if (*place, there) not in self.came | recorded:
+            raise Broken(
+                f"{place} named {there} at the parent, and {entry.digest} takes its place in silence"
+            )
 
     def _upload(self, repository: str, step: ascent.UpStep) -> None:
         def landed() -> None:

@@ -114,6 +114,7 @@ class Descent(Climb):
                     self._decided(repository, action.tag, ours=False)
             else:
                 self.disk.name(repository, action.tag, digest)
+                self.came.add((repository, action.tag, digest))
                 self.known_events[(repository, action.tag)] = self.listed_events[(repository, action.tag)]
         elif action.step == plan.Step.READ_MANIFEST:
             self.read[digest] = self.parent.manifests[digest]

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.config import SyncRepository
 from holdfast.sync import ascent, held, outbox, plan, schedule, wanted, work
 from holdfast.sync.image import Facts, Referrer
-from sync.world import START, Clock, Disk, Hours, Parent, Windows
+from sync.world import START, Broken, Clock, Disk, Hours, Parent, Windows
 
 DAY = 86400.0
 #: a fault of the machine or link ends before this share of the time, so that there is time to heal
@@ -77,6 +77,8 @@ class Tally:
     wasted_bytes: float = 0.0
     confirmed: int = 0
     conflicts: int = 0
+    #: tags of which nothing was known here, and that the parent was asked for in time
+    asked_in_time: int = 0
     parked: int = 0
     #: questions for tags that were held back, and how many may be asked anew because of a kill
     asked: int = 0
@@ -139,6 +141,13 @@ class Frame:
         self.pushed: list[tuple[str, str, str]] = []
         self.child_moved: set[tuple[str, str]] = set()
         self.seen_denied: set[str] = set()
+        #: what of the parent's tags came down or was asked for in time, and (repository, tag, ours, theirs, winner) of
+        #: recorded conflicts
+        self.came: set[tuple[str, str, str]] = set()
+        self.recorded: set[tuple[str, str, str, str, str]] = set()
+        #: when each entry, or the first that it replaced, was written, and when the parent was last out of reach
+        self.written_at: dict[int, float] = {}
+        self.gap_at = float("-inf")
 
     def _shape(self) -> None:
         chance = self.chance
@@ -174,6 +183,9 @@ class Frame:
 
     def _store(self, change: outbox.Change) -> None:
         """The rows of one transaction."""
+        before = [self.written_at.pop(seq) for seq in change.removes if seq in self.written_at]
+        for entry in change.puts:
+            self.written_at.setdefault(entry.seq, min([self.clock.true, *before]))
         for seq in change.removes:
             self.disk.outbox.pop(seq, None)
         self.disk.outbox.update({entry.seq: entry for entry in change.puts})
@@ -193,12 +205,30 @@ class Frame:
         """Whether the parent's tag, as it was listed, is to come down, although it may have been moved here."""
         theirs = outbox.ParentTag(digest, self.listed_events[(repository, tag)])
         verdict = self.queue.arrived(repository, tag, theirs, self.policy, self.clock.wall, listed=self.mark)
-        self.tally.conflicts += verdict.conflict is not None
+        self._record(verdict)
         if verdict.fate == "drop":
             for entry in self.queue.pending(repository, tag):
                 self.given_up.add(entry.seq)
                 self._store(self.queue.dropped(entry.seq))
         return verdict.fate in ("send", "drop")
+
+    def _record(self, verdict: outbox.Verdict) -> None:
+        """Nobody's move of a tag is given up without a word."""
+        found = verdict.conflict
+        if found is not None:
+            self.tally.conflicts += 1
+            self.recorded.add((found.repository, found.tag, found.ours, found.theirs, found.winner))
+        elif verdict.fate == "drop":
+            raise Broken("a move was given up, and no conflict was recorded")
+
+    def _follows(self, repository: str, tag: str) -> bool:
+        """Whether the parent's tag comes down, so that what is not known here was not there."""
+        return bool(self.rules[repository].choose([wanted.TagFact(tag)], self.clock.wall).tags)
+
+    def _gap(self) -> None:
+        """The parent is out of reach now."""
+        self.gap_at = self.clock.true
+        self.queue.waited()
 
     def _decided(self, repository: str, tag: str, *, ours: bool) -> None:
         """The outbox is done with a tag: it went up, or the parent's stays."""

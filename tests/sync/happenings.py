@@ -42,7 +42,7 @@ class Happenings(Descent):
         self.parent_learn(digest, Facts(900, (), branches))
         return digest
 
-    def _parent_push(self, repository: str) -> None:
+    def _parent_push(self, repository: str, tag: str = "") -> None:
         digest = self._index("p") if self.chance.random() < 0.4 else self._image("p")
         self._give_parent(digest)
         self.parent.publish(repository, digest)
@@ -51,7 +51,7 @@ class Happenings(Descent):
             self._give_parent(signature)
             self.parent.publish(repository, signature)
             self.parent.attached.setdefault(digest, []).append(Referrer(signature, 1500, "sig"))
-        tag = self.chance.choice(("v1", "v2", "v3", "edge", "v4-rc"))
+        tag = tag or self.chance.choice(("v1", "v2", "v3", "edge", "v4-rc"))
         self.parent.move(repository, tag, digest, self.clock.true)
         self._notice()
 
@@ -98,7 +98,19 @@ class Happenings(Descent):
         if self.writable:
             for _ in range(chance.randint(0, 12)):
                 self.at(self._moment(), self._child_deed)
+            for number in range(chance.randint(0, 3)):
+                self._plan_new_on_both_sides(f"new{number}" if chance.random() < 0.5 else f"v-new{number}")
         self.at(START + 0.76 * length, self._calm)
+
+    def _plan_new_on_both_sides(self, tag: str) -> None:
+        """Nobody has the tag; each side gets its own within a while, with the link or without."""
+        chance, repository = self.chance, self.chance.choice(self.repositories)
+        begin, while_ = self._moment(), chance.uniform(0, 0.05) * self.length
+        if chance.random() < 0.6:
+            self.at(begin, self._cut)
+            self.at(begin + while_, self._heal)
+        self.at(begin + chance.random() * while_, lambda: self._child_push(repository, tag))
+        self.at(begin + chance.random() * while_, lambda: self._parent_push(repository, tag))
 
     def _plan_kill(self, when: float) -> None:
         self.at(when, self._kill)
@@ -106,8 +118,11 @@ class Happenings(Descent):
 
     def _cut(self) -> None:
         self.link = False
+        self._gap()
 
     def _heal(self) -> None:
+        if not self.link:
+            self._gap()
         self.link = True
         self.look_at = self.clock.true
 
@@ -133,6 +148,7 @@ class Happenings(Descent):
         if self.up:
             return
         self.up, self.look_at = True, self.clock.true
+        self.gap_at = self.clock.true
         self.disk.state = self.parts.woken(self.disk.state)
         self.queue = self.parts.outbox(self.disk.outbox.values())
         self.held = self.parts.held(self.disk.held, self._waits)
@@ -206,8 +222,10 @@ class Happenings(Descent):
                 self.disk.name(*key, "")
                 self.child_moved.add(key)
 
-    def _child_push(self, repository: str) -> None:
+    def _child_push(self, repository: str, tag: str = "") -> None:
         """An index or an image, children first, then its tag: each with its entry in the same transaction."""
+        if not self.up:
+            return
         index = self.chance.random() < 0.3
         digest = self._index("l") if index else self._image("l")
         for child in [*(b.digest for b in self.known[digest].branches), digest]:
@@ -219,15 +237,20 @@ class Happenings(Descent):
             needs = [b.digest for b in facts.branches]
             self._store(self.queue.pushed(repository, child, needs, self.clock.wall))
             self.pushed.append(("manifest", repository, child))
-        tag = self.chance.choice(("v1", "edge", "local", "local2"))
+        tag = tag or self.chance.choice(("v1", "edge", "local", "local2"))
         self._store(self._tag_up(repository, tag, digest))
         self.disk.name(repository, tag, digest)
 
     def _tag_up(self, repository: str, tag: str, digest: str) -> outbox.Change:
-        base = self.disk.tags.get((repository, tag), "")
+        base = self.disk.tags.get((repository, tag))  # None: nothing is known of it
         event = self.known_events.get((repository, tag), 0) if self.logged else 0
         self.pushed.append(("tag", repository, f"{tag}={digest}"))
         self.child_moved.add((repository, tag))
+        wall = self.clock.wall
         if digest:
-            return self.queue.tagged(repository, tag, digest, self.clock.wall, base=base, event=event)
-        return self.queue.untagged(repository, tag, self.clock.wall, base=base, event=event)
+            change = self.queue.tagged(repository, tag, digest, wall, base=base, event=event)
+        else:
+            change = self.queue.untagged(repository, tag, wall, base=base, event=event)
+        if not (self.link and self._connected()):
+            self._gap()
+        return change

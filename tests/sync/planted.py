@@ -138,6 +138,44 @@ class Oblivious(outbox.Outbox):
         return outbox.Change(removes=change.removes)
 
 
+class Overwriting(outbox.Outbox):
+    """What is not known here of a parent's tag is taken for a push."""
+
+    def settle(self, seq: int, theirs: outbox.ParentTag, *args: Any, **more: Any) -> outbox.Verdict:
+        """An unknown base fits anything (what issue 10, row 8, found)."""
+        found = super().settle(seq, theirs, *args, **more)
+        is_unknown = self._order[seq].base is None
+        return outbox.Verdict("send") if is_unknown and found.conflict is not None else found
+
+
+class Silent(outbox.Outbox):
+    """A conflict is decided, and recorded nowhere."""
+
+    def settle(self, *args: Any, **more: Any) -> outbox.Verdict:
+        """Without a word."""
+        return replace(super().settle(*args, **more), conflict=None)
+
+    def arrived(self, *args: Any, **more: Any) -> outbox.Verdict:
+        """Without a word."""
+        return replace(super().arrived(*args, **more), conflict=None)
+
+
+class LateAsking(outbox.Outbox):
+    """After an outage the parent is asked what it had before it."""
+
+    def waited(self) -> None:
+        """Nothing is forgotten."""
+
+
+class Yielding(outbox.Outbox):
+    """The parent wins on paper, and ours goes up."""
+
+    def settle(self, *args: Any, **more: Any) -> outbox.Verdict:
+        """Whatever was decided."""
+        found = super().settle(*args, **more)
+        return replace(found, fate="send") if found.fate == "drop" else found
+
+
 class Impatient(held.Held):
     """All that is held back is asked for in each run, whether anything became of it or not."""
 
@@ -164,6 +202,10 @@ FAULTS: dict[str, Callable[[], Parts]] = {
     "begins twice": lambda: Parts(outbox=Twofold),
     "does not wait for what is under way": lambda: Parts(outbox=Overtaking),
     "loses moves": lambda: Parts(outbox=Oblivious),
+    "overwrites what it does not know": lambda: Parts(outbox=Overwriting),
+    "records no conflict": lambda: Parts(outbox=Silent),
+    "asks after an outage": lambda: Parts(outbox=LateAsking),
+    "sends what lost": lambda: Parts(outbox=Yielding),
     "asks in each run": lambda: Parts(held=Impatient),
     "uploads anew": lambda: Parts(ascent=from_the_start),
 }

@@ -10,6 +10,8 @@ Invariants, checked at every step or at the end:
 - blobs before manifests, children before indexes, manifests before tags, on either side;
 - everything wanted is here at the end, everything pushed is at the parent, in order, whatever was refused in between;
 - bytes over the link are at most 1.02 times the unique bytes;
+- no tag that the parent got itself is overwritten, and no move given up, without a conflict that is recorded; what was
+  recorded ends as the policy says, on both sides;
 - what is asked beside the log is bounded by what changed: once for a move at the parent that was held back.
 """
 
@@ -161,6 +163,8 @@ class Simulation(Happenings):
 
     def _act(self) -> None:
         """Everything that needs no time, then one transfer."""
+        if not (self.link and self._connected()):
+            self._gap()
         if not self._connected() and self.move is not None:
             if self.move.up:
                 self._cancel("not connected")

@@ -294,6 +294,63 @@ def test_case_fault_8_a_tag_that_is_new_on_both_sides(
     assert (found.fate, found.conflict and found.conflict.winner) == (fate, winner)
 
 
+def fate_of(box: Outbox, seq: int, theirs: str = "theirs") -> str:
+    """What becomes of a move where nothing is synchronised and the parent wins."""
+    return box.settle(seq, ParentTag(theirs), "parent-wins", NOW, follows=False).fate
+
+
+def test_case_fault_8_what_the_parent_had_all_along_is_no_conflict() -> None:
+    """Asked since the tag was moved here, and no outage between."""
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW)
+    assert fate_of(box, 1) == "send"
+    box.asked(1, "theirs")
+    assert fate_of(box, 1) == "send"
+    assert fate_of(box, 1, "moved since") == "drop"
+
+
+def test_case_fault_8_where_it_was_asked_for_nothing_a_tag_is_new() -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW)
+    assert box.asked(1, "") == Change()
+    assert fate_of(box, 1, "") == "send"
+    assert fate_of(box, 1) == "drop"
+
+
+def test_case_fault_8_after_an_outage_or_a_kill_it_is_too_late_to_ask() -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW)
+    entries = list(box)
+    box.waited()
+    assert box.asked(1, "theirs") == Change()
+    assert fate_of(box, 1) == "drop"
+    assert fate_of(Outbox(entries), 1) == "drop"
+
+
+def test_case_fault_8_a_later_move_knows_no_more_than_the_first() -> None:
+    """It takes the place of one that waited through an outage."""
+    box = Outbox()
+    box.tagged("a", "v1", "one", NOW)
+    box.waited()
+    box.tagged("a", "v1", "two", NOW)
+    assert box.unasked() == []
+    assert fate_of(box, 2) == "drop"
+    box.tagged("a", "v2", "one", NOW)
+    box.tagged("a", "v2", "two", NOW)
+    assert [entry.seq for entry in box.unasked()] == [4]
+    assert fate_of(box, 4) == "send"
+
+
+def test_each_tag_is_asked_for_once_and_none_that_is_on_its_way() -> None:
+    box = Outbox()
+    box.tagged("a", "v1", "ours", NOW)
+    box.tagged("a", "v2", "ours", NOW)
+    box.tagged("a", "v3", "ours", NOW, base="known")
+    box.take(NOW, 1)
+    assert [entry.tag for entry in box.unasked()] == ["v2"]
+    assert box.unasked() == []
+
+
 @pytest.mark.parametrize(
     ("policy", "fate"), [("parent-wins", "drop"), ("child-wins", "hold"), ("reject", "hold")]
 )

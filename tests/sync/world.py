@@ -64,6 +64,8 @@ class Parent:
     #: deeds of the child, in the order in which they arrived
     arrived: list[tuple[str, str, str]] = field(default_factory=list)
     moved: set[tuple[str, str]] = field(default_factory=set)
+    #: tags whose present value is the parent's own doing
+    own: set[tuple[str, str]] = field(default_factory=set)
 
     def learn(self, digest: str, facts: Facts) -> None:
         """Content exists; where it is linked is another matter."""
@@ -88,6 +90,7 @@ class Parent:
             tags.pop(tag, None)
         number = self.log[-1].number + 1 if self.log else 1
         self.log.append(Message(number, at, repository, tag, digest, own))
+        (self.own.add if own else self.own.discard)((repository, tag))
         if own:
             self.moved.add((repository, tag))
 

@@ -56,7 +56,8 @@ STUBBORN = 5
 
 class Climb:
     """The outbox of the repositories of one parent. `complete`: whether all blobs of a manifest are here, so that
-    nobody needs its mark any more. `decided` is told of a tag when a change of it went up (True), or gave way."""
+    nobody needs its mark any more. `decided` is told of a tag when a change of it went up (True), or gave way.
+    `follows`: whether a repository is synchronised."""
 
     def __init__(
         self,
@@ -68,10 +69,11 @@ class Climb:
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
         decided: Callable[[str, str, bool], None] = lambda repository, tag, ours: None,
         damaged: FoundDamaged = unrecorded,
+        follows: Callable[[str], bool] = lambda repository: True,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
         self._complete, self._decided = complete, decided
-        self._conflicts, self._damaged = conflicts, damaged
+        self._conflicts, self._damaged, self._follows = conflicts, damaged, follows
         self._rows = Rows(store, parent.name)
         self._freight = Freight(store, parent, self._rows, damaged)
         #: where to ask what the parent has
@@ -80,8 +82,11 @@ class Climb:
         #: set when something came, or ended; whether one that ended since the last look found the parent away
         self._news = asyncio.Event()
         self._found_away = False
+        self._questions: set[asyncio.Task[None]] = set()
         #: tries in a row that found the parent away, and those of entries that did
         self._away = 0
+        #: whether the parent was there all the time since the last look at the rows
+        self._is_reachable = False
         self._lost: dict[int, int] = {}
         self._rate = Rate()
 
@@ -131,7 +136,7 @@ class Climb:
         try:
             await for_ever(self._worked, self._clock, self._pause, "outbox")
         finally:
-            left = list(self._tasks)
+            left = [*self._tasks, *self._questions]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -161,23 +166,31 @@ class Climb:
         nothing is under way, or the parent was found away."""
         self._news.clear()
         await self._rows.refresh()
-        if self._parent.state != "offline" and not self._parent.is_closed("push"):
+        was_reachable, self._is_reachable = self._is_reachable, self._can_be_reached()
+        if not (was_reachable and self._is_reachable) or self._found_away:
+            self._rows.queue.waited()
+        if self._is_reachable:
             for entry in self._rows.queue.take(self._clock.now(), AT_ONCE - len(self._tasks)):
                 task = asyncio.create_task(self._under_way(entry))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
+            self._ask()
         if is_busy := bool(self._tasks):
             await self._heard()
         elif self._parent.state != "offline":
             self._away = 0
         found_away, self._found_away = self._found_away, False
         self._away += found_away
+        self._is_reachable &= not found_away
         return is_busy and not found_away
 
     def _ended(self, task: asyncio.Task[bool]) -> None:
         self._tasks.discard(task)
         self._found_away |= not task.cancelled() and not task.result()
         self._news.set()
+
+    def _can_be_reached(self) -> bool:
+        return self._parent.state != "offline" and not self._parent.is_closed("push")
 
     async def retry(self, number: int) -> bool:
         """An operator wants an entry tried now; False when there is no such entry."""
@@ -432,12 +445,35 @@ class Climb:
         ):  # nothing was said of it, or a condition may be ignored: the look right before counts
             there = await self._parent.up.tag(self._name(entry), entry.tag)
         theirs = ParentTag(there.digest)
-        verdict = self._rows.queue.settle(entry.seq, theirs, self._policy, self._clock.now())
+        queue, follows = self._rows.queue, self._follows(entry.repository)
+        verdict = queue.settle(entry.seq, theirs, self._policy, self._clock.now(), follows=follows)
+        if verdict.fate == "send" and verdict.conflict is None and not follows:
+            await self._rows.change(queue.asked(entry.seq, there.digest))
         if verdict.fate == "there":
             await self._confirmed((entry, entry.digest))
             return None
         words = f"the parent has {there.digest or 'no such tag'}"
         return there if await self._obeyed(entry, verdict, words) else None
+
+    def _ask(self) -> None:
+        """Ask for tags of which nothing is known here, and whose turn is not now. What synchronises knows them all."""
+        for entry in self._rows.queue.unasked():
+            if not self._follows(entry.repository):
+                task = asyncio.create_task(self._asked(entry))
+                self._questions.add(task)
+                task.add_done_callback(self._questions.discard)
+
+    async def _asked(self, entry: Entry) -> None:
+        name, tag = self._name(entry), entry.tag
+        try:
+            known = (await self.above.look(Sought(name, tags=(tag,)))).tags.get(tag)
+            there = known if known is not None else await self._parent.up.tag(name, tag)
+            await self._rows.change(self._rows.queue.asked(entry.seq, there.digest))
+        except errors.ParentFailed as failure:
+            log.info("not asked", number=entry.seq, reason=failure.message)
+            self._rows.queue.waited()
+        except StoreError as error:
+            log.error("outbox not written", number=entry.seq, reason=str(error))
 
     async def _obeyed(self, entry: Entry, verdict: Verdict, words: str) -> bool:
         """Record a conflict, and do as it was decided; whether the entry is to be sent."""

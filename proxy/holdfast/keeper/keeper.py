@@ -138,12 +138,17 @@ class Keeper(Pushes, Control):
             self._is_complete,
             self._decided,
             self.found_damaged,
+            self._follows,
         )
 
     def _decided(self, repository: str, tag: str, ours: bool) -> None:
         """See `Climb`: what synchronises brings the parent's, if that is another now."""
         if self.replica is not None:
             self.replica.decided(repository, tag, ours=ours)
+
+    def _follows(self, repository: str) -> bool:
+        """See `Climb`."""
+        return self.replica is not None and self.replica.follows(repository)
 
     def is_going_up(self, repository: str, tag: str) -> bool:
         """Whether a change of a tag is still to go up."""

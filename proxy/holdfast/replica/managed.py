@@ -103,6 +103,10 @@ class Managed:
         self.held.decided(key, self._clock.monotonic(), ours=ours)
         return False
 
+    def follows(self, repository: str) -> bool:
+        """See `Source`."""
+        return self._covers(repository)
+
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""
         text = "" if self._registry is None else self._registry.resync_requested

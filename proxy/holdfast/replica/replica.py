@@ -134,6 +134,10 @@ class Replica:
         if self._source.decided(f"{repository}:{tag}", ours=ours):
             self._came()
 
+    def follows(self, repository: str) -> bool:
+        """Whether a repository is synchronised."""
+        return self._source.follows(repository)
+
     def wake(self) -> None:
         """The source may have something to say."""
         self._woken.set()

@@ -50,6 +50,9 @@ class Source(Protocol):
     def decided(self, key: str, *, ours: bool) -> bool:
         """A tag that was changed here went up (`ours`), or the parent's stays. Whether that is a reason for a run."""
 
+    def follows(self, repository: str) -> bool:
+        """Whether a repository is synchronised."""
+
     def asked_at(self, trigger: str) -> float:
         """When somebody else asked for this, by his clock (wall seconds); 0 for nobody."""
 
@@ -85,6 +88,10 @@ class Polled:
     def decided(self, key: str, *, ours: bool) -> bool:
         """See `Source`: a run finds what the parent has."""
         return not ours
+
+    def follows(self, repository: str) -> bool:
+        """See `Source`."""
+        return any(key == repository for key, _ in self._rows)
 
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""

@@ -86,6 +86,8 @@ class Outbox:
         self._order = Order()
         self._last = self._deeds = 0
         self._touched: OrderedDict[tuple[str, str], int] = OrderedDict()
+        #: moves of tags of which nothing is known, that came while the parent was there; whether it is being asked
+        self._fresh: dict[int, bool] = {}
         for entry in sorted(entries, key=lambda e: e.seq):
             self._add(entry)
 
@@ -147,6 +149,28 @@ class Outbox:
     def last(self) -> int:
         """The highest number that came."""
         return self._last
+
+    # ---- what the parent has of a tag of which nothing is known here
+
+    def waited(self) -> None:
+        """The parent was out of reach: nobody can say any more whether what it has of a tag was there when it was moved
+        here."""
+        self._fresh.clear()
+
+    def unasked(self) -> list[Entry]:
+        """Moves of tags of which nothing is known and whose turn is not now: the parent is to be asked at once. Each
+        once."""
+        entries = [self._order[seq] for seq, is_asked in self._fresh.items() if not is_asked]
+        found = [entry for entry in entries if not self._order.may_have_arrived(entry)]
+        self._fresh.update((entry.seq, True) for entry in found)
+        return found
+
+    def asked(self, seq: int, digest: str) -> Change:
+        """What the parent has of such a tag, "" nothing: what it will be compared with."""
+        entry = self._order.get(seq)
+        if entry is None or self._fresh.pop(seq, None) is None or not digest:
+            return Change()  # that it has nothing is what an unknown base stands for
+        return self._replace(replace(entry, base=digest))
 
     # ---- up
 
@@ -238,16 +262,19 @@ class Outbox:
 
     # ---- when both sides moved a tag
 
-    def settle(self, seq: int, theirs: ParentTag, policy: Policy, now: float) -> Verdict:
-        """Before a tag or untag is sent: what the parent has decides."""
+    def settle(
+        self, seq: int, theirs: ParentTag, policy: Policy, now: float, *, follows: bool = True
+    ) -> Verdict:
+        """Before a tag or untag is sent: what the parent has decides. `follows`: whether this node synchronises the
+        repository, so that the parent had nothing where nothing is known here. Where it does not, and the parent was
+        there since, this is the question for what it has (`asked`)."""
         entry = self._order[seq]
+        base = entry.base
+        if base is None and not follows and seq in self._fresh:
+            base = theirs.digest
         if theirs.digest == entry.digest or (entry.sent and entry.digest in theirs.since):
             return Verdict("there")
-        moved = (
-            theirs.event > entry.event
-            if theirs.event and entry.event
-            else theirs.digest != (entry.base or "")
-        )
+        moved = theirs.event > entry.event if theirs.event and entry.event else theirs.digest != (base or "")
         if entry.forced or not moved:
             return Verdict("send")
         fate, who = _WINNERS[policy]
@@ -335,7 +362,7 @@ class Outbox:
 
     def _tag(self, entry: Entry) -> Change:
         """Coalesce with moves of the same tag that were never sent; what was undecided about them stays so."""
-        found = entry
+        found, is_fresh = entry, True
         idle: list[int] = []
         for before in reversed(self.pending(entry.repository, entry.tag)):
             if self._order.may_have_arrived(before) or self._order.is_barred(before):
@@ -344,6 +371,7 @@ class Outbox:
                     found = replace(found, base=base, event=0)
                 break
             idle.append(before.seq)
+            is_fresh = before.seq in self._fresh
             found = replace(
                 found,
                 base=before.base,
@@ -351,7 +379,10 @@ class Outbox:
                 conflict=found.conflict or before.conflict,
                 forced=found.forced or before.forced,
             )
-        return self._put(found, idle)
+        change = self._put(found, idle)
+        if found.base is None and is_fresh:
+            self._fresh[found.seq] = False
+        return change
 
     def _put(self, entry: Entry, removes: Iterable[int] = ()) -> Change:
         gone = tuple(removes)
@@ -383,6 +414,7 @@ class Outbox:
         self._last = max(self._last, entry.seq)
 
     def _drop(self, seq: int) -> None:
+        self._fresh.pop(seq, None)
         self._touch(self._order.drop(seq))
 
 
