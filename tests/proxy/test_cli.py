@@ -8,6 +8,7 @@ import structlog
 from holdfast.cli.serve import overrides, warn_of_doors
 from holdfast.config_file import from_table
 from holdfast.testing.scripted_process import scripted_process
+from support.command_line import command as here
 from support.node import Node, parent_toml
 from support.transfer import fetch
 
@@ -194,8 +195,8 @@ def test_pull_restart_and_check(tmp_path, workers):
         assert again.headers["warning"].startswith("299 ")
         assert node.stop() == 0
     for arguments in (("fsck", "--read-data"), ("rebuild",), ("fsck", "--read-data=1/2")):
-        done = command(*arguments, "--data", str(node.data))
-        assert (done.returncode, "no problems" in done.stdout) == (0, True), done.stdout + done.stderr
+        done = here(*arguments, "--data", str(node.data))
+        assert (done.code, "no problems" in done.out) == (0, True), done.out
 
 
 def test_fsck_finds_a_flipped_byte(tmp_path):
@@ -211,9 +212,9 @@ def test_fsck_finds_a_flipped_byte(tmp_path):
     body[5] ^= 1
     file.chmod(0o600)
     file.write_bytes(body)
-    done = command("fsck", "--read-data", "--data", str(node.data))
-    assert done.returncode == 1
-    assert digest in done.stdout
+    done = here("fsck", "--read-data", "--data", str(node.data))
+    assert done.code == 1
+    assert digest in done.out
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "x", "1/"])
