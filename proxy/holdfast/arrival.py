@@ -16,7 +16,7 @@ from holdfast.config import Limits
 from holdfast.errors import ClientGone, RequestTimeout
 from holdfast.wire.framing import Framing
 
-#: a client that sends less over a whole stall timeout is let go (bytes/s, reliability.md 2.2)
+#: a client that sends less over a whole stall timeout is let go (bytes/s)
 LEAST_RATE = 1024
 #: past so many bytes that nobody took, the socket is left alone
 WAITING_BYTES = 1 << 20

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: uvloop's default high-water mark over TLS is 512 KiB a connection (reliability.md 2.3)
+#: uvloop's default high-water mark over TLS is 512 KiB a connection
 WRITE_HIGH_BYTES = 256 * 1024
-#: a reader slower than this over a whole stall timeout is let go (bytes/s, reliability.md 2.2)
+#: a reader slower than this over a whole stall timeout is let go (bytes/s)
 LEAST_RATE = 1024
 #: after an early end: how long a client may go on sending before it reads the answer, and be silent (s)
 LINGER_SECONDS, LINGER_SILENCE_SECONDS = 30.0, 5.0

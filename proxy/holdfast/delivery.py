@@ -9,7 +9,7 @@ from collections.abc import Callable
 from holdfast.errors import NodeFailed
 from holdfast.wire.message import Body, Source
 
-#: 64 KiB reads: larger ones were no faster on plain TCP (reliability.md 2.3)
+#: 64 KiB reads: larger ones were no faster on plain TCP
 CHUNK_BYTES = 64 * 1024
 #: Over TLS each piece passes Python, OpenSSL and a buffer of the connection as large as itself: 128 KiB cost 7%
 #: less processor time a byte than 64, 256 KiB another 3%, which is not worth the buffers of idle connections.
@@ -25,8 +25,8 @@ Done = Callable[[Exception | None], None]
 
 
 class Channel:
-    """A second descriptor of a plain socket, for sendfile: uvloop lets nobody wait on the transport's own
-    (reliability.md 2.3). To be used while the transport has nothing to write, or the bytes would mix."""
+    """A second descriptor of a plain socket, for sendfile: uvloop lets nobody wait on the transport's own. To be used
+    while the transport has nothing to write, or the bytes would mix."""
 
     __slots__ = ("_fd", "_loop")
 

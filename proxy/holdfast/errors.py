@@ -3,7 +3,7 @@
 Branches: `ClientMistake` (4xx), `ParentFailed` (the parent could not help), and the store's own errors.
 The code is one of the fourteen of the distribution spec (1.15, rule 96). Where the spec has none for a
 status (502, 503, 500) the code names the noun that could not be had, because dockerd does not retry on
-UNSUPPORTED, DENIED or NAME_UNKNOWN (peers.md 3.3), and a parent that is away is worth a retry.
+UNSUPPORTED, DENIED or NAME_UNKNOWN, and a parent that is away is worth a retry.
 """
 
 from __future__ import annotations

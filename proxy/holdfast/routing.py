@@ -1,6 +1,6 @@
 """Which parent a request means, and which repository there. Pure: built from the configuration.
 
-In this order (peers.md 3.1): the `ns` parameter · the Host header or TLS server name · a path prefix
+In this order: the `ns` parameter · the Host header or TLS server name · a path prefix
 before or after `/v2` · the default parent. Whichever way a client came, the repository is the same, so
 there is one cache entry. A prefix hides repositories of the parent whose first segment is that prefix.
 """
@@ -19,7 +19,7 @@ from holdfast.repository import Repository
 from holdfast.wire.message import Request
 from holdfast.wire.names import repository as checked_name
 
-#: Docker Hub goes by these names; one of them in a parent's configuration means all (peers.md 3.1).
+#: Docker Hub goes by these names; one of them in a parent's configuration means all.
 HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 

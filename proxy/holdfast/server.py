@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 #: deadlines are looked at this often, or four times within the shortest of them (seconds)
 SWEEP_SECONDS = 1.0
-#: the certificate's files are looked at this often (seconds, reliability.md 2.4)
+#: the certificate's files are looked at this often (seconds)
 CERTIFICATE_SECONDS = 10.0
 #: TLS handshakes take no longer (seconds; uvloop's own default is 60)
 HANDSHAKE_SECONDS = 10.0
@@ -155,7 +155,7 @@ class Server:
 
     def access(self, **fields: object) -> None:
         """One line in the access log, after the answer and not in its way: lines are written together, at
-        most `ACCESS_SECONDS` late. The path only: queries may hold secrets (reliability.md S35)."""
+        most `ACCESS_SECONDS` late. The path only: queries may hold secrets (security.md S35)."""
         if not self._lines:
             self._later(ACCESS_SECONDS, self.flush_access)
         self._lines.append(fields)
@@ -236,7 +236,7 @@ class Server:
 
 
 def default_cap() -> int:
-    """0.7 × the descriptor limit − 200 (reliability.md 2.2): past the limit the kernel takes and drops
+    """0.7 × the descriptor limit − 200: past the limit the kernel takes and drops
     connections without a word."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, int(soft * 0.7) - 200) if soft != resource.RLIM_INFINITY else 100_000

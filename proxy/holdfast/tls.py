@@ -1,7 +1,7 @@
 """The server's certificate, reloaded without a restart and without a bad pair ever going live.
 
 `load_cert_chain` on a live context with a key that does not match leaves it broken for every later
-handshake (reliability.md 2.4). So a fresh context is built and tried by a handshake in memory, and only
+handshake. So a fresh context is built and tried by a handshake in memory, and only
 then does the server's `sni_callback` hand it to new connections.
 """
 

@@ -1,5 +1,5 @@
 """HEAD and GET of a blob or manifest say the same, whether it is missing, on its way in, or held
-(peers.md 3.8, first row: clients take either for the other)."""
+(clients take either for the other)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may read or write what: one test a threat (reliability.md 3, A and B)."""
+"""Who may read or write what: one test a threat (security.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens and secrets: one test a threat (reliability.md 3, C)."""
+"""Tokens and secrets: one test a threat (security.md)."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ SAMPLES = 10_000
 
 
 def test_s32_a_refusal_takes_as_long_whoever_is_asked_for(tmp_path: Path) -> None:
-    """10,000 samples of each, taken in turns; Welch's t below 4.5 (reliability.md S32). Same bodies and headers."""
+    """10,000 samples of each, taken in turns; Welch's t below 4.5 (security.md S32). Same bodies and headers."""
     config = msgspec.structs.replace(CLOSED, login=Login(failures=1_000_000))
 
     async def test(node: Registry) -> None:

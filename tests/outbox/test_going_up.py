@@ -411,7 +411,7 @@ async def not_gone_up(node: Registry, times: int = 1) -> str:
 
 
 def test_a_blob_that_the_parent_took_and_lost_stays_to_be_sent_and_is_told_of(tmp_path: Path) -> None:
-    """reliability.md 5.5: HEAD after the push is 404; pending, tried again, an alarm after three."""
+    """reliability.md P18: HEAD after the push is 404; pending, tried again, an alarm after three."""
 
     async def main() -> None:
         async with two(tmp_path) as (root, child):

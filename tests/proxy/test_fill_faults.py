@@ -1,4 +1,4 @@
-"""What a parent and a link do wrong (reliability.md 5.5), and what the readers of a fill notice of it."""
+"""What a parent and a link do wrong (reliability.md P1 to P19), and what the readers of a fill notice of it."""
 
 from __future__ import annotations
 

@@ -383,7 +383,7 @@ def test_a_full_disk_refuses_nothing_that_is_held(tmp_path, monkeypatch):
 
 
 def test_a_tag_moves_by_what_a_get_brought_never_by_a_head(tmp_path):
-    """HEAD and GET disagree: the hashed GET is trusted (reliability.md 5.5)."""
+    """HEAD and GET disagree: the hashed GET is trusted (reliability.md P15)."""
 
     async def body(keeper, clock, parent):
         old = parent.push("latest", manifest())

@@ -1,4 +1,4 @@
-"""A parent that wants our credentials, or wants us to talk to our own network (reliability.md S1-S8)."""
+"""A parent that wants our credentials, or wants us to talk to our own network (security.md S1-S8)."""
 
 from __future__ import annotations
 

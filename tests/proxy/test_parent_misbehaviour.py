@@ -1,4 +1,4 @@
-"""Every misbehaviour of reliability.md 5.5 that the parent client sees, row by row."""
+"""Every misbehaviour in reliability.md, P1 to P17, that the parent client sees, row by row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from support.parent_cases import BLOB, IMAGE, client_of, read_all, run, stocked
 
-# ---- reliability.md 5.5, row by row
+# ---- one row after another
 
 
 def test_429_waits_as_told_and_then_succeeds() -> None:

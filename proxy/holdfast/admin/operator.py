@@ -1,7 +1,7 @@
 """Who may use the admin API: one operator, whose credentials lie in the data directory.
 
 They are made at the first start, before any child process: 256 random bits, printed once and kept as `operator.json`
-with mode 0600. There is no default, and a secret from somebody's documentation is refused (reliability.md S31).
+with mode 0600. There is no default, and a secret from somebody's documentation is refused (security.md S31).
 """
 
 from __future__ import annotations

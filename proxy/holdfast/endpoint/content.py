@@ -1,6 +1,6 @@
 """The part of an answer that manifests and blobs share: headers, conditions, ranges.
 
-HEAD and GET come through here alike, so their headers are the same by construction (peers.md 3.8).
+HEAD and GET come through here alike, so their headers are the same by construction.
 """
 
 from __future__ import annotations

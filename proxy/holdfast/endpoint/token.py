@@ -177,7 +177,7 @@ def _canonical(asked: Asked, one: Scope) -> Scope | None:
 
 
 def _check_service(asked: Asked) -> None:
-    """Raises `QueryInvalid` for another node's tokens (reliability.md S30)."""
+    """Raises `QueryInvalid` for another node's tokens (security.md S30)."""
     said = asked.value("service")
     if said and said.lower() != asked.service:
         raise QueryInvalid(

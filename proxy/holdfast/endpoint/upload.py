@@ -222,7 +222,7 @@ async def _shortcut(asked: Asked) -> Reply:
 
 async def _mount(asked: Asked, digest: Digest) -> bool:
     """Whether the blob is in this repository now. A source that cannot be, or that this caller may not pull from, is
-    like one that lacks the blob: the client gets a session (oci-spec rule 51, reliability.md S13)."""
+    like one that lacks the blob: the client gets a session (oci-spec rule 51, security.md S13)."""
     source, key, caller = asked.request.parameter("from"), "", asked.request.caller
     if source:
         request = msgspec.structs.replace(asked.request, route=asked.request.route._replace(name=source))

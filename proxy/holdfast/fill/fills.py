@@ -54,7 +54,7 @@ REVIVE_SECONDS = 30.0
 FETCHES = 3
 #: What a client is told to wait when the rest of a blob is at a parent that is away (seconds).
 OFFLINE_SECONDS = 10
-#: Wrong digests from one parent that are worth a person's attention (reliability.md 5.5).
+#: Wrong digests from one parent that are worth a person's attention (reliability.md P6).
 ALARMING_MISMATCHES = 2
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from holdfast.errors import ParentDenied, Refusal
 
-#: Attempts in a row that bring nothing, then the fill fails (reliability.md 5.5).
+#: Attempts in a row that bring nothing, then the fill fails (reliability.md P2).
 TRIES = 5
 #: Backing off: full jitter up to this, doubled with each attempt that brought nothing (seconds).
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 30.0
 #: After progress: enough that a parent that cuts every answer is not asked in a tight loop.
 RESUME_SECONDS = 0.05
-#: A parent's Retry-After is honoured up to this (reliability.md 5.5).
+#: A parent's Retry-After is honoured up to this (reliability.md P1).
 LONGEST_RETRY_AFTER_SECONDS = 300
 
 

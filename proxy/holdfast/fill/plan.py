@@ -7,7 +7,7 @@ The rules, in the order in which they win:
 - A reader is never made to wait behind bytes it did not ask for: what lies more than `REACH_BYTES` ahead
   of every transfer gets one of its own, ranges before whole blobs, people before background work.
 - A reader of a range never causes the rest to be fetched. Every range transfer has an explicit end. A
-  range to the blob's end (lazy and parallel pullers open many and leave early, peers.md 3.2) is fetched
+  range to the blob's end (lazy and parallel pullers open many and leave early) is fetched
   in windows that grow with what its reader has taken.
 - A whole blob that nothing is known of is one plain GET without Range.
 """

@@ -366,7 +366,7 @@ class Climb:
         return True
 
     async def _require_kept(self, name: str, digest: str) -> None:
-        """Some take a push and lose it: what was sent is asked for before a manifest names it (reliability.md 5.5)."""
+        """Some take a push and lose it: what was sent is asked for before a manifest names it (reliability.md P18)."""
         if not await self._parent.up.has(name, f"blobs/{digest}"):
             raise errors.ParentBroken(f"the parent took blob {digest} and does not have it")
 

@@ -255,7 +255,7 @@ class Keeper(Pushes, Control):
 
     async def _confirm(self, repository: str, held: Tag) -> ManifestAnswer:
         """One HEAD; one GET when the tag moved. The HEAD only says whether to look: a tag moves by what a
-        GET brought and its bytes hash to (reliability.md 5.5)."""
+        GET brought and its bytes hash to (reliability.md P15)."""
         parent, name = self._required_parent(repository)
         head = await parent.head_manifest(name, held.name)
         if head.digest != str(held.digest):

@@ -1,6 +1,6 @@
 """What a client says it is: the Authorization header, read strictly.
 
-The header has 8 KiB at most, whatever stands in it (reliability.md S34). Two of them are refused: a proxy in front
+The header has 8 KiB at most, whatever stands in it (security.md S34). Two of them are refused: a proxy in front
 might look at the other one.
 """
 

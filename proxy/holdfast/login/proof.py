@@ -1,7 +1,7 @@
 """Whether a password is one of a token's. Generated ones cost a hash; what a person chose costs 30 ms and 19 MiB, so it
 runs on a thread, one at a time, and a success is remembered.
 
-A failure costs the same whatever was wrong (reliability.md S32): an unknown token is compared with a verifier of
+A failure costs the same whatever was wrong (security.md S32): an unknown token is compared with a verifier of
 nothing; where people chose passwords, every failure does as many slow hashes as any token here could have needed.
 """
 

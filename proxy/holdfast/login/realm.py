@@ -2,7 +2,7 @@
 
 The address is the configured one, else the Host of the request. What a proxy in front says with X-Forwarded-Host,
 -Proto and -For is believed when the connection comes from a configured proxy, and from nobody else; it never says who
-somebody is (reliability.md S8, S9).
+somebody is (security.md S8, S9).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from holdfast.errors import QueryInvalid
 
-#: A client that needs more asks twice (reliability.md S30).
+#: A client that needs more asks twice (security.md S30).
 SCOPES = 20
 REPOSITORY, REGISTRY, GATEWAY = "repository", "registry", "gateway"
 CATALOG = "catalog"

@@ -2,7 +2,7 @@
 
 The key is made at the first start and stays in `token-key.pem` beside the store, readable by the node's user. Every
 process of the node signs and checks with it. A token's head is not read: the one head that this key writes is known,
-and anything else is no token (reliability.md S27, S28). Times are looked at by the caller's clock.
+and anything else is no token (security.md S27, S28). Times are looked at by the caller's clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which addresses may be connected to. Names are resolved, checked, and then connected to as checked.
 
 A parent chooses realms, redirects and links, so without this it chooses what this node talks to inside
-its own network (reliability.md, S2). Hosts of the configuration (the parent's own, its mirrors, its
+its own network (security.md S2). Hosts of the configuration (the parent's own, its mirrors, its
 `redirects` and `realms`, the egress proxy) may be private; every other host must be public. Link-local
 addresses and the clouds' metadata services are refused for everyone.
 """

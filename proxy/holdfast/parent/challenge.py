@@ -63,7 +63,7 @@ class Realm:
 @dataclass(frozen=True, slots=True)
 class RealmRule:
     """Which realms may see credentials: the parent's own origin, or an origin on the list (exact: scheme,
-    host and port). Everything else is refused, also for anonymous tokens (reliability.md, S1, S2)."""
+    host and port). Everything else is refused, also for anonymous tokens (security.md S1, S2)."""
 
     home: str
     listed: frozenset[str]

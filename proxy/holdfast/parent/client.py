@@ -3,7 +3,7 @@
 Every public method raises `holdfast.errors.ParentNotFound`, `ParentDenied`, `ParentThrottled`,
 `ParentErred`, `ParentUnreachable` or `ParentBroken`, and nothing else of its own. `budget` is the time in
 seconds an ask may take, waits and retries included; the default is for an ask that a client waits for.
-Foreign-layer `urls` of manifests are never fetched (reliability.md, S5): nothing here takes a URL.
+Foreign-layer `urls` of manifests are never fetched (security.md S5): nothing here takes a URL.
 """
 
 from __future__ import annotations

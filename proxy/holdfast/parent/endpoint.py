@@ -131,7 +131,7 @@ class Endpoint:
         return self.base.join(URL(path, encoded=True))
 
     def session_url(self, asked: URL, location: str | None) -> URL:
-        """Where an upload goes on: at this origin, since credentials and content go there (reliability.md, S4). Raises
+        """Where an upload goes on: at this origin, since credentials and content go there (security.md S4). Raises
         ParentBroken."""
         url = target(asked, location)
         if origin(url) != origin(self.base):

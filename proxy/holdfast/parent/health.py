@@ -8,7 +8,7 @@
 An operator's `offline` goes above all of it: nothing is asked then, not even by a probe.
 Offline, nothing is asked but one probe an interval; a pull learns of it at once instead of paying a
 time-out. Answers 5xx do not make an endpoint offline, but five in a row for one repository are believed
-for 30 s (reliability.md 5.5); it is kept by repository, because one broken object must not stop the others.
+for 30 s (reliability.md P2); it is kept by repository, because one broken object must not stop the others.
 """
 
 from __future__ import annotations

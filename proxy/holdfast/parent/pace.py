@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.errors import TimedOut
 
-#: reliability.md 5.5: abort below 1 KiB/s
+#: reliability.md P9: abort below 1 KiB/s
 FLOOR_BYTES_PER_SECOND = 1024
 
 

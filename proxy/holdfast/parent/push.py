@@ -54,7 +54,7 @@ class TagThere:
 
 
 def contradicts(said: str, digest: str) -> bool:
-    """Whether a parent names another digest than that of what it was sent (reliability.md 5.5). By another algorithm it
+    """Whether a parent names another digest than that of what it was sent (reliability.md P19). By another algorithm it
     may: some name by sha256 whatever they store."""
     return said.partition(":")[0] == digest.partition(":")[0] and said != digest
 

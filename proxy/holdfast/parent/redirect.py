@@ -1,6 +1,6 @@
 """Where a redirect may lead, and what goes along. Pure decisions; `endpoint` acts on them.
 
-The rules (reliability.md, S3): at most five hops, https never to http, no user information in a Location,
+The rules (security.md S3): at most five hops, https never to http, no user information in a Location,
 and once the origin (scheme, host, port) changes, only headers from an allow-list are sent, for the rest of
 the chain, even if it comes back. Deny-lists are how clients leaked (aiohttp PYSEC-2026-2100, curl
 CVE-2026-11856).

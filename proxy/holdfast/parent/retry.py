@@ -1,6 +1,6 @@
 """Trying again: how often, how long to wait, and the one place that waits for it.
 
-Five tries, exponential backoff with full jitter, Retry-After honoured up to 300 s (reliability.md 5.5),
+Five tries, exponential backoff with full jitter, Retry-After honoured up to 300 s (reliability.md P1, P2),
 and never past the caller's budget: an interactive ask must be answered while its client still listens.
 """
 

@@ -32,7 +32,7 @@ def placement(
 
     A 200 brings the whole blob whatever was asked: Range was ignored, or If-Range said that the parent's
     copy changed. A 206 must bring exactly what was asked, so that nothing is ever spliced on trust
-    (reliability.md 5.5). Raises ParentBroken.
+    (reliability.md P4). Raises ParentBroken.
     """
     if status == 200:
         if length is None:

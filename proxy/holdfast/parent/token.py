@@ -40,7 +40,7 @@ BODY_BYTES = 64 * 1024
 LEAST_SECONDS, MOST_SECONDS = 60.0, 86_400.0
 #: renewed in the background once this share of its life is over
 RENEW_SHARE = 0.8
-#: how long a refusal by the token server is believed (peers.md 2.4, row 46)
+#: how long a refusal by the token server is believed
 DENIED_SECONDS = 30.0
 #: repositories of which a token, or a refusal, is remembered
 REPOSITORIES = 1024

@@ -1,7 +1,7 @@
 """The supervisor: opens the sockets, starts the others, restarts what dies, drains on SIGTERM.
 
 It holds every listening socket itself, one per worker (SO_REUSEPORT), so that no queue of connections
-dies with its worker: the next worker inherits it (reliability.md 2.5). It reads no request and opens no
+dies with its worker: the next worker inherits it. It reads no request and opens no
 store; there is little in it that could fail.
 """
 

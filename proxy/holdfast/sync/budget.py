@@ -1,5 +1,5 @@
 """How often background work may ask one parent: so many questions an hour, and never so many that the parent's own
-limit (Docker Hub's `ratelimit-remaining`, peers.md 2.4) leaves nothing to clients. Pure. Times are monotonic seconds.
+limit (Docker Hub's `ratelimit-remaining`) leaves nothing to clients. Pure. Times are monotonic seconds.
 
 Below the reserve one question is let through now and then, because only an answer tells how much is left.
 """

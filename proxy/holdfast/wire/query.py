@@ -3,7 +3,7 @@ change what the path means.
 
 A second decoder behind us would turn `%252e` into a dot; a path that holds `%2f`, `%5c`, `%00`, `..` or
 `//` routes one way here and another way elsewhere. None of them occurs in a registry's paths, so all are
-refused (reliability.md S20; RFC 3986 6.2).
+refused (security.md S20; RFC 3986 6.2).
 """
 
 from __future__ import annotations
