@@ -222,6 +222,18 @@ def pieces(reader: BlobReader) -> bytes:
     return bytes(found)
 
 
+def test_a_map_that_was_closed_knows_of_no_page(file: Path, clock: Clock) -> None:
+    pages = PageMap()
+    _, reader = opened(file, pages, clock)
+    with reader:
+        reader.read(0, 1)
+        assert reader.verified(0, 1)
+        pages.close()
+        assert not pages.works
+        assert not reader.verified(0, 1)
+        assert reader.read(0, 5) == BODY[:5]
+
+
 def test_no_more_is_mapped_than_is_allowed(file: Path, clock: Clock) -> None:
     pages = PageMap(limit=2)
     readers, reader = opened(file, pages, clock)
