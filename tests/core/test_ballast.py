@@ -10,18 +10,16 @@ from holdfast_core import Digest, Store, fsck
 from holdfast_core.ballast import LEAST_BYTES, NAME, Ballast
 from holdfast_core.condition import DiskState
 from holdfast_core.errors import Exhausted
-from support.disk import Disk
+from support.disk import SMALL, Disk
 from support.stores import MEDIA, put_file, some_bytes
 
 Opener = Callable[..., Store]
 IMAGES = 60
-#: XFS is not made smaller than 300 MB
-SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
 
 
-@pytest.fixture(params=sorted(SIZES))
+@pytest.fixture(params=sorted(SMALL))
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    with Disk(tmp_path, request.param, SIZES[request.param]) as made:
+    with Disk(tmp_path, request.param, SMALL[request.param]) as made:
         yield made
 
 

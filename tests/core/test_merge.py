@@ -130,7 +130,7 @@ def test_case_fault_6_a_last_frame_that_is_all_there_is_no_torn_tail(
 
 def test_case_fault_6_a_torn_tail_is_taken_for_nothing(log: Path, root: Path, opener: Opener) -> None:
     """Also when some of its records are whole: a frame is a transaction."""
-    append(log, repository("whole"), repository("torn"), cut=30)
+    append(log, repository("whole"), repository("torn"), cut=20)
     shutil.rmtree(root / "index")
     report = rebuild(root)
     assert report.problems == []

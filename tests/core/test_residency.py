@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def opened(path: Path, pages: PageMap, clock: Clock) -> tuple[Readers, BlobReade
 
 
 def slice_of(chunk: int) -> bytes:
-    return BODY[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
+    return chunk_of(BODY, chunk)
 
 
 @pytest.fixture
@@ -153,6 +154,38 @@ def test_case_fault_1_a_fault_next_to_it_puts_no_page_back(
             path.read_bytes()
             reader.read(neighbour * CHUNK_BYTES, 1)
         assert_only_second_is_bad(reader)
+
+
+def test_case_fault_1_wherever_the_map_lies_a_fault_next_to_it_puts_no_page_back(
+    disk: Disk, clock: Clock
+) -> None:
+    """The kernel looks around a fault by 64 KiB of the address space, so how the map lies in it decides. No whole huge
+    page, which would be aligned, and each time a page further on."""
+    path, body, pads = disk.root / "file", BODY[: 2 * CHUNK_BYTES + 300_000], list[mmap.mmap]()
+    path.write_bytes(body)
+    for _ in range(16):
+        pads.append(mmap.mmap(-1, PAGE))
+        readers = Readers(lambda _, chunk: chunk_hash(chunk_of(body, chunk)), clock, 1e9, pages=PageMap())
+        state = readers.verification(Digest.of(body), len(body), (1,), ())
+        fd = os.open(path, os.O_RDONLY)
+        with BlobReader(readers, Digest.of(body), len(body), fd, state, None) as reader:
+            for chunk in range(3):
+                reader.read(chunk * CHUNK_BYTES, 1)
+            for at in (CHUNK_BYTES, 2 * CHUNK_BYTES - PAGE):
+                evict(path, at, at + PAGE)
+            path.read_bytes()
+            for neighbour in (0, 2):
+                evict(path, neighbour * CHUNK_BYTES, (neighbour + 1) * CHUNK_BYTES)
+                path.read_bytes()
+                reader.read(neighbour * CHUNK_BYTES, 1)
+            for at in (CHUNK_BYTES, 2 * CHUNK_BYTES - PAGE):
+                assert not reader.verified(at, 1)
+    for pad in pads:
+        pad.close()
+
+
+def chunk_of(body: bytes, chunk: int) -> bytes:
+    return body[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
 
 
 def test_case_fault_1_a_manifest_of_its_own_file(disk: Disk) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.disk import Disk
+from support.disk import SMALL, Disk
 from support.node import Node
 from support.plain_push import digest_of, push
 from support.programs import wait_until
@@ -15,13 +15,11 @@ from support.transfer import fetch
 
 IMAGES = 60
 LAYER_BYTES = 50_000
-#: XFS is not made smaller than 300 MB
-SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}
 
 
-@pytest.fixture(params=sorted(SIZES))
+@pytest.fixture(params=sorted(SMALL))
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    with Disk(tmp_path, request.param, SIZES[request.param]) as made:
+    with Disk(tmp_path, request.param, SMALL[request.param]) as made:
         yield made
 
 

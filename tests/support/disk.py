@@ -24,6 +24,8 @@ MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
 }
+#: as small as is of use to be filled (bytes); XFS is not made smaller than 300 MB
+SMALL = {"ext4": 64 << 20, "xfs": 320 << 20}
 #: FS_IOC_FIEMAP of linux/fs.h; the extent that is asked for is written out first (FIEMAP_FLAG_SYNC)
 FIEMAP, FIEMAP_SYNC = 0xC020660B, 1
 FIEMAP_HEAD, FIEMAP_EXTENT = struct.Struct("=QQLLLL"), struct.Struct("=QQQQQLLLL")
