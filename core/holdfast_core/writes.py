@@ -106,12 +106,15 @@ class Writes(Lookup):
     def probe(self) -> bool:
         """Write a file and take it away again; whether that went. With a whole ballast a full disk is writable again
         then, and a read-only one that this store was open on. Waits for the disk."""
+        writes = self._writer is not None and self._writer.is_writing
+        if writes:
+            self._directory.ballast.take()  # first: room is wanted beside it
         try:
             self._directory.probe()
         except OSError as error:
             self._directory.refused(error, "probe")
             return False
-        if not self.is_waiting and self._directory.fill_ballast():
+        if self._writer is None or (writes and self._directory.fill_ballast()):
             self.condition.probed()
         return True
 

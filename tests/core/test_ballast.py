@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from holdfast_core import Digest, Store, fsck
-from holdfast_core.ballast import LEAST_BYTES, NAME, Ballast
+from holdfast_core.ballast import LEAST_BYTES, MOST_BYTES, NAME, Ballast
 from holdfast_core.condition import DiskState
 from holdfast_core.errors import Exhausted
 from support.disk import SMALL, Disk
@@ -76,16 +77,15 @@ def test_case_fault_3_nothing_else_is_committed_until_the_ballast_is_whole(
     manifests = filled(store)
     filler = disk.fill_up()
     assert store._directory.ballast.give()
-    body = b"small"
     with pytest.raises(Exhausted, match="kept for deletes"):
-        store.push_inline_blob("r", Digest.of(body), body, now=2.0).result()
+        push_small(store)
     assert store.condition.state is DiskState.FULL, "nothing else would have it fill the ballast"
     store.delete_manifest("r0", manifests[0], now=3.0).result()
     filler.unlink()
     assert store.is_pressed
     store.sweep(now=4.0, grace=86400.0).result()
     assert not store.is_pressed
-    store.push_inline_blob("r", Digest.of(body), body, now=5.0).result()
+    push_small(store)
     store.close()
 
 
@@ -101,6 +101,26 @@ def test_case_fault_3_a_node_starts_on_a_full_disk(opener: Opener, disk: Disk) -
     again.close()
 
 
+def test_case_fault_3_there_is_to_be_room_beside_the_ballast(opener: Opener, disk: Disk) -> None:
+    """What the ballast takes the next push does not find."""
+    store = opener(disk.root / "store", ballast_bytes=LEAST_BYTES)
+    filler = disk.fill_up()
+    assert store._directory.ballast.give()
+    with pytest.raises(Exhausted, match="kept for deletes"):
+        push_small(store)
+    os.truncate(filler, filler.stat().st_size - (1 << 19))
+    assert not store.probe()
+    assert store.condition.state is DiskState.FULL
+    os.truncate(filler, filler.stat().st_size - (2 << 20))
+    assert store.probe()
+    push_small(store)
+    store.close()
+
+
+def push_small(store: Store) -> None:
+    store.push_inline_blob("r", Digest.of(b"small"), b"small", now=2.0).result()
+
+
 def give_all(store: Store) -> None:
     """Nothing of the ballast is left."""
     while store._directory.ballast.give():
@@ -110,15 +130,15 @@ def give_all(store: Store) -> None:
 def test_case_fault_3_a_disk_is_full_until_the_ballast_is_whole(opener: Opener, disk: Disk) -> None:
     """Whatever it takes: nothing is committed before."""
     root = disk.root / "store"
-    store = opener(root, ballast_bytes=LEAST_BYTES)
+    store = opener(root, ballast_bytes=MOST_BYTES)
     filler = disk.fill_up()
     give_all(store)
-    (disk.root / "more").write_bytes(bytes(LEAST_BYTES // 2))
+    (disk.root / "more").write_bytes(bytes(MOST_BYTES - (2 << 20)))
     assert store.probe(), "there is room for more than the probe"
     assert store.condition.state is DiskState.FULL
     give_all(store)
     store.close()
-    again = opener(root, ballast_bytes=LEAST_BYTES)
+    again = opener(root, ballast_bytes=MOST_BYTES)
     assert str(again.condition.state) == "full"
     filler.unlink()
     assert again.probe()
