@@ -89,6 +89,21 @@ def test_s52_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Pat
     tree(tmp_path, test)
 
 
+def test_a_conflict_over_a_tag_moves_nothing_at_a_child(tmp_path: Path) -> None:
+    """The tag that won is an event of its own."""
+
+    async def test(root: Tree) -> None:
+        began, store = await heard(root), root.held.store
+        ours, now = str(Digest.of(b"ours")), root.held.clock.now()
+        conflict = Event("conflict", "tag", "team/app", now, "v1", ours, winner="parent")
+        store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [conflict]).result()
+        found = await heard(root, began.cursor)
+        assert found.messages == ()
+        assert found.cursor.endswith("-1")
+
+    tree(tmp_path, test)
+
+
 def test_a_held_question_ends_with_the_first_message(tmp_path: Path) -> None:
     async def test(root: Tree) -> None:
         began, before = await heard(root), root.held.clock.monotonic()
