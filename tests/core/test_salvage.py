@@ -292,3 +292,25 @@ def test_fsck_sees_a_tree_that_leads_astray(many: list[Digest], root: Path) -> N
     assert any("the index is damaged: page" in problem for problem in problems)
     with contextlib.suppress(StoreError):
         assert rebuild(root).problems == []
+
+
+def test_case_fault_6_a_bit_of_a_records_lengths_costs_no_record() -> None:
+    """In a frame in which more is wrong, so that it cannot be made good as a whole."""
+    rows = [(key, layout.seal(key, b"x" * 9)) for key in map(layout.repository_key, ("one", "two", "six"))]
+    frame = bytearray(framing.encode_frame(rows))
+    second = framing.FRAME_HEAD_BYTES + framing.ENTRY_BYTES + len(rows[0][0]) + len(rows[0][1])
+    frame[-2:] = bytes(byte ^ 0xFF for byte in frame[-2:])
+    for bit in range(8 * framing.ENTRY_BYTES):
+        hit = bytearray(frame)
+        hit[second + bit // 8] ^= 1 << bit % 8
+        assert salvage.whole(bytes(hit)) is None
+        assert [piece[:2] for piece in salvage.pieces(bytes(hit)) if piece.intact] == rows
+
+
+@pytest.mark.parametrize("length", [0, 600])
+def test_case_fault_6_a_record_whose_key_cannot_be_is_lost(length: int) -> None:
+    """What follows is lost with it: nobody knows where the next one begins."""
+    payload = length.to_bytes(2, "little") + (4).to_bytes(4, "little") + b"R" * (length + 4)
+    frame = framing.FRAME_MAGIC + len(payload).to_bytes(4, "little") + payload + bytes(framing.SEAL_BYTES)
+    (piece,) = salvage.pieces(frame)
+    assert (piece.key, piece.intact, piece.lost) == (b"", False, len(payload))
