@@ -16,7 +16,6 @@ import pytest
 from holdfast.arrival import WAITING_BYTES
 from holdfast.config import Configuration, Limits, Tls
 from holdfast.connection import Connection
-from holdfast.endpoint import dispatch
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import Refusal, RequestTimeout
 from holdfast.tls import Certificate
@@ -90,21 +89,15 @@ class Scene:
         return Reply(404)
 
 
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Scene]:
-    """Every route but /v2/ leads to the named endpoint of a scene."""
+def scene(node: Serving, name: str) -> Scene:
+    """Every route but /v2/ leads to the named endpoint of a scene from now on."""
+    made, real = Scene(), node.server.dispatch
 
-    def make(name: str) -> Scene:
-        made = Scene()
-        real = dispatch.answer
+    def answer(served: Node, request: Request) -> Answer:
+        return real(served, request) if request.path == "/v2/" else getattr(made, name)(request)
 
-        def answer(node: Node, request: Request) -> Answer:
-            return real(node, request) if request.path == "/v2/" else getattr(made, name)(request)
-
-        monkeypatch.setattr(dispatch, "answer", answer)
-        return made
-
-    return make
+    node.server.dispatch = answer
+    return made
 
 
 def limited(**limits: float) -> Configuration:
@@ -124,7 +117,6 @@ def only(node: Serving) -> Connection:
     return connection
 
 
-Make = Callable[[str], Scene]
 BODY = random.Random(3).randbytes(5_000_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
@@ -153,11 +145,11 @@ FRAMED = [
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_bodies_arrive_whole_and_the_connection_goes_on(tmp_path: Path, scene: Make, secure: bool) -> None:
+def test_bodies_arrive_whole_and_the_connection_goes_on(tmp_path: Path, secure: bool) -> None:
     tls, options = over_tls(tmp_path) if secure else (None, {})
 
     async def test(node: Serving) -> None:
-        scene("digest")
+        scene(node, "digest")
         client = await node.connect(**options)
         for framing, body in FRAMED:
             await check_digest(client, PATCH + framing, body)
@@ -168,9 +160,9 @@ def test_bodies_arrive_whole_and_the_connection_goes_on(tmp_path: Path, scene: M
 
 @pytest.mark.parametrize("framing", [CHUNKED + b"0\r\n\r\n", length(0), b"\r\n"])
 @pytest.mark.parametrize("method", [b"PUT", b"POST", b"PATCH", b"DELETE"])
-def test_case_32_empty_bodies(tmp_path: Path, scene: Make, method: bytes, framing: bytes) -> None:
+def test_case_32_empty_bodies(tmp_path: Path, method: bytes, framing: bytes) -> None:
     async def test(node: Serving) -> None:
-        scene("digest")
+        scene(node, "digest")
         head = PATCH.replace(b"PATCH", method)
         whole, cut = await node.connect(), await node.connect()
         await check_digest(whole, head + framing, GET, body=b"")
@@ -184,7 +176,7 @@ def test_case_32_empty_bodies(tmp_path: Path, scene: Make, method: bytes, framin
     serve(tmp_path, test)
 
 
-def test_a_request_without_a_body_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_a_body_says_so(tmp_path: Path) -> None:
     seen: list[tuple[bool, int | None]] = []
 
     def answer(_node: Node, request: Request) -> Answer:
@@ -192,7 +184,7 @@ def test_a_request_without_a_body_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         return Reply(200)
 
     async def test(node: Serving) -> None:
-        monkeypatch.setattr(dispatch, "answer", answer)
+        node.server.dispatch = answer
         client = await node.connect()
         client.send(GET, PATCH, b"\r\n", PATCH, length(0), PATCH, length(3), b"abc")
         client.send(PATCH, CHUNKED, chunks(b"abc", 1))
@@ -207,15 +199,13 @@ def test_a_request_without_a_body_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("framing", "secure"), [(0, False), (1, False), (0, True), (1, True)])
-def test_a_body_that_nobody_reads_waits_at_the_client(
-    tmp_path: Path, scene: Make, framing: int, secure: bool
-) -> None:
+def test_a_body_that_nobody_reads_waits_at_the_client(tmp_path: Path, framing: int, secure: bool) -> None:
     tls, options = over_tls(tmp_path) if secure else (None, {})
     body = BODY * 6
     framed = [length(len(body)) + body, CHUNKED + chunks(body, 32768)][framing]
 
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         client, other = await node.connect(**options), await node.connect(**options)
         client.send(PATCH + framed)
         await until(lambda: any(c._read_paused for c in node.server._connections))
@@ -228,11 +218,11 @@ def test_a_body_that_nobody_reads_waits_at_the_client(
     serve(tmp_path, test, tls=tls)
 
 
-def test_case_57_go_on_is_said_once_and_only_to_who_waits(tmp_path: Path, scene: Make) -> None:
+def test_case_57_go_on_is_said_once_and_only_to_who_waits(tmp_path: Path) -> None:
     expecting = PATCH + b"Expect: 100-continue\r\n"
 
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         client = await node.connect()
         client.send(expecting + length(4))
         await until(lambda: seen.events == ["begun"])
@@ -254,11 +244,9 @@ def test_case_57_go_on_is_said_once_and_only_to_who_waits(tmp_path: Path, scene:
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 9])
-def test_case_57_a_final_answer_without_reading_ends_the_connection(
-    tmp_path: Path, scene: Make, body: bytes
-) -> None:
+def test_case_57_a_final_answer_without_reading_ends_the_connection(tmp_path: Path, body: bytes) -> None:
     async def test(node: Serving) -> None:
-        scene("refuse")
+        scene(node, "refuse")
         client = await node.connect()
         client.send(PATCH + b"Expect: 100-continue\r\n" + length(9) + body)
         answer = await client.answer()
@@ -285,10 +273,10 @@ RESTS = [
 @pytest.mark.parametrize(("rest", "goes_on"), RESTS)
 @pytest.mark.parametrize("cut", [False, True])
 def test_case_55_58_a_short_rest_is_dropped_and_a_long_one_ends_the_connection(
-    tmp_path: Path, scene: Make, rest: bytes, goes_on: bool, cut: bool
+    tmp_path: Path, rest: bytes, goes_on: bool, cut: bool
 ) -> None:
     async def test(node: Serving) -> None:
-        scene("refuse")
+        scene(node, "refuse")
         client = await node.connect()
         if cut:
             head = rest.index(b"\r\n\r\n") + 4
@@ -306,12 +294,12 @@ def test_case_55_58_a_short_rest_is_dropped_and_a_long_one_ends_the_connection(
     serve(tmp_path, test)
 
 
-def test_case_58_a_request_behind_an_unread_gigabyte_is_never_read(tmp_path: Path, scene: Make) -> None:
+def test_case_58_a_request_behind_an_unread_gigabyte_is_never_read(tmp_path: Path) -> None:
     smuggled = b"GET /v2/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 
     async def test(node: Serving) -> None:
         for framing in (length(1 << 30), CHUNKED + b"%x\r\n" % (1 << 30)):
-            scene("refuse")
+            scene(node, "refuse")
             client = await node.connect()
             client.send(PATCH + framing + smuggled * 4000, GET)
             assert (await client.answer()).status == 404
@@ -323,9 +311,9 @@ def test_case_58_a_request_behind_an_unread_gigabyte_is_never_read(tmp_path: Pat
     serve(tmp_path, test)
 
 
-def test_case_60_a_rest_that_does_not_come_ends_without_a_second_answer(tmp_path: Path, scene: Make) -> None:
+def test_case_60_a_rest_that_does_not_come_ends_without_a_second_answer(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        scene("refuse")
+        scene(node, "refuse")
         client = await node.connect()
         client.send(PATCH + length(9) + b"x")
         assert (await client.answer()).status == 404
@@ -340,10 +328,10 @@ def test_case_60_a_rest_that_does_not_come_ends_without_a_second_answer(tmp_path
 @pytest.mark.parametrize("framing", [length(9), CHUNKED])
 @pytest.mark.parametrize("abrupt", [False, True])
 def test_case_29_a_client_that_breaks_off_is_told_to_the_endpoint(
-    tmp_path: Path, scene: Make, framing: bytes, abrupt: bool
+    tmp_path: Path, framing: bytes, abrupt: bool
 ) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("keep")
+        seen = scene(node, "keep")
         client = await node.connect()
         client.send(PATCH + framing + (b"abcd" if framing != CHUNKED else b"9\r\nabcd"))
         await until(lambda: seen.bodies == [b"abcd"])
@@ -363,9 +351,9 @@ def test_case_29_a_client_that_breaks_off_is_told_to_the_endpoint(
     serve(tmp_path, test)
 
 
-def test_case_29_what_came_is_handed_out_before_the_end_is_told(tmp_path: Path, scene: Make) -> None:
+def test_case_29_what_came_is_handed_out_before_the_end_is_told(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         seen.digest = seen.keep  # type: ignore[method-assign]
         client = await node.connect()
         client.send(PATCH + length(9) + b"abcd")
@@ -388,12 +376,12 @@ def test_case_29_what_came_is_handed_out_before_the_end_is_told(tmp_path: Path, 
 )
 @pytest.mark.parametrize("secure", [False, True])
 def test_what_changes_something_is_finished_without_its_client(
-    tmp_path: Path, scene: Make, method: bytes, events: list[str], secure: bool
+    tmp_path: Path, method: bytes, events: list[str], secure: bool
 ) -> None:
     tls, options = over_tls(tmp_path) if secure else (None, {})
 
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         client = await node.connect(**options)
         client.send(PATCH.replace(b"PATCH", method) + b"\r\n")
         await until(lambda: seen.events == ["begun"])
@@ -410,11 +398,9 @@ BROKEN = [b"zz\r\n", b"-1\r\n", b"4\r\nabcdXX", b"4\nabcd\r\n", b"1" * 17 + b"\r
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_case_53_a_malformed_chunk_is_400_and_ends_the_connection(
-    tmp_path: Path, scene: Make, broken: bytes
-) -> None:
+def test_case_53_a_malformed_chunk_is_400_and_ends_the_connection(tmp_path: Path, broken: bytes) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("keep")
+        seen = scene(node, "keep")
         client = await node.connect()
         client.send(PATCH + CHUNKED + b"2\r\nhi\r\n" + broken + GET)
         answer = await client.answer()
@@ -427,9 +413,9 @@ def test_case_53_a_malformed_chunk_is_400_and_ends_the_connection(
 
 
 @pytest.mark.parametrize("framing", [length(9), CHUNKED])
-def test_case_60_a_body_that_stops_is_408(tmp_path: Path, scene: Make, framing: bytes) -> None:
+def test_case_60_a_body_that_stops_is_408(tmp_path: Path, framing: bytes) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("keep")
+        seen = scene(node, "keep")
         client = await node.connect()
         client.send(PATCH + framing + b"1\r\na")
         answer = await client.answer()
@@ -440,9 +426,9 @@ def test_case_60_a_body_that_stops_is_408(tmp_path: Path, scene: Make, framing: 
     serve(tmp_path, test, limited(stall_timeout=0.2))
 
 
-def test_case_60_a_body_that_drips_is_408(tmp_path: Path, scene: Make) -> None:
+def test_case_60_a_body_that_drips_is_408(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        scene("keep")
+        scene(node, "keep")
         client = await node.connect()
         client.send(PATCH + length(100_000))
         answer = asyncio.ensure_future(client.answer())
@@ -454,9 +440,9 @@ def test_case_60_a_body_that_drips_is_408(tmp_path: Path, scene: Make) -> None:
     serve(tmp_path, test, limited(stall_timeout=0.3))
 
 
-def test_time_that_an_endpoint_takes_is_not_the_clients(tmp_path: Path, scene: Make) -> None:
+def test_time_that_an_endpoint_takes_is_not_the_clients(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         client = await node.connect()
         client.send(PATCH + length(4) + b"ab")
         await until(lambda: seen.events == ["begun"])
@@ -468,9 +454,9 @@ def test_time_that_an_endpoint_takes_is_not_the_clients(tmp_path: Path, scene: M
     serve(tmp_path, test, limited(stall_timeout=5.0))
 
 
-def test_the_answer_timeout_counts_from_the_end_of_the_body(tmp_path: Path, scene: Make) -> None:
+def test_the_answer_timeout_counts_from_the_end_of_the_body(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        scene("digest")
+        scene(node, "digest")
         client = await node.connect()
         client.send(PATCH + length(4) + b"a")
         await until(lambda: bool(node.server._connections) and only(node)._task is not None)
@@ -480,7 +466,7 @@ def test_the_answer_timeout_counts_from_the_end_of_the_body(tmp_path: Path, scen
         await until(lambda: timer.timeout is not None and timer.timeout.when() is None)
         client.send(b"bcd")
         assert (await client.answer()).status == 202
-        hung = scene("wait")
+        hung = scene(node, "wait")
         client.send(PATCH + length(4) + b"abcd")
         assert (await client.answer()).status == 503
         assert hung.events == ["begun", "cancelled"]
@@ -492,9 +478,9 @@ def test_the_answer_timeout_counts_from_the_end_of_the_body(tmp_path: Path, scen
 # -- draining --------------------------------------------------------------------------------------
 
 
-def test_an_upload_under_way_may_finish_while_draining(tmp_path: Path, scene: Make) -> None:
+def test_an_upload_under_way_may_finish_while_draining(tmp_path: Path) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("keep")
+        seen = scene(node, "keep")
         client = await node.connect()
         client.send(PATCH + length(4) + b"ab")
         await until(lambda: seen.bodies == [b"ab"])
@@ -511,11 +497,9 @@ def test_an_upload_under_way_may_finish_while_draining(tmp_path: Path, scene: Ma
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_drain_that_takes_too_long_cancels_and_waits_for_the_clean_up(
-    tmp_path: Path, scene: Make, leaves: bool
-) -> None:
+def test_a_drain_that_takes_too_long_cancels_and_waits_for_the_clean_up(tmp_path: Path, leaves: bool) -> None:
     async def test(node: Serving) -> None:
-        seen = scene("wait")
+        seen = scene(node, "wait")
         client = await node.connect()
         client.send(PATCH + length(4))
         await until(lambda: seen.events == ["begun"])
@@ -533,7 +517,7 @@ def test_a_drain_that_takes_too_long_cancels_and_waits_for_the_clean_up(
 # -- order -----------------------------------------------------------------------------------------
 
 
-def test_case_58_bodies_and_requests_in_one_segment_and_byte_by_byte(tmp_path: Path, scene: Make) -> None:
+def test_case_58_bodies_and_requests_in_one_segment_and_byte_by_byte(tmp_path: Path) -> None:
     stream = b"".join(
         [
             PATCH.replace(b"PATCH", b"POST") + CHUNKED + chunks(GET, 7),
@@ -551,7 +535,7 @@ def test_case_58_bodies_and_requests_in_one_segment_and_byte_by_byte(tmp_path: P
         return [(answer.status, answer.headers.get("digest")) for answer in found]
 
     async def test(node: Serving) -> None:
-        scene("digest")
+        scene(node, "digest")
         whole, cut = await node.connect(), await node.connect()
         whole.send(stream * 20)
         for _ in range(20):
