@@ -10,6 +10,7 @@ process id that was given out again nor somebody else's lock harms anybody.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import select
@@ -101,8 +102,7 @@ class Group:
         #: workers of a supervisor that died: they serve until `end_workers`
         self.old_workers: list[Member] = []
         try:
-            data.mkdir(parents=True, exist_ok=True)
-            self._lock = _opened_directory(data)
+            self._lock = _lock_file(data)
         except OSError as error:
             raise StoreRefused(
                 f"data: found {str(data)!r}; allowed: a directory that this user may make and write to"
@@ -149,6 +149,21 @@ class Group:
     def close(self) -> None:
         """Give the directory up."""
         os.close(self._lock)
+
+
+def _lock_file(data: Path) -> int:
+    """A descriptor to lock; that of the directory where it is read-only and nothing ever served from it. Raises
+    OSError."""
+    data.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(data / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    try:
+        return os.open(data / "supervisor.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def is_child(member: Member) -> bool:
