@@ -22,6 +22,7 @@ import json
 import mmap
 import os
 import stat
+import threading
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,7 +97,7 @@ class Directory:
         self.fills = path / "fills"
         self.condition = StoreCondition()
         self.ballast = Ballast(path, 0)
-        self._lock = -1
+        self._lock, self._probing = -1, threading.Lock()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self.blobs_fd = os.open(path / "blobs", flags)
@@ -306,16 +307,18 @@ class Directory:
         return self.condition.met(write, error.errno, f"{what}: {error.strerror or error}")
 
     def probe(self) -> None:
-        """Write a file, sync it and take it away again, to see whether the disk takes writes and has room. Raises
+        """Write a file, sync it and take it away again, to see whether the disk takes writes and has room. Threads
+        come one after another: one that found the other's file gone would take that for a broken disk. Raises
         OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(PROBE_NAME, flags, 0o600, dir_fd=self.fills_fd)
-        try:
-            self._take_room(fd)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-            os.unlink(PROBE_NAME, dir_fd=self.fills_fd)
+        with self._probing:
+            fd = os.open(PROBE_NAME, flags, 0o600, dir_fd=self.fills_fd)
+            try:
+                self._take_room(fd)
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+                os.unlink(PROBE_NAME, dir_fd=self.fills_fd)
 
     def fill_ballast(self) -> bool:
         """Give the ballast what it lacks; whether it has all of it. Until it has, nothing is committed but what makes

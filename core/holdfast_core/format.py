@@ -91,6 +91,8 @@ JOURNALED_TABLES = frozenset(
         *(LOCK, PENDING, DELETED, OUTBOX, RESOURCE),
     )
 )
+#: tables of which a frame has records: what is told of documents stands beside them, for a commit that a kill lost
+FRAMED_TABLES = JOURNALED_TABLES | {EVENT}
 #: derived table -> the table whose keys it turns round
 DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 

@@ -99,6 +99,8 @@ class Merge:
                 yield from self._damaged(frame, last=frame.end == size and stop is None)
 
     def _checked(self, key: bytes, value: bytes | None) -> Piece | None:
+        if key[:1] == layout.EVENT:  # the log of events begins anew: who follows it compares everything
+            return None
         if key[:1] not in layout.JOURNALED_TABLES:
             what = layout.describe(key)
             self._report.problems.append(f"the journal holds a change of no journaled table: {what}")
@@ -120,7 +122,7 @@ class Merge:
             self._name_loss(frame, pieces)
         self._report.counts["damaged journal bytes"] += len(data)
         self._gaps = self._gaps or not all(piece.intact for piece in pieces)
-        yield from (piece for piece in pieces if piece.key)
+        yield from (piece for piece in pieces if piece.key and piece.key[:1] != layout.EVENT)
 
     def _name_loss(self, frame: journal.Frame, pieces: list[Piece]) -> None:
         """What cannot be read by its key is named by its place; what has a key, in the end."""

@@ -113,7 +113,7 @@ def _entry(head: bytes, damaged: bytes, at: int, end: int) -> tuple[Piece, int] 
 
 def _is_good(piece: Piece, damaged: bytes, after: int, end: int, *, put: bool) -> bool:
     """A value passes its checksum. A removal has none: behind it is another entry, or the end."""
-    if piece.key[:1] not in layout.JOURNALED_TABLES:
+    if piece.key[:1] not in layout.FRAMED_TABLES:
         return False
     if piece.value is not None:
         return is_sealed(piece.key, piece.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,12 @@ def test_the_ballast_is_given_up_in_parts_and_made_again(tmp_path: Path) -> None
     assert (tmp_path / NAME).stat().st_size == 1 << 20
     nothing = Ballast(tmp_path / "absent", 0)
     assert (nothing.is_whole, nothing.give()) == (True, False)
+
+
+def test_two_probes_at_once_find_no_fault(root: Path, opener: Opener) -> None:
+    """One that found the other's file gone would take that for a broken disk, and end the keeper."""
+    store = opener()
+    with ThreadPoolExecutor(4) as threads:
+        assert all(done.result() for done in [threads.submit(store.probe) for _ in range(200)])
+    assert store.condition.state is DiskState.WRITABLE
+    store.close()

@@ -116,6 +116,48 @@ def test_an_event_of_a_document_outlives_a_kill_before_its_commit(root: Path, op
     assert FormatReader(root).run() == []
 
 
+def told_of_a_document(opener: Opener) -> None:
+    """A store with a document of which an event tells, and content."""
+    store = opener()
+    store.keep_events(True).result()
+    event = Event("conflict", "tag", "a", 5.0, "t", theirs="sha256:" + "b" * 64, winner="parent")
+    document = ResourceChange("conflict", "7", b"\xc0")
+    store.change_resources(
+        lambda view: [document], quiet=frozenset({"conflict"}), told=lambda: [event]
+    ).result()
+    push(store, "a", b"one", "x")
+    store.close()
+
+
+def test_an_event_of_a_document_is_no_problem_of_a_rebuild(root: Path, opener: Opener) -> None:
+    told_of_a_document(opener)
+    (root / "index" / "data.mdb").unlink()
+    assert rebuild(root).problems == []
+    store = opener()
+    assert [row.name for row in store.resources("conflict")] == ["7"]
+    assert list(store.events(0, 10)) == []
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_an_event_beside_a_damaged_record_is_not_named(root: Path, opener: Opener) -> None:
+    """Two bits of the document that it tells of: more than can be turned back."""
+    told_of_a_document(opener)
+    frame = next(
+        frame
+        for frame in journals.frames(root / "journal")
+        if any(key[:1] == layout.EVENT for key, _ in frame.changes or ())
+    )
+    journal = root / "journal" / "log"
+    place = journal.read_bytes().index(b"\xc0", frame.start)
+    flip_bit(journal, place, 0)
+    flip_bit(journal, place, 5)
+    (root / "index" / "data.mdb").unlink()
+    problems = rebuild(root).problems
+    assert problems
+    assert not [problem for problem in problems if "event" in problem]
+
+
 def settled(store: Store, root: Path) -> dict[bytes, bytes]:
     """All records, but for the time since when nobody links bytes."""
     rows, _ = dump(store, root)

@@ -466,7 +466,7 @@ def test_a_201_that_names_another_digest_confirms_nothing(tmp_path: Path, path: 
             kept = Fault(method="HEAD", path="/blobs/", status=200, times=-1)
             parent.script(begun, Fault(method="PUT", path=path, status=201, headers=[other], times=-1))
             if path == "/manifests/":
-                once = Fault(method="HEAD", path="/manifests/", status=404, times=2)
+                once = Fault(method="HEAD", path="/manifests/", status=404, times=3)
                 parent.script(kept, once, Fault(method="HEAD", path="/manifests/", status=200, times=-1))
             async with pushing(tmp_path / "child", READ_WRITE, parent, going_up=True) as child:
                 await child.image("a", "x")

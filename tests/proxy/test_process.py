@@ -125,6 +125,21 @@ def test_members_are_found_in_whatever_order_they_came(tmp_path):
     assert members(tmp_path) == []
 
 
+@pytest.mark.parametrize("place", [(0, 0), (0, 2), (7, 1000), (1 << 40, 3), (1 << 40, 0)])
+def test_locks_that_are_no_members_harm_nobody(tmp_path, place):
+    """Whoever may read the directory may lock any part of it."""
+    member = Member(7, 9, "worker")
+    with ExitStack() as held:
+        for start, length in [(member.offset, 1), place]:
+            descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, descriptor)
+            mark = LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, mark)
+        assert set(members(tmp_path)) <= {member}
+        if place != (0, 0):  # it hides nothing that lies elsewhere
+            assert set(members(tmp_path)) == {member}
+
+
 def test_strangers_are_spared(tmp_path):
     """Whose lock lies there: a process that is no child of a node, one with the number of another, one that is no
     more, one of another directory."""

@@ -66,27 +66,31 @@ def join(data: Path, role: str) -> int:
 
 
 def members(data: Path) -> list[Member]:
-    """Every process that joined and lives. Raises OSError."""
+    """Every process that joined and lives. Locks of other lengths are somebody else's. Raises OSError."""
     directory = _opened_directory(data)
     try:
-        return [Member.at(offset) for offset in _locked(directory, 0, 0)]
+        return [Member.at(start) for start, length in _locked(directory, 0, 0) if length == 1]
     finally:
         os.close(directory)
 
 
-def _locked(directory: int, start: int, length: int) -> Iterator[int]:
-    """The bytes that others locked, out of `length` from `start` on (0: all). The kernel names any of them, so what is
-    before and behind it is looked at as well."""
+def _locked(directory: int, start: int, length: int) -> Iterator[tuple[int, int]]:
+    """Locks of others that touch `length` bytes from `start` on (0: all), by first byte and length. The kernel names
+    any of them, so what is before and behind it is looked at as well."""
     asked = LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    kind, _, found, _, _ = LOCK.unpack(fcntl.fcntl(directory, fcntl.F_OFD_GETLK, asked))
+    kind, _, found, size, _ = LOCK.unpack(fcntl.fcntl(directory, fcntl.F_OFD_GETLK, asked))
     if kind == fcntl.F_UNLCK:
         return
-    yield found
+    yield found, size
     if found > start:
         yield from _locked(directory, start, found - start)
-    behind = length and start + length - found - 1
-    if behind or not length:
-        yield from _locked(directory, found + 1, behind)
+    if not size:  # up to the end of all offsets
+        return
+    behind = found + size
+    if not length:
+        yield from _locked(directory, behind, 0)
+    elif behind < start + length:
+        yield from _locked(directory, behind, start + length - behind)
 
 
 def _opened_directory(data: Path) -> int:
