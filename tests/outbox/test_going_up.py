@@ -160,7 +160,7 @@ async def both_sides(root: Registry, child: Registry) -> tuple[str, str]:
 def synchronises(child: Registry) -> None:
     """What is not known here of a parent's tag was not there."""
     for going in child.keeper.climbs:
-        going._follows = lambda repository: True
+        going._follows = lambda repository, tag: True
 
 
 @contextmanager

@@ -651,3 +651,25 @@ def test_what_comes_during_a_trim_is_not_lost(tmp_path: Path) -> None:
                 await first(keeper, "RecoveryService")
 
     run(main())
+
+
+def test_case_fault_8_a_tag_that_a_rule_keeps_out_does_not_come_down(tmp_path: Path) -> None:
+    """Nor one of another parent's repository. So nothing is known of it here, whatever the parent has."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            log = ScriptedLog(parent)
+            said = configured("app", "team/*")
+            async with managed(tmp_path, log, said, {"name": "app", "tags": ["v*"]}) as keeper:
+                await first(keeper)
+                asked = [
+                    ("app", "v1"),
+                    ("app", "latest"),
+                    ("team/a", "latest"),
+                    ("b", "v1"),
+                    ("edge:team/a", "v1"),
+                ]
+                follows = [replica_of(keeper).follows(*name) for name in asked]
+                assert follows == [True, False, True, False, False]
+
+    run(main())

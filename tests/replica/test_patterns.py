@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from holdfast.config_file import from_table
+from holdfast.keeper.keeper import Keeper
+from holdfast.replica.source import Polled
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
@@ -110,3 +113,35 @@ def test_a_parent_without_a_catalogue_says_what_to_do_and_stops_no_other_row(
                 assert keeper.store.repositories() == ["base", "team/a"]
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("repository", "tag", "follows"),
+    [
+        ("team/a", "v1", True),
+        ("team/a", "latest", False),
+        ("team/b", "latest", True),
+        ("team/c/d", "latest", False),
+        ("edge:team/b", "latest", False),
+        ("edge:big/a", "latest", True),
+        ("few", "v1", False),
+        ("young", "v1", False),
+    ],
+)
+def test_case_fault_8_what_comes_down_is_what_the_look_would_find(
+    repository: str, tag: str, follows: bool
+) -> None:
+    """Also by a pattern, of each parent its own; not what a filter keeps out, or may keep out."""
+    parents = [
+        {"name": "", "url": "https://above.example"},
+        {"name": "edge", "url": "https://edge.example"},
+    ]
+    rows = [
+        {"name": "team/a", "tags": ["v*"]},
+        {"name": "team/*"},
+        {"name": "big/*", "parent": "edge"},
+        {"name": "few", "newest": 2},
+        {"name": "young", "newer_than": "P30D"},
+    ]
+    config = from_table({"parent": parents, "sync": {**NIGHTLY, "repositories": rows}})
+    assert Polled(cast(Keeper, None), config).follows(repository, tag) is follows

@@ -57,7 +57,7 @@ STUBBORN = 5
 class Climb:
     """The outbox of the repositories of one parent. `complete`: whether all blobs of a manifest are here, so that
     nobody needs its mark any more. `decided` is told of a tag when a change of it went up (True), or gave way.
-    `follows`: whether a repository is synchronised."""
+    `follows`: whether a tag comes down whenever the parent has it."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Climb:
         complete: Callable[[str, Digest], bool] = lambda repository, digest: True,
         decided: Callable[[str, str, bool], None] = lambda repository, tag, ours: None,
         damaged: FoundDamaged = unrecorded,
-        follows: Callable[[str], bool] = lambda repository: True,
+        follows: Callable[[str, str], bool] = lambda repository, tag: True,
     ) -> None:
         self._store, self._parent, self._policy, self._clock = store, parent, policy, clock
         self._complete, self._decided = complete, decided
@@ -445,7 +445,7 @@ class Climb:
         ):  # nothing was said of it, or a condition may be ignored: the look right before counts
             there = await self._parent.up.tag(self._name(entry), entry.tag)
         theirs = ParentTag(there.digest)
-        queue, follows = self._rows.queue, self._follows(entry.repository)
+        queue, follows = self._rows.queue, self._follows(entry.repository, entry.tag)
         verdict = queue.settle(entry.seq, theirs, self._policy, self._clock.now(), follows=follows)
         if verdict.fate == "send" and verdict.conflict is None and not follows:
             await self._rows.change(queue.asked(entry.seq, there.digest))
@@ -458,7 +458,7 @@ class Climb:
     def _ask(self) -> None:
         """Ask for tags of which nothing is known here, and whose turn is not now. What synchronises knows them all."""
         for entry in self._rows.queue.unasked():
-            if not self._follows(entry.repository):
+            if not self._follows(entry.repository, entry.tag):
                 task = asyncio.create_task(self._asked(entry))
                 self._questions.add(task)
                 task.add_done_callback(self._questions.discard)

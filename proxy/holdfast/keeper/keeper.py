@@ -146,9 +146,9 @@ class Keeper(Pushes, Control):
         if self.replica is not None:
             self.replica.decided(repository, tag, ours=ours)
 
-    def _follows(self, repository: str) -> bool:
+    def _follows(self, repository: str, tag: str) -> bool:
         """See `Climb`."""
-        return self.replica is not None and self.replica.follows(repository)
+        return self.replica is not None and self.replica.follows(repository, tag)
 
     def is_going_up(self, repository: str, tag: str) -> bool:
         """Whether a change of a tag is still to go up."""

@@ -62,10 +62,7 @@ class Look:
 
     async def over(self, rows: Sequence[tuple[str, SyncRepository]], at_once: int) -> None:
         """Look at every (repository or pattern, row). Never raises for what a parent or the store says."""
-        parents: dict[str, list[Rule]] = {}
-        for repository, row in rows:
-            parents.setdefault(Repository.from_key(repository).namespace, []).append(Rule(row))
-        await self._over({namespace: Wanted(tuple(rules)) for namespace, rules in parents.items()}, at_once)
+        await self._over(wanted_of(rows), at_once)
 
     async def _over(self, wanted: Mapping[str, Wanted], at_once: int) -> None:
         """Look at what is wanted of each parent."""
@@ -257,6 +254,14 @@ def outweighed(keeper: Keeper, repository: str, name: str, digest: str | None) -
         return ""
     waits = store.is_pending(repository, held.digest) or keeper.is_going_up(repository, name)
     return PUSHED if waits else ""
+
+
+def wanted_of(rows: Iterable[tuple[str, SyncRepository]]) -> dict[str, Wanted]:
+    """By parent, what (repository or pattern, row) wants of it."""
+    parents: dict[str, list[Rule]] = {}
+    for repository, row in rows:
+        parents.setdefault(Repository.from_key(repository).namespace, []).append(Rule(row))
+    return {namespace: Wanted(tuple(rules)) for namespace, rules in parents.items()}
 
 
 def _is_wanted(repository: str, wanted: Mapping[str, Wanted]) -> bool:

@@ -103,9 +103,9 @@ class Managed:
         self.held.decided(key, self._clock.monotonic(), ours=ours)
         return False
 
-    def follows(self, repository: str) -> bool:
-        """See `Source`."""
-        return self._covers(repository)
+    def follows(self, repository: str, tag: str) -> bool:
+        """See `Source`. What is managed is the default parent's alone."""
+        return ":" not in repository and self._wanted.follows(repository, tag)
 
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""

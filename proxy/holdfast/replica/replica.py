@@ -134,9 +134,9 @@ class Replica:
         if self._source.decided(f"{repository}:{tag}", ours=ours):
             self._came()
 
-    def follows(self, repository: str) -> bool:
-        """Whether a repository is synchronised."""
-        return self._source.follows(repository)
+    def follows(self, repository: str, tag: str) -> bool:
+        """See `Source`."""
+        return self._source.follows(repository, tag)
 
     def wake(self) -> None:
         """The source may have something to say."""

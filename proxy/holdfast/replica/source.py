@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from holdfast.config import Configuration, SyncRepository
 from holdfast.replica.copy import Copy
 from holdfast.replica.holdings import Reading
-from holdfast.replica.look import Look
+from holdfast.replica.look import Look, wanted_of
 from holdfast.replica.memory import Memory
 from holdfast.repository import Repository
 from holdfast.sync.schedule import FULL, Schedule, seconds
@@ -50,8 +50,9 @@ class Source(Protocol):
     def decided(self, key: str, *, ours: bool) -> bool:
         """A tag that was changed here went up (`ours`), or the parent's stays. Whether that is a reason for a run."""
 
-    def follows(self, repository: str) -> bool:
-        """Whether a repository is synchronised."""
+    def follows(self, repository: str, tag: str) -> bool:
+        """Whether a tag comes down whenever the parent has it, so that one which is not known here was not there. In
+        doubt no: then the parent is asked."""
 
     def asked_at(self, trigger: str) -> float:
         """When somebody else asked for this, by his clock (wall seconds); 0 for nobody."""
@@ -81,6 +82,7 @@ class Polled:
     def __init__(self, keeper: Keeper, config: Configuration) -> None:
         sync = config.sync
         self._keeper, self._rows = keeper, rows_of(config)
+        self._wanted = wanted_of(self._rows)
         self.schedule = Schedule.parse(sync.schedule, sync.window, sync.message_ttl)
         self.texts = sync.schedule, sync.window
         self._referrers_every = seconds(sync.referrers_every, "referrers_every")
@@ -89,9 +91,11 @@ class Polled:
         """See `Source`: a run finds what the parent has."""
         return not ours
 
-    def follows(self, repository: str) -> bool:
+    def follows(self, repository: str, tag: str) -> bool:
         """See `Source`."""
-        return any(key == repository for key, _ in self._rows)
+        where = Repository.from_key(repository)
+        wish = self._wanted.get(where.namespace)
+        return wish is not None and wish.follows(where.name, tag)
 
     def asked_at(self, trigger: str) -> float:
         """See `Source`."""

@@ -266,7 +266,7 @@ class Outbox:
         self, seq: int, theirs: ParentTag, policy: Policy, now: float, *, follows: bool = True
     ) -> Verdict:
         """Before a tag or untag is sent: what the parent has decides. `follows`: whether this node synchronises the
-        repository, so that the parent had nothing where nothing is known here. Where it does not, and the parent was
+        tag, so that the parent had nothing where nothing is known here. Where it does not, and the parent was
         there since, this is the question for what it has (`asked`)."""
         entry = self._order[seq]
         base = entry.base

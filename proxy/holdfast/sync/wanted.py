@@ -99,6 +99,10 @@ class Rule:
         version = version_of(tag)
         return version is not None and self._range.admits(version)
 
+    def follows(self, tag: str) -> bool:
+        """Whether a tag comes down whenever the parent has it. Of a choice among tags that is not known."""
+        return not (self.given.newest or self.given.newer_than) and self.passes(tag)
+
     def _recent(self, tags: tuple[TagFact, ...], now: float) -> tuple[tuple[TagFact, ...], list[str]]:
         """`newer_than`; a tag whose time is unknown stays."""
         given = self.given.newer_than
@@ -186,6 +190,10 @@ class Wanted:
     def covers(self, repository: str) -> bool:
         """Whether a repository is wanted, whatever of it."""
         return self._scoped.fullmatch(repository) is not None
+
+    def follows(self, repository: str, tag: str) -> bool:
+        """Whether a tag comes down whenever the parent has it."""
+        return self.covers(repository) and self.rule_of(repository).follows(tag)
 
     def rule_of(self, repository: str) -> Rule:
         """The first rule for it; one that wants everything where none is."""
