@@ -81,6 +81,16 @@ def part_name(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"
 
 
+def _read_page(path: Path, flags: int) -> None:
+    """Read the first page of a file. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | flags)
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:
+            os.preadv(fd, [page], 0)
+    finally:
+        os.close(fd)
+
+
 def os_error(error: OSError, what: str) -> StoreError:
     """The store's word for an operating system error."""
     return refusal(error.errno, f"{what}: {error.strerror or error}")
@@ -97,13 +107,16 @@ class Directory:
         self.fills = path / "fills"
         self.condition = StoreCondition()
         self.ballast = Ballast(path, 0)
-        self._lock, self._probing = -1, threading.Lock()
+        self.blobs_fd = self.fills_fd = self.uploads_fd = self._lock = -1
+        self._probing = threading.Lock()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self.blobs_fd = os.open(path / "blobs", flags)
             self.fills_fd = os.open(path / "fills", flags)
-            self.uploads_fd = os.open(path / "uploads", flags) if (path / "uploads").exists() else -1
+            if (path / "uploads").exists():
+                self.uploads_fd = os.open(path / "uploads", flags)
         except OSError as error:
+            self.close()
             if error.errno in BROKEN:
                 raise DiskFailed(f"the disk cannot be read: {path}: {error.strerror}") from error
             raise StoreRefused(f"{path} is not a store: {error}") from error
@@ -329,24 +342,18 @@ class Directory:
         return False
 
     def read_failure(self) -> str:
-        """Why the disk below the index cannot be read; "" when it can. Past the page cache where the file system has a
-        way past it, because what memory has of a file says nothing of the disk. Waits for the disk."""
+        """Why the disk below the index cannot be read; "" when it can, or when something else is wrong with the file,
+        which a fresh start finds and says. Past the page cache where the file system has a way past it, because what
+        memory has of a file says nothing of the disk. Waits for the disk."""
         path = self.index / "data.mdb"
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
+        for past_cache in (os.O_DIRECT, 0):
             try:
-                fd = os.open(path, flags | os.O_DIRECT)
+                _read_page(path, past_cache)
             except OSError as error:
-                if error.errno not in CANNOT_READ_PAST:
-                    raise
-                fd = os.open(path, flags)
-            try:
-                with mmap.mmap(-1, mmap.PAGESIZE) as page:
-                    os.preadv(fd, [page], 0)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            return f"{path}: {error.strerror or error}"
+                if error.errno in CANNOT_READ_PAST and past_cache:
+                    continue
+                return f"{path}: {error.strerror or error}" if error.errno in BROKEN else ""
+            break
         return ""
 
     def _take_room(self, fd: int) -> None:

@@ -236,3 +236,14 @@ def test_a_creation_cut_short_is_taken_up(root: Path, opener: Opener, left: str)
     digest = put_manifest(store, "r", b"x")
     store.close()
     assert opener().manifest("r", digest) is not None
+
+
+def test_a_refused_store_keeps_no_descriptor(root: Path, opener: Opener) -> None:
+    """A worker tries again for as long as a disk cannot be read, and has clients to serve meanwhile."""
+    opener().close()
+    (root / "fills").rename(root / "elsewhere")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(StoreRefused):
+            opener(write=False)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
