@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from holdfast.keeper import outgoing
+from holdfast import errors
+from holdfast.gateway.message import Sought
+from holdfast.keeper import climb, outgoing
+from holdfast.keeper.above import Above, There
+from holdfast.sync.entry import Entry
+from holdfast.sync.outbox import Outbox
+from holdfast_core.errors import StoreError
 from outbox.test_going_up import empty, entries, held_back, tag_at, two
 from support.programs import PATIENCE
 from support.pushing import Registry
@@ -59,3 +65,110 @@ async def until_away(child: Registry) -> None:
     async with asyncio.timeout(PATIENCE):
         while child.keeper.climbs[0]._is_reachable:
             await asyncio.sleep(0.01)
+
+
+class Refusing:
+    """Asks the parent for any tag but one, and for the others when that was refused."""
+
+    keeps = True
+
+    def __init__(self, otherwise: Above, tag: str, failure: errors.ParentFailed) -> None:
+        self._otherwise, self._tag, self._failure = otherwise, tag, failure
+        self._refused = asyncio.Event()
+        self.answers = 0
+
+    async def look(self, sought: Sought) -> There:
+        """See `Above`."""
+        if sought.tags == (self._tag,):
+            self._refused.set()
+            raise self._failure
+        await self._refused.wait()
+        await asyncio.sleep(0)  # whoever was refused has drawn what follows
+        found = await self._otherwise.look(sought)
+        self.answers += 1
+        return found
+
+    async def close(self) -> None:
+        """See `Above`."""
+        await self._otherwise.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_known"),
+    [
+        (errors.ParentDenied("403"), True),
+        (errors.ParentThrottled("429"), True),
+        (errors.ParentErred("500"), True),
+        (errors.TimedOut("no answer"), False),
+    ],
+)
+def test_case_fault_8_a_question_that_is_refused_is_no_outage(
+    tmp_path: Path, failure: errors.ParentFailed, is_known: bool
+) -> None:
+    """What the parent says of other tags holds; only after an outage it does not."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            before = await root.image("a", "latest", number=1)
+            climbing = child.keeper.climbs[0]
+            climbing.above = above = Refusing(climbing.above, "refused", failure)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("holdfast.sync.order.Order.ready", lambda order, now, limit=1: [])
+                await child.image("a", "latest", number=2)
+                await child.image("a", "refused", number=3)
+                async with asyncio.timeout(PATIENCE):
+                    while not above.answers or climbing._questions:
+                        await asyncio.sleep(0.01)
+                found = {entry.tag: entry.base for entry in entries(child) if entry.deed == "tag"}
+                assert found == {"latest": before if is_known else None, "refused": None}
+
+    uvloop.run(main())
+
+
+def test_case_fault_8_a_disk_that_refuses_is_no_outage_of_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest that follows ends, and what was known of tags is known after it."""
+    forgot = list[Outbox]()
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child):
+            await child.image("a", "first", number=1)
+            await empty(child)
+            climbing, refused = child.keeper.climbs[0], list[Entry]()
+            send = climbing._send
+
+            async def full(entry: Entry) -> climb.Stop | None:
+                if not refused:
+                    refused.append(entry)
+                    raise StoreError("no space left")
+                return await send(entry)
+
+            def waited(queue: Outbox) -> None:
+                forgot.append(queue)
+
+            monkeypatch.setattr(Outbox, "waited", waited)
+            monkeypatch.setattr(climbing, "_send", full)
+            digest = await child.image("a", "second", number=2)
+            await empty(child)
+            assert (tag_at(root, "a", "second"), len(refused), forgot) == (digest, 1, [])
+
+    uvloop.run(main())
+
+
+def test_case_fault_8_whatever_an_entry_ends_with_the_next_is_looked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (_, child):
+            climbing = child.keeper.climbs[0]
+
+            async def surprised() -> None:
+                raise ValueError("a surprise")
+
+            task = asyncio.create_task(surprised())
+            await asyncio.wait([task])
+            climbing._news.clear()
+            climbing._tasks.add(task)
+            climbing._ended(task)
+            assert (climbing._news.is_set(), climbing._tasks, climbing._stops) == (True, set(), {"unwritten"})
+
+    uvloop.run(main())

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import structlog
 from holdfast_core import outbox as rows
@@ -52,6 +52,9 @@ IDLE_SECONDS = 0.5
 AWAY_CEILING_SECONDS = 10.0
 #: so often an entry may find the parent away while others say that it is there
 STUBBORN = 5
+#: why an entry stopped, and what others do about it: nothing is known any more of tags at a parent that was away, and
+#: what cannot be written here has to rest
+Stop = Literal["away", "unwritten"]
 
 
 class Climb:
@@ -78,12 +81,12 @@ class Climb:
         self._freight = Freight(store, parent, self._rows, damaged)
         #: where to ask what the parent has
         self.above: Above = Heads(parent.up)
-        self._tasks: set[asyncio.Task[bool]] = set()
-        #: set when something came, or ended; whether one that ended since the last look found the parent away
+        self._tasks: set[asyncio.Task[Stop | None]] = set()
+        #: set when something came, or ended; why entries stopped since the last look
         self._news = asyncio.Event()
-        self._found_away = False
+        self._stops: set[Stop] = set()
         self._questions: set[asyncio.Task[None]] = set()
-        #: tries in a row that found the parent away, and those of entries that did
+        #: tries in a row that were stopped, and those of entries that found the parent away
         self._away = 0
         #: whether the parent was there all the time since the last look at the rows
         self._is_reachable = False
@@ -143,8 +146,8 @@ class Climb:
             await self.above.close()
 
     async def _worked(self) -> bool:
-        """One step, and when there was nothing to do a rest that ends with the next row. False when the parent is
-        away."""
+        """One step, and when there was nothing to do a rest that ends with the next row. False when what is under way
+        was stopped."""
         if not await self.step() and not self._away:
             await self._heard()
         return not self._away
@@ -163,11 +166,11 @@ class Climb:
 
     async def step(self) -> bool:
         """Begin what may go now, and wait until something of what is under way ends, or for a moment. False when
-        nothing is under way, or the parent was found away."""
+        nothing is under way, or something was stopped."""
         self._news.clear()
         await self._rows.refresh()
         was_reachable, self._is_reachable = self._is_reachable, self._can_be_reached()
-        if not (was_reachable and self._is_reachable) or self._found_away:
+        if not (was_reachable and self._is_reachable) or "away" in self._stops:
             self._rows.queue.waited()
         if self._is_reachable:
             for entry in self._rows.queue.take(self._clock.now(), AT_ONCE - len(self._tasks)):
@@ -179,15 +182,22 @@ class Climb:
             await self._heard()
         elif self._parent.state != "offline":
             self._away = 0
-        found_away, self._found_away = self._found_away, False
-        self._away += found_away
-        self._is_reachable &= not found_away
-        return is_busy and not found_away
+        stops, self._stops = self._stops, set()
+        self._away += bool(stops)
+        self._is_reachable &= "away" not in stops
+        return is_busy and not stops
 
-    def _ended(self, task: asyncio.Task[bool]) -> None:
+    def _ended(self, task: asyncio.Task[Stop | None]) -> None:
+        self._news.set()  # whatever came of it
         self._tasks.discard(task)
-        self._found_away |= not task.cancelled() and not task.result()
-        self._news.set()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("outbox entry failed", exc_info=error)
+        stop = task.result() if error is None else "unwritten"
+        if stop is not None:
+            self._stops.add(stop)
 
     def _can_be_reached(self) -> bool:
         return self._parent.state != "offline" and not self._parent.is_closed("push")
@@ -226,32 +236,32 @@ class Climb:
 
     # ---- one entry
 
-    async def _under_way(self, entry: Entry) -> bool:
-        """Bring one entry up. False when the parent is away."""
+    async def _under_way(self, entry: Entry) -> Stop | None:
+        """Bring one entry up. None when the next may go, whatever came of this one."""
         log.debug("going up", number=entry.seq, deed=entry.deed, repository=entry.repository)
         try:
             return await self._send(entry)
         except StoreError as error:
             log.error("outbox not written", number=entry.seq, reason=str(error))
-            return False
+            return "unwritten"
         except Exception:
             log.exception("outbox entry failed", number=entry.seq)
             await self._failed(entry, "transient", "an error of this program; the log has more")
-            return True
+            return None
         finally:
             self._rows.queue.leave(entry.seq)
 
-    async def _send(self, entry: Entry) -> bool:
+    async def _send(self, entry: Entry) -> Stop | None:
         try:
             await self._deeds[entry.deed](self, entry)
         except errors.LinkClosed as failure:
             log.info("outbox waits", number=entry.seq, reason=failure.message)
-            return False
+            return "away"
         except errors.ParentUnreachable as failure:
             lost = self._lost[entry.seq] = self._lost.get(entry.seq, 0) + 1
             log.info("outbox waits", number=entry.seq, reason=failure.message)
             if lost < STUBBORN or self._parent.state == "offline":
-                return False
+                return "away"
             # it is there, and this entry does not get through: others may
             await self._failed(entry, "transient", failure.message)
         except errors.ParentFailed as failure:
@@ -268,7 +278,7 @@ class Climb:
             await self._failed(entry, "denied", str(error))
         self._away = 0
         self._lost.pop(entry.seq, None)
-        return True
+        return None
 
     async def _failed(self, entry: Entry, kind: Kind, reason: str, after: float = 0.0) -> None:
         log.warning("not gone up", number=entry.seq, repository=entry.repository, kind=kind, reason=reason)
@@ -471,7 +481,10 @@ class Climb:
             await self._rows.change(self._rows.queue.asked(entry.seq, there.digest))
         except errors.ParentFailed as failure:
             log.info("not asked", number=entry.seq, reason=failure.message)
-            self._rows.queue.waited()
+            if isinstance(failure, errors.ParentUnreachable):
+                self._rows.queue.waited()
+            else:  # it was there: what it says of other tags holds
+                self._rows.queue.unanswered(entry.seq)
         except StoreError as error:
             log.error("outbox not written", number=entry.seq, reason=str(error))
 

@@ -172,6 +172,10 @@ class Outbox:
             return Change()  # that it has nothing is what an unknown base stands for
         return self._replace(replace(entry, base=digest))
 
+    def unanswered(self, seq: int) -> None:
+        """The parent did not say what it has of such a tag; of the others it may."""
+        self._fresh.pop(seq, None)
+
     # ---- up
 
     def ready(self, now: float, limit: int = 1) -> list[Entry]:
