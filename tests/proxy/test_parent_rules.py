@@ -260,6 +260,25 @@ def test_case_fault_15_bulk_work_has_what_the_other_leaves_and_half_when_both_wa
     asyncio.run(case())
 
 
+@pytest.mark.parametrize("connections", [1, 2, 3])
+def test_case_fault_15_a_single_place_is_taken_in_turns(connections: int) -> None:
+    """A push does not wait for a whole synchronisation."""
+
+    async def case() -> None:
+        room, served = Caps(connections, 0.0, FakeClock())._bulk, list[Bulk]()
+
+        async def body(work: Bulk) -> None:
+            async with room.place(work):
+                served.append(work)
+                await asyncio.sleep(0)
+
+        works: list[Bulk] = [*["sync"] * 30, *["push"] * 3]  # type: ignore[list-item]
+        await asyncio.gather(*map(body, works))
+        assert served == ["sync", "push"] * 3 + ["sync"] * 27
+
+    asyncio.run(case())
+
+
 @pytest.mark.parametrize("connections", [1, 2, 3, 4, 8, 32, 1024])
 def test_case_fault_15_a_miss_finds_a_connection_however_much_bulk_work_there_is(connections: int) -> None:
     async def case() -> None:

@@ -42,11 +42,13 @@ Bulk = Literal["sync", "push"]
 
 class BulkRoom:
     """Room for bulk work: `together` at once, `alone` of one kind. A place that is free goes to the kind that has fewer
-    of those that wait, so each has what the other leaves, and half when both want all."""
+    of those that wait, and of two that have as many to the one that did not get the last. So each has what the other
+    leaves, and half when both want all, also of a single place."""
 
     def __init__(self, together: int, alone: int) -> None:
         self._together, self._alone = together, alone
         self._held: dict[Bulk, int] = {"sync": 0, "push": 0}
+        self._last: Bulk = "push"
         self._waiting: dict[Bulk, deque[asyncio.Future[None]]] = {"sync": deque(), "push": deque()}
 
     @asynccontextmanager
@@ -75,10 +77,11 @@ class BulkRoom:
             wait = [work for work, queue in self._waiting.items() if queue and self._held[work] < self._alone]
             if not wait:
                 return
-            first = min(wait, key=self._held.__getitem__)
+            first = min(wait, key=lambda work: (self._held[work], work == self._last))
             turn = self._waiting[first].popleft()
             if not turn.cancelled():
                 self._held[first] += 1
+                self._last = first
                 turn.set_result(None)
 
 
