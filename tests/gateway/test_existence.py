@@ -17,6 +17,7 @@ from holdfast.parent.push import TagThere
 from holdfast.testing.clock import FakeClock
 from holdfast_core import Digest, Lock, Target
 from support.gateway import BASE, Tree, refused, tree
+from support.programs import PATIENCE
 from support.stores import push
 
 NONE = str(Digest.of(b"nowhere"))
@@ -196,5 +197,42 @@ def test_a_parent_that_knows_no_such_question_is_left_alone_for_an_hour() -> Non
         await above.look(sought(4))
         assert gateway.asked == [1, 1]
         assert len(otherwise.asked) == 3
+
+    uvloop.run(main())
+
+
+def test_case_fault_15_an_answer_does_not_wait_for_a_login_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.keeper.above.LOGIN_SECONDS", 0.0, raising=False)
+
+    async def main() -> None:
+        gateway, otherwise = Gateway(), Otherwise()
+        gateway.let.set()
+        otherwise.introduced = lambda name: asyncio.Event().wait()  # type: ignore[method-assign]
+        above = Inquiries(gateway.exists, Unlogged, otherwise, FakeClock(), ended)
+        async with asyncio.timeout(PATIENCE):
+            assert (await above.look(sought(0))).digests == frozenset(sought(0).blobs)
+        await above.close()
+
+    uvloop.run(main())
+
+
+def test_case_fault_15_a_login_that_fails_is_tried_again_at_the_next_question() -> None:
+    async def main() -> None:
+        gateway, otherwise, asked = Gateway(), Otherwise(), list[str]()
+        gateway.let.set()
+
+        async def introduced(name: str) -> bool:
+            asked.append(name)
+            if len(asked) == 1:
+                raise ValueError("a surprise")
+            return len(asked) > 2
+
+        otherwise.introduced = introduced  # type: ignore[method-assign]
+        above = Inquiries(gateway.exists, Unlogged, otherwise, FakeClock(), ended)
+        for _ in range(5):
+            assert (await above.look(sought(0))).digests == frozenset(sought(0).blobs)
+        assert asked == ["r0"] * 3
 
     uvloop.run(main())

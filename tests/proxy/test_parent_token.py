@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 from holdfast.config import Credentials
-from holdfast.errors import ParentBroken, ParentDenied, ParentErred, ParentFailed
+from holdfast.errors import (
+    ConnectTimedOut,
+    KnownOffline,
+    ParentBroken,
+    ParentDenied,
+    ParentErred,
+    ParentFailed,
+    TimedOut,
+)
 from holdfast.manifest import OCI_MANIFEST
 from holdfast.parent import quirks, token
 from holdfast.parent.challenge import Challenge, NoChallenge, RealmRule, choose, parse_challenges
@@ -24,6 +32,7 @@ from holdfast.testing.scripted_parent import ScriptedParent
 from hypothesis import given
 from hypothesis import strategies as st
 from support.parent_cases import client_of, read_all, run
+from support.programs import PATIENCE
 
 IMAGE = json.dumps(
     {
@@ -591,3 +600,75 @@ def test_environment_and_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     asyncio.run(case())
     with pytest.raises(ValueError, match="not several"):
         login_source(Credentials(password="a", password_env="b"), "", FakeClock())
+
+
+# ---- a login before anything goes up
+
+
+class Base:
+    """Answers `/v2/`; a status of 0 is no connection, one of -1 an answer that never ends."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses, self.asked, self.status = list(statuses), 0, 0
+
+    async def send(self, *_: object) -> Base:
+        """In the place of `Transport.send`."""
+        self.asked += 1
+        await asyncio.sleep(0)
+        self.status = self.statuses.pop(0)
+        if not self.status:
+            raise ConnectTimedOut("nobody is there")
+        return self
+
+    def header_lines(self, _: str) -> list[str]:
+        """No challenge."""
+        return []
+
+    def header(self, _: str) -> None:
+        """None."""
+
+    async def discard(self) -> None:
+        """The body."""
+        if self.status < 0:
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("status", [403, 404, 408, 429, 503])
+def test_case_fault_15_only_200_and_401_tell_whether_a_login_is_wanted(status: int) -> None:
+    async def case() -> None:
+        async with client_of("http://parent.example") as parent:
+            endpoint, base = parent.up._endpoint, Base(status, 200)
+            endpoint._transport.send = base.send  # type: ignore[method-assign, assignment]
+            with pytest.raises(ParentFailed):
+                await parent.up.introduce("team/app")
+            assert endpoint.health.state == ("degraded" if status in (408, 503) else "online")
+            await parent.up.introduce("team/app")
+            await parent.up.introduce("team/app")
+            assert base.asked == 2
+
+    asyncio.run(case())
+
+
+def test_case_fault_15_who_waits_for_a_login_does_not_ask_a_parent_that_is_away() -> None:
+    async def case() -> None:
+        async with client_of("http://parent.example") as parent:
+            base = Base(*[0] * 8)
+            parent.up._endpoint._transport.send = base.send  # type: ignore[method-assign, assignment]
+            asked = (parent.up.introduce(f"r{number}") for number in range(8))
+            failures = await asyncio.gather(*asked, return_exceptions=True)
+            assert list(map(type, failures)) == [ConnectTimedOut] + [KnownOffline] * 7
+            assert (base.asked, parent.state) == (1, "offline")
+
+    asyncio.run(case())
+
+
+def test_case_fault_15_a_login_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.parent.push.ASK_SECONDS", 0.05)
+
+    async def case() -> None:
+        async with client_of("http://parent.example") as parent, asyncio.timeout(PATIENCE):
+            parent.up._endpoint._transport.send = Base(-1).send  # type: ignore[method-assign, assignment]
+            with pytest.raises(TimedOut):
+                await parent.up.introduce("team/app")
+
+    asyncio.run(case())

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 UNKNOWN_SECONDS = 3600.0
 #: repositories of which it is remembered that they were logged in for
 REPOSITORIES = 1024
+#: an answer that is there waits at most so long for the login (seconds); what goes up then may have to go twice
+LOGIN_SECONDS = 5.0
 
 
 class There(NamedTuple):
@@ -99,14 +101,13 @@ class Inquiries:
         self._asking: asyncio.Task[None] | None = None
         self._silent_until = 0.0
         #: by repository: HEADs find out how to log in before anything with a body goes, these questions do not
-        self._logins: dict[str, asyncio.Task[bool]] = {}
+        self._logins: dict[str, asyncio.Task[None]] = {}
 
     async def look(self, sought: Sought) -> There:
         """See `Above`."""
         login = self._login(sought.repository)
         found = await self._asked(sought)
-        if not await asyncio.shield(login):
-            self._logins.pop(sought.repository, None)
+        await asyncio.wait([login], timeout=LOGIN_SECONDS)
         if found is None:
             return await self._otherwise.look(sought)
         said = zip((*sought.blobs, *sought.manifests), (*found.blobs, *found.manifests), strict=True)
@@ -124,13 +125,23 @@ class Inquiries:
         await asyncio.gather(*under_way, return_exceptions=True)
         await self._end()
 
-    def _login(self, name: str) -> asyncio.Task[bool]:
-        """Under way, or done."""
+    def _login(self, name: str) -> asyncio.Task[None]:
+        """Under way, or done: what did not succeed is not remembered."""
         if (login := self._logins.get(name)) is None:
             if len(self._logins) >= REPOSITORIES:
                 self._logins.clear()
-            login = self._logins[name] = asyncio.create_task(self._otherwise.introduced(name))
+            login = self._logins[name] = asyncio.create_task(self._introduce(name))
         return login
+
+    async def _introduce(self, name: str) -> None:
+        is_known = False
+        try:
+            is_known = await self._otherwise.introduced(name)
+        except Exception:
+            log.exception("no login ahead of a push", repository=name)
+        finally:
+            if not is_known:
+                self._logins.pop(name, None)
 
     async def _asked(self, sought: Sought) -> Present | None:
         """The answer; None when there is none."""

@@ -7,9 +7,10 @@ authorization was refused → the status as a success or a failure. It never tri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from typing import TypeVar
 
 import structlog
 from yarl import URL
@@ -29,6 +30,7 @@ from holdfast.errors import (
     RedirectRefused,
     SlotsTaken,
     StillErring,
+    TimedOut,
 )
 from holdfast.parent.challenge import RealmRule
 from holdfast.parent.credentials import LoginSource, Secret
@@ -41,9 +43,13 @@ from holdfast.parent.transport import Answer, Form, Transport
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 USER_AGENT = "holdfast"
 #: what a read is answered with
 READ = frozenset({200, 206})
+#: what `/v2/` is answered with by a registry that says whether it wants a login (distribution-spec, end-1)
+TEACHES = frozenset({200, 401})
 #: methods that follow redirects
 SAFE = frozenset({"GET", "HEAD"})
 #: at a redirect's target: the signature in its URL ran out
@@ -98,11 +104,7 @@ class Endpoint:
         """An answer of a status that the ask accepts, to be closed by the caller. `page` replaces the URL that
         follows from the ask (a later page of a list, an upload, same origin). Raises ParentFailed."""
         self._refuse_without_asking(ask.name)
-        try:
-            answer = await self._authorised(ask, page or self.url_of(ask), deadline)
-        except ParentFailed as failure:
-            self._note(ask.name, failure)
-            raise
+        answer = await self._noted(ask.name, self._authorised(ask, page or self.url_of(ask), deadline))
         self._is_known = self._is_known or ask.want != PULL
         self.health.answered(ask.name)
         return answer
@@ -111,16 +113,23 @@ class Endpoint:
         """Have the authorization for what is `want`ed of a repository: what has a body and is refused for want of it
         crosses the link twice. Asks `/v2/` while nothing is known. Raises ParentFailed."""
         self._refuse_without_asking(name)
-        async with self._asking:
-            if not self._is_known:
-                await self._learn(deadline)
-        await self.authority.header(self.prefix + name, want)
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                async with self._asking:
+                    if not self._is_known:
+                        self._refuse_without_asking(name)  # whoever asked before may have found it away
+                        await self._noted(name, self._learn(deadline))
+                await self._noted(name, self.authority.header(self.prefix + name, want))
+        except TimeoutError:
+            raise TimedOut("the login for pushes was not there in time") from None
 
     async def _learn(self, deadline: Deadline) -> None:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-        answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
+        url = self.base.join(URL("/v2/"))
+        answer = await self._transport.send("GET", url, headers, deadline)
         lines = answer.header_lines("WWW-Authenticate")
         await answer.discard()
+        self._judge(answer, Hop(url), TEACHES)
         if answer.status == 401:
             await self.authority.learn(lines)
         self._is_known = True
@@ -183,6 +192,14 @@ class Endpoint:
         if now < self._quiet_until:
             wait = ceil(self._quiet_until - now)
             raise ParentThrottled("the parent asked to slow down", retry_after=wait)
+
+    async def _noted(self, name: str, asked: Awaitable[T]) -> T:
+        """What was asked; a failure is noted. Raises ParentFailed."""
+        try:
+            return await asked
+        except ParentFailed as failure:
+            self._note(name, failure)
+            raise
 
     def _note(self, name: str, failure: ParentFailed) -> None:
         """What a failure says about the endpoint's health."""
