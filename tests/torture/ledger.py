@@ -47,6 +47,15 @@ class Ledger:
                 if (what, where) == (kind, repository) and len(states) == 1 and ABSENT not in states
             }
 
+    def uncertain(self, kind: str, repository: str, state: State) -> list[Key]:
+        """Things of a repository that may be in that state, and in another one as well."""
+        with self._lock:
+            return [
+                key
+                for key, states in self._allowed.items()
+                if key[:2] == (kind, repository) and state in states and len(states) > 1
+            ]
+
     def keys(self, *, fresh: bool = False) -> list[Key]:
         """Everything it knows of; `fresh`: what was changed since `settle`, only."""
         with self._lock:

@@ -181,6 +181,8 @@ class Pusher:
         for name in ledger.certain("referrer", self.repository):
             if name.endswith(f"@{digest}"):
                 changes.append((self._key("referrer", name), ABSENT))
+        # a move that was refused may have been made, and then the tag stays
+        ledger.may_be(ledger.uncertain("tag", self.repository, digest), ABSENT)
         self.delete("manifests", digest, changes)
 
     def delete_blob(self) -> None:
