@@ -13,6 +13,7 @@ import pytest
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import scripted_process
 from support.disk import Disk
+from support.disk_node import data_on, pull_image
 from support.node import Node, parent_toml
 from support.plain_push import at, digest_of, push
 from support.programs import program, wait_until
@@ -22,26 +23,6 @@ NAME, FRESH = "library/held", "library/fresh"
 DISK_BYTES = 320 << 20
 #: the reserve of `fills` is larger than these disks
 SETTINGS = "[fills]\nreserve_bytes = 0\n"
-
-
-def on(disk: Disk, place: Path) -> Path:
-    """The directory of a node whose data lies on the disk and whose log does not."""
-    (disk.root / "store").mkdir()
-    place.mkdir()
-    (place / "data").symlink_to(disk.root / "store")
-    return place
-
-
-def pull(node: Node, name: str) -> None:
-    """A tag, its image and the image's layers, every byte checked."""
-    sample = build_sample(name)
-    bodies = {digest: body for digest, _, body in sample.manifests}
-    tagged = fetch(node.url, f"/v2/{name}/manifests/latest")
-    assert (tagged.status, tagged.body) == (200, bodies[sample.index])
-    assert fetch(node.url, f"/v2/{name}/manifests/{sample.images['amd64']}").status == 200
-    for layer in sample.layers["amd64"]:
-        answer = fetch(node.url, f"/v2/{name}/blobs/{layer}")
-        assert (answer.status, answer.body == sample.blobs[layer]) == (200, True)
 
 
 def passes_lists(node: Node, name: str) -> None:
@@ -67,7 +48,9 @@ def test_case_fault_9_a_file_system_that_turns_read_only(tmp_path: Path, workers
         Disk(tmp_path / "disk", "ext4", DISK_BYTES) as disk,
         scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
         Node(
-            on(disk, tmp_path / "node"), configuration=parent_toml(parent.url) + SETTINGS, workers=workers
+            data_on(disk, tmp_path / "node"),
+            configuration=parent_toml(parent.url) + SETTINGS,
+            workers=workers,
         ) as node,
     ):
         layer = build_sample(NAME).layers["amd64"][1]
@@ -77,20 +60,20 @@ def test_case_fault_9_a_file_system_that_turns_read_only(tmp_path: Path, workers
 
         def is_kept() -> bool:
             asked = gets()
-            pull(node, NAME)
+            pull_image(node, NAME)
             return gets() == asked
 
-        pull(node, NAME)
+        pull_image(node, NAME)
         wait_until(is_kept, "the image to be kept")
         before = gets()
         disk.error()
-        pull(node, NAME)
-        pull(node, FRESH)
+        pull_image(node, NAME)
+        pull_image(node, FRESH)
         passes_lists(node, FRESH)
         assert any("DiskError: the file system" in said for said in readiness(node)["troubles"])
         node.restart()
-        pull(node, NAME)
-        pull(node, FRESH)
+        pull_image(node, NAME)
+        pull_image(node, FRESH)
         assert any("DiskError: the file system" in said for said in readiness(node)["troubles"])
         assert gets() == before, "held"
 
@@ -102,7 +85,7 @@ def test_case_fault_9_a_store_that_failed_is_not_ready_and_says_why(tmp_path: Pa
         scripted_process("--sample", f"{NAME}:latest", "--sample", f"{FRESH}:latest") as parent,
         Node(tmp_path, configuration=parent_toml(parent.url), workers=2) as node,
     ):
-        pull(node, NAME)
+        pull_image(node, NAME)
         inject = [
             program("strace"),
             "-f",
@@ -118,12 +101,12 @@ def test_case_fault_9_a_store_that_failed_is_not_ready_and_says_why(tmp_path: Pa
             (keeper,) = node.children("keeper")
             os.kill(keeper, signal.SIGKILL)
             wait_until(lambda: "DiskError: the disk failed" in unready(node), "/readyz to say it")
-            pull(node, NAME)
-            pull(node, FRESH)
+            pull_image(node, NAME)
+            pull_image(node, FRESH)
             assert "DiskError: the disk failed" in unready(node)
             strace.terminate()
         wait_until(node.ready, "the store to be opened")
-        pull(node, FRESH)
+        pull_image(node, FRESH)
 
 
 def test_case_fault_9_one_process_whose_store_failed_opens_it_anew(tmp_path: Path) -> None:
@@ -171,7 +154,7 @@ def test_case_fault_9_a_node_that_came_up_read_only_writes_once_it_may(
     place, refused = tmp_path / "node", "the disk of this node is read-only; nothing was stored"
     with (
         Disk(tmp_path / "disk", kind, DISK_BYTES) as disk,
-        Node(on(disk, place), "--anonymous", "push", workers=workers) as node,
+        Node(data_on(disk, place), "--anonymous", "push", workers=workers) as node,
     ):
         digest = push(node.url, "app", "one", b"layer" * 9000)
         assert node.stop() == 0
@@ -197,7 +180,7 @@ def test_case_fault_9_what_is_left_of_a_node_on_a_read_only_disk_is_found(tmp_pa
     place = tmp_path / "node"
     with (
         Disk(tmp_path / "disk", "ext4", DISK_BYTES) as disk,
-        Node(on(disk, place), "--anonymous", "push", workers=2) as node,
+        Node(data_on(disk, place), "--anonymous", "push", workers=2) as node,
     ):
         digest = push(node.url, "app", "one", b"layer" * 9000)
         assert node.stop() == 0

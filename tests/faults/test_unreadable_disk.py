@@ -16,6 +16,7 @@ import pytest
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.disk import Disk
+from support.disk_node import data_on, pull_image
 from support.node import Node, parent_toml, restarted
 from support.programs import program, wait_until
 from support.transfer import fetch
@@ -28,10 +29,9 @@ SETTINGS = "[fills]\nreserve_bytes = 0\n"
 @contextmanager
 def serving(disk: Disk, place: Path, parent: ScriptedProcess, workers: int) -> Iterator[Node]:
     """A node with its data on the disk and its log elsewhere, that holds an image of the parent."""
-    (disk.root / "store").mkdir()
-    place.mkdir()
-    (place / "data").symlink_to(disk.root / "store")
-    with Node(place, configuration=parent_toml(parent.url) + SETTINGS, workers=workers) as node:
+    with Node(
+        data_on(disk, place), configuration=parent_toml(parent.url) + SETTINGS, workers=workers
+    ) as node:
         layer = build_sample(NAME).layers["amd64"][1]
 
         def is_kept() -> bool:
@@ -49,15 +49,8 @@ def gets(parent: ScriptedProcess, digest: str) -> int:
 
 
 def pull(node: Node, name: str) -> None:
-    """A tag, its image, the image's layers and the lists, every byte checked."""
-    sample = build_sample(name)
-    bodies = {digest: body for digest, _, body in sample.manifests}
-    tagged = fetch(node.url, f"/v2/{name}/manifests/latest")
-    assert (tagged.status, tagged.body) == (200, bodies[sample.index])
-    assert fetch(node.url, f"/v2/{name}/manifests/{sample.images['amd64']}").status == 200
-    for layer in sample.layers["amd64"]:
-        answer = fetch(node.url, f"/v2/{name}/blobs/{layer}")
-        assert (answer.status, answer.body == sample.blobs[layer]) == (200, True)
+    """An image and its list of tags."""
+    pull_image(node, name)
     assert json.loads(fetch(node.url, f"/v2/{name}/tags/list").body)["tags"] == ["latest"]
 
 
