@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.disk import SMALL, Disk
+from support.failing import failing
 from support.node import Node
 from support.plain_push import digest_of, push
 from support.programs import wait_until
@@ -58,6 +59,19 @@ def test_case_fault_3_sixty_deletes_empty_a_full_disk(disk: Disk, workers: int) 
         wait_until(lambda: push_small(node, os.urandom(10_000)) == 201, "pushes to work again", 60.0)
         assert pushed(node, IMAGES)
         assert node.children("keeper") == keepers
+
+
+def test_case_fault_2_the_log_of_a_node_lies_on_its_full_disk(tmp_path: Path) -> None:
+    """What it would say is lost, and what it does is not: the thread that writes to the store goes on."""
+    with (
+        Disk(tmp_path, "ext4", SMALL["ext4"]) as disk,
+        Node(disk.root / "node", "--anonymous", "push", workers=0) as node,
+        failing(node.program.process.pid, {"write": "error=ENOSPC"}, node.log),
+    ):
+        disk.fill_up()
+        statuses = (push_small(node, os.urandom(10_000)) for _ in range(5000))
+        assert next(status for status in statuses if status != 201) == 507
+        assert push_small(node, os.urandom(10_000)) == 507
 
 
 def free_bytes(disk: Disk) -> int:

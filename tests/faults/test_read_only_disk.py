@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import scripted_process
 from support.disk import Disk
 from support.disk_node import data_on, pull_image
+from support.failing import failing
 from support.node import Node, parent_toml
 from support.plain_push import at, digest_of, push
-from support.programs import program, wait_until
+from support.programs import wait_until
 from support.transfer import fetch
 
 NAME, FRESH = "library/held", "library/fresh"
@@ -86,25 +86,14 @@ def test_case_fault_9_a_store_that_failed_is_not_ready_and_says_why(tmp_path: Pa
         Node(tmp_path, configuration=parent_toml(parent.url), workers=2) as node,
     ):
         pull_image(node, NAME)
-        inject = [
-            program("strace"),
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-P",
-            str(node.data.resolve() / "fills" / "probe"),
-        ]
-        inject += ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"]
-        with subprocess.Popen([*inject, "-p", str(node.program.process.pid)]) as strace:
-            wait_until(lambda: is_traced(node.program.process.pid), "strace to be attached")
+        probe = node.data / "fills" / "probe"
+        with failing(node.program.process.pid, {"fdatasync": "error=EIO"}, probe):
             (keeper,) = node.children("keeper")
             os.kill(keeper, signal.SIGKILL)
             wait_until(lambda: "DiskError: the disk failed" in unready(node), "/readyz to say it")
             pull_image(node, NAME)
             pull_image(node, FRESH)
             assert "DiskError: the disk failed" in unready(node)
-            strace.terminate()
         wait_until(node.ready, "the store to be opened")
         pull_image(node, FRESH)
 
@@ -114,15 +103,11 @@ def test_case_fault_9_one_process_whose_store_failed_opens_it_anew(tmp_path: Pat
     in it. What was acknowledged is there, and what is pushed afterwards is kept."""
     with Node(tmp_path, "--anonymous", "push", workers=0) as node:
         digest, pid = push(node.url, "app", "one", b"layer" * 9000), node.program.process.pid
-        log = str((node.data / "journal" / "log").resolve())
-        inject = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-P", log]
-        inject += ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
-        with subprocess.Popen([*inject, "-p", str(pid)]) as strace:
-            wait_until(lambda: is_traced(pid), "strace to be attached")
+        log = node.data / "journal" / "log"
+        with failing(pid, {"fdatasync": "error=EIO:when=1"}, log):
             refused = fetch(node.url, "/v2/app/blobs/uploads/?digest=" + digest_of(b"x"), "POST", body=b"x")
             assert refused.status == 503
             wait_until(lambda: failures(node) == 1, "the store to be opened anew")
-            strace.terminate()
         wait_until(node.ready, "ready")
         assert at(node.url, "app", "one") == digest
         again = push(node.url, "app", "two", b"other" * 9000)
@@ -134,11 +119,6 @@ def test_case_fault_9_one_process_whose_store_failed_opens_it_anew(tmp_path: Pat
 def failures(node: Node) -> int:
     """How often a store that failed was opened anew in the process."""
     return sum(event.get("event") == "store opened anew" for event in node.events())
-
-
-def is_traced(pid: int) -> bool:
-    """Whether a tracer is attached to a process."""
-    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def unready(node: Node) -> str:

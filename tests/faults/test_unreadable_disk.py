@@ -6,19 +6,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
+from holdfast.process.group import members
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.disk import Disk
 from support.disk_node import data_on, pull_image
+from support.failing import failing
 from support.node import Node, parent_toml, restarted
-from support.programs import program, wait_until
+from support.plain_push import at, digest_of, push
+from support.programs import wait_until
 from support.transfer import fetch
 
 NAME, FRESH = "library/held", "library/fresh"
@@ -119,11 +121,7 @@ def test_case_fault_9_processes_that_come_to_such_a_disk_answer_and_open_it_late
         Node(tmp_path, configuration=parent_toml(parent.url), workers=1) as node,
     ):
         pull(node, NAME)
-        supervisor = node.program.process.pid
-        inject = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-P", str(node.data / "store.json")]
-        inject += ["-e", "trace=openat", "-e", "inject=openat:error=EIO"]
-        with subprocess.Popen([*inject, "-p", str(supervisor)]) as strace:
-            wait_until(lambda: is_traced(supervisor), "strace to be attached")
+        with failing(node.program.process.pid, {"openat": "error=EIO"}, node.data / "store.json"):
             for role in ("keeper", "worker"):
                 (pid,) = node.children(role)
                 os.kill(pid, signal.SIGKILL)
@@ -134,13 +132,49 @@ def test_case_fault_9_processes_that_come_to_such_a_disk_answer_and_open_it_late
             said = json.loads(answer.body)["errors"][0]
             assert (answer.status, said["message"]) == (503, "the disk of this node cannot be read")
             assert fetch(node.url, "/healthz").status == 200
-            strace.terminate()
         node.wait_ready()
         pull(node, NAME)
         pull(node, FRESH)
         assert [event.get("event") for event in node.events()].count("child died") == 2
 
 
-def is_traced(pid: int) -> bool:
-    """Whether a tracer is attached to a process."""
-    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+def test_case_fault_9_processes_that_join_late_are_seen_by_the_next_supervisor(tmp_path: Path) -> None:
+    """The data directory cannot be opened when keeper and worker start. They wait for it, and are seen from then on."""
+    with Node(tmp_path, "--anonymous", "push", workers=1) as node:
+        before = {role: node.children(role) for role in ("keeper", "worker")}
+        with failing(node.program.process.pid, {"openat": "error=EIO"}, node.data):
+            for role, old in before.items():
+                os.kill(old[0], signal.SIGKILL)
+                wait_until(partial(restarted, node, role, old), f"a new {role}")
+            wait_until(lambda: answers(node), "the new worker to answer")
+        node.wait_ready()
+        living = {(pid, role) for role in before for pid in node.children(role)}
+        assert {(member.pid, member.role) for member in members(node.data)} == living
+
+
+def answers(node: Node) -> bool:
+    """Whether somebody answers, be it to say why the node is not ready."""
+    with suppress(OSError):
+        return fetch(node.url, "/readyz").status in (200, 503)
+    return False
+
+
+def test_case_fault_9_one_process_whose_disk_cannot_be_read_when_it_opens_its_store_anew(
+    tmp_path: Path,
+) -> None:
+    """Its store failed, and then cannot be opened. It answers meanwhile, says why, and goes on by itself."""
+    with Node(tmp_path, "--anonymous", "push", workers=0) as node:
+        digest, small = push(node.url, "app", "one", b"layer" * 9000), digest_of(b"x")
+        faults = {"fdatasync": "error=EIO:when=1", "openat": "error=EIO"}
+        with failing(
+            node.program.process.pid, faults, node.data / "journal" / "log", node.data / "store.json"
+        ):
+            refused = fetch(node.url, f"/v2/app/blobs/uploads/?digest={small}", "POST", body=b"x")
+            assert refused.status == 503
+            wait_until(lambda: "DiskError: the disk cannot be read" in unready(node), "/readyz to say it")
+            assert "store.json: Input/output error" in unready(node)
+            assert fetch(node.url, "/v2/app/manifests/one").status == 503
+        node.wait_ready()
+        assert at(node.url, "app", "one") == digest
+        assert push(node.url, "app", "two", b"other" * 9000)
+        assert node.program.process.poll() is None

@@ -1,6 +1,7 @@
 """Restart delays, the group of a data directory, listening sockets."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from holdfast.config_file import ConfigInvalid, from_table
 from holdfast.keeper.negative import KEYS, NegativeCache
+from holdfast.process import group as group_module
 from holdfast.process.child import (
     VARIABLE,
     Inheritance,
@@ -22,11 +24,12 @@ from holdfast.process.child import (
     environment,
     is_orphan,
 )
-from holdfast.process.group import LOCK, ROLES, Group, Member, members, opened, start_time
+from holdfast.process.group import LOCK, ROLES, Group, Member, Membership, members, opened, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
-from holdfast.process.store import open_store
+from holdfast.process.store import open_store, until_opened
 from holdfast.process.supervisor import role
+from holdfast.testing.clock import FakeClock
 from holdfast.testing.scripted_process import scripted_process
 from holdfast_core.errors import StoreRefused
 from msgspec.structs import replace
@@ -162,7 +165,8 @@ def test_strangers_are_spared(tmp_path):
 def test_a_child_whose_supervisor_is_gone_ends(tmp_path):
     """It may have been started too late to be found by the next one."""
     lifeline, other = os.pipe()
-    gift = Inheritance(role="keeper", number=0, config=-1, listener=-1, lifeline=lifeline)
+    listener = socket.socket(socket.AF_UNIX)
+    gift = Inheritance(role="keeper", number=0, config=-1, listener=listener.fileno(), lifeline=lifeline)
     assert not is_orphan(gift)
     os.close(other)
     config = configuration_descriptor(from_table({"data": str(tmp_path / "data")}))
@@ -172,6 +176,7 @@ def test_a_child_whose_supervisor_is_gone_ends(tmp_path):
         command(), env=environment(gift), pass_fds=gift.descriptors(), timeout=PATIENCE, check=False
     )
     assert (done.returncode, os.listdir(tmp_path / "data")) == (0, [])
+    listener.close()
     os.close(lifeline)
     os.close(config)
 
@@ -281,3 +286,103 @@ def test_a_worker_does_not_serve_a_store_that_is_not_up_to_date(tmp_path):
         open_store(config, write=False)
     open_store(config, write=True).close()
     open_store(config, write=False).close()
+
+
+PREPARING = """
+import os, sys
+from pathlib import Path
+from holdfast.cli import serve
+from holdfast.config_file import from_table
+from holdfast.process.group import Group
+
+def prepare(config, writer):
+    print(os.getpid(), flush=True)
+    return len(sys.stdin.read())  # as long as the test likes
+
+serve._prepare = prepare
+group = Group(Path(sys.argv[1]))
+serve.prepare_store(from_table({"data": sys.argv[1]}))
+"""
+
+
+def test_case_fault_9_a_start_that_is_killed_leaves_the_lock_to_the_next(tmp_path):
+    """Also while a child of its own prepares the store."""
+    start = subprocess.Popen(
+        [sys.executable, "-c", PREPARING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with start:
+        child = int(start.stdout.readline())
+        with pytest.raises(StoreRefused, match="another holdfast"):
+            Group(tmp_path)
+        start.kill()
+        start.wait()
+        try:
+            wait_until(lambda: start_time(child) is None, "what prepares the store to end")
+            Group(tmp_path).close()
+        finally:
+            start.stdin.close()
+
+
+def test_a_child_of_a_parent_that_is_dead_already_ends():
+    orphan = (
+        "import os; from holdfast.process.ending import end_with; end_with(os.getppid() + 1); print('on')"
+    )
+    done = subprocess.run([sys.executable, "-c", orphan], capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_child_that_joins_after_its_supervisor_died_opens_no_store(tmp_path, monkeypatch):
+    """The next supervisor may have looked while nobody could be seen."""
+    lifeline, other = os.pipe()
+    os.close(other)
+    membership = Membership(tmp_path, Inheritance("keeper", 0, -1, -1, lifeline))
+    complaints = []
+
+    async def wait_for_the_directory():
+        def unreadable(data):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        async def told(why):
+            complaints.append(why)
+            monkeypatch.undo()
+
+        monkeypatch.setattr(group_module, "_opened_directory", unreadable)
+        config = from_table({"data": str(tmp_path)})
+        return await until_opened(
+            config, FakeClock(), asyncio.Event(), told, write=True, membership=membership
+        )
+
+    assert asyncio.run(wait_for_the_directory()) is None
+    assert [f"{tmp_path}: Input/output error" in why for why in complaints] == [True]
+    assert [member.pid for member in members(tmp_path)] == [os.getpid()]
+    assert membership.hold(), "it is not looked at again"
+    assert os.listdir(tmp_path) == []
+    os.close(lifeline)
+
+
+LOGGING = """
+import structlog
+from holdfast.process import log
+log.configure("info", "keeper")
+structlog.get_logger().warning("disk condition", condition="full")
+log.say("holdfast: serving")
+"""
+
+
+def broken_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def full_disk():
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("sink", [full_disk, broken_pipe])
+def test_case_fault_2_a_log_that_takes_no_lines_stops_nothing(sink):
+    """It may lie on the disk that is full; who reads it may be dead."""
+    output = sink()
+    done = subprocess.run([sys.executable, "-c", LOGGING], stdout=output, stderr=output, check=False)
+    os.close(output)
+    assert done.returncode == 0

@@ -11,7 +11,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine
 from itertools import zip_longest
 from operator import attrgetter
@@ -29,6 +28,7 @@ from holdfast.process import child
 from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
+from holdfast.process.log import say
 from holdfast.process.restart import RestartDelay
 
 log = structlog.get_logger()
@@ -238,12 +238,11 @@ def announce(listening: Listening, config: Configuration) -> None:
     host, port = listening.address
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if config.tls.cert else "http"
-    sys.stdout.write(f"holdfast: serving on {scheme}://{shown}:{port} ({role(config)})\n")
+    say(f"holdfast: serving on {scheme}://{shown}:{port} ({role(config)})")
     if admin := listening.admin_address:
         url = place.url_of(admin, config)
-        sys.stdout.write(f"holdfast: admin on {url}\n")
+        say(f"holdfast: admin on {url}")
         _write_place(config, url)
-    sys.stdout.flush()
 
 
 def _write_place(config: Configuration, url: str) -> None:
