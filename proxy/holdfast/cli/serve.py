@@ -21,6 +21,7 @@ from holdfast.config_file import ConfigInvalid, load
 from holdfast.gateway.connection_string import ConnectionStringInvalid, parse
 from holdfast.gateway.environment import crosses_network_in_clear, is_here, joined
 from holdfast.process import log
+from holdfast.process.ending import end_with
 from holdfast.process.group import Group
 
 
@@ -120,10 +121,13 @@ def prepare_operator(config: Configuration) -> None:
 def prepare_store(config: Configuration) -> None:
     """Create or recover the store in a process of its own, so that a refusal is the command's answer.
 
-    Raises StoreRefused. Forked before any loop or thread exists; nothing of LMDB stays in this process.
+    Raises StoreRefused. Forked before any loop or thread exists; nothing of LMDB stays in this process. It has the
+    group's lock as well, so it ends when this process does: a lock without a node would keep the next one out.
     """
     reader, writer = os.pipe()
+    parent = os.getpid()
     if (pid := os.fork()) == 0:
+        end_with(parent)
         os._exit(_prepare(config, writer))
     os.close(writer)
     with os.fdopen(reader) as pipe:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-import structlog
-
-from holdfast.process import child, group, log
+from holdfast.process import child, log
 
 
 def main() -> int:
@@ -15,12 +12,6 @@ def main() -> int:
     gift = child.inheritance()
     config = child.read_configuration(gift.config)
     log.configure(config.log_level, gift.role, changeable=bool(config.gateway.connection_string))
-    try:
-        group.join(Path(config.data), gift.role)
-    except OSError as error:
-        structlog.get_logger().warning("group not joined", reason=str(error))
-    if child.is_orphan(gift):  # the next supervisor may have looked before this one could be seen
-        return 0
     if gift.role == "keeper":
         from holdfast.process import keeper
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,8 +19,9 @@ from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import Listening, bound, node_listeners
 from holdfast.process.restart import RestartDelay
 from holdfast.process.serving import serve
-from holdfast.process.store import open_store
+from holdfast.process.store import until_opened
 from holdfast.process.supervisor import announce
+from holdfast.process.unopened import Unopened
 
 log = structlog.get_logger()
 
@@ -61,9 +63,13 @@ async def _serve_from_disk(
     config: Configuration, clock: Clock, listening: Listening, ending: asyncio.Event
 ) -> None:
     """One store and all that stands on it, from its opening until the node is to end, or the store failed: only what
-    begins anew finds out what is on the disk. Clients who come while it does wait in the queues of the sockets."""
-    over = asyncio.Event()
-    store = open_store(config, write=True)
+    begins anew finds out what is on the disk. Clients who come while it does wait in the queues of the sockets; where
+    the disk cannot be read, they hear so."""
+    over, unopened = asyncio.Event(), Unopened(config, clock)
+    store = await until_opened(config, clock, ending, partial(unopened.serve, listening), write=True)
+    await unopened.close()
+    if store is None:
+        return
     keeper = make_keeper(config, store, clock)
     rounds = make_rounds(bound(config, listening), keeper)
     await keeper.start()

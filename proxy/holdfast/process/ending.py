@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable
 
 import structlog
 
 log = structlog.get_logger()
+
+#: prctl(2): the signal that a process gets when its parent dies
+PR_SET_PDEATHSIG = 1
 
 
 def on_signals() -> asyncio.Event:
@@ -31,6 +35,16 @@ def watch_lifeline(fd: int) -> None:
 
     if fd >= 0:
         loop.add_reader(fd, gone)
+
+
+def end_with(parent: int) -> None:
+    """Let this process, forked by `parent`, be killed when that dies: what it inherited, locks among it, is then free.
+    Ends the process where the parent died before."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 async def first(*events: asyncio.Event | Awaitable[None]) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import structlog
+from holdfast_core.condition import refusal
 from holdfast_core.errors import StoreRefused
 
-from holdfast.process.child import VARIABLE
+from holdfast.process.child import VARIABLE, Inheritance, is_orphan
 
 log = structlog.get_logger()
 
@@ -54,14 +55,37 @@ class Member(NamedTuple):
         return cls(rest & ((1 << PID_BITS) - 1), rest >> PID_BITS, ROLES[offset & 1])
 
 
+class Membership:
+    """A child's place in the group of a data directory, which it has until its process ends."""
+
+    def __init__(self, data: Path, gift: Inheritance) -> None:
+        self._data, self._gift = data, gift
+        self._directory = -1
+
+    def hold(self) -> bool:
+        """Take the place, once; False when the supervisor was gone by then: the process must end, because the next one
+        may have looked before. Raises Unwritable as long as the directory cannot be read, StoreError when there is
+        none."""
+        if self._directory >= 0:
+            return True
+        self._directory = join(self._data, self._gift.role)
+        return not is_orphan(self._gift)
+
+
 def join(data: Path, role: str) -> int:
-    """Be a child of the node of that directory until the process ends; a descriptor that has to stay open. Raises
-    OSError."""
+    """Be a child of the node of that directory until the process ends; a descriptor that has to stay open. Raises as
+    `Membership.hold`."""
     started = start_time(os.getpid())
     assert started is not None
-    directory = _opened_directory(data)
+    try:
+        directory = _opened_directory(data)
+    except OSError as error:
+        raise refusal(error.errno, f"{data}: {error.strerror}") from error
     mark = LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, Member(os.getpid(), started, role).offset, 1, 0)
-    fcntl.fcntl(directory, fcntl.F_OFD_SETLK, mark)
+    try:
+        fcntl.fcntl(directory, fcntl.F_OFD_SETLK, mark)
+    except OSError as error:  # a file system without such locks
+        log.warning("group not joined", reason=str(error))
     return directory
 
 

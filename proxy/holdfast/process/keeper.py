@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -15,6 +16,7 @@ from holdfast.keeper.service import Service
 from holdfast.process.assembly import make_keeper, make_rounds
 from holdfast.process.child import Inheritance
 from holdfast.process.ending import first, on_signals, watch_lifeline
+from holdfast.process.group import Membership
 from holdfast.process.store import until_opened
 
 log = structlog.get_logger()
@@ -38,7 +40,8 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
         service.unopened = why
         await service.start(listener)
 
-    store = await until_opened(config, clock, ending, told, write=True)
+    membership = Membership(Path(config.data), gift)
+    store = await until_opened(config, clock, ending, told, write=True, membership=membership)
     if store is None:
         await service.close()
         return 0

@@ -13,6 +13,7 @@ from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.keeper.disk import LONGEST_SECONDS, PROBE_SECONDS, UNREADABLE, sentence
 from holdfast.process.ending import first
+from holdfast.process.group import Membership
 
 log = structlog.get_logger()
 
@@ -48,12 +49,16 @@ async def until_opened(
     told: Callable[[str], Awaitable[None]],
     *,
     write: bool,
+    membership: Membership | None = None,
 ) -> Store | None:
-    """`open_store`, tried until the disk can be read; `told` is why it could not, for a person. None when the process
-    is to end. A process that ended over it would be started again and again, and answer nobody meanwhile."""
+    """`open_store`, tried until the disk can be read, and as a child not before its membership; `told` is why it could
+    not, for a person. None when the process is to end. A process that ended over it would be started again and again,
+    and answer nobody meanwhile."""
     wait = PROBE_SECONDS
     while not ending.is_set():
         try:
+            if membership is not None and not membership.hold():
+                return None
             return open_store(config, write=write)
         except Unwritable as error:
             log.error("store not opened", reason=str(error), again_in=wait)

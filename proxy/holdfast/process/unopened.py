@@ -1,4 +1,4 @@
-"""A worker that did not get to its store, because the disk cannot be read: it answers at once, and says so."""
+"""A process that did not get to its store, because the disk cannot be read: it answers at once, and says so."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from holdfast.config_file import ConfigInvalid
 from holdfast.keeper.remote import RemoteKeeper
 from holdfast.process.child import Inheritance
 from holdfast.process.ending import on_signals, watch_lifeline
+from holdfast.process.group import Membership
 from holdfast.process.listen import Listening, keeper_path
 from holdfast.process.serving import serve
 from holdfast.process.store import until_opened
@@ -42,8 +43,9 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     ending, clock = on_signals(), SystemClock()
     watch_lifeline(gift.lifeline)
     listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
-    unopened = Unopened(config, clock)
-    store = await until_opened(config, clock, ending, partial(unopened.serve, listening), write=False)
+    unopened, membership = Unopened(config, clock), Membership(Path(config.data), gift)
+    say = partial(unopened.serve, listening)
+    store = await until_opened(config, clock, ending, say, write=False, membership=membership)
     await unopened.close()
     if store is None:
         return 0
