@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import sys
 import uuid
 from pathlib import Path
@@ -34,7 +35,8 @@ def require(trapped: bool) -> None:
 
 
 class Machine:
-    """A node whose store is `data`; configuration, log and the trap's files lie in `place`.
+    """A node whose store is `data`; configuration, log and the trap's files lie in `place`. Its port is kept for it
+    while it is down: a socket that does not listen keeps all from it who do not name it with SO_REUSEADDR.
 
     With `trapped`, `arm` chooses the write at which it dies. `synced=False` is a node that syncs its index and
     nothing else, to see that somebody notices.
@@ -52,7 +54,11 @@ class Machine:
     ) -> None:
         require(trapped)
         place.mkdir(parents=True, exist_ok=True)
-        self.place, self.data, self._boot, self.port = place, data, place / "boot", 0
+        self.place, self.data, self._boot = place, data, place / "boot"
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port: int = self._kept.getsockname()[1]
         self._order, self._calls, file = place / "order", place / "calls", place / "holdfast.toml"
         file.write_text(configuration)
         self._workers, self._file, self._trapped = workers, file, trapped
@@ -93,9 +99,8 @@ class Machine:
         return process.poll() is None
 
     def _ready(self) -> bool:
-        if not (said := re.search(r"serving on https?://\S+?:(\d+)\b", self.program.output())):
+        if f"serving on {self.url} " not in self.program.output():
             return False
-        self.port = int(said[1])
         try:
             return fetch(self.url, "/readyz").status == 200
         except OSError:
@@ -131,6 +136,7 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         if hasattr(self, "program"):
             self.kill()
+        self._kept.close()
 
 
 def group_lives(group: int) -> bool:
