@@ -67,6 +67,9 @@ NETWORK = {
 PROBE_NAME, PROBE_BYTES = "probe", 1 << 20
 #: a file system that reads by way of its cache alone
 CANNOT_READ_PAST = (errno.EINVAL, errno.EOPNOTSUPP)
+#: the permission bit of an upload whose bytes are in doubt: a sync of them failed, or nobody knows whether one did.
+#: They are written again before they are synced; a second sync alone would succeed over lost bytes.
+IN_DOUBT = stat.S_IXUSR
 #: a file system that cannot set room aside
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -221,8 +224,11 @@ class Directory:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), blob_name(digest))
 
     def take_back(self, digest: Digest, source: Source) -> None:
-        """Undo `place_blob` whose commit was refused: the file is where it was. Raises StoreError."""
+        """Undo `place_blob` that failed half-way or whose commit was refused: the file is where it was. One that did
+        not leave stays. Raises StoreError."""
         try:
+            if _exists(source):
+                return
             os.rename(blob_name(digest), source.name, src_dir_fd=self.blobs_fd, dst_dir_fd=source.directory)
         except OSError as error:
             raise self.refused(error, str(digest)) from error
@@ -286,13 +292,24 @@ class Directory:
 
     def sync_file(self, source: Source) -> None:
         """fdatasync of a file that may become a blob. One that fails may have lost bytes, which no second sync would
-        tell: the file is removed. Raises SyncFailed, Exhausted, DiskReadOnly."""
+        tell: an upload is in doubt from then on, what can be fetched again is removed. Raises DiskFailed, Exhausted,
+        DiskReadOnly."""
         try:
             self._sync(source.directory, source.name, os.fdatasync, Write.FILE)
         except StoreError:
             with contextlib.suppress(OSError):
-                self.drop(source)
+                if source.directory != self.uploads_fd or not self._doubt(source):
+                    self.drop(source)
             raise
+
+    def _doubt(self, source: Source) -> bool:
+        """Mark an upload, so that nobody commits it as it is; whether that could be done."""
+        try:
+            found = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
+            os.chmod(source.name, stat.S_IMODE(found.st_mode) | IN_DOUBT, dir_fd=source.directory)
+        except OSError:
+            return False
+        return True
 
     def sync_names(self, digest: Digest) -> None:
         """fsync of the directory a blob lies in. Raises SyncFailed, Exhausted, DiskReadOnly."""
@@ -407,7 +424,7 @@ class Directory:
 
     def upload(self, name: str, size: int) -> Source:
         """A staging file that has all of its bytes. Raises UploadUnknown when it is gone, Mistake when it is
-        not a plain file of `size` bytes."""
+        not a plain file of `size` bytes, DiskFailed when they are in doubt."""
         if "/" in name:
             raise UploadUnknown(f"no upload {name!r}")
         try:
@@ -416,6 +433,8 @@ class Directory:
             raise UploadUnknown(f"no upload {name}") from error
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             raise Mistake(f"upload {name} is not a plain file of {size} bytes, but of {found.st_size}")
+        if found.st_mode & IN_DOUBT:
+            raise DiskFailed(f"upload {name}: a sync of it failed, and it was not written again since")
         return Source(self.uploads_fd, name)
 
     def read(self, source: Source, size: int) -> bytes:
@@ -449,6 +468,14 @@ class Source(NamedTuple):
 
     directory: int
     name: str
+
+
+def _exists(source: Source) -> bool:
+    try:
+        os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _plain_file(parent: int, name: str, size: int) -> bool:

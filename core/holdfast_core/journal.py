@@ -12,11 +12,15 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 NAME, FRESH = "log", "log.new"
 _REWRITE_BYTES = 1 << 20  # frames of about this size when rewriting
@@ -163,10 +167,10 @@ class Journal:
         os.close(self._fd)
 
 
-def write_all(fd: int, offset: int, data: bytes) -> int:
+def write_all(fd: int, offset: int, data: Buffer) -> int:
     """Write all of `data` at `offset`; its length. Raises OSError."""
-    view, done = memoryview(data), 0
-    while done < len(data):
+    view, done = memoryview(data).cast("B"), 0
+    while done < len(view):
         done += os.pwrite(fd, view[done:], offset + done)
     return done
 

@@ -121,7 +121,7 @@ class Pushes(Writes):
         try:
             return self._directory.upload(name, size)
         except UploadUnknown:
-            if self.blob_anywhere(digest) is None and self._is_placed(digest, size, table):
+            if self._usable(digest, size) is None and self._is_placed(digest, size, table):
                 return Source(self._directory.blobs_fd, blob_name(digest))
             raise
 

@@ -8,7 +8,12 @@ listing of the directory gives no id away. Who writes holds an exclusive flock o
 lets go of it. So any process goes on with any session, and a restart changes nothing.
 
 A seal is new each time. The store commits a sealed name; whoever takes the session back renames it first. One
-of the two renames wins, so a commit that comes late never finds a file that somebody writes to again.
+of the two renames wins, so a commit that comes late never finds a file that somebody writes to again. Where the store's
+came first and nobody knows what became of it, the session goes on with a copy.
+
+A session that comes back from a commit is *in doubt*, by a permission bit of its file: a sync of it may have failed and
+lost bytes that were hashed as they came, and no second sync would tell. So it is hashed from the file, and written
+again, before the next commit.
 """
 
 from __future__ import annotations
@@ -24,9 +29,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
-from holdfast_core.directory import CANNOT_RESERVE, os_error
+from holdfast_core.directory import CANNOT_RESERVE, IN_DOUBT, os_error
 from holdfast_core.errors import StoreError, UploadBusy, UploadUnknown
 from holdfast_core.filesystem import reserve, start_writeback
+from holdfast_core.journal import write_all
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -137,6 +143,7 @@ class Uploads:
         if staging is None:
             return None
         try:
+            _mark(staging.fd, IN_DOUBT)
             os.rename(sealed, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except OSError as error:
             staging.close()
@@ -261,9 +268,56 @@ class Staging:
         self._rename(secrets.token_hex(NAME_LENGTH // 2))
 
     def unseal(self) -> None:
-        """Take the session back from a commit that failed. Raises UploadUnknown when it did not fail after
-        all, or when the session was removed."""
-        self._rename(self.name)
+        """Take the session back, in doubt, from a commit that failed. Raises UploadUnknown when it did not fail after
+        all, when the session was removed, or when its file was taken and could not be given back."""
+        self._mark(IN_DOUBT)  # first: a process may die in between
+        try:
+            self._rename(self.name)
+        except UploadUnknown:
+            self._mark(0)  # it is a blob by now, or nobody's
+            raise
+
+    def leave(self, size: int) -> None:
+        """Go on with a copy, in doubt, of the first `size` bytes: the store has the file, and it may be a blob yet."""
+        name = secrets.token_hex(NAME_LENGTH // 2)  # which no id leads to, until all is there
+        try:
+            fd = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=self._directory)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _mark(fd, IN_DOUBT)
+                _copy(self.fd, fd, size)
+                os.rename(name, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            except BaseException:
+                os.close(fd)
+                os.unlink(name, dir_fd=self._directory)
+                raise
+        except OSError as error:
+            raise os_error(error, "upload") from error
+        os.close(self.fd)
+        self.fd, self._at = fd, self.name
+        self.size = self._reserved = self._written_back = size
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the bytes have to be read and written again before the session can be sealed."""
+        return bool(os.fstat(self.fd).st_mode & IN_DOUBT)
+
+    def rewrite(self, offset: int, data: Buffer) -> None:
+        """Write bytes again where they were read, so that the next sync counts for them."""
+        try:
+            write_all(self.fd, offset, data)
+        except OSError as error:
+            raise os_error(error, "upload") from error
+
+    def trust(self) -> None:
+        """All bytes were read, found to be right, and written again."""
+        self._mark(0)
+
+    def _mark(self, doubt: int) -> None:
+        try:
+            _mark(self.fd, doubt)
+        except OSError as error:
+            raise os_error(error, "upload") from error
 
     def _rename(self, name: str) -> None:
         try:
@@ -293,6 +347,24 @@ class Staging:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _mark(fd: int, doubt: int) -> None:
+    """Set or clear the bit of doubt. Raises OSError."""
+    found = stat.S_IMODE(os.fstat(fd).st_mode)
+    wanted = found & ~IN_DOUBT | doubt
+    if wanted != found:
+        os.fchmod(fd, wanted)
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    """The first `size` bytes, sharing blocks where the file system can. Raises OSError."""
+    done = 0
+    while done < size:
+        count = os.copy_file_range(source, target, size - done, done, done)
+        if count == 0:
+            raise OSError(errno.EIO, f"the upload ends at {done}, {size} bytes were written")
+        done += count
 
 
 def _stat(name: str, directory_fd: int) -> os.stat_result:

@@ -354,14 +354,19 @@ class Writes(Lookup):
         check: Check = _anything,
     ) -> Future[None]:
         """A file that has all of its bytes becomes a blob. When they are held already, one that was fetched is
-        dropped, and one that was pushed takes their place. When the commit is refused the file is where it
-        was."""
+        dropped, and one that was pushed takes their place. When anything of it is refused the file is where
+        it was."""
 
         def prepare() -> Prepared:
             with self._index.view() as view:
                 check(view)
             file = source()
-            placed, known = self._place(file, digest, size, owned)
+            try:
+                placed, known = self._place(file, digest, size, owned)
+            except StoreError:
+                with contextlib.suppress(OSError, StoreError):  # then it is litter, which a sweep finds
+                    self._unplace(digest, file)
+                raise
             replaces = known and owned and placed.inline is None
 
             def plan(view: View) -> list[Change]:

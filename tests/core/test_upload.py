@@ -11,7 +11,8 @@ from itertools import product
 
 import pytest
 from holdfast_core import Store, upload
-from holdfast_core.errors import Exhausted, ReadOnly, StoreError, UploadBusy, UploadUnknown
+from holdfast_core.directory import IN_DOUBT
+from holdfast_core.errors import DiskFailed, Exhausted, ReadOnly, StoreError, UploadBusy, UploadUnknown
 from holdfast_core.upload import Staging, Uploads
 from support.stores import hashed, some_bytes
 
@@ -534,6 +535,31 @@ def test_case_29_a_keeper_that_died_between_rename_and_commit_is_asked_again(sto
     os.rename(store._directory.path / "uploads" / name, placed(store, digest))
     commit(store, name)
     assert is_whole(store)
+
+
+def test_case_fault_2_a_keeper_that_died_over_a_damaged_blob_is_asked_again(store):
+    commit(store, sealed_upload(store, BODY))
+    digest = hashed(BODY)[0]
+    store.quarantine(digest, 0, len(BODY)).result()
+    name = sealed_upload(store, BODY)
+    os.rename(store._directory.path / "uploads" / name, placed(store, digest))
+    commit(store, name)
+    assert is_whole(store)
+
+
+def test_case_fault_2_a_session_that_comes_back_is_in_doubt_until_it_was_written_again(store):
+    sealed_upload(store, BODY)
+    with writing(store.uploads) as staging:  # as after a worker that was killed
+        assert staging.is_in_doubt
+        with pytest.raises(DiskFailed, match="not written again"):
+            commit(store, staging.seal())
+        staging.unseal()
+        staging.rewrite(0, BODY)
+        staging.trust()
+        name = staging.seal()
+    commit(store, name)
+    assert is_whole(store)
+    assert not placed(store, hashed(BODY)[0]).stat().st_mode & IN_DOUBT
 
 
 @pytest.mark.parametrize("other", [b"", BODY[:-1], BODY[:-1] + b"\0", b"\0" * len(BODY)])

@@ -154,12 +154,15 @@ def test_a_put_that_was_done_is_done_again(tmp_path: Path) -> None:
 
         setattr(node.keeper, "commit_upload", quiet)  # noqa: B010
         session = await half(node)
-        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 503
-        assert (await session.put(DIGEST)).status == 404
+        assert (await session.patch(BODY[HALF:], SPAN)).status == 202
+        assert (await session.put(DIGEST)).status == 503
         (tmp_path / "taken").rename(node.data / "uploads" / kept[0][1])
         await real(*kept[0])
+        setattr(node.keeper, "commit_upload", real)  # noqa: B010
+        assert await session.offset() == len(BODY), "nobody could know that it would be done"
         for _ in range(2):
             assert is_created(await session.put(DIGEST), DIGEST)
+            assert await session.offset() is None
         assert await held(node, BODY)
 
     run(tmp_path, test)

@@ -92,7 +92,8 @@ class Intake:
 async def catch_up(
     hasher: ChunkHasher, staging: Staging, threads: Executor, going_on: Callable[[], None] = lambda: None
 ) -> None:
-    """Hash from the file what `hasher` has not seen. Calls `going_on` before each job."""
+    """Hash from the file what `hasher` has not seen; what is in doubt is written again. Calls `going_on` before each
+    job."""
     loop = asyncio.get_running_loop()
     while hasher.size < staging.size:
         going_on()
@@ -100,10 +101,12 @@ async def catch_up(
 
 
 def _hash_on(hasher: ChunkHasher, staging: Staging) -> None:
-    buffer = memoryview(bytearray(READ_BYTES))
+    buffer, in_doubt = memoryview(bytearray(READ_BYTES)), staging.is_in_doubt
     end = min(staging.size, hasher.size + JOB_BYTES)
     while hasher.size < end:
         count = staging.read(hasher.size, buffer[: end - hasher.size])
         if count == 0:
             raise OSError(f"the upload ends at {hasher.size}, {end} bytes were written")
+        if in_doubt:
+            staging.rewrite(hasher.size, buffer[:count])
         hasher.update(buffer[:count])

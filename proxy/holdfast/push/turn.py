@@ -7,6 +7,7 @@ becomes of the client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +17,15 @@ from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.store import Store
 from holdfast_core.upload import Staging
 
-from holdfast.errors import TRANSLATED, ClientGone, DigestInvalid, RequestTimeout, SizeInvalid, UploadUnknown
+from holdfast.errors import (
+    TRANSLATED,
+    ClientGone,
+    DigestInvalid,
+    KeeperAway,
+    RequestTimeout,
+    SizeInvalid,
+    UploadUnknown,
+)
 from holdfast.errors import of_store as refusal_of
 from holdfast.keeper.port import KeeperPort
 from holdfast.push import session
@@ -133,29 +142,39 @@ class Turn:
         self._allow(STEP_SECONDS)
 
     async def _verify(self, digest: Digest) -> bytes:
-        """The chunk table, when the bytes are those of the digest."""
+        """The chunk table, when the bytes are those of the digest: those of the file, where it is in doubt."""
         hasher, self._hasher = self._hasher, None
-        if hasher is None or self._algorithm != digest.algorithm:
+        in_doubt = self.staging.is_in_doubt
+        if hasher is None or in_doubt or self._algorithm != digest.algorithm:
             self._algorithm, hasher = digest.algorithm, ChunkHasher(digest.algorithm)
         await catch_up(hasher, self.staging, self._means.threads, self._step)
         found = hasher.digest()
         if found != digest:
             self._hasher = hasher
             raise DigestInvalid("the bytes do not match the digest", detail=f"they hash to {found}")
+        if in_doubt:
+            await self._call(self.staging.trust)
         return hasher.table()
 
     async def _commit(self, digest: Digest, table: bytes, to: Destination) -> None:
+        """Whatever is refused, the session is there afterwards, unless it was ended meanwhile. The store gives the file
+        back; where it cannot, or gave no word, the file may be a blob yet, and is not written to any more."""
         self._step()
         sealed, size = await self._call(self.staging.seal), self.staging.size
         try:
             await to.port.commit_upload(to.repository, sealed, size, str(digest), table)
-        except BaseException:
+        except BaseException as error:
             try:
                 self.staging.unseal()
             except store_errors.UploadUnknown:
-                if to.holds(digest):  # it was committed, only the word of it was lost
-                    return
+                if isinstance(error, KeeperAway) and to.holds(digest):
+                    return  # it was committed, only the word of it was lost
+                if self.staging.is_open() and not isinstance(error, UploadUnknown):
+                    with contextlib.suppress(store_errors.StoreError):  # no room for a copy: it is over
+                        await self._call(self.staging.leave, self.start)
             raise
+        with contextlib.suppress(OSError):
+            self.staging.remove()  # the store may have had no use for the file
 
     def _whole(self) -> bytes:
         buffer = bytearray(self.staging.size)
