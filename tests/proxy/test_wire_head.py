@@ -92,6 +92,12 @@ REFUSED: list[tuple[str, bytes, type[ClientMistake]]] = [
     ("54 fragment", request(first=b"GET /a#b HTTP/1.1"), HeadInvalid),
     ("54 bare LF", request().replace(b"\r\n", b"\n"), HeadInvalid),
     ("54 one bare LF", request(b"Accept: a\nX: b"), HeadInvalid),
+    (
+        "trust 2 CR ends the request line",
+        request(b"Content-Length: 53", first=POST).replace(b"\r\n", b"\r", 1),
+        HeadInvalid,
+    ),
+    ("trust 2 CR for the last CRLF", request(b"A: b")[:-2] + b"\r\rX: y\r\n\r\n", HeadInvalid),
     ("54 leading empty line", b"\r\n" + request(), HeadInvalid),
     ("two spaces", request(first=b"GET  / HTTP/1.1"), HeadInvalid),
     ("tab for space", request(first=b"GET\t/ HTTP/1.1"), HeadInvalid),
@@ -238,6 +244,14 @@ def mutated(draw: st.DrawFn) -> bytes:
 @example(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
 def test_what_the_gate_takes_h11_reads_alike(data: bytes) -> None:
     check_agreement(data)
+
+
+@pytest.mark.parametrize("data", [data for data in TAKEN if len(data) < 400])
+def test_case_trust_2_one_byte_lost_or_another_in_its_place(data: bytes) -> None:
+    """At every place: whatever the gate takes then, h11 takes, too, and finds the same body."""
+    for at in range(len(data)):
+        for other in (b"", b"\r", b"\n", b"\0", b" ", b"\t", b":", b"\r\n"):
+            check_agreement(data[:at] + other + data[at + 1 :])
 
 
 def outcome(pieces: list[bytes]) -> tuple[object, ...]:

@@ -17,7 +17,10 @@ def parsed(data: bytes) -> gate.Head:
     return gate.parse(data, gate.find_end(data, 0, 32768), 8192, 100)
 
 
-@pytest.mark.parametrize("data", [COUNTED, CHUNKED])
+NO_BODY = b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("data", [COUNTED, CHUNKED, NO_BODY, NO_BODY[:-2] + b"Content-Length: 0\r\n\r\n"])
 def test_both_read_the_same(data: bytes) -> None:
     require_agreement(parsed(data), data, 32768)
 
@@ -36,6 +39,18 @@ def test_both_read_the_same(data: bytes) -> None:
 def test_another_reading_is_refused(other: bytes) -> None:
     with pytest.raises(HeadInvalid):
         require_agreement(parsed(COUNTED), other, 32768)
+
+
+def test_case_trust_2_a_head_in_which_only_h11_finds_a_body_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the gate finds none: that is what both are there for."""
+    found = parsed(NO_BODY)
+    monkeypatch.setattr("holdfast.wire.exchange.gate.parse", lambda *_: found)
+    exchange = Exchange(Limits())
+    exchange.receive(NO_BODY[:-2] + b"Content-Length: 5\r\n\r\n12345")
+    with pytest.raises(HeadInvalid):
+        exchange.next_request()
 
 
 def test_a_disagreement_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ class Exchange:
                 return None
             self._seen = 0
             head = gate.parse(self._data, end, limits.target_bytes, limits.headers)
-            if head.has_body:
+            if not head.reads:
                 require_agreement(head, self._data[: head.size], limits.head_bytes)
             return head
         except Exception:

@@ -55,6 +55,11 @@ cdef class Head:
     cdef readonly str host
 
     @property
+    def reads(self) -> bool:
+        """Whether it is a GET or HEAD, which take no body."""
+        return self.method == "GET" or self.method == "HEAD"
+
+    @property
     def has_body(self) -> bool:
         """Whether bytes of a body follow the head."""
         return self.chunked or self.length > 0
@@ -101,10 +106,22 @@ cpdef Head parse(bytes data, Py_ssize_t end, Py_ssize_t target_limit, Py_ssize_t
     """The head in `data[:end]`, `end` as `find_end` gave it. Raises a `holdfast.errors.ClientMistake`."""
     cdef const unsigned char* p = <const unsigned char*>PyBytes_AS_STRING(data)
     cdef Head head = Head.__new__(Head)
+    _require_lines(p, end)
     cdef Py_ssize_t at = _request_line(p, end - 2, target_limit, head)
     head.size = end
     _fields(p, at, end - 2, header_limit, head)
     return head
+
+
+cdef int _require_lines(const unsigned char* p, Py_ssize_t end) except -1:
+    """RFC 9112 2.2: a CR stands before a LF and nowhere else. Some readers take it for the end of a line. The head
+    ends with a LF, so there is a byte behind each CR."""
+    cdef const unsigned char* found = <const unsigned char*>memchr(p, 13, end)
+    while found != NULL:
+        if found[1] != 10:
+            raise HeadInvalid("a bare CR")
+        found = <const unsigned char*>memchr(found + 2, 13, p + end - found - 2)
+    return 0
 
 
 cdef Py_ssize_t _request_line(
@@ -191,7 +208,7 @@ cdef Py_ssize_t _value_end(const unsigned char* p, Py_ssize_t at) except -1:
     """Index of the CR that ends the line. RFC 9110 5.5: no control character but HTAB in a value."""
     while p[at] >= 32 and p[at] != 127 or p[at] == 9:
         at += 1
-    if p[at] != 13 or p[at + 1] != 10:
+    if p[at] != 13:
         raise HeadInvalid("a header value holds a control character")
     return at
 
@@ -262,7 +279,7 @@ cdef int _framing_agrees(Head head, _Framing framing) except -1:
         raise HeadInvalid("more than one header line says how long the body is")
     if head.chunked and head.minor == 0:
         raise HeadInvalid("HTTP/1.0 has no Transfer-Encoding")
-    if (head.method == "GET" or head.method == "HEAD") and (head.chunked or head.length > 0):
+    if head.reads and (head.chunked or head.length > 0):
         raise HeadInvalid("GET and HEAD take no body")
     if head.host is None:
         head.host = ""
