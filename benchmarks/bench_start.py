@@ -63,7 +63,7 @@ def put_file(store: object, body: bytes) -> tuple[str, Future[None]]:
     hasher = ChunkHasher()
     hasher.update(body)
     digest = hasher.digest()
-    part = store.open_part(digest, len(body))
+    part = store.open_part(NAME, digest, len(body))
     part.write(0, body)
     done = store.commit_fill(part, NAME, digest, hasher.table(), owned=False, now=0.0)
     done.add_done_callback(lambda _: part.close())

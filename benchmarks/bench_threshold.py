@@ -40,7 +40,7 @@ def write_all(store: Store, bodies: list[bytes], *, owned: bool, at_once: int) -
     begin = time.perf_counter()
     for body in bodies:
         digest, table = hashed(body)
-        part = store.open_part(digest, len(body))
+        part = store.open_part("r", digest, len(body))
         part.write(0, body)
         waiting.append(store.commit_fill(part, "r", digest, table, owned=owned, now=1.0))
         part.close()

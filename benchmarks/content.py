@@ -123,7 +123,7 @@ def _put_blob(store: object, blob: Blob) -> None:
 
     assert isinstance(store, Store)
     digest, hasher = Digest.parse(blob.digest), ChunkHasher()
-    part = store.open_part(digest, blob.size)
+    part = store.open_part(NAME, digest, blob.size)
     with blob.path.open("rb") as file:
         while piece := file.read(SLICE_BYTES):
             part.write(hasher.size, piece)

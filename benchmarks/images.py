@@ -39,7 +39,7 @@ class Images:
         hasher.update(body)
         if self._store.blob_anywhere(digest) is None:
             self.unique += len(body)
-        part = self._store.open_part(digest, len(body))
+        part = self._store.open_part(name, digest, len(body))
         part.write(0, body)
         self._store.commit_fill(part, name, digest, hasher.table(), owned=True, now=0.0).result()
         part.close()

@@ -5,7 +5,7 @@
     index/              LMDB
     journal/log         copy of the changes that a rebuild needs
     blobs/<alg>/<2>/<hex>   large bytes, one plain file each
-    fills/<alg>-<hex>   growing files
+    fills/<alg>-<hex>-<repository>  growing files, by what they were begun for
     uploads/            staging files of clients' uploads (upload.py)
     quarantine/         files set aside, never served
 
@@ -79,9 +79,15 @@ def blob_name(digest: Digest) -> str:
     return f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
-def part_name(digest: Digest) -> str:
-    """Name of a fill's file below fills/."""
+def flat_name(digest: Digest) -> str:
+    """A digest as the name of a file."""
     return f"{digest.algorithm}-{digest.hex}"
+
+
+def part_name(repository: str, digest: Digest) -> str:
+    """Name of a fill's file below fills/: as its checkpoint, by repository and digest. Bytes that two parents send for
+    one digest never meet in one file."""
+    return f"{flat_name(digest)}-{layout.repository_hash(repository).hex()}"
 
 
 def _read_page(path: Path, flags: int) -> None:
@@ -196,9 +202,9 @@ class Directory:
         """Whether a plain file of that size is there."""
         return _plain_file(self.blobs_fd, blob_name(digest), size)
 
-    def has_part(self, digest: Digest, size: int) -> bool:
+    def has_part(self, repository: str, digest: Digest, size: int) -> bool:
         """The same for a part."""
-        return _plain_file(self.fills_fd, part_name(digest), size)
+        return _plain_file(self.fills_fd, part_name(repository, digest), size)
 
     def place_blob(self, source: Source, digest: Digest, *, durable: bool) -> None:
         """Move a file to its place. With `durable` in the order that survives a power cut: the bytes, the
@@ -244,7 +250,7 @@ class Directory:
 
     def write_blob(self, digest: Digest, body: bytes) -> None:
         """Put a body in hand into its place, always durably. Raises SyncFailed, Exhausted, StoreError."""
-        name = "put-" + part_name(digest)
+        name = "put-" + flat_name(digest)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, 0o644, dir_fd=self.fills_fd)
@@ -383,7 +389,7 @@ class Directory:
 
     def set_aside(self, digest: Digest) -> None:
         """Move whatever lies in a blob's place to quarantine/."""
-        kept = self.path / "quarantine" / part_name(digest)
+        kept = self.path / "quarantine" / flat_name(digest)
         try:
             os.rename(self.path / "blobs" / blob_name(digest), kept)
         except FileNotFoundError:
@@ -418,9 +424,9 @@ class Directory:
         self.sync_names(digest)
         return fd
 
-    def part(self, digest: Digest) -> Source:
+    def part(self, repository: str, digest: Digest) -> Source:
         """The growing file of a fill."""
-        return Source(self.fills_fd, part_name(digest))
+        return Source(self.fills_fd, part_name(repository, digest))
 
     def upload(self, name: str, size: int) -> Source:
         """A staging file that has all of its bytes. Raises UploadUnknown when it is gone, Mistake when it is

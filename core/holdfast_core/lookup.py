@@ -226,7 +226,7 @@ class Lookup:
             is_point = after == head.floor or present(view, layout.event_key(after))
         return found if is_point else None
 
-    def holders(self, digest: Digest, *, limit: int) -> list[str]:
+    def holders(self, digest: Digest, *, limit: int | None = None) -> list[str]:
         """Repositories that have a blob, at most `limit`, in no order."""
         keys = (key for key, _ in self._index.scan(layout.HOLDER + digest.key + layout.AS_BLOB, limit=limit))
         return self._names_of([key[-16:] for key in keys])
@@ -345,7 +345,7 @@ class Lookup:
         for row, value in self._index.scan(layout.fill_chunks_prefix(head.repository, digest)):
             with contextlib.suppress(RecordDamaged):
                 chunks |= layout.decode_fill_chunks(layout.segment_number(row), layout.unseal(row, value))
-        chunks |= read_progress(self._directory.fills_fd, digest, head.size)
+        chunks |= read_progress(self._directory.fills_fd, head.repository, digest, head.size)
         return FillState(
             head.repository, digest, head.size, head.etag, head.extents, chunks, head.whole, head.updated_at
         )

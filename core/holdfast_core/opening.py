@@ -347,8 +347,9 @@ def _tidy_fills(place: directory.Directory, index: Index) -> None:
         for key in view.keys(layout.FILL):
             digest, payload = layout.digest_in(key, 1), view.get(key)
             head = None if payload is None else layout.decode_fill(payload)
-            if head is not None and place.has_part(digest, head.size):
-                known |= {directory.part_name(digest), progress_name(digest)}
+            if head is not None and place.has_part(head.repository, digest, head.size):
+                of = head.repository, digest
+                known |= {directory.part_name(*of), progress_name(*of)}
             else:
                 changes += change.remove([key, *view.keys(layout.FILL_CHUNKS + key[1:])])
     if changes:

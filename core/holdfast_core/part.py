@@ -21,6 +21,7 @@ class FillPart:
         self,
         path: str,
         fd: int,
+        repository: str,
         digest: Digest,
         size: int,
         on_close: Callable[[], None],
@@ -28,6 +29,7 @@ class FillPart:
     ) -> None:
         self.path = path
         self.fd = fd
+        self.repository = repository
         self.digest = digest
         self.size = size
         self._on_close = on_close

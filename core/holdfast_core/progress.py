@@ -1,6 +1,6 @@
 """How far a fill has come since its checkpoint: the BLAKE3 of each whole chunk, beside the part, once it is hashed.
 
-`fills/<algorithm>-<hex>.chunks` has 32 bytes for each chunk of the blob, zeros where none is noted. It is written
+`<part>.chunks` in fills/ has 32 bytes for each chunk of the blob, zeros where none is noted. It is written
 after the bytes and never synced. A process that is killed loses nothing of it, for both files are in the page cache; a
 power cut may lose either. So it only says where to look: a chunk counts once the bytes of the part have its hash.
 """
@@ -19,16 +19,16 @@ HASH_BYTES = 32
 _NONE = bytes(HASH_BYTES)
 
 
-def progress_name(digest: Digest) -> str:
+def progress_name(repository: str, digest: Digest) -> str:
     """Name of the file below fills/."""
-    return f"{part_name(digest)}.chunks"
+    return f"{part_name(repository, digest)}.chunks"
 
 
-def write_progress(fills: int, digest: Digest, chunks: Mapping[int, bytes]) -> None:
+def write_progress(fills: int, repository: str, digest: Digest, chunks: Mapping[int, bytes]) -> None:
     """Note the hashes of chunks whose bytes were written; `fills` is the descriptor of fills/. Blocks. Raises
     OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(progress_name(digest), flags, 0o644, dir_fd=fills)
+    fd = os.open(progress_name(repository, digest), flags, 0o644, dir_fd=fills)
     try:
         for first, hashes in _runs(chunks):
             write_all(fd, first * HASH_BYTES, hashes)
@@ -46,12 +46,14 @@ def _runs(chunks: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
     return [(first, b"".join(hashes)) for first, hashes in runs]
 
 
-def read_progress(fills: int, digest: Digest, size: int) -> dict[int, bytes]:
+def read_progress(fills: int, repository: str, digest: Digest, size: int) -> dict[int, bytes]:
     """What is noted of a blob of `size` bytes; nothing where the file is absent or cannot be read: that costs the bytes
     a second time, and nothing else."""
     count = -(-size // CHUNK_BYTES)
     try:
-        fd = os.open(progress_name(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fills)
+        fd = os.open(
+            progress_name(repository, digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fills
+        )
         try:
             table = os.pread(fd, count * HASH_BYTES, 0)
         finally:
@@ -62,7 +64,7 @@ def read_progress(fills: int, digest: Digest, size: int) -> dict[int, bytes]:
     return {index: entry for index, entry in enumerate(entries) if entry != _NONE}
 
 
-def drop_progress(fills: int, digest: Digest) -> None:
+def drop_progress(fills: int, repository: str, digest: Digest) -> None:
     """Remove the file, if there is one. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(progress_name(digest), dir_fd=fills)
+        os.unlink(progress_name(repository, digest), dir_fd=fills)

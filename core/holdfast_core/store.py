@@ -195,25 +195,25 @@ class Store(Pushes):
         """Checkpoint a fill. Write the part's bytes first: the checkpoint must not claim what is not there."""
         return self._submit(lambda view: change.fill(view, state))
 
-    def note_chunks(self, digest: Digest, chunks: Mapping[int, bytes]) -> None:
+    def note_chunks(self, repository: str, digest: Digest, chunks: Mapping[int, bytes]) -> None:
         """Note the BLAKE3 of whole chunks of a fill that has a checkpoint, or soon will. Write their bytes first.
         Blocks. Raises StoreError, Unwritable where it is the disk that refuses."""
         self._writing()
         try:
-            write_progress(self._directory.fills_fd, digest, chunks)
+            write_progress(self._directory.fills_fd, repository, digest, chunks)
         except OSError as error:
             raise self._directory.refused(error, f"progress of {digest}") from error
 
     def drop_fill(self, repository: str, digest: Digest) -> Future[None]:
         """Forget a fill's checkpoint and its progress; its part stays until `drop_part` or the next writable open."""
-        self._drop_progress(digest)
+        self._drop_progress(repository, digest)
         return self._submit(lambda view: change.drop_fill(view, repository, digest), frees=True)
 
-    def open_part(self, digest: Digest, size: int) -> FillPart:
-        """The growing file of a fill, made when absent, `size` bytes long, sparse. Raises StoreError,
-        Unwritable where it is the disk that refuses."""
+    def open_part(self, repository: str, digest: Digest, size: int) -> FillPart:
+        """The growing file of a fill begun for `repository`, made when absent, `size` bytes long, sparse. Raises
+        StoreError, Unwritable where it is the disk that refuses."""
         self._writing()
-        name = part_name(digest)
+        name = part_name(repository, digest)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(name, flags, 0o644, dir_fd=self._directory.fills_fd)
@@ -223,19 +223,19 @@ class Store(Pushes):
             raise self._directory.refused(error, name) from error
         self._parts += 1
         path, told = str(self._directory.fills / name), self._directory.refused
-        return FillPart(path, fd, digest, size, self._part_closed, told)
+        return FillPart(path, fd, repository, digest, size, self._part_closed, told)
 
     def _part_closed(self) -> None:
         self._parts -= 1
 
-    def drop_part(self, digest: Digest) -> None:
+    def drop_part(self, repository: str, digest: Digest) -> None:
         """Remove a fill's files, if there are any."""
-        self._directory.drop(self._directory.part(digest))
-        self._drop_progress(digest)
+        self._directory.drop(self._directory.part(repository, digest))
+        self._drop_progress(repository, digest)
 
-    def _drop_progress(self, digest: Digest) -> None:
+    def _drop_progress(self, repository: str, digest: Digest) -> None:
         with contextlib.suppress(OSError):  # what stays proves nothing, and the next writable open removes it
-            drop_progress(self._directory.fills_fd, digest)
+            drop_progress(self._directory.fills_fd, repository, digest)
 
     def commit_fill(
         self, part: FillPart, repository: str, digest: Digest, table: bytes, *, owned: bool, now: float
@@ -245,7 +245,7 @@ class Store(Pushes):
         Raises Mistake when the table does not fit the size."""
         require_table(digest, table, part.size)
         done = self._put_file(
-            lambda: self._directory.part(digest),
+            lambda: self._directory.part(part.repository, digest),
             digest,
             part.size,
             table,
@@ -255,7 +255,7 @@ class Store(Pushes):
 
         def forget(done: Future[None]) -> None:
             if not done.cancelled() and done.exception() is None:
-                self._drop_progress(digest)
+                self._drop_progress(part.repository, digest)
 
         done.add_done_callback(forget)
         return done

@@ -219,7 +219,7 @@ def test_case_71_a_failed_sync_is_the_last_write(
     with pytest.raises(SyncFailed):
         put_file(store, "r", BODY)
     assert read_all(store, cached) == some_bytes(70_000)
-    store.drop_part(digest)
+    store.drop_part("r", digest)
     store.close()
     assert put_file(opener(), "r", BODY, owned=True).owned
 
@@ -264,7 +264,7 @@ def test_case_71_a_full_disk_is_no_failed_sync(
     calls = Calls(monkeypatch, store)
     calls.failing, calls.error = failing, errno.ENOSPC
     digest, table = hashed(BODY)
-    part = store.open_part(digest, len(BODY))
+    part = store.open_part("r", digest, len(BODY))
     act: Callable[[], object] = partial(part.write, 0, BODY)
     if failing == "rename fills":
         act = store.commit_fill(part, "r", digest, table, owned=True, now=1.0).result

@@ -192,11 +192,11 @@ def test_a_full_disk_refuses_and_heals(small_disk: Path, opener: Opener) -> None
             refused.append(n)
     assert refused
     digest = Digest.of(b"large")
-    part = store.open_part(digest, 4 << 20)
+    part = store.open_part("r", digest, 4 << 20)
     with pytest.raises(Exhausted):
         part.write(0, bytes(4 << 20))
     part.close()
-    store.drop_part(digest)
+    store.drop_part("r", digest)
 
     assert store.statistics().failed == ""
     assert read_all(store, layer) == some_bytes(100_000)

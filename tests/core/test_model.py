@@ -349,7 +349,7 @@ class Stores(RuleBasedStateMachine):
     @rule(repository=repositories, digest=digests)
     def fill(self, repository: str, digest: Digest) -> None:
         model, body, now = self.model, BODY_OF[digest], self.now
-        part = self.store.open_part(digest, len(body))
+        part = self.store.open_part(repository, digest, len(body))
         part.write(0, body)
         part.close()
         table = hashed(body, digest.algorithm)[1]

@@ -27,22 +27,22 @@ def fills(tmp_path: Path) -> Iterator[int]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(CHUNKS, max_size=4), st.integers(1, 400 * CHUNK_BYTES))
 def test_what_was_noted_last_is_read(fills: int, noted: list[dict[int, bytes]], size: int) -> None:
-    drop_progress(fills, BLOB)
+    drop_progress(fills, "r", BLOB)
     whole: dict[int, bytes] = {}
     for chunks in noted:
-        write_progress(fills, BLOB, chunks)
+        write_progress(fills, "r", BLOB, chunks)
         whole |= chunks
-    assert read_progress(fills, BLOB, size) == {i: h for i, h in whole.items() if i * CHUNK_BYTES < size}
-    assert read_progress(fills, Digest.of(b"another"), size) == {}
+    assert read_progress(fills, "r", BLOB, size) == {i: h for i, h in whole.items() if i * CHUNK_BYTES < size}
+    assert read_progress(fills, "r", Digest.of(b"another"), size) == {}
 
 
 def test_a_forgotten_fill_has_no_progress(store: Store) -> None:
-    store.open_part(BLOB, 3 * CHUNK_BYTES).close()
-    store.note_chunks(BLOB, {1: b"h" * 32})
+    store.open_part("r", BLOB, 3 * CHUNK_BYTES).close()
+    store.note_chunks("r", BLOB, {1: b"h" * 32})
     store.drop_fill("r", BLOB).result()
-    store.note_chunks(BLOB, {2: b"i" * 32})
-    assert read_progress(store._directory.fills_fd, BLOB, 3 * CHUNK_BYTES) == {2: b"i" * 32}
-    store.drop_part(BLOB)
+    store.note_chunks("r", BLOB, {2: b"i" * 32})
+    assert read_progress(store._directory.fills_fd, "r", BLOB, 3 * CHUNK_BYTES) == {2: b"i" * 32}
+    store.drop_part("r", BLOB)
     assert list(store._directory.fills.iterdir()) == []
 
 
@@ -50,19 +50,19 @@ def test_no_link_is_followed(fills: int, tmp_path: Path) -> None:
     """Whoever planted it chose where it leads."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"h" * 32)
-    os.symlink(elsewhere, tmp_path / progress_name(BLOB))
-    assert read_progress(fills, BLOB, CHUNK_BYTES) == {}
+    os.symlink(elsewhere, tmp_path / progress_name("r", BLOB))
+    assert read_progress(fills, "r", BLOB, CHUNK_BYTES) == {}
     with pytest.raises(OSError, match="symbolic links"):
-        write_progress(fills, BLOB, {0: b"i" * 32})
+        write_progress(fills, "r", BLOB, {0: b"i" * 32})
     assert elsewhere.read_bytes() == b"h" * 32
 
 
 def test_what_cannot_be_read_is_nothing_noted(fills: int, tmp_path: Path) -> None:
-    (tmp_path / progress_name(BLOB)).mkdir()
-    assert read_progress(fills, BLOB, CHUNK_BYTES) == {}
+    (tmp_path / progress_name("r", BLOB)).mkdir()
+    assert read_progress(fills, "r", BLOB, CHUNK_BYTES) == {}
 
 
 def test_a_hash_that_is_cut_off_is_none(fills: int, tmp_path: Path) -> None:
-    write_progress(fills, BLOB, {0: b"h" * 32, 1: b"i" * 32})
-    os.truncate(tmp_path / progress_name(BLOB), 63)
-    assert read_progress(fills, BLOB, 2 * CHUNK_BYTES) == {0: b"h" * 32}
+    write_progress(fills, "r", BLOB, {0: b"h" * 32, 1: b"i" * 32})
+    os.truncate(tmp_path / progress_name("r", BLOB), 63)
+    assert read_progress(fills, "r", BLOB, 2 * CHUNK_BYTES) == {0: b"h" * 32}

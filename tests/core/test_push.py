@@ -365,7 +365,7 @@ def test_tombstones_keep_the_parents_content_out_until_it_is_pushed(store: Store
     ):
         with pytest.raises(NotHeld, match="was deleted here"):
             future.result()
-    part = store.open_part(BLOB, len(BODY))
+    part = store.open_part("r", BLOB, len(BODY))
     part.write(0, BODY)
     store.commit_fill(part, "r", BLOB, hashed(BODY)[1], owned=False, now=3.0).result()
     part.close()

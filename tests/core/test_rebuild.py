@@ -14,6 +14,7 @@ from holdfast_core import CHUNK_BYTES, Descriptor, Digest, Store, compaction, fs
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core import journal as journals
+from holdfast_core.directory import part_name
 from holdfast_core.errors import StoreRefused
 from holdfast_core.record import Tag
 from support.stores import file_of, flip_bit, hashed, put_file, put_manifest, read_all, some_bytes
@@ -431,11 +432,11 @@ def test_parts_and_checkpoints_that_lost_each_other(root: Path, opener: Opener) 
     for state in states:
         store.put_fill(state).result()
     for state in states[:2]:
-        store.open_part(state.digest, state.size).close()
-    store.open_part(Digest.of(b"stray"), 9).close()
+        store.open_part(state.repository, state.digest, state.size).close()
+    store.open_part("r", Digest.of(b"stray"), 9).close()
     store.close()
-    os.truncate(root / "fills" / f"sha256-{states[1].digest.hex}", 8)
+    os.truncate(root / "fills" / part_name(states[1].repository, states[1].digest), 8)
     (root / "fills" / "put-leftover").write_bytes(b"x")
     store = opener()
     assert store.fills() == [states[0]]
-    assert os.listdir(root / "fills") == [f"sha256-{states[0].digest.hex}"]
+    assert os.listdir(root / "fills") == [part_name(states[0].repository, states[0].digest)]

@@ -91,7 +91,7 @@ def test_a_body_that_is_not_its_digest_is_refused(store: Store) -> None:
         store.put_manifest("r", wrong, MEDIA, bytes(20_000), owned=False, now=1.0).result()
     with pytest.raises(DigestMismatch):
         store.put_inline_blob("r", wrong, b"wrong", owned=False, now=1.0).result()
-    part = store.open_part(wrong, 5)
+    part = store.open_part("r", wrong, 5)
     part.write(0, b"wrong")
     with pytest.raises(DigestMismatch):
         store.commit_fill(part, "r", wrong, b"t" * 32, owned=False, now=1.0).result()
@@ -103,10 +103,10 @@ def test_a_body_that_is_not_its_digest_is_refused(store: Store) -> None:
 
 def test_a_part_grows_at_any_offset(store: Store) -> None:
     digest = Digest.of(b"abcdef")
-    part = store.open_part(digest, 6)
+    part = store.open_part("a", digest, 6)
     part.write(4, bytearray(b"ef"))
     assert part.read(0, 6) == b"\0\0\0\0ef"
-    again = store.open_part(digest, 6)
+    again = store.open_part("a", digest, 6)
     again.write(0, memoryview(b"abcd"))
     assert part.read(0, 6) == b"abcdef"
     with pytest.raises(StoreError, match="leaves its 6 bytes"):
@@ -115,8 +115,8 @@ def test_a_part_grows_at_any_offset(store: Store) -> None:
     part.close()
     again.close()
     again.close()
-    store.drop_part(digest)
-    store.drop_part(digest)
+    store.drop_part("a", digest)
+    store.drop_part("a", digest)
 
 
 def test_a_blob_that_is_held_is_only_linked(store: Store, root: Path) -> None:
@@ -245,19 +245,18 @@ def test_fills_are_checkpointed_and_end_with_their_commit(opener: Opener, root: 
     store, body = opener(), some_bytes(200_000)
     digest, table = hashed(body)
     chunks = {n: bytes([n % 256]) * 32 for n in range(0, 500, 7)}
-    part = store.open_part(digest, len(body))
     for repository in ("a", "b"):
+        store.open_part(repository, digest, len(body)).close()
         store.put_fill(FillState(repository, digest, len(body), '"e"', ((0, 9),), chunks, True, 1.0)).result()
     later = FillState("a", digest, len(body), '"e"', ((0, 99),), {0: b"x" * 32}, False, 2.0)
     store.put_fill(later).result()
-    part.close()
     store.close()
     store = opener()
     assert {f.repository: f for f in store.fills()}["a"] == later
     assert {f.repository: f for f in store.fills()}["b"].chunks == chunks
     store.drop_fill("b", digest).result()
     assert [f.repository for f in store.fills()] == ["a"]
-    part = store.open_part(digest, len(body))
+    part = store.open_part("a", digest, len(body))
     part.write(0, body)
     store.commit_fill(part, "a", digest, table, owned=False, now=1.0).result()
     assert part.read(5, 3) == body[5:8]
@@ -381,7 +380,7 @@ def test_a_reader_writes_nothing(store: Store, opener: Opener, root: Path) -> No
     with pytest.raises(StoreError, match="for reading"):
         reader.put_tag("r", "x", Digest.of(b""), now=1.0)
     with pytest.raises(StoreError, match="for reading"):
-        reader.open_part(Digest.of(b""), 1)
+        reader.open_part("a", Digest.of(b""), 1)
     reader.close()
     assert (root / "index" / "data.mdb").read_bytes() == before
 
@@ -405,7 +404,7 @@ def test_a_damaged_checkpoint_claims_nothing_and_stops_nobody(opener: Opener, ro
     store = opener()
     for number in range(2):
         digest = Digest.of(bytes([number]))
-        store.open_part(digest, 9).close()
+        store.open_part("a", digest, 9).close()
         store.put_fill(FillState("a", digest, 9, "", ((0, 9),), {0: b"x" * 32}, True, 1.0)).result()
     store.close()
     with lmdb.open(str(root / "index"), map_size=1 << 30) as env, env.begin(write=True) as txn:

@@ -148,7 +148,7 @@ def unlinked(store: Store) -> None:
 def starts(store: Store, how: str) -> Future[None]:
     """Something that wants the bytes."""
     if how == "fill":
-        part = store.open_part(BLOB, len(BODY))
+        part = store.open_part("r", BLOB, len(BODY))
         part.write(0, BODY)
         part.close()
         return store.commit_fill(part, "q", BLOB, TABLE, owned=False, now=3.0)

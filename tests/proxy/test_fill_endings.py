@@ -11,6 +11,7 @@ import pytest
 from holdfast.errors import NodeFailed, ParentBroken, ParentNotFound, ParentUnreachable
 from holdfast.fill import hashing
 from holdfast.fill.extents import Extents
+from holdfast.fill.fills import Origin
 from holdfast.fill.hashing import Frontier, hash_pieces
 from holdfast.fill.medium import Medium
 from holdfast.parent.client import Parent
@@ -173,7 +174,7 @@ def test_a_parent_known_to_be_away_is_not_queued_for(tmp_path: Path) -> None:
             for digest in (other, first):
                 with pytest.raises(ParentUnreachable):
                     await drain(node, digest)
-            assert set(node.fills._by_digest) == {Digest.parse(first)}
+            assert set(node.fills._by_origin) == {Origin("", Digest.parse(first))}
             assert (gate.arrived, hanging.done()) == (1, False)  # nobody's slot came free for it
             gate.release()
             assert len(await hanging) == 1000
@@ -218,7 +219,7 @@ def test_an_idle_fill_that_is_still_read_is_not_put_away(
             for seed in "abc":
                 other = node.parent.add_blob("demo", Generated(4 * MIB, seed))
                 await drain(node, other, 0, MIB, whole=False)
-            await until(lambda: set(node.fills._by_digest) == {Digest.parse(digest)})
+            await until(lambda: set(node.fills._by_origin) == {Origin("", Digest.parse(digest))})
             await until(lambda: not node.fills._leaving)
             assert reader.read(MIB - 100, 100) == content.read(MIB - 100, 100)
             reader.close()

@@ -328,7 +328,7 @@ def test_five_tries_without_a_byte_fail_and_what_is_here_is_kept(tmp_path: Path)
             assert bytes(client.out) == content.read(0, 2 * MIB)
             assert broken.taken == TRIES
             broken.times = 0
-            await until(lambda: all(fill.idle for fill in node.fills._by_digest.values()))
+            await until(lambda: all(fill.idle for fill in node.fills._by_origin.values()))
             assert await drain(node, digest) == content.read(0, content.size)
             assert node.ranges()[-1] == f"bytes={2 * MIB}-"
 
@@ -379,7 +379,7 @@ def test_a_link_that_is_away_for_a_while_is_outlasted_without_a_reader(tmp_path:
                 await asyncio.sleep(0.001)
             assert isinstance(task.exception(), ParentFailed)
             assert broken.taken == 1
-            await until(lambda: any(f.idle for f in node.fills._by_digest.values()))
+            await until(lambda: any(f.idle for f in node.fills._by_origin.values()))
             assert node.fills.troubles() == ["1 fill(s) wait for their parent"]
             while not node.held("demo", digest):
                 clock.advance(1.0)

@@ -112,7 +112,7 @@ async def again(root: Path, parent: ScriptedParent) -> AsyncIterator[Site]:
 
 
 def progress_of(root: Path, content: Generated) -> Path:
-    return root / "fills" / progress_name(Digest.parse(content.digest))
+    return root / "fills" / progress_name("demo", Digest.parse(content.digest))
 
 
 def test_case_fault_12_two_kills_cost_less_than_three_chunks_each(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_case_fault_12_what_cannot_be_noted_does_not_stop_a_fill(
         async with site(tmp_path) as node:
             content, tried = Generated(24 * MIB), list[int]()
 
-            def full(_: Digest, chunks: dict[int, bytes]) -> None:
+            def full(_: str, __: Digest, chunks: dict[int, bytes]) -> None:
                 tried.extend(chunks)
                 raise Exhausted("no space")
 
@@ -321,8 +321,8 @@ def test_case_fault_12_a_small_blob_costs_no_checkpoint(
 def test_case_fault_12_notes_without_a_fill_go_at_the_next_start(tmp_path: Path) -> None:
     root, stray = tmp_path / "store", Digest.of(b"stray")
     store = Store.create_or_open(root, write=True)
-    store.open_part(stray, 9 * MIB).close()
-    store.note_chunks(stray, {3: b"h" * 32})
+    store.open_part("demo", stray, 9 * MIB).close()
+    store.note_chunks("demo", stray, {3: b"h" * 32})
     assert store.fills() == []
     store.close()
     assert len(list((root / "fills").iterdir())) == 2

@@ -102,7 +102,7 @@ def test_a_fill_that_was_left_waits_for_a_reader(tmp_path: Path) -> None:
             await asyncio.gather(task, return_exceptions=True)
             assert [state.whole for state in store.fills()] == [False]
             async with filling(store, parent, **OPTIONS) as node:
-                assert not node.fills._by_digest
+                assert not node.fills._by_origin
                 assert await drain(node, content.digest) == content.read(0, content.size)
                 assert node.sent(content.digest) == content.size
             store.close()

@@ -128,10 +128,10 @@ def test_what_happens_when_the_last_client_leaves(tmp_path: Path, policy: str, f
             await asyncio.gather(task, return_exceptions=True)
             assert fault.taken == 1
             if finished:
-                (fill,) = node.fills._by_digest.values()
+                (fill,) = node.fills._by_origin.values()
                 assert fill.sticky
             else:
-                await until(lambda: all(fill.idle for fill in node.fills._by_digest.values()))
+                await until(lambda: all(fill.idle for fill in node.fills._by_origin.values()))
                 assert await drain(node, digest) == content.read(0, content.size)
                 assert node.ranges() == ["", f"bytes={2 * MIB}-"]
 
@@ -191,7 +191,7 @@ def test_a_range_in_the_middle_of_a_cold_blob_costs_that_range(tmp_path: Path) -
             assert body == content.read(middle, MIB)
             assert node.ranges() == [f"bytes={middle}-{middle + MIB - 1}"]
             assert node.sent(digest) == MIB
-            await until(lambda: all(fill.idle for fill in node.fills._by_digest.values()))
+            await until(lambda: all(fill.idle for fill in node.fills._by_origin.values()))
             assert node.gets() == 1  # and nothing more afterwards
             again = await drain(node, digest, middle + 5, middle + 1000, whole=False)
             assert again == content.read(middle + 5, 995)
@@ -257,7 +257,7 @@ def test_an_open_ended_reader_that_closes_early_does_not_pull_the_rest(tmp_path:
             starts = [n * 4 * MIB for n in range(3)]
             bodies = await asyncio.gather(*(early(node, digest, start, 4 * MIB) for start in starts))
             assert [content.read(start, 4 * MIB) for start in starts] == bodies
-            await until(lambda: all(fill.idle for fill in node.fills._by_digest.values()))
+            await until(lambda: all(fill.idle for fill in node.fills._by_origin.values()))
             assert 12 * MIB <= node.sent(digest) <= 28 * MIB
             assert all(not r.endswith("-") and r for r in node.ranges()), "an end in every Range"
 

@@ -253,7 +253,7 @@ def test_each_byte_is_read_where_it_was_written(tmp_path: Path) -> None:
     content = Generated(4 * MIB)
     from holdfast_core.digest import Digest
 
-    part = store.open_part(Digest.parse(content.digest), content.size)
+    part = store.open_part("demo", Digest.parse(content.digest), content.size)
     medium, held = Medium(part, content.size), Extents()
     for start, end in ((0, MIB), (2 * MIB, 3 * MIB)):
         medium.write(start, memoryview(content.read(start, end - start)))

@@ -30,7 +30,7 @@ JSON_KINDS = (
 )
 MESSAGEPACK_KINDS = ("webhook", "notices-sent", "conflict")
 NAME = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{32})?")
-PART = re.compile(r"(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})(\.chunks)?|put-.*")
+PART = re.compile(r"(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{128})-[0-9a-f]{32}(\.chunks)?|put-.*")
 
 
 class Wrong(Exception):
@@ -239,7 +239,7 @@ class FormatReader:
         need(isinstance(etag, str) and isinstance(whole, bool) and updated >= 0, "its fields")
         bounds = [place for extent in extents for place in extent]
         need(bounds == sorted(bounds) and all(0 <= place <= size for place in bounds), "its extents")
-        part = self.root / "fills" / self.spelled(digest).replace(":", "-")
+        part = self.root / "fills" / f"{self.spelled(digest).replace(':', '-')}-{key[len(digest) :].hex()}"
         need(part.is_file() and part.stat().st_size == size, "its part is not there")
 
     def _look_K(self, key: bytes, payload: bytes) -> None:

@@ -72,7 +72,7 @@ def build(path: Path) -> None:
     store.put_tag("library/a", "v1", subject, now=2.0, origin="local")
     store.put_tag_list("library/a", TAGS, now=3.0)
     store.put_referrers("library/a", subject, [DESCRIPTOR], now=4.0)
-    store.open_part(FILL.digest, FILL.size).close()
+    store.open_part(FILL.repository, FILL.digest, FILL.size).close()
     store.put_fill(FILL)
     store.seen("library/a", subject, 5.0)
     push(

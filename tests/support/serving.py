@@ -133,7 +133,7 @@ class Serving:
         hasher = ChunkHasher("sha256")
         hasher.update(body)
         digest = hasher.digest()
-        part = self.store.open_part(digest, len(body))
+        part = self.store.open_part(repository, digest, len(body))
         part.write(0, body)
         now = self.clock.now()
         self.store.commit_fill(part, repository, digest, hasher.table(), owned=False, now=now).result()

@@ -37,7 +37,7 @@ def put_file(
 ) -> Blob:
     """Bring a blob in as a fill does."""
     digest, table = hashed(body, algorithm)
-    part = store.open_part(digest, len(body))
+    part = store.open_part(repository, digest, len(body))
     try:
         part.write(0, body)
         store.commit_fill(part, repository, digest, table, owned=owned, now=now).result()

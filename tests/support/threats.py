@@ -65,7 +65,8 @@ THREATS: dict[int, Threat] = {
     ),
     11: Threat(
         "a blob's digest is enough to read it through any repository",
-        "bytes are readable through repositories that link them; elsewhere they are unknown, like any other",
+        "bytes are readable through repositories that link them, elsewhere they are unknown; another parent's word that"
+        " it has them links nothing: it has to send them",
     ),
     12: Threat(
         "a grant outlives the delete", "the link is looked up for each request; nothing is remembered"

@@ -25,7 +25,7 @@ def seed(data: Path, name: str, tag: str, sample: Sample, now: float) -> None:
 def _put_blob(store: Store, name: str, digest: Digest, body: bytes, now: float) -> None:
     hasher = ChunkHasher(digest.algorithm)
     hasher.update(body)
-    part = store.open_part(digest, len(body))
+    part = store.open_part(name, digest, len(body))
     part.write(0, body)
     store.commit_fill(part, name, digest, hasher.table(), owned=True, now=now).result()
     part.close()

@@ -108,7 +108,7 @@ class Ledger:
     def _note(self, medium: Medium, unnoted: Unnoted) -> dict[int, bytes]:
         """On a thread."""
         chunks = unnoted.hashed | hash_chunks(medium, unnoted.others)
-        self._means.store.note_chunks(self.digest, chunks)
+        self._means.store.note_chunks(self.repository, self.digest, chunks)
         return chunks
 
     @property

@@ -61,7 +61,7 @@ class Fill:
         self.repositories = {repository}
         self.audience = Audience()
         self.wait_landed = self.audience.wait
-        self.stock = Stock(means, digest, self.audience, self)
+        self.stock = Stock(means, repository, digest, self.audience, self)
         self.traffic = Traffic(means, self, parent, name, self.text)
         self.ledger = Ledger(means, repository, digest)
         self.opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -384,7 +384,7 @@ class Fill:
 
     async def _drop(self) -> None:
         try:
-            self.means.store.drop_part(self.digest)
+            self.means.store.drop_part(self.repository, self.digest)
             await self.ledger.forget()
         except (StoreError, OSError) as error:
             log.warning("part not dropped", digest=self.text, reason=str(error))

@@ -1,12 +1,17 @@
-"""Every fill of the node: one a digest, whoever asks and through whichever repository."""
+"""Every fill of the node: one for each parent and digest, whoever asks and through whichever of its repositories.
+
+What one parent sends is never shown as another's: a parent that says it has bytes which came from elsewhere has to send
+them (security.md S11). It costs the link those bytes a second time, and only where two parents have the same blob.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from holdfast_core.digest import Digest
@@ -22,6 +27,7 @@ from holdfast.errors import (
     NodeFailed,
     ParentBroken,
     ParentDenied,
+    ParentFailed,
     ParentNotFound,
     ParentUnreachable,
     RangeUnsatisfiable,
@@ -54,6 +60,8 @@ REVIVE_SECONDS = 30.0
 FETCHES = 3
 #: What a client is told to wait when the rest of a blob is at a parent that is away (seconds).
 OFFLINE_SECONDS = 10
+#: Repositories of a blob that are looked at for another parent that has it.
+HOLDERS = 100
 #: Wrong digests from one parent that are worth a person's attention (reliability.md P6).
 ALARMING_MISMATCHES = 2
 
@@ -62,6 +70,18 @@ def refuse_offline(parent: Parent) -> None:
     """Raises ParentUnreachable when the parent is known to be offline."""
     if parent.state == "offline":
         raise ParentUnreachable("the parent is offline", retry_after=OFFLINE_SECONDS)
+
+
+class Origin(NamedTuple):
+    """A digest at one parent, by its namespace: what a fill belongs to."""
+
+    namespace: str
+    digest: Digest
+
+    @classmethod
+    def of(cls, repository: str, digest: Digest) -> Origin:
+        """That of a blob of a repository."""
+        return cls(Repository.from_key(repository).namespace, digest)
 
 
 class Fills:
@@ -78,11 +98,11 @@ class Fills:
         #: transfers, received_bytes, unique_bytes, interrupted, verified, failed, mismatched, unstored, …
         self.counters: Counter[str] = self.means.counters
         self._parent_of = parent_of
-        self._by_digest: dict[Digest, Fill] = {}
+        self._by_origin: dict[Origin, Fill] = {}
         self._by_number: dict[int, Fill] = {}
-        self._parked: dict[Digest, FillState] = {}
+        self._parked: dict[Origin, FillState] = {}
         self._idle: dict[Fill, None] = {}
-        self._leaving: dict[Digest, asyncio.Task[None]] = {}
+        self._leaving: dict[Origin, asyncio.Task[None]] = {}
         self._heads: Flights[int] = Flights()
         self._repairs = Repairs(store)
         self._chores: set[asyncio.Task[None]] = set()
@@ -91,10 +111,12 @@ class Fills:
     async def start(self) -> None:
         """Take up parked fills: those of which all is wanted go on, others wait for a reader."""
         for state in self.store.fills():
-            if self._is_held(state.digest):
+            origin = Origin.of(state.repository, state.digest)
+            if self._has_sent(origin):
+                self.store.drop_part(state.repository, state.digest)
                 self.store.drop_fill(state.repository, state.digest)
             else:
-                self._parked.setdefault(state.digest, state)
+                self._parked.setdefault(origin, state)
         for state in [s for s in self._parked.values() if s.whole]:
             try:
                 self._take_up(state)
@@ -123,21 +145,22 @@ class Fills:
     ) -> BlobAnswer:
         """Start or join the fill of a blob; see `KeeperPort.blob`. Returns once the size is known.
 
-        Bytes that came by another repository are shared once this repository's parent confirmed by HEAD
-        that it has them; no byte crosses the link twice, and none is shown to who may not see it.
+        Bytes that came by another repository of the same parent are shared once the parent confirmed by HEAD
+        that this one has them; no byte crosses the link twice, and none is shown to who may not see it.
         With `errand` nobody is going to attach: it is begun instead.
         """
         wanted, confirmed = Digest.parse(digest), False
+        origin = Origin.of(repository, wanted)
         while True:
             blob = self.store.blob(repository, wanted)
             if blob is not None and self.store.is_in_place(blob):
                 return BlobAnswer(blob.size)
-            fill = await self._current(wanted)
+            fill = await self._current(origin)
             known = fill.repositories if fill else ()
-            if not confirmed and repository not in known and (fill or self._is_held(wanted)):
+            if not confirmed and repository not in known and (fill or self._has_sent(origin)):
                 await self._size_at_parent(repository, wanted)
                 confirmed = True
-            elif fill is None and self._is_held(wanted):
+            elif fill is None and self._has_sent(origin):
                 if not await self._linked(repository, wanted):
                     held = self.store.blob_anywhere(wanted)
                     return BlobAnswer(held.size if held else 0, unlinked=True)
@@ -159,17 +182,22 @@ class Fills:
             return False
         return True
 
-    def _is_held(self, digest: Digest) -> bool:
-        blob = self.store.blob_anywhere(digest)
-        return blob is not None and not blob.damaged and self.store.is_in_place(blob)
+    def _has_sent(self, origin: Origin) -> bool:
+        """Whether the bytes are held, whole as far as it is known, and a repository of that parent has them: so they
+        came from the parent, or were pushed to it. Its word alone that it has them proves nothing."""
+        blob = self.store.blob_anywhere(origin.digest)
+        if blob is None or blob.damaged or not self.store.is_in_place(blob):
+            return False
+        holders = self.store.holders(origin.digest)
+        return any(Repository.from_key(name).namespace == origin.namespace for name in holders)
 
-    async def _current(self, digest: Digest) -> Fill | None:
-        """The fill of a digest: running, idle, or taken up from its checkpoint."""
-        while (leaving := self._leaving.get(digest)) is not None:
+    async def _current(self, origin: Origin) -> Fill | None:
+        """The fill of an origin: running, idle, or taken up from its checkpoint."""
+        while (leaving := self._leaving.get(origin)) is not None:
             await asyncio.wait((leaving,))
-        fill = self._by_digest.get(digest)
-        if fill is None and digest in self._parked and not self._is_held(digest):
-            return self._take_up(self._parked[digest])
+        fill = self._by_origin.get(origin)
+        if fill is None and origin in self._parked and not self._has_sent(origin):
+            return self._take_up(self._parked[origin])
         return fill
 
     async def _entered(
@@ -177,7 +205,7 @@ class Fills:
     ) -> BlobAnswer | None:
         """Wait for the size; None when another repository's failure says nothing about this one."""
         last = None if end < 0 else end
-        if not fill.stock.has(start, last) and (fill.size is not None or self._is_parents(fill, repository)):
+        if not fill.stock.has(start, last):
             refuse_offline(fill.parent)
         if errand is not None:
             errand.begin(fill)
@@ -207,8 +235,8 @@ class Fills:
     def size_of(self, repository: str, digest: str) -> int | None:
         """The size of a blob that is, or was, on its way in through this repository; None when no fill knows
         it. Asks nobody."""
-        wanted = Digest.parse(digest)
-        fill, parked = self._by_digest.get(wanted), self._parked.get(wanted)
+        origin = Origin.of(repository, Digest.parse(digest))
+        fill, parked = self._by_origin.get(origin), self._parked.get(origin)
         if fill is not None:
             return fill.size if repository in fill.repositories and fill.size else None
         return parked.size if parked is not None and parked.repository == repository else None
@@ -264,7 +292,7 @@ class Fills:
     def _new(self, repository: str, digest: Digest) -> Fill:
         parent, name = self._parent(repository)
         fill = Fill(self.means, next(self._numbers), repository, digest, parent, name, self._changed)
-        self._by_digest[digest] = self._by_number[fill.number] = fill
+        self._by_origin[Origin.of(repository, digest)] = self._by_number[fill.number] = fill
         return fill
 
     def _begun(self, repository: str, digest: Digest) -> Fill:
@@ -275,7 +303,7 @@ class Fills:
 
     def _take_up(self, state: FillState) -> Fill:
         fill = self._new(state.repository, state.digest)
-        del self._parked[state.digest]
+        del self._parked[Origin.of(state.repository, state.digest)]
         fill.resume(state)
         return fill
 
@@ -286,10 +314,6 @@ class Fills:
         except KeyError:
             raise BlobUnknown(f"no parent serves {repository}") from None
 
-    def _is_parents(self, fill: Fill, repository: str) -> bool:
-        """Whether a fill asks the parent that serves the repository; another one's word is no answer here."""
-        return self._parent(repository)[0] is fill.parent
-
     async def _size_at_parent(self, repository: str, digest: Digest) -> int:
         """By HEAD; one for all who ask. Raises BlobUnknown when the parent does not have it."""
         parent, name = self._parent(repository)
@@ -299,10 +323,11 @@ class Fills:
             raise BlobUnknown(f"no blob {digest}", detail=error.message) from error
 
     def _changed(self, fill: Fill) -> None:
-        if (fill.ended or fill.retired) and self._by_digest.get(fill.digest) is fill:
-            del self._by_digest[fill.digest]
+        origin = Origin.of(fill.repository, fill.digest)
+        if (fill.ended or fill.retired) and self._by_origin.get(origin) is fill:
+            del self._by_origin[origin]
             if fill.winding_up is not None:  # it drops its part, which must not be the next fill's
-                self._leave(fill.digest, fill.winding_up)
+                self._leave(origin, fill.winding_up)
         if fill.ended:
             self._idle.pop(fill, None)
         if fill.is_over:
@@ -325,19 +350,20 @@ class Fills:
 
     def _put_away(self, fill: Fill) -> None:
         """Close an idle fill; its checkpoint stays."""
+        origin = Origin.of(fill.repository, fill.digest)
         del self._idle[fill]
-        del self._by_digest[fill.digest], self._by_number[fill.number]
-        self._leave(fill.digest, asyncio.ensure_future(self._closed(fill)))
+        del self._by_origin[origin], self._by_number[fill.number]
+        self._leave(origin, asyncio.ensure_future(self._closed(fill)))
 
-    def _leave(self, digest: Digest, task: asyncio.Task[None]) -> None:
-        """No new fill of the digest until the task is done."""
-        self._leaving[digest] = task
-        task.add_done_callback(lambda _: self._leaving.pop(digest, None))
+    def _leave(self, origin: Origin, task: asyncio.Task[None]) -> None:
+        """No new fill of the origin until the task is done."""
+        self._leaving[origin] = task
+        task.add_done_callback(lambda _: self._leaving.pop(origin, None))
 
     async def _closed(self, fill: Fill) -> None:
         await fill.close()
         if fill.ledger.state is not None:
-            self._parked[fill.digest] = fill.ledger.state
+            self._parked[Origin.of(fill.repository, fill.digest)] = fill.ledger.state
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -348,12 +374,27 @@ class Fills:
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
         """Fetch the damaged chunks of [start, end) again, and those right behind them, and put them in place; all of a
-        blob whose file is lost."""
-        blob = self.store.blob_anywhere(Digest.parse(digest))
+        blob whose file is lost. Chunks are known by their hashes, so any parent that has the blob may send them."""
+        wanted = Digest.parse(digest)
+        blob = self.store.blob_anywhere(wanted)
         if blob is not None and not self.store.is_in_place(blob):
             return await self.fetch(repository, digest, lambda count: None)
-        parent, name = self._parent(repository)
-        return await self._repairs.mend(parent, name, Digest.parse(digest), start, end)
+        failures: list[ParentFailed] = []
+        for parent, name in self._sources(repository, wanted):
+            try:
+                return await self._repairs.mend(parent, name, wanted, start, end)
+            except ParentFailed as failure:
+                failures.append(failure)
+        raise failures[0]
+
+    def _sources(self, repository: str, digest: Digest) -> list[tuple[Parent, str]]:
+        """Where a blob may be had that is held, each parent once: the repository's own parent first."""
+        found = dict([self._parent(repository)])
+        for holder in self.store.holders(digest, limit=HOLDERS):
+            with suppress(BlobUnknown):
+                parent, name = self._parent(holder)
+                found.setdefault(parent, name)
+        return list(found.items())
 
     @property
     def unstored(self) -> int:

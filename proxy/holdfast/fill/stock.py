@@ -53,8 +53,11 @@ class Keeping(Protocol):
 class Stock:
     """See the module. Empty until `prepare`, which is told the size."""
 
-    def __init__(self, means: Means, digest: Digest, audience: Audience, fill: Keeping) -> None:
-        self._means, self._digest, self._audience, self._fill = means, digest, audience, fill
+    def __init__(
+        self, means: Means, repository: str, digest: Digest, audience: Audience, fill: Keeping
+    ) -> None:
+        self._means, self._repository, self._digest = means, repository, digest
+        self._audience, self._fill = audience, fill
         self.size: int | None = None
         self.held, self.claimed = Extents(), Extents()
         self.medium: Medium | None = None
@@ -73,7 +76,7 @@ class Stock:
 
     def _open_part(self, size: int) -> FillPart | None:
         try:
-            return self._means.store.open_part(self._digest, size)
+            return self._means.store.open_part(self._repository, self._digest, size)
         except StoreError as error:
             log.warning("no part on the disk", digest=str(self._digest), reason=str(error))
             return None
