@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from holdfast_core import Digest, Store, fsck, rebuild
+from holdfast_core import Digest, Store, fsck, rebuild, replay
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core import journal as journals
@@ -239,6 +240,75 @@ def test_case_fault_7_damage_behind_the_known_end_is_refused(root: Path, opener:
         Store.create_or_open(root, write=True)
     assert (root / "journal" / "log").read_bytes() == log
     assert any("damaged behind the end" in problem for problem in fsck(root).problems)
+
+
+def ahead(root: Path, opener: Opener) -> Path:
+    """A closed store whose journal goes on behind the end that its index knows; the journal's file."""
+    store = opener()
+    push(store, "a", b"0", "t0")
+    store.close()
+    keep_index(root)
+    store = opener()
+    push(store, "a", b"1", "t1")
+    store.close()
+    put_back(root)
+    return root / "journal" / "log"
+
+
+def test_case_fault_7_what_is_done_again_is_on_the_disk_first(
+    root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer of before may have died before its sync: the index must not know of more than the disk has. With
+    nothing to do again nothing is synced."""
+    log = ahead(root, opener)
+    steps: list[str] = []
+    sync, again = os.fdatasync, replay._do_again
+
+    def synced(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(log):
+            steps.append("journal on disk")
+        sync(fd)
+
+    def done(*arguments: Any) -> None:
+        steps.append("done again")
+        again(*arguments)
+
+    monkeypatch.setattr(os, "fdatasync", synced)
+    monkeypatch.setattr(replay, "_do_again", done)
+    store = opener()
+    assert tag_names(store) == ["t0", "t1"]
+    assert steps == ["journal on disk", "done again"]
+    store.close()
+    steps.clear()
+    opener()
+    assert steps == []
+
+
+@pytest.mark.parametrize("change", ["another store", "another store, later", "an earlier one"])
+def test_case_fault_7_the_frames_of_another_journal_are_not_done_again(
+    root: Path, opener: Opener, change: str
+) -> None:
+    """It is written again from the index."""
+    log = ahead(root, opener)
+    uuid, generation = journals.head_of(root / "journal") or (b"", 0)
+    head = {
+        "another store": framing.encode_journal_head(bytes(16), generation),
+        "another store, later": framing.encode_journal_head(bytes(16), generation + 1),
+        "an earlier one": framing.encode_journal_head(uuid, generation - 1),
+    }[change]
+    log.write_bytes(head + log.read_bytes()[len(head) :])
+    store = opener()
+    assert tag_names(store) == ["t0"]
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_case_fault_7_a_damaged_head_of_the_journal_loses_no_tag(root: Path, opener: Opener) -> None:
+    flip_bit(ahead(root, opener), 20)
+    store = opener()
+    assert tag_names(store) == ["t0", "t1"]
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
 
 
 def test_a_frame_whose_commit_failed_names_no_file_that_was_taken_back(root: Path, opener: Opener) -> None:
