@@ -10,8 +10,10 @@ import pytest
 from holdfast.control import command, states
 from holdfast.control.resource import STATUS, Status, StatusDetail, SyncProgress, SyncResult
 from holdfast.errors import ControlConflict
+from holdfast.keeper import heartbeats
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.port import ScriptedPort
+from holdfast_core.record import ResourceChange
 from holdfast_core.store import Store
 
 LEASE = 300.0
@@ -38,6 +40,24 @@ class Root:
         """It ends, and writes nothing more. The next one begins."""
         self.store.close()
         self.open()
+
+    def end(self) -> None:
+        """It ends in good order. The next one begins."""
+        asyncio.run(self.port.write_heartbeats())
+        self.kill()
+
+    def refused(self, instance: str) -> bool:
+        """Whether another instance is kept out."""
+        try:
+            self.activate(instance)
+        except ControlConflict as error:
+            assert states.ALREADY_ACTIVATED in error.message  # noqa: PT017 - it tells two refusals apart
+            return True
+        return False
+
+    def is_shown(self) -> bool:
+        """Whether it is shown as connected."""
+        return states.is_held(self.shown().lease, self.clock.now())
 
     def tell(self, order: command.Command) -> command.Result:
         """One command."""
@@ -165,6 +185,100 @@ def test_an_end_in_good_order_leaves_the_last_word(root: Root) -> None:
     asyncio.run(root.port.write_heartbeats())
     root.kill()
     assert root.shown().last_activity_time == said.last_activity_time
+
+
+def test_case_fault_11_a_lease_that_ran_out_stays_so_after_an_end_in_good_order(root: Root) -> None:
+    root.clock.advance(60)
+    root.report()
+    root.clock.advance(LEASE + 1)
+    assert not root.is_shown()
+    for _ in range(2):
+        root.end()
+        assert not root.is_shown()
+    assert root.activate("second") == 2
+
+
+def test_case_fault_11_a_lease_runs_on_through_an_end_in_good_order(root: Root) -> None:
+    root.clock.advance(60)
+    root.report()
+    root.clock.advance(LEASE / 2)
+    root.end()
+    assert root.is_shown()
+    root.clock.advance(LEASE / 2 - 1)
+    assert root.refused("second")
+    root.clock.advance(1)
+    assert not root.refused("second")
+
+
+def test_case_fault_11_what_is_heard_after_an_end_in_good_order_outlives_a_kill(root: Root) -> None:
+    """The first word after it is written, so that those behind it are known to be unknown."""
+    root.clock.advance(60)
+    root.report()
+    root.end()
+    revisions = []
+    for _ in range(3):
+        root.clock.advance(60)
+        root.report()
+        revisions.append(root.written()[0])
+    assert revisions == [revisions[0]] * 3
+    root.kill()
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
+def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_kill(root: Root) -> None:
+    root.clock.advance(60)
+    root.report()
+    asyncio.run(root.port.write_heartbeats())
+    root.clock.advance(60)
+    root.report()
+    root.kill()
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
+def test_case_fault_11_who_is_gone_is_kept_in_after_a_kill_and_does_not_look_connected(root: Root) -> None:
+    """Nobody knows whether it was renewed: no other instance comes in too soon. An end in good order adds nothing."""
+    root.clock.advance(LEASE + 60)
+    root.kill()
+    assert not root.is_shown()
+    root.clock.advance(60)
+    root.end()
+    assert not root.is_shown()
+    root.clock.advance(LEASE - 61)
+    assert root.refused("second")
+    root.clock.advance(3)
+    assert not root.refused("second")
+
+
+def test_case_fault_11_a_registry_that_was_made_anew_is_another(root: Root) -> None:
+    """What was left of the one before it says nothing, though the revision is the same."""
+    root.clock.advance(60)
+    root.report()
+    root.end()
+    left = root.written()[0]
+    root.tell(command.DeleteRegistry(name="plant"))
+    root.clock.advance(LEASE + 60)
+    root.tell(command.CreateRegistry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",)))
+    root.activate("first")
+    while root.written()[0] < left:
+        root.report(version=f"1.{root.written()[0]}")
+    root.clock.advance(60)
+    root.report()
+    assert root.written()[0] == left == 2
+    root.kill()
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"plant": 7}'])
+def test_a_record_of_leases_that_cannot_be_read_is_as_after_a_kill(root: Root, body: bytes) -> None:
+    root.clock.advance(LEASE + 60)
+    asyncio.run(root.port.write_heartbeats())
+    row = ResourceChange(heartbeats.KIND, heartbeats.NAME, body)
+    root.store.change_resources(lambda view: [row], quiet=frozenset({heartbeats.KIND})).result()
+    root.kill()
+    assert root.refused("second")
 
 
 def test_a_clock_that_was_set_back_stops_no_heartbeat(root: Root) -> None:

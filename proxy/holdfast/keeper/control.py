@@ -20,6 +20,7 @@ from holdfast.control import command as commands
 from holdfast.control import password
 from holdfast.control.execute import Context, Outcome, execute
 from holdfast.control.resource import QUIET
+from holdfast.keeper.heartbeats import KIND as LEASES
 from holdfast.keeper.heartbeats import Heartbeats
 from holdfast.keeper.push import stored
 
@@ -65,8 +66,10 @@ class Control:
         return msgspec.json.encode(self.heartbeats.statuses(self.store))
 
     async def write_heartbeats(self) -> None:
-        """Have what those below said last in the store. Raises StoreError."""
-        change = self.store.change_resources(lambda view: list(self.heartbeats.unwritten(view)), quiet=QUIET)
+        """Have what those below said last in the store, as the last thing of this keeper. Raises StoreError."""
+        change = self.store.change_resources(
+            lambda view: list(self.heartbeats.last_words(view)), quiet=QUIET | {LEASES}
+        )
         await asyncio.shield(asyncio.wrap_future(change))
 
     async def _verifier(self, order: commands.Command) -> str:

@@ -3,16 +3,22 @@ transfer is.
 
 Each says so once a minute, and one write of it is 37 KB on the disk. So their documents are written when something else
 changed, and otherwise once an hour; in between the last word is in memory, and replaces the document wherever that is
-read. After a kill nobody knows when a lease was renewed last. It counts as renewed at the last moment at which that may
-have been: a lease never ends sooner than its holder was told.
+read. A keeper that ends in good order leaves the last words, and beside them a record of how long each lease counts:
+then nothing is unknown, and the first word that the next keeper hears of each is written again.
+
+After a kill nobody knows when a lease was renewed last. It counts as renewed at the last moment at which that may have
+been: a lease never ends sooner than its holder was told, so two instances are never active at once. What is shown is
+what is known: nobody looks connected whose last known lease ran out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import structlog
+from holdfast_core.errors import StoreError
 from holdfast_core.record import Resource, ResourceChange
 from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
@@ -23,6 +29,11 @@ from holdfast.control.moment import seconds
 from holdfast.control.resource import STATUS, Status
 from holdfast.control.states import WRITE_SECONDS, revived, timeless
 
+log = structlog.get_logger()
+
+#: one quiet record, of the end of the last keeper that ended in good order
+KIND, NAME = "leases", "self"
+
 
 class _Word(NamedTuple):
     """What replaces the document of a revision."""
@@ -31,11 +42,29 @@ class _Word(NamedTuple):
     status: Status
 
 
-class Heartbeats:
-    """Those of one keeper, which was begun at `began` (wall seconds)."""
+class Left(NamedTuple):
+    """Nothing was heard that is not in this revision of the document, and the lease in it counts until then."""
 
-    def __init__(self, began: float) -> None:
-        self._began = began
+    revision: int
+    expires: str
+
+
+def left_behind(store: Store) -> dict[str, Left]:
+    """What the last keeper that ended in good order left, by lower-cased name. A record that cannot be read is none, as
+    after a kill."""
+    try:
+        held = store.resource(KIND, NAME)
+        return msgspec.json.decode(held.body, type=dict[str, Left]) if held is not None else {}
+    except (StoreError, msgspec.DecodeError) as error:
+        log.error("record of leases cannot be read", reason=str(error))
+        return {}
+
+
+class Heartbeats:
+    """Those of one keeper, which was begun at `began` (wall seconds) and found what another `left`."""
+
+    def __init__(self, began: float, left: Mapping[str, Left] | None = None) -> None:
+        self._began, self._left = began, dict(left or {})
         self._words: dict[str, _Word] = {}
         #: revisions that this keeper wrote
         self._own: dict[str, int] = {}
@@ -49,31 +78,55 @@ class Heartbeats:
         return [row for row in changes if not self._keeps(view, row)]
 
     def current(self, held: Resource) -> Status:
-        """What was said last, by the document that the store holds."""
+        """What was said last, by the document that the store holds, with its lease as long as that may be."""
         stored = _status(held.body)
-        word = self._words.get(held.name.lower())
-        if word and word.revision == held.revision and timeless(word.status) == timeless(stored):
-            return word.status
-        if self._own.get(held.name.lower()) == held.revision:
+        if (word := self._word(held)) is not None:
+            return word
+        if self._own.get(held.name.lower()) == held.revision or stored.lease is None:
             return stored
-        return revived(stored, self._began)
+        if (left := self._left_for(held)) is None:
+            return revived(stored, self._began)
+        return replace(stored, lease=replace(stored.lease, expires=left.expires))
 
     def statuses(self, store: Store) -> dict[str, Status]:
-        """All of them, by name."""
-        return {row.name: self.current(row) for row in store.resources(STATUS)}
+        """What is known of all of them, by name."""
+        return {row.name: self._word(row) or _status(row.body) for row in store.resources(STATUS)}
 
-    def unwritten(self, view: ResourceView) -> Iterator[ResourceChange]:
-        """What the store has not."""
+    def last_words(self, view: ResourceView) -> Iterator[ResourceChange]:
+        """What the store has not. What is heard after that is written at once."""
+        left: dict[str, Left] = {}
         for row in view.list(STATUS):
-            if row.name.lower() in self._words and (status := self.current(row)) != _status(row.body):
-                yield ResourceChange(STATUS, row.name, msgspec.json.encode(status))
+            word, lease = self._word(row), self.current(row).lease
+            if changed := word is not None and word != _status(row.body):
+                yield ResourceChange(STATUS, row.name, msgspec.json.encode(word))
+            if lease is not None:
+                left[row.name.lower()] = Left(row.revision + changed, lease.expires)
+        self._left, held = left, view.get(KIND, NAME)
+        body = msgspec.json.encode(left)
+        if left and (held is None or held.body != body):
+            yield ResourceChange(KIND, NAME, body)
+
+    def _word(self, held: Resource) -> Status | None:
+        """What this keeper heard and did not write, of what the store holds."""
+        word = self._words.get(held.name.lower())
+        if word and word.revision == held.revision and timeless(word.status) == timeless(_status(held.body)):
+            return word.status
+        return None
+
+    def _left_for(self, held: Resource) -> Left | None:
+        """What was left for just this document. One of the same name that was made anew may have its revision, and then
+        a later lease."""
+        left, lease = self._left.get(held.name.lower()), _status(held.body).lease
+        if left is None or lease is None or left.revision != held.revision:
+            return None
+        return left if seconds(left.expires) >= seconds(lease.expires) else None
 
     def _keeps(self, view: ResourceView, row: ResourceChange) -> bool:
         """Whether a change is remembered alone."""
         if row.kind != STATUS or row.body is None:
             return False
         held, now, name = view.get(STATUS, row.name), _status(row.body), row.name.lower()
-        if held is None or _is_news(_status(held.body), now):
+        if held is None or self._left_for(held) is not None or _is_news(_status(held.body), now):
             self._own[name] = 1 if held is None else held.revision + 1
             return False
         self._words[name] = _Word(held.revision, now)

@@ -31,7 +31,7 @@ from holdfast.keeper.disk import DiskWatch
 from holdfast.keeper.event_log import EventLog
 from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
-from holdfast.keeper.heartbeats import Heartbeats
+from holdfast.keeper.heartbeats import Heartbeats, left_behind
 from holdfast.keeper.negative import NegativeCache
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import FIRST_SWEEP_SECONDS, Pushes
@@ -94,7 +94,7 @@ class Keeper(Pushes, Control):
         #: the parents, as background work asks them
         self.background = {name: Asking(parent, config.sync, clock) for name, parent in parents.items()}
         self.limits = config.control
-        self.heartbeats = Heartbeats(clock.now())
+        self.heartbeats = Heartbeats(clock.now(), left_behind(store))
         #: what else is told in `status`: sentences about the node's own parent, when it is a connected registry
         self.notes: Callable[[], Sequence[str]] = tuple
         #: what synchronises, on a node with `[sync]`

@@ -16,7 +16,7 @@ from holdfast.clock import Clock
 from holdfast.config import Control as Limits
 from holdfast.errors import BlobUnknown, ControlConflict, ControlUnknown, ManifestUnknown, NameUnknown
 from holdfast.keeper.control import Control
-from holdfast.keeper.heartbeats import Heartbeats
+from holdfast.keeper.heartbeats import Heartbeats, left_behind
 from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
@@ -105,7 +105,7 @@ class ScriptedPort(Pushes, Control):
         self.store, self.clock = store, clock
         self.parents, self.turns = {}, Turns()
         self.limits = Limits()
-        self.heartbeats = Heartbeats(clock.now())
+        self.heartbeats = Heartbeats(clock.now(), left_behind(store))
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.answers: dict[tuple[str, str], ManifestAnswer] = {}
         self.tag_lists: dict[str, list[str]] = {}
