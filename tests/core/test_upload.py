@@ -556,10 +556,28 @@ def test_case_fault_2_a_session_that_comes_back_is_in_doubt_until_it_was_written
         staging.unseal()
         staging.rewrite(0, BODY)
         staging.trust()
+        staging.seal()
+        assert not staging.is_in_doubt
+        staging.unseal()
+        assert staging.is_in_doubt
+        staging.rewrite(0, BODY)
+        staging.trust()
         name = staging.seal()
     commit(store, name)
     assert is_whole(store)
     assert not placed(store, hashed(BODY)[0]).stat().st_mode & IN_DOUBT
+
+
+def test_case_fault_2_a_session_goes_on_with_a_copy_of_its_first_bytes(uploads, folder):
+    begun(uploads, b"abcdef")
+    with writing(uploads) as staging:
+        os.rename(folder / staging.seal(), folder / "blob")
+        staging.leave(4)
+        assert (staging.size, staging.is_in_doubt, staging.is_sealed) == (4, True, False)
+        with pytest.raises(UploadBusy):
+            uploads.open(NAME)
+        staging.append(b"x")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {NAME: b"abcdx", "blob": b"abcdef"}
 
 
 @pytest.mark.parametrize("other", [b"", BODY[:-1], BODY[:-1] + b"\0", b"\0" * len(BODY)])

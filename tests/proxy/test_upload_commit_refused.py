@@ -11,8 +11,10 @@ from typing import Any
 
 import lmdb
 import pytest
-from holdfast.errors import KeeperAway
+from holdfast.errors import KeeperAway, NodeUnwritable
+from holdfast_core import ChunkHasher
 from holdfast_core.condition import DiskState
+from holdfast_core.directory import IN_DOUBT
 from support.pushing import Registry, code, run
 from support.uploads import BODY, DIGEST, HALF, SPAN, Session, files, finishes, half, held, is_created
 
@@ -26,6 +28,12 @@ class Disk:
         self.seen: list[str] = []
         for name in ("pwrite", "rename", "fdatasync", "fsync"):
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
+        self._real_copy = os.copy_file_range
+        monkeypatch.setattr(os, "copy_file_range", self._copy)
+
+    def _copy(self, *arguments: int) -> int:
+        self.meet("copy")
+        return self._real_copy(*arguments)
 
     def _watched(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(target: Any, *rest: Any, **more: Any) -> object:
@@ -64,6 +72,11 @@ POINTS = [
 ]
 
 
+def place_of(node: Registry) -> Path:
+    """Where the blob's file is."""
+    return node.data / "blobs" / "sha256" / DIGEST[7:9] / DIGEST[7:]
+
+
 def refuse_index(node: Registry, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """LMDB's own writes are met as "index"."""
     writer = node.store._writer
@@ -97,10 +110,13 @@ def test_case_fault_2_a_refused_commit_leaves_the_session(
         session = await half(node)
         location = session.location
         disk.refused, disk.error = refused, error
+        if error == errno.ENOSPC and len(refused) == 1:  # then there is no room for a copy either
+            disk.refused += ("copy",)
         answer = await session.put(DIGEST, BODY[HALF:], SPAN)
         disk.refused = ()
         if known and answer.status == 201:  # none of these calls is made before the commit of what is held
             assert set(refused) <= {"rename uploads blobs", "fsync blobs", "rename blobs uploads"}
+            assert (await session.offset(), files(node)) == (None, [])
             location = ""
             return
         assert (answer.status, code(answer)) == (507 if error == errno.ENOSPC else 503, "BLOB_UPLOAD_INVALID")
@@ -177,6 +193,10 @@ def test_case_fault_2_bytes_that_a_failed_sync_lost_never_become_a_blob(
 
     async def refused(node: Registry) -> None:
         session = Session(node, location)
+        if by == "another process":  # which had taken the first half, and knows what it hashed to
+            came = ChunkHasher()
+            came.update(BODY[:HALF])
+            node.node.push.hashes.keep(files(node)[0], "sha256", came)
         answer = await session.put(DIGEST, BODY[HALF:], SPAN)
         assert (answer.status, code(answer)) == (400, "DIGEST_INVALID")
         assert not await held(node, BODY)
@@ -224,11 +244,10 @@ def test_case_fault_2_a_keeper_that_dies_over_a_commit_and_is_not_followed(
     answer."""
 
     async def test(node: Registry) -> None:
-        real = node.keeper.commit_upload
+        real, place = node.keeper.commit_upload, place_of(node)
 
         async def dies(repository: str, name: str, size: int, digest: str, table: bytes) -> None:
             if died == "after the rename":
-                place = node.data / "blobs" / "sha256" / DIGEST[7:9] / DIGEST[7:]
                 os.rename(node.data / "uploads" / name, place)
             if died == "after the commit":
                 await real(repository, name, size, digest, table)
@@ -242,6 +261,7 @@ def test_case_fault_2_a_keeper_that_dies_over_a_commit_and_is_not_followed(
             assert is_created(answer, DIGEST)
             assert await session.offset() is None
             assert await held(node, BODY)
+            assert not place.stat().st_mode & IN_DOUBT
             assert is_created(await session.put(DIGEST), DIGEST), "its answer was lost, and it is repeated"
             assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 404, (
                 "with bytes that nobody wants"
@@ -252,6 +272,44 @@ def test_case_fault_2_a_keeper_that_dies_over_a_commit_and_is_not_followed(
         assert not await held(node, BODY)
         await finishes(session)
         assert files(node) == []
+
+    run(tmp_path, test)
+
+
+def test_case_fault_2_a_refusal_is_one_also_where_the_row_is_seen(tmp_path: Path) -> None:
+    """A store that failed over its commit may show the row, and the disk may not have it."""
+
+    async def test(node: Registry) -> None:
+        real = node.keeper.commit_upload
+
+        async def fails(*arguments: Any) -> None:
+            await real(*arguments)
+            raise NodeUnwritable("the disk of this node failed; nothing was stored")
+
+        session = await half(node)
+        setattr(node.keeper, "commit_upload", fails)  # noqa: B010
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 503
+        delattr(node.keeper, "commit_upload")
+        assert await session.offset() == HALF
+        await finishes(session)
+
+    run(tmp_path, test)
+
+
+def test_case_fault_2_what_lies_in_the_blobs_place_is_not_taken_for_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without a row, which an earlier keeper left, while the upload never came that far."""
+    disk = Disk(monkeypatch)
+
+    async def test(node: Registry) -> None:
+        session = await half(node)
+        place_of(node).write_bytes(bytes(len(BODY)))
+        disk.refused = ("fdatasync uploads",)
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 503
+        disk.refused = ()
+        assert await session.offset() == HALF
+        await finishes(session)
 
     run(tmp_path, test)
 

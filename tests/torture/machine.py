@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import signal
 import socket
 import sys
 import uuid
+from glob import glob
 from pathlib import Path
 from typing import Self
 
@@ -140,14 +140,20 @@ class Machine:
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process of the group is left that is not a zombie."""
-    for place in os.listdir("/proc"):
-        if place.isdigit():
-            try:
-                stat = Path(f"/proc/{place}/stat").read_text()
-            except OSError:
-                continue
-            state, _, member = stat.rpartition(") ")[2].split()[:3]
-            if int(member) == group and not re.match("[ZX]", state):
-                return True
-    return False
+    """Whether a thread of the group is left that is not a zombie: a process whose first thread is one has its files
+    open as long as another is still on its way out."""
+    return any(
+        member == group and state not in "ZX"
+        for place in os.listdir("/proc")
+        if place.isdigit() and state_of(f"/proc/{place}")[1] == group
+        for state, member in map(state_of, glob(f"/proc/{place}/task/*"))
+    )
+
+
+def state_of(place: str) -> tuple[str, int]:
+    """State and group of a process or thread; of one that is gone, that it is dead."""
+    try:
+        state, _, group = Path(place, "stat").read_text().rpartition(") ")[2].split()[:3]
+    except OSError:
+        return "X", 0
+    return state, int(group)
