@@ -664,8 +664,8 @@ def test_case_fault_8_a_tag_that_appears_while_ours_is_sent_is_a_conflict(tmp_pa
             up, theirs = child.keeper.parents[""].up, list[str]()
             look = up.tag
 
-            async def overtaken(name: str, tag: str) -> parent_push.TagThere:
-                there = await look(name, tag)
+            async def overtaken(name: str, tag: str, *, ahead: bool = False) -> parent_push.TagThere:
+                there = await look(name, tag, ahead=ahead)
                 if not theirs:
                     theirs.append(await root.image("a", "fresh", number=3))
                 return there

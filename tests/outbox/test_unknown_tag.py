@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from holdfast import errors
 from holdfast.gateway.message import Sought
 from holdfast.keeper import climb, outgoing
 from holdfast.keeper.above import Above, There
+from holdfast.parent.push import TagThere
 from holdfast.sync.entry import Entry
 from holdfast.sync.outbox import Outbox
 from holdfast_core.errors import StoreError
@@ -56,6 +58,73 @@ def test_case_fault_8_after_an_outage_nobody_knows_what_the_parent_had(tmp_path:
             await empty(child)
             assert tag_at(root, "a", "latest") == theirs
             assert [found.theirs for found in outgoing.conflicts_of(child.store).values()] == [theirs]
+
+    uvloop.run(main())
+
+
+def test_case_fault_8_the_question_does_not_wait_for_bodies_that_go_up(tmp_path: Path) -> None:
+    """What the parent gets while they do would count as there before."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (root, child), AsyncExitStack() as bodies:
+            before = await root.image("a", "latest", number=1)
+            caps = child.keeper.climbs[0]._parent._transport.caps
+            for _ in range(caps._bulk._alone):
+                await bodies.enter_async_context(caps.push())
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("holdfast.sync.order.Order.ready", lambda order, now, limit=1: [])
+                await child.image("a", "latest", number=2)
+                async with asyncio.timeout(PATIENCE):
+                    while entries(child)[-1].base != before:
+                        await asyncio.sleep(0.01)
+
+    uvloop.run(main())
+
+
+class Slow:
+    """Counts who asks at once, and answers when it may."""
+
+    keeps = True
+
+    def __init__(self) -> None:
+        self.asking = self.most = 0
+        self.may_answer = asyncio.Event()
+        self.tags = set[str]()
+
+    async def look(self, sought: Sought) -> There:
+        """See `Above`."""
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        await self.may_answer.wait()
+        self.asking -= 1
+        self.tags |= {*sought.tags}
+        return There(frozenset(), {tag: TagThere("", "") for tag in sought.tags})
+
+    async def close(self) -> None:
+        """See `Above`."""
+
+
+def test_case_fault_8_few_questions_are_under_way_at_once(tmp_path: Path) -> None:
+    """However many tags wait, and each is asked for."""
+
+    async def main() -> None:
+        async with two(tmp_path) as (_, child):
+            climbing = child.keeper.climbs[0]
+            climbing.above = slow = Slow()
+            tags = {f"v{number}" for number in range(5 * climb.QUESTIONS)}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("holdfast.sync.order.Order.ready", lambda order, now, limit=1: [])
+                await child.image("a", *tags, number=2)
+                async with asyncio.timeout(PATIENCE):
+                    while len(climbing) <= len(tags):
+                        await asyncio.sleep(0.01)
+                    patch.setattr(climb, "IDLE_SECONDS", 10 * PATIENCE)  # what has room goes at once
+                    climbing._ask()
+                    await asyncio.sleep(0)
+                    slow.may_answer.set()
+                    while slow.tags != tags:
+                        await asyncio.sleep(0.01)
+            assert slow.most == climb.QUESTIONS
 
     uvloop.run(main())
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from holdfast.testing.clock import FakeClock
+from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault, Gate
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
-from support.fills import run, until
+from support.fills import MIB, run, until
 from support.managed import ScriptedLog, configured, managed
-from support.replicas import holds, idle, replica_of
+from support.replicas import advance, holds, idle, replica_of
 
 APP = configured("app")
 LIMIT = 60.0
@@ -90,5 +92,34 @@ def test_a_blob_that_fails_stops_no_other_of_its_image(tmp_path: Path) -> None:
                 better = log.push("app", "1", *parts, b"another")
                 await until(lambda: holds(keeper, "app", "1", better))
             assert {parent.count("GET", str(Digest.of(part))) for part in parts} == {1, 2}
+
+    run(main())
+
+
+#: nothing comes down in the hour after noon
+NOON, HOUR = 1_800_014_400.0, 3600.0
+AT_NOON = {"caps": [{"mbit": 0, "work": "sync", "hours": "12:00-13:00"}]}
+
+
+def test_case_fault_15_what_a_cap_of_0_stops_has_no_connection(tmp_path: Path) -> None:
+    """Its room is the outbox's meanwhile. Afterwards it goes on at its byte."""
+
+    async def main() -> None:
+        clock = FakeClock(NOON - 60.0, jump=False)
+        async with ScriptedParent() as parent:
+            log, layer = ScriptedLog(parent), Generated(16 * MIB)
+            parent.script(Fault(method="GET", path=layer.digest, stall_after=6 * MIB, times=1))
+            digest = log.push("app", "1", layer, *layers("small"))
+            async with managed(tmp_path, log, APP, clock=clock, link=AT_NOON) as keeper:
+                caps = keeper.parents[""]._transport.caps
+                free = caps._transfers._value
+                await until(lambda: parent.bytes_sent.get(layer.digest, 0) >= 6 * MIB)
+                await until(lambda: caps._bulk._held["sync"] == 1)
+                await advance(clock, HOUR / 2, lambda: caps._bulk._held["sync"] == 0, 10.0)
+                await until(lambda: caps._transfers._value == free)
+                assert not holds(keeper, "app", "1", digest)
+                await advance(clock, 2 * HOUR, lambda: holds(keeper, "app", "1", digest), 10.0)
+            assert clock.now() >= NOON + HOUR
+            assert parent.bytes_sent[layer.digest] <= layer.size + MIB
 
     run(main())

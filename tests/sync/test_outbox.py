@@ -555,3 +555,21 @@ def test_whatever_happens_the_parent_ends_as_the_child(deeds: list[tuple[str, st
     assert len(box) == 0
     assert rows == {}
     assert there == here
+
+
+def test_case_fault_14_what_is_under_way_stays_so_when_the_queue_is_read_anew() -> None:
+    """Nobody begins with it a second time, and what is known of tags stays known of those that are there."""
+    box = Outbox()
+    for number in (1, 2, 3):
+        box.came(Entry(number, "a", "tag", f"sha256:{number}", 1.0, f"v{number}"))
+    assert [entry.seq for entry in box.take(1.0)] == [1]
+    assert [entry.seq for entry in box.unasked()] == [2, 3]
+    box.dropped(3)
+    box.reread(Entry(number, "a", "tag", f"sha256:{number}", 1.0, f"v{number}") for number in (1, 2))
+    assert [entry.seq for entry in box.ready(1.0, 3)] == [2]
+    assert box.asked(2, "sha256:before").puts
+    box.leave(1)
+    assert [entry.seq for entry in box.ready(1.0, 3)] == [1, 2]
+    box.reread(())
+    assert len(box) == 0
+    assert box.unasked() == []

@@ -19,7 +19,7 @@ from holdfast_core import outbox as rows
 from holdfast_core.change import Change as StoreChange
 from holdfast_core.change import View
 from holdfast_core.digest import Digest
-from holdfast_core.errors import ChunkDamaged, Damaged, Exhausted, NotHeld, StoreError
+from holdfast_core.errors import ChunkDamaged, Damaged, NotHeld, StoreError, Unwritable
 from holdfast_core.record import Manifest
 from holdfast_core.store import Store
 
@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 #: entries under way at once
 AT_ONCE = 32
+#: questions for tags whose turn is not now: half of the connections that are kept for short asks, as the settings come
+QUESTIONS = 4
 #: how often the outbox is looked at while nothing comes and nothing ends (seconds)
 IDLE_SECONDS = 0.5
 #: a parent that cannot be reached is tried again after at most this (seconds); its probe asks as often
@@ -272,8 +274,8 @@ class Climb:
             if isinstance(error, ChunkDamaged):
                 await self._damaged(Digest.parse(error.digest), error.start, error.end)
             await self._failed(entry, "damaged", f"not whole here: {error}; a push of it heals it")
-        except Exhausted as error:
-            await self._failed(entry, "full", str(error))
+        except Unwritable:  # of this node, not of the entry
+            raise
         except StoreError as error:  # a lock forbids to read it, as a rule
             await self._failed(entry, "denied", str(error))
         self._away = 0
@@ -467,17 +469,22 @@ class Climb:
 
     def _ask(self) -> None:
         """Ask for tags of which nothing is known here, and whose turn is not now. What synchronises knows them all."""
-        for entry in self._rows.queue.unasked():
-            if not self._follows(entry.repository, entry.tag):
-                task = asyncio.create_task(self._asked(entry))
-                self._questions.add(task)
-                task.add_done_callback(self._questions.discard)
+        while (room := QUESTIONS - len(self._questions)) and (entries := self._rows.queue.unasked(room)):
+            for entry in entries:
+                if not self._follows(entry.repository, entry.tag):
+                    task = asyncio.create_task(self._asked(entry))
+                    self._questions.add(task)
+                    task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._questions.discard(task)
+        self._news.set()  # there is room for the next
 
     async def _asked(self, entry: Entry) -> None:
         name, tag = self._name(entry), entry.tag
         try:
             known = (await self.above.look(Sought(name, tags=(tag,)))).tags.get(tag)
-            there = known if known is not None else await self._parent.up.tag(name, tag)
+            there = known if known is not None else await self._parent.up.tag(name, tag, ahead=True)
             await self._rows.change(self._rows.queue.asked(entry.seq, there.digest))
         except errors.ParentFailed as failure:
             log.info("not asked", number=entry.seq, reason=failure.message)

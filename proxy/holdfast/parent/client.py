@@ -37,7 +37,7 @@ from holdfast.parent.caps import Bulk
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
 from holdfast.parent.health import State, Switch
-from holdfast.parent.lane import Lane, Line
+from holdfast.parent.lane import CLOSED_SECONDS, Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
 from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
@@ -133,6 +133,11 @@ class Parent:
     def is_closed(self, work: Work) -> bool:
         """Whether a cap of 0 holds for this work now."""
         return self._line.share.is_closed(self.name or UNNAMED, work, self._clock.now())
+
+    async def until(self, work: Work, *, closed: bool) -> None:
+        """Wait until a cap of 0 holds for this work, or none does."""
+        while self.is_closed(work) != closed:
+            await self._clock.sleep(CLOSED_SECONDS)
 
     def bulk(self, work: Bulk) -> AbstractAsyncContextManager[None]:
         """Room for one body that nobody waits for (`Caps.bulk`)."""

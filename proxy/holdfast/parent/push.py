@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -116,12 +117,12 @@ class Pushing:
             return False
         return True
 
-    async def tag(self, name: str, tag: str) -> TagThere:
-        """What a tag names there now."""
+    async def tag(self, name: str, tag: str, *, ahead: bool = False) -> TagThere:
+        """What a tag names there now. `ahead` of the bodies that wait for a connection: later it may name another."""
         accept = {"Accept": ", ".join(MEDIA_TYPES)}
         ask = Ask("HEAD", self._qualified(name), f"manifests/{tag}", accept, want=PUSH)
         try:
-            answer = await self._asked(ask)
+            answer = await self._asked(ask, ahead=ahead)
         except ParentNotFound:
             return TagThere("", "")
         digest = answer.header("Docker-Content-Digest") or ""
@@ -226,11 +227,11 @@ class Pushing:
         url = self._endpoint.session_url(answer.url, answer.header("Location"))
         return Session(url, int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0)
 
-    async def _asked(self, ask: Ask, page: URL | None = None) -> Answer:
-        """An answer of which only status and headers are wanted."""
-        async with self._caps().push():
+    async def _asked(self, ask: Ask, page: URL | None = None, *, ahead: bool = False) -> Answer:
+        """An answer of which only status and headers are wanted. `ahead`: over a connection for short asks."""
+        async with nullcontext() if ahead else self._caps().push():
             deadline = Deadline.after(self._clock, ASK_SECONDS)
-            answer = await self._endpoint.ask(replace(ask, transfer=True), deadline, page=page)
+            answer = await self._endpoint.ask(replace(ask, transfer=not ahead), deadline, page=page)
             await answer.discard()
             return answer
 

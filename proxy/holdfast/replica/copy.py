@@ -4,9 +4,9 @@ link one after the other leaves it empty most of the time."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast_core.digest import Digest
 from holdfast_core.record import Descriptor
@@ -107,8 +107,14 @@ class Copy:
             await asyncio.gather(*blobs.values(), return_exceptions=True)
 
     async def _blob(self, action: Action, landed: Count) -> None:
-        async with self._keeper.parents[Repository.from_key(action.repository).namespace].bulk("sync"):
-            await self._keeper.fills.fetch(action.repository, action.digest, landed)
+        """A blob that a cap of 0 stops has no room and no connection meanwhile, and goes on at its byte afterwards."""
+        parent = self._keeper.parents[Repository.from_key(action.repository).namespace]
+        is_here = False
+        while not is_here:
+            await parent.until("sync", closed=False)
+            async with parent.bulk("sync"):
+                fetch = self._keeper.fills.fetch(action.repository, action.digest, landed)
+                is_here = await _before(fetch, parent.until("sync", closed=True))
 
     async def _do(
         self, action: Action, following: Action | None, known: Knowledge, before: str, landed: Count
@@ -130,3 +136,17 @@ class Copy:
     def _is_due(self, action: Action, before: str) -> bool:
         """Whether a tag is to be moved: a client's question may have moved it to something newer meanwhile."""
         return action.step is Step.TAG and self._holdings.tag(action.repository, action.tag) == before
+
+
+async def _before(work: Coroutine[Any, Any, None], end: Coroutine[Any, Any, None]) -> bool:
+    """Do what is to end before something else does; False when it did not, and was stopped. Raises what it raised."""
+    tasks = [asyncio.ensure_future(one) for one in (work, end)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if is_done := tasks[0].done():
+            tasks[0].result()
+        return is_done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -56,6 +56,11 @@ class Order:
 
     # ---- what may go
 
+    @property
+    def under_way(self) -> frozenset[int]:
+        """The numbers of the entries that are."""
+        return frozenset(self._under_way)
+
     def ready(self, now: float, limit: int) -> list[Entry]:
         """The first entries that may go now, in order."""
         self._look(now)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -86,8 +87,10 @@ class Outbox:
         self._order = Order()
         self._last = self._deeds = 0
         self._touched: OrderedDict[tuple[str, str], int] = OrderedDict()
-        #: moves of tags of which nothing is known, that came while the parent was there; whether it is being asked
-        self._fresh: dict[int, bool] = {}
+        #: moves of tags of which nothing is known, that came while the parent was there; those of them of which it was
+        #: not asked yet, in order
+        self._fresh: set[int] = set()
+        self._unasked: dict[int, None] = {}
         for entry in sorted(entries, key=lambda e: e.seq):
             self._add(entry)
 
@@ -96,6 +99,17 @@ class Outbox:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._order)
+
+    def reread(self, entries: Iterable[Entry]) -> None:
+        """A change was not written: these are the entries that came so far. What is under way stays so."""
+        before, self._order = self._order, Order()
+        for entry in sorted(entries, key=lambda e: e.seq):
+            self._order.add(entry)
+        for seq in before.under_way:
+            if self._order.get(seq) is not None:
+                self._order.begin(seq)
+        for seq in [seq for seq in self._fresh if self._order.get(seq) is None]:
+            self.unanswered(seq)
 
     def get(self, seq: int) -> Entry | None:
         """One entry."""
@@ -156,25 +170,30 @@ class Outbox:
         """The parent was out of reach: nobody can say any more whether what it has of a tag was there when it was moved
         here."""
         self._fresh.clear()
+        self._unasked.clear()
 
-    def unasked(self) -> list[Entry]:
-        """Moves of tags of which nothing is known and whose turn is not now: the parent is to be asked at once. Each
-        once."""
-        entries = [self._order[seq] for seq, is_asked in self._fresh.items() if not is_asked]
-        found = [entry for entry in entries if not self._order.may_have_arrived(entry)]
-        self._fresh.update((entry.seq, True) for entry in found)
+    def unasked(self, limit: int | None = None) -> list[Entry]:
+        """The first moves of tags of which nothing is known and whose turn is not now: the parent is to be asked at
+        once. Each once."""
+        entries = map(self._order.__getitem__, self._unasked)
+        found = list(islice((one for one in entries if not self._order.may_have_arrived(one)), limit))
+        for entry in found:
+            del self._unasked[entry.seq]
         return found
 
     def asked(self, seq: int, digest: str) -> Change:
         """What the parent has of such a tag, "" nothing: what it will be compared with."""
         entry = self._order.get(seq)
-        if entry is None or self._fresh.pop(seq, None) is None or not digest:
+        is_fresh = seq in self._fresh
+        self.unanswered(seq)
+        if entry is None or not is_fresh or not digest:
             return Change()  # that it has nothing is what an unknown base stands for
         return self._replace(replace(entry, base=digest))
 
     def unanswered(self, seq: int) -> None:
         """The parent did not say what it has of such a tag; of the others it may."""
-        self._fresh.pop(seq, None)
+        self._fresh.discard(seq)
+        self._unasked.pop(seq, None)
 
     # ---- up
 
@@ -385,7 +404,8 @@ class Outbox:
             )
         change = self._put(found, idle)
         if found.base is None and is_fresh:
-            self._fresh[found.seq] = False
+            self._fresh.add(found.seq)
+            self._unasked[found.seq] = None
         return change
 
     def _put(self, entry: Entry, removes: Iterable[int] = ()) -> Change:
@@ -418,7 +438,7 @@ class Outbox:
         self._last = max(self._last, entry.seq)
 
     def _drop(self, seq: int) -> None:
-        self._fresh.pop(seq, None)
+        self.unanswered(seq)
         self._touch(self._order.drop(seq))
 
 
