@@ -130,9 +130,7 @@ def verification(root: Path, effort: Effort, authorization: str) -> Case:
         said = node.access.login(Request("GET", "/", client="10.0.0.1"), basic)
         assert isinstance(said, Holder)
         entries = (Entry("repository", NAME, ("pull",)),)
-        text = node.access.mint.issue(
-            "access", said.name, "node", clock.now(), 300, access=entries, proof=said.proof
-        )
+        text = node.access.mint.issue(said.name, "node", clock.now(), 300, access=entries, proof=said.proof)
         asked = Request("GET", "/", headers=(("host", "node"), ("authorization", f"Bearer {text}")))
         name = "verification of a token, in process"
         return row(name, partial(verifications, node, asked), VERIFICATIONS, effort)

@@ -125,7 +125,7 @@ def test_verification_of_a_new_token(benchmark: BenchmarkFixture, held: Held) ->
     """With its signature, as once for each token and process."""
     token = json.loads(bytes(answered(held.node, request(TOKEN, basic(held.secret))).body))["token"]  # type: ignore[arg-type]
     clock = held.node.clock
-    benchmark(lambda: held.node.access.mint.read(token, "access", clock.now()))
+    benchmark(lambda: held.node.access.mint.read(token, clock.now()))
 
 
 def test_basic_on_every_request(benchmark: BenchmarkFixture, held: Held) -> None:

@@ -134,7 +134,6 @@ class Login(Section, frozen=True):
         key("addresses whose X-Forwarded-For, -Host and -Proto are believed; nobody's otherwise", "CIDR"),
     ] = ()
     token_ttl: Annotated[float, key("life of a token given to a client", "s", ge=60, le=300)] = 300.0
-    refresh_ttl: Annotated[float, key("life of a refresh token", "s", ge=300, le=86400)] = 10800.0
     failures: Annotated[
         int, key("failed logins a minute by name and by address, before 429", "1/min", ge=1, le=1_000_000)
     ] = 30

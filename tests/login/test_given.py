@@ -22,7 +22,7 @@ from support.pushing import Registry, run
 PULL = "repository:a:pull"
 STRANGER = Stranger(OF_LEVEL["none"], compile_patterns(()))
 HOLDER = Holder("client", Grants.of(actions("a", *READ)), STRANGER, "password1:x")
-QUESTION = Question(HOLDER, "password", "node", "node", "", (PULL,))
+QUESTION = Question(HOLDER, "node", "node", "", (PULL,))
 
 
 def given(at: int = 1000, life: int = 300, text: str = "token") -> Given:
@@ -47,7 +47,6 @@ OTHERS: list[dict[str, Any]] = [
     {"caller": replace(HOLDER, proof="password2:x")},
     {"caller": replace(HOLDER, until=2000.0)},
     {"caller": replace(HOLDER, beside=replace(STRANGER, is_near=True))},
-    {"grant_type": "refresh_token"},
     {"service": "other"},
     {"host": "other"},
     {"sni": "other"},
@@ -113,16 +112,6 @@ def test_a_token_that_is_given_again_tells_its_own_age(tmp_path: Path) -> None:
         assert (by_form["token"], by_form["scope"]) == (first["token"], PULL)
         node.clock.advance(AGAIN - 7)
         assert (await asked(client, PULL))["token"] != first["token"]
-
-    run(tmp_path, test, CLOSED)
-
-
-def test_refresh_tokens_are_made_anew(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
-        client = Client(node, "client", await token(node, "client", *actions("a", *READ)))
-        told = [json.loads((await client.ask_token(PULL, query="offline_token=true")).body) for _ in range(2)]
-        assert told[0]["token"] == told[1]["token"]
-        assert told[0]["refresh_token"] != told[1]["refresh_token"]
 
     run(tmp_path, test, CLOSED)
 

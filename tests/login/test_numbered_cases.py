@@ -21,9 +21,7 @@ NOW, LIFE = 1_800_000_000.0, 300
 
 
 def issue(mint: Mint) -> str:
-    return mint.issue(
-        "access", "client", "node.test", NOW, LIFE, access=(Entry("repository", "a", ("pull",)),)
-    )
+    return mint.issue("client", "node.test", NOW, LIFE, access=(Entry("repository", "a", ("pull",)),))
 
 
 def encoded(part: Any) -> str:
@@ -32,7 +30,7 @@ def encoded(part: Any) -> str:
 
 def refused(mint: Mint, text: str, now: float = NOW) -> None:
     with pytest.raises(Forged):
-        mint.read(text, "access", now)
+        mint.read(text, now)
 
 
 @pytest.fixture
@@ -43,10 +41,10 @@ def mint(tmp_path: Path) -> Mint:
 def test_case_66_the_time_of_a_token_is_its_own_nodes_time(mint: Mint) -> None:
     """No leeway at the end: who made the token reads it, by the same clock. 5 s at the start, for a clock set back."""
     own = issue(mint)
-    mint.read(own, "access", NOW + LIFE - 1)
+    mint.read(own, NOW + LIFE - 1)
     for late in (0, 1, 59, 61):
         refused(mint, own, NOW + LIFE + late)
-    mint.read(own, "access", NOW - 4)
+    mint.read(own, NOW - 4)
     refused(mint, own, NOW - 61)
 
 
@@ -61,8 +59,8 @@ def test_case_66_the_time_of_a_token_is_its_own_nodes_time(mint: Mint) -> None:
     ],
 )
 def test_case_66_another_audience_issuer_or_beginning(mint: Mint, claims: dict[str, Any]) -> None:
-    base = msgspec.to_builtins(mint.read(issue(mint), "access", NOW))
-    assert mint.read(mint._sign(base), "access", NOW).sub == "client"
+    base = msgspec.to_builtins(mint.read(issue(mint), NOW))
+    assert mint.read(mint._sign(base), NOW).sub == "client"
     refused(mint, mint._sign({**base, **claims}))
 
 

@@ -1,9 +1,13 @@
 """The token endpoint: `/acr/oauth2/token` and `/oauth2/token` (oci-spec 4.3, connected-registry 4.4).
 
-    GET   with Basic, or nothing for a stranger      ?service=&scope=&scope=&offline_token=true
-    POST  a form with grant_type password or refresh_token, for clients of OAuth2
+    GET   with Basic, or nothing for a stranger      ?service=&scope=&scope=
+    POST  a form with grant_type password, for clients of OAuth2
 
 What is granted is what was asked and is allowed, and be it nothing: that is no error. Tokens are for this node.
+
+No refresh token is given, also where a client asks for one (`offline_token`, `access_type`): docker keeps that in place
+of the password and is locked out when it ends, and podman does not read the file it is kept in. A client keeps the
+password, which the operator ends when he wants to.
 """
 
 from __future__ import annotations
@@ -41,19 +45,15 @@ class Grant(msgspec.Struct, omit_defaults=True):
     access_token: str
     expires_in: int
     issued_at: str
-    refresh_token: str = ""
     scope: str = ""
 
 
 class Asked(NamedTuple):
-    """One question. `refresh` is the refresh token that goes out again, "" for none, None for a new one. `service` is
-    this node's."""
+    """One question. `service` is this node's."""
 
     node: Node
     request: Request
     pairs: Pairs
-    grant_type: str
-    refresh: str | None
     service: str
 
     def value(self, name: str) -> str:
@@ -66,9 +66,7 @@ class Asked(NamedTuple):
 
 def by_query(node: Node, request: Request) -> Answer:
     """GET. Raises `Unauthorized`, `TooManyLogins`, `QueryInvalid`."""
-    offline = ("offline_token", "true") in request.query
-    service = node.access.realm.service(request)
-    asked = Asked(node, request, request.query, "password", None if offline else "", service)
+    asked = Asked(node, request, request.query, node.access.realm.service(request))
     _check_service(asked)
     said = of_request(request)
     if said is None:
@@ -81,16 +79,15 @@ def by_query(node: Node, request: Request) -> Answer:
 async def by_form(node: Node, request: Request) -> Reply:
     """POST. Raises as `by_query`, and `SizeInvalid`."""
     pairs = await _form(request)
-    asked = Asked(node, request, pairs, "", "", node.access.realm.service(request))
+    asked = Asked(node, request, pairs, node.access.realm.service(request))
     _check_service(asked)
-    kind, offline = asked.value("grant_type"), asked.value("access_type") == "offline"
+    kind = asked.value("grant_type")
     if kind == "refresh_token":
-        text = asked.value("refresh_token")
-        asked = asked._replace(grant_type=kind, refresh=text if offline else "")
-        return _answer(asked, node.access.renewed(request, text))
+        raise Unauthorized(
+            "this node knows no refresh tokens; log in with name and password", headers=(BASIC,)
+        )
     if kind != "password":
-        raise QueryInvalid("grant_type is missing or unknown", detail="allowed: password, refresh_token")
-    asked = asked._replace(grant_type=kind, refresh=None if offline else "")
+        raise QueryInvalid("grant_type is missing or unknown", detail="allowed: password")
     said = Basic(asked.value("username"), asked.value("password"))
     if said == ("", ""):
         return _answer(asked, node.access.stranger(request))
@@ -121,13 +118,9 @@ def _basic(refused: Unauthorized) -> Unauthorized:
 
 def _answer(asked: Asked, caller: Caller) -> Reply:
     """The token, with what was asked and is allowed now. Its life is told from now on: it may be a moment old."""
-    node, now = asked.node, asked.node.clock.now()
+    now = asked.node.clock.now()
     given = _given(asked, caller, now)
-    refresh = asked.refresh or ""
-    if asked.refresh is None and isinstance(caller, Holder):
-        life = node.config.login.refresh_ttl
-        refresh = node.access.mint.issue("refresh", caller.name, asked.service, now, life, proof=caller.proof)
-    body = Grant(given.text, given.text, given.end - int(now), stamp(given.at), refresh)
+    body = Grant(given.text, given.text, given.end - int(now), stamp(given.at))
     if asked.request.method == "POST":
         body.scope = " ".join(Scope(*entry).text for entry in map(msgspec.structs.astuple, given.entries))
     return Reply(200, HEADERS, msgspec.json.encode(body))
@@ -138,16 +131,16 @@ def _given(asked: Asked, caller: Caller, now: float) -> Given:
     token says follows from what is compared."""
     request, recent = asked.request, asked.node.access.given
     scopes = tuple([value for name, value in asked.pairs if name == "scope"])
-    question = Question(caller, asked.grant_type, asked.service, request.host, request.sni, scopes)
+    question = Question(caller, asked.service, request.host, request.sni, scopes)
     if (found := recent.find(question, now)) is not None:
         return found
     at, life = int(now), int(asked.node.config.login.token_ttl)
     entries = _granted(asked, caller, scopes)
     holder = caller if isinstance(caller, Holder) else None
     text = asked.node.access.mint.issue(
-        *("access", caller.name, asked.service, now, life),
+        *(caller.name, asked.service, now, life),
         access=entries,
-        grant_type=asked.grant_type if holder is not None else "anonymous",
+        grant_type="password" if holder is not None else "anonymous",
         proof=holder.proof if holder is not None else "",
     )
     return recent.keep(question, Given(text, entries, at, at + life))

@@ -183,20 +183,6 @@ class Access:
     def _wrong(self, request: Request) -> Unauthorized:
         return Unauthorized(WRONG, headers=(self.realm.challenge(request),))
 
-    def renewed(self, request: Request, text: str) -> Holder:
-        """The holder of a refresh token, while the password that it was made with still counts. Raises
-        `Unauthorized`."""
-        standing, now = self.refresh(), self._clock.now()
-        try:
-            claims = self.mint.read(text, "refresh", now)
-        except Unauthorized:
-            raise self._wrong(request) from None
-        token = self._eligible(standing, claims.sub)
-        used = None if token is None else still_good(token, claims.proof, now)
-        if token is None or used is None:
-            raise self._wrong(request)
-        return self._holder(request, token, used)
-
     def _eligible(self, standing: Standing, name: str) -> Token | None:
         """The token of that name, if it may log in at this node."""
         token, listed = self._named(name), standing.lists(name)
@@ -245,7 +231,7 @@ class Access:
 
     def _checked(self, request: Request, text: str, now: float) -> _Verified:
         try:
-            claims = self.mint.read(text, "access", now)
+            claims = self.mint.read(text, now)
         except Unauthorized:
             raise self._refused(request) from None
         return _Verified(claims, claimed_by(claims))

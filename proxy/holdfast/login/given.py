@@ -25,7 +25,6 @@ class Question(NamedTuple):
     """Who asks what. `service`, `host` and `sni` are those that the request was made to, `scopes` as written."""
 
     caller: Caller
-    grant_type: str
     service: str
     host: str
     sni: str

@@ -32,7 +32,6 @@ LONGEST = 8 * 1024 - 16
 #: a token from another process may be younger than our clock by so much (s)
 LEEWAY = 5.0
 ALGORITHM: Literal["EdDSA"] = "EdDSA"
-Kind = Literal["access", "refresh"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -55,7 +54,6 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     nbf: int
     exp: int
     jti: str
-    kind: Kind
     grant_type: str
     access: tuple[Entry, ...] = ()
     proof: str = ""
@@ -102,7 +100,6 @@ class Mint:
 
     def issue(
         self,
-        kind: Kind,
         subject: str,
         service: str,
         now: float,
@@ -118,12 +115,11 @@ class Mint:
         claims = Claims(
             iss=self.node,
             sub=subject,
-            aud=(service, self._audience(kind)),
+            aud=(service, self.node),
             iat=start,
             nbf=start,
             exp=start + int(life),
             jti=secrets.token_hex(16),
-            kind=kind,
             grant_type=grant_type,
             access=access,
             proof=proof,
@@ -133,16 +129,16 @@ class Mint:
             raise QueryInvalid("the scopes make a token that is too long; ask for fewer at once")
         return text
 
-    def read(self, text: str, kind: Kind, now: float) -> Claims:
-        """What a token says. Raises `Forged` unless this node made it, for this use, and its time is now."""
+    def read(self, text: str, now: float) -> Claims:
+        """What a token says. Raises `Forged` unless this node made it and its time is now."""
         if len(text) > LONGEST or text.count(".") != 2 or not text.startswith(f"{self._head}."):
             raise Forged("not a token of this node")
-        claims = self._verified(text, kind)
-        if not claims.nbf - LEEWAY <= now < claims.exp or claims.kind != kind:
+        claims = self._verified(text)
+        if not claims.nbf - LEEWAY <= now < claims.exp:
             raise Forged("not a token of this node")
         return claims
 
-    def _verified(self, text: str, kind: Kind) -> Claims:
+    def _verified(self, text: str) -> Claims:
         import jwt
 
         try:
@@ -151,7 +147,7 @@ class Mint:
                 text,
                 self._verifier,
                 algorithms=[ALGORITHM],
-                audience=self._audience(kind),
+                audience=self.node,
                 issuer=self.node,
                 options={
                     "verify_exp": False,
@@ -163,10 +159,6 @@ class Mint:
             return msgspec.convert(told, Claims)
         except (jwt.PyJWTError, ValueError) as error:  # msgspec.ValidationError is a ValueError
             raise Forged("not a token of this node") from error
-
-    def _audience(self, kind: Kind) -> str:
-        """Which node, and which of its doors: a refresh token opens the token endpoint and nothing else."""
-        return self.node if kind == "access" else f"{self.node}/token"
 
 
 def _base64(raw: bytes) -> str:
