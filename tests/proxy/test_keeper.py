@@ -488,6 +488,43 @@ def test_referrers_are_fetched_once_and_kept(tmp_path):
     run(tmp_path, body)
 
 
+def test_case_trust_22_made_up_names_leave_nothing_in_the_store(tmp_path):
+    """Strangers may ask for what they like; what the parent has not is remembered in memory alone, for as long as a
+    list counts, and no more of it than the memory has room for."""
+
+    async def body(keeper, clock, parent):
+        before = keeper.store.statistics().committed
+        subjects = ["sha256:" + f"{number:064x}" for number in range(50)]
+        for _ in range(2):
+            for subject in subjects:
+                assert await keeper.referrers(f"made/up-{subject[-4:]}", subject) == ListAnswer(unstored=())
+            assert await keeper.tags("made/up") == ListAnswer(unstored=())
+        assert len(parent.asked) == 51
+        assert keeper.store.statistics().committed == before
+        assert keeper.store.repositories() == []
+        clock.advance(61)
+        parent.failure = errors.ParentUnreachable("away")
+        for ask in (keeper.referrers("made/up-0000", subjects[0]), keeper.tags("made/up")):
+            with pytest.raises(errors.ParentUnreachable):  # it was not said that there is nothing
+                await ask
+
+    run(tmp_path, body)
+
+
+def test_case_trust_22_the_empty_list_of_what_is_held_is_kept(tmp_path):
+    """Without a parent it says that nothing was signed; not to know it would be a refusal."""
+
+    async def body(keeper, clock, parent):
+        subject = parent.push("latest", manifest())
+        await keeper.manifest("a", "latest")
+        assert await keeper.referrers("a", subject) == ListAnswer()
+        parent.failure = errors.ParentUnreachable("away")
+        clock.advance(1000)
+        assert (await keeper.referrers("a", subject)).stale == "away"
+
+    run(tmp_path, body)
+
+
 def test_an_offline_parent_is_probed_once_an_interval(tmp_path):
     async def body(keeper, clock, parent):
         await keeper.start()

@@ -18,7 +18,7 @@ from holdfast_core.condition import DiskState
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, StoreError, Unwritable
 from holdfast_core.format import encode_descriptor
-from holdfast_core.record import Blob, Damage, Descriptor, Tag
+from holdfast_core.record import Blob, Damage, Descriptor, Tag, Target
 from holdfast_core.store import Store
 
 from holdfast import errors
@@ -106,6 +106,8 @@ class Keeper(Pushes, Control):
         managed = config.parent[0].name if config.parent and config.gateway.connection_string else None
         self.switches = Switches(store, parents, clock, managed)
         self.negative = NegativeCache(config.tags.negative_ttl)
+        #: lists of names of which nothing is held, that the parent said are empty
+        self.empty = NegativeCache(config.tags.list_ttl)
         self.sizes: dict[tuple[str, str], tuple[int, float]] = {}
         self.turns = Turns()
         self.flights: Flights[ManifestAnswer] = Flights()
@@ -423,6 +425,8 @@ class Keeper(Pushes, Control):
     async def _bring_tags(self, repository: str) -> ListAnswer:
         parent, name = self._required_parent(repository, errors.NameUnknown)
         tags = await parent.tags(name)
+        if not tags and not self.store.has_repository(repository):
+            return self._empty("tags", repository)
         try:
             await self._committed(self.store.put_tag_list(repository, tags, now=self.clock.now()))
         except Unwritable:
@@ -447,6 +451,8 @@ class Keeper(Pushes, Control):
         parent, name = self._required_parent(repository, errors.NameUnknown)
         found = await parent.referrers(name, str(subject))
         descriptors = [row if isinstance(row, Descriptor) else Descriptor(**row) for row in found]
+        if not descriptors and not self._has_referrers(repository, subject):
+            return self._empty("referrers", repository, str(subject))
         try:
             await self._committed(
                 self.store.put_referrers(repository, subject, descriptors, now=self.clock.now())
@@ -454,6 +460,18 @@ class Keeper(Pushes, Control):
         except Unwritable:
             return ListAnswer(unstored=tuple(map(encode_descriptor, descriptors)))
         return ListAnswer()
+
+    def _has_referrers(self, repository: str, subject: Digest) -> bool:
+        """Whether a digest is known here, or a list of what refers to it: then an empty list is worth keeping, for the
+        time without a parent."""
+        known = self.store.is_there(repository, Target("manifest", str(subject)))
+        return known or self.store.referrers(repository, subject) is not None
+
+    def _empty(self, *key: str) -> ListAnswer:
+        """The empty list of something of which nothing is held. Remembered and not written: names and digests can be
+        made up without end."""
+        self.empty.add(key, self.clock.monotonic())
+        return ListAnswer(unstored=())
 
     async def _listed(
         self,
@@ -469,6 +487,8 @@ class Keeper(Pushes, Control):
             return ListAnswer()
         if fetched_at is not None and age <= self.config.tags.list_ttl:
             return ListAnswer(age)
+        if fetched_at is None and self.empty.holds(key, self.clock.monotonic()):
+            return ListAnswer(unstored=())
         try:
             return await self.lists.result(key, bring)
         except errors.ParentFailed as failure:
