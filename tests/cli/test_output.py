@@ -243,12 +243,16 @@ def test_yaml_is_read_back_as_it_was(document):
     assert other_reader.safe_load(text) == document, text
 
 
-def test_control_characters_of_a_node_do_not_reach_the_terminal(admin):
-    evil = {**PLANT, "name": "pl\x1b]0;title\x07ant\u202e"}
-    admin.on("GET", "connectedRegistries", {"value": [evil]})
-    done = command("connected-registry", "list", env=logged_in(admin))
-    assert not set("\x1b\x07\u202e") & set(done.out)
-    assert "pl\\u001b]0;title\\u0007ant\\u202e" in done.out
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_case_trust_25_control_characters_of_a_node_do_not_reach_the_terminal(admin, output):
+    """C0, C1 (which some terminals take for ESC [), direction, and no width; JSON means the same as before."""
+    name = "pl\x1b]0;title\x07ant\u202e\x9b1m\u200b\x7f\u2028"
+    admin.on("GET", "connectedRegistries", {"value": [{**PLANT, "name": name}]})
+    done = command("connected-registry", "list", "-o", output, env=logged_in(admin))
+    assert not set("\x1b\x07\u202e\x9b\u200b\x7f\u2028") & set(done.out)
+    assert "pl\\u001b]0;title\\u0007ant\\u202e\\u009b1m\\u200b\\u007f\\u2028" in done.out
+    if output == "json":
+        assert json.loads(done.out)[0]["name"] == name
 
 
 def test_square_brackets_are_no_markup(admin):

@@ -23,6 +23,8 @@ from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
+from support.fills import run as fills_run
+from support.fills import site
 from support.parent_cases import client_of, read_all, run
 from yarl import URL
 
@@ -604,3 +606,23 @@ def test_metadata_is_refused_even_as_the_parent_itself() -> None:
                 await parent.get_manifest("a", "..")
 
     asyncio.run(case())
+
+
+@pytest.mark.parametrize("length", [1 << 44, 1 << 63, 10**30])
+def test_case_trust_25_a_blob_longer_than_any_is_the_parents_fault(tmp_path: Path, length: int) -> None:
+    """Asked for by GET, in part, and by HEAD; nothing of it is begun on the disk."""
+
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            digest = node.parent.add_blob("demo", BLOB)
+            for method in ("GET", "HEAD"):
+                lines = [("Content-Length", str(length)), ("Content-Range", f"bytes 0-9/{length}")]
+                node.parent.script(Fault(method=method, path="/blobs/", headers=lines, times=-1))
+            for whole, end in ((True, -1), (False, 10)):
+                with pytest.raises(ParentBroken):
+                    await node.fills.open("demo", digest, 0, end, whole)
+            with pytest.raises(ParentBroken):
+                await node.client.head_blob("demo", digest)
+            assert list((tmp_path / "store" / "fills").iterdir()) == []
+
+    fills_run(main())

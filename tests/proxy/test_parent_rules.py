@@ -22,7 +22,7 @@ from holdfast.parent.caps import Bulk, BulkRoom, Caps, TokenBucket
 from holdfast.parent.health import Health, best
 from holdfast.parent.pace import Pace
 from holdfast.parent.retry import Deadline, persist, retry_after, wait_before_next
-from holdfast.parent.stream import Placement, placement, strong_etag
+from holdfast.parent.stream import LARGEST_BLOB, Placement, placement, strong_etag
 from holdfast.testing.clock import START, FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -316,6 +316,10 @@ def test_case_fault_15_a_miss_finds_a_connection_however_much_bulk_work_there_is
         (206, 6, "bytes 4-" + "9" * 30 + "/10", 4, None, None),
         (206, 6, "bytes 4-9/10, bytes 4-9/10", 4, None, None),
         (206, 6, "bytes \u0664-9/10", 4, None, None),
+        (200, LARGEST_BLOB, None, 0, None, Placement(0, LARGEST_BLOB, LARGEST_BLOB, False)),
+        (200, LARGEST_BLOB + 1, None, 0, None, None),
+        (200, -1, None, 0, None, None),
+        (206, 6, f"bytes 4-9/{1 << 62}", 4, 10, None),
     ],
 )
 def test_placement(

@@ -27,7 +27,7 @@ from urllib.request import (
     build_opener,
 )
 
-from holdfast.cli.output import printable
+from holdfast.printable import printable
 
 #: Every write is one transaction of the keeper; an answer that takes longer than this (s) does not come.
 _PATIENCE_SECONDS = 60.0

@@ -7,8 +7,8 @@ from functools import partial
 import click
 
 from holdfast.cli.connected_registry import DRY_RUN, NAME, NOUN, YES, path_of
-from holdfast.cli.output import printable
 from holdfast.cli.verb import Session, Verb, asks, confirm
+from holdfast.printable import printable
 
 
 @click.command("delete", cls=Verb)

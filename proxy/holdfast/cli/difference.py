@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from holdfast.cli.output import printable, show_one
+from holdfast.cli.output import show_one
+from holdfast.printable import printable
 
 NOUNS = {"connected-registry": "connected registry", "scope-map": "scope map"}
 SIGNS = {"created": "+", "deleted": "-"}

@@ -12,6 +12,7 @@ from holdfast.cli import output as out
 from holdfast.cli.output import moment, properties
 from holdfast.cli.verb import Session, Verb, asks_in, examples
 from holdfast.clock import SystemClock
+from holdfast.printable import printable, printable_json
 
 NOUN = "events"
 #: between two looks of --follow (seconds)
@@ -75,8 +76,8 @@ def events(
 def _line(row: Mapping[str, Any], output: str) -> str:
     """One event in one line, as it happens."""
     if output == "json":
-        return json.dumps(row, ensure_ascii=False)
-    return "  ".join(out.printable(str(read(row))) for _, read in COLUMNS)
+        return printable_json(json.dumps(row, ensure_ascii=False))
+    return "  ".join(printable(str(read(row))) for _, read in COLUMNS)
 
 
 def _pages(session: Session, query: dict[str, str], follow: bool) -> Iterator[list[Mapping[str, Any]]]:

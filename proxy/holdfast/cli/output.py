@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from holdfast.printable import printable, printable_json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 Column = tuple[str, Callable[[Mapping[str, Any]], object]]
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: Wide enough for any row, for output that a program reads.
 _UNLIMITED = 10_000
 
@@ -74,7 +75,7 @@ def show_one(document: Mapping[str, Any], columns: Sequence[Column], output: str
 
 def _text(document: Any, output: str) -> str:
     if output == "json":
-        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        return printable_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
     from holdfast.cli.yaml_text import yaml
 
     return yaml(document)
@@ -111,11 +112,6 @@ def _cell(value: object) -> Any:
     if isinstance(value, list | tuple):
         value = ", ".join(str(one) for one in value)
     return Text(printable("" if value is None else str(value)))
-
-
-def printable(text: str) -> str:
-    """The text with control characters spelled out."""
-    return _CONTROL.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 
 
 def _print(table: Table) -> None:

@@ -14,6 +14,7 @@ import click
 from holdfast.cli import output as out
 from holdfast.cli.connected_registry import NAME, NOUN, YES, path_of
 from holdfast.cli.verb import Session, Verb, Word, asks_in, confirm, examples
+from holdfast.printable import printable
 
 
 @click.command(
@@ -85,7 +86,7 @@ def show(answer: dict[str, Any], output: str) -> None:
     for key, value in variables.items() if output == "shell" else ():
         click.echo(f"export {key}={quoted(value)}")
     for key, value in variables.items() if output in ("env", "table") else ():
-        click.echo(f"{key}={out.printable(value)}")
+        click.echo(f"{key}={printable(value)}")
 
 
 def quoted(value: str) -> str:

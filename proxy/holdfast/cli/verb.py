@@ -144,7 +144,7 @@ class Session:
 
     def note(self, sentence: str) -> None:
         """A sentence for the person, on stderr, so that stdout stays the answer alone."""
-        from holdfast.cli.output import printable
+        from holdfast.printable import printable
 
         click.echo(f"holdfast: {printable(sentence)}", err=True)
 

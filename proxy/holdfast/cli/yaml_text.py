@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from holdfast.printable import printable_json
+
 #: Starts with a letter, so it is no number, date, "~" or indicator; has no ": " and no " #".
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*")
 _PATH = re.compile(r"(?:/[A-Za-z0-9_.-]+)+")
 #: Words that some reader takes for a truth value, nothing, or a number.
 _RESERVED = frozenset({"y", "n", "yes", "no", "true", "false", "on", "off", "null", "nan", "inf"})
-#: What JSON lets through and YAML does not (production c-printable), or folds as a line break.
-_HIDDEN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+#: What JSON lets through, and a terminal does, and YAML does not (production c-printable).
+_HIDDEN = re.compile("[\ufffe\uffff\ud800-\udfff]")
 
 
 def yaml(document: Any) -> str:
@@ -49,7 +51,7 @@ def _member(key: str, value: Any) -> Iterator[str]:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _plain(value):
         return value
-    text = json.dumps(value, ensure_ascii=False)
+    text = printable_json(json.dumps(value, ensure_ascii=False))
     return _HIDDEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 
 

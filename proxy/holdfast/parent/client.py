@@ -41,7 +41,7 @@ from holdfast.parent.lane import CLOSED_SECONDS, Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
 from holdfast.parent.retry import INTERACTIVE_SECONDS, Deadline, persist
-from holdfast.parent.stream import BlobStream, Placement, placement
+from holdfast.parent.stream import BlobStream, Placement, checked_size, placement
 from holdfast.parent.transport import Answer, Transport
 from holdfast.sync.offline import Availability
 from holdfast.sync.share import Share, Work
@@ -239,7 +239,7 @@ class Parent:
             await answer.close()
             if answer.length is None:
                 return await self._size_by_get(endpoint, ask, deadline)
-            return answer.length
+            return checked_size(answer.length)
 
         return await self._through(head, budget)
 

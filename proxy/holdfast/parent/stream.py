@@ -11,8 +11,18 @@ from holdfast.parent.lane import Lane
 from holdfast.parent.pace import Pace
 from holdfast.parent.transport import Answer
 
+#: A parent that names more bytes than this for one blob is wrong (8 TiB); ext4 ends a file at 16 TiB.
+LARGEST_BLOB = 1 << 43
+
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.IGNORECASE | re.ASCII)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
+
+
+def checked_size(size: int) -> int:
+    """The size of a blob, as a parent says it. Raises ParentBroken for one that no blob has."""
+    if not 0 <= size <= LARGEST_BLOB:
+        raise ParentBroken(f"the parent says that the blob has {size} bytes; allowed: up to {LARGEST_BLOB}")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +47,12 @@ def placement(
     if status == 200:
         if length is None:
             raise ParentBroken("the parent does not say how long the blob is")
-        return Placement(0, length, length, False)
+        return Placement(0, checked_size(length), length, False)
     found = _CONTENT_RANGE.fullmatch((content_range or "").strip())
     if found is None:
         raise ParentBroken("the parent answered 206 without a usable Content-Range")
     first, last, size = (int(group) for group in found.groups())
+    checked_size(size)
     expected = size if end is None else min(end, size)
     if first != start or last + 1 != expected or last < first:
         raise ParentBroken(

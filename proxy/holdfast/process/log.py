@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import structlog
 
+from holdfast.printable import printable_json
+
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -49,7 +51,8 @@ def say(line: str) -> None:
 
 
 def _encoded(event: Any, **_: object) -> bytes:
-    return msgspec.json.encode(event, enc_hook=str)
+    line = msgspec.json.encode(event, enc_hook=str)
+    return line if line.isascii() and b"\x7f" not in line else printable_json(line.decode()).encode()
 
 
 class Gate:
