@@ -257,6 +257,12 @@ class ParentBroken(ParentFailed):
     """The parent answered with something that cannot be used: wrong digest, too long, bad redirect."""
 
 
+class SchemaOne(ParentFailed):
+    """The parent has the image in the format of 2014 alone, which no node serves."""
+
+    permanent = True
+
+
 class ParentErred(ParentFailed):
     """The parent answered 5xx."""
 
@@ -385,6 +391,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     KnownOffline: (503, "MANIFEST_UNKNOWN"),
     LinkClosed: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
+    SchemaOne: (404, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),
     TagMoved: (502, "MANIFEST_UNKNOWN"),
     StillErring: (502, "MANIFEST_UNKNOWN"),

@@ -25,6 +25,13 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 IMAGES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+#: Of 2014: signed, without a config, named by a digest that is not that of its bytes. Nothing writes it any more.
+SCHEMA_1 = frozenset(
+    {
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.docker.distribution.manifest.v1+json",
+    }
+)
 #: what a client asks a parent for, one Accept line each
 MEDIA_TYPES = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)
 #: Content-Types that say nothing; the body's own `mediaType` counts then
@@ -33,6 +40,8 @@ UNSAID = frozenset({"", "application/json", "application/octet-stream", "text/pl
 #: nesting that no image needs; Python's own scanner gives up near 1,000
 DEPTH_LIMIT = 64
 SIZE_LIMIT = (1 << 63) - 1
+#: digits of a number, sign and all: to read long ones takes time by the square of their length
+DIGITS_LIMIT = 20
 #: objects, lists and members, counted as the marks that begin them, also within strings: 100,000 children of an
 #: index have 400,000. Each costs up to 200 bytes of memory while it is read, whatever the body's size
 NODE_LIMIT = 500_000
@@ -40,6 +49,7 @@ NODE_LIMIT = 500_000
 ASIDE_BYTES = 64 * 1024
 
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+_VERSION_1 = re.compile(rb'"schemaVersion"\s*:\s*1\s*[,}]')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _EXACT = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
 
@@ -161,15 +171,23 @@ def decode(body: bytes) -> Any:
     if body.count(b"{") + body.count(b"[") + body.count(b",") > NODE_LIMIT:
         raise ManifestInvalid(f"over {NODE_LIMIT} members")
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = json.loads(
+            body.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_no_constant
+        )
     except RecursionError:
         raise ManifestInvalid("nested too deep") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, a number of over 4,300 digits
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
         raise ManifestInvalid(f"not JSON ({type(error).__name__})") from None
     _check_depth(document)
     if _SURROGATE.search(body):
         _check_pairs(document)
     return document
+
+
+def is_schema_1(body: bytes, content_type: str) -> bool:
+    """Whether a manifest is one of schema 1; some registries send it as plain JSON."""
+    kind = essence(content_type)
+    return kind in SCHEMA_1 or (kind in UNSAID and _VERSION_1.search(body) is not None)
 
 
 def is_digest(text: object) -> bool:
@@ -202,6 +220,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ManifestInvalid("an object has the same key twice")
     return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > DIGITS_LIMIT:
+        raise ManifestInvalid(f"a number of over {DIGITS_LIMIT} digits")
+    return int(text)
 
 
 def _no_constant(name: str) -> None:

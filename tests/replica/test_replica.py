@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from holdfast import errors
 from holdfast.endpoint import attributes
+from holdfast.manifest import SCHEMA_1
 from holdfast.replica.memory import recall
 from holdfast.replica.replica import Replica
 from holdfast.repository import Repository
@@ -19,7 +20,7 @@ from holdfast.testing.clock import FakeClock
 from holdfast.testing.content import Generated
 from holdfast.testing.fault import Fault
 from holdfast.testing.sample import OCI_MANIFEST
-from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast.testing.scripted_parent import ScriptedParent, StoredManifest
 from holdfast_core.digest import Digest
 from holdfast_core.record import Target
 from support.fills import MIB, run, until
@@ -186,6 +187,32 @@ def test_one_failing_image_is_told_and_the_others_arrive(tmp_path: Path) -> None
                 del good["v3"]
                 assert all(holds(keeper, "demo", tag, digest) for tag, digest in good.items())
                 assert keeper.store.tag("demo", "bad") is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("media_type", [*sorted(SCHEMA_1), "application/json"])
+def test_case_trust_11_schema_1_is_named_and_leaves_no_run_incomplete(
+    tmp_path: Path, media_type: str
+) -> None:
+    """Its digest is not that of its bytes, and some registries send it as plain JSON; what else there is comes."""
+
+    async def main() -> None:
+        async with ScriptedParent() as parent:
+            digest = image_of(parent, "demo", "new", b"a layer")
+            body = b'{"schemaVersion": 1, "name": "demo", "fsLayers": [], "history": [], "signatures": []}'
+            named, demo = "sha256:" + "5" * 64, parent.repository("demo")
+            demo.manifests[named], demo.tags["old"] = StoredManifest(media_type, body), [named]
+            async with replicating(tmp_path, parent) as keeper:
+                await synchronised(keeper)
+                (found,) = replica_of(keeper).status().troubles
+                assert (found.image, found.kind) == ("demo:old", "unsupported")
+                assert "schema 1" in found.reason
+                assert "push it again" in found.reason
+                assert holds(keeper, "demo", "new", digest)
+                with pytest.raises(errors.SchemaOne, match="demo:old is a schema 1 image"):
+                    await keeper.manifest("demo", "old")
+                assert keeper.parents[""].counters["mismatches"] == 0
 
     run(main())
 

@@ -20,7 +20,7 @@ from yarl import URL
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentFailed, ParentNotFound, TimedOut
+from holdfast.errors import ParentBroken, ParentFailed, ParentNotFound, SchemaOne, TimedOut
 from holdfast.manifest import (
     MEDIA_TYPES,
     Child,
@@ -29,6 +29,7 @@ from holdfast.manifest import (
     essence,
     fallback_tag,
     is_digest,
+    is_schema_1,
     parse,
 )
 from holdfast.parent import lists
@@ -47,6 +48,10 @@ from holdfast.sync.offline import Availability
 from holdfast.sync.share import Share, Work
 from holdfast.wire.names import is_repository, is_tag
 
+SCHEMA_ONE = (
+    "{image} is a schema 1 image at the parent, which is not served here;"
+    " pull it with a docker older than 26 and push it again, and it is one of schema 2"
+)
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -196,6 +201,10 @@ class Parent:
                 body = await answer.body(self._manifest_bytes)
             finally:
                 await answer.close()
+            if is_schema_1(body, answer.header("Content-Type") or ""):
+                raise SchemaOne(
+                    SCHEMA_ONE.format(image=f"{name}{'@' if ':' in reference else ':'}{reference}")
+                )
             digest = self._verified(body, reference, answer.header("Docker-Content-Digest"))
             inspected = await _inspect(body, answer.header("Content-Type") or "")
             return FetchedManifest(body, inspected.media_type, digest, inspected)

@@ -24,6 +24,8 @@ def kind_of(error: Exception, parent: State) -> Kind:
         return "offline"
     if isinstance(error, _DENIED) or isinstance(error.__cause__, _DENIED):
         return "denied"
+    if isinstance(error, errors.SchemaOne):
+        return "unsupported"
     if isinstance(error, _GONE):
         return "gone"
     return "wrong" if isinstance(error, _WRONG) else "transient"

@@ -9,7 +9,7 @@ SHOWN = 1000
 
 
 class TroubleReport(Wire, frozen=True):
-    """An image that did not come. `kind` is transient, denied, gone, wrong, offline or full."""
+    """An image that did not come. `kind` is transient, denied, gone, wrong, offline, full or unsupported."""
 
     image: str
     kind: str

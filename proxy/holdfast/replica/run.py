@@ -54,8 +54,8 @@ class Round:
 
     @property
     def is_well(self) -> bool:
-        """Whether everything wanted is here, once it is over."""
-        return not self.look.away and not self.job.troubles
+        """Whether everything wanted that can be here is, once it is over."""
+        return not self.look.away and not any(found.counts for found in self.job.troubles.values())
 
     async def work(self) -> None:
         """All of it. Cancelled it stops at the byte."""

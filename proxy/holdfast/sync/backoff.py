@@ -8,8 +8,9 @@ from msgspec import Struct
 
 #: transient: may work the next time; denied: 401 or 403, works when somebody grants it; gone: the parent has no such
 #: thing; wrong: bytes that do not match their digest, or an answer that cannot be; offline: no parent, which is
-#: nobody's fault; full: no room here; damaged: not whole here, until somebody pushes it again
-Kind = Literal["transient", "denied", "gone", "wrong", "offline", "full", "damaged"]
+#: nobody's fault; full: no room here; damaged: not whole here, until somebody pushes it again; unsupported: of a format
+#: that nobody can be given
+Kind = Literal["transient", "denied", "gone", "wrong", "offline", "full", "damaged", "unsupported"]
 
 BASE_SECONDS, CEILING_SECONDS = 5.0, 900.0
 #: a refusal is asked about less and less often, and for ever
@@ -37,6 +38,11 @@ class Trouble(Struct, frozen=True):
         return self.kind == "denied"
 
     @property
+    def counts(self) -> bool:
+        """Whether something is missing that could be here."""
+        return self.kind != "unsupported"
+
+    @property
     def next_at(self) -> float:
         """When it is tried again (wall seconds)."""
         return self.at + self.wait
@@ -62,7 +68,7 @@ def pause(kind: Kind, attempts: int, share: float) -> float:
     """Seconds to wait after failure number `attempts` (from 1) of a kind."""
     if kind == "offline":
         return 0.0  # the parent's probe says when
-    if kind in ("gone", "wrong", "full", "damaged"):
+    if kind in ("gone", "wrong", "full", "damaged", "unsupported"):
         return STUBBORN_SECONDS * (0.5 + share / 2)
     base, ceiling = (
         (DENIED_SECONDS, DENIED_CEILING_SECONDS) if kind == "denied" else (BASE_SECONDS, CEILING_SECONDS)

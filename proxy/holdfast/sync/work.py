@@ -20,6 +20,8 @@ from holdfast.sync.plan import Image
 from holdfast.sync.progress import Progress, Rate
 from holdfast.sync.turns import Turns
 
+#: what another try within the run does not help
+FINAL: frozenset[Kind] = frozenset({"gone", "wrong", "full", "unsupported"})
 #: tries of one image within a run
 TRIES = 6
 #: an image costs at least this in turns (bytes), because its requests cost too
@@ -163,7 +165,7 @@ class Run:
             self._enqueue(image, first=True)
             return found
         self._troubles[key] = found
-        final = kind in ("gone", "wrong", "full") or (kind == "transient" and found.attempts >= self._tries)
+        final = kind in FINAL or (kind == "transient" and found.attempts >= self._tries)
         if final:
             del self._wanted[key]
         else:
@@ -202,6 +204,7 @@ class Run:
         """How far it is."""
         rate, left = self._rate.at(now), max(0, self._bytes - self._received)
         parked = sum(found.parked for found in self._troubles.values())
+        failed = sum(found.counts for found in self._troubles.values()) - parked
         return Progress(
             self._done,
             self._images,
@@ -210,7 +213,7 @@ class Run:
             rate,
             left / rate if rate > 0 else (0.0 if not left else None),
             retrying=sum(self._troubles[key].kind == "transient" for key in self._waiting),
-            failed=len(self._troubles) - parked,
+            failed=failed,
             parked=parked,
         )
 
