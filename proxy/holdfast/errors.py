@@ -253,6 +253,11 @@ class ParentUnreachable(ParentFailed):
     """No connection, a time-out, or known offline."""
 
 
+class LevelAway(ParentFailed):
+    """The parent answers, and a level above it is away, as it says. It will find out by itself when that is back, so it
+    is not asked again and again."""
+
+
 class ParentBroken(ParentFailed):
     """The parent answered with something that cannot be used: wrong digest, too long, bad redirect."""
 
@@ -390,6 +395,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ConnectTimedOut: (503, "MANIFEST_UNKNOWN"),
     KnownOffline: (503, "MANIFEST_UNKNOWN"),
     LinkClosed: (503, "MANIFEST_UNKNOWN"),
+    LevelAway: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
     SchemaOne: (404, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),

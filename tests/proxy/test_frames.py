@@ -49,12 +49,13 @@ def test_nonsense_is_refused(data):
 
 @pytest.mark.parametrize("kind", [k for k in errors.TABLE if issubclass(k, errors.Refusal)])
 def test_refusals_survive_the_socket(kind):
-    sent = kind("what", detail="why", code="BLOB_UNKNOWN", retry_after=3)
+    sent = kind("what", detail="why", code="BLOB_UNKNOWN", retry_after=3, headers=(("A", "b"),))
     frame = failure_of(1, sent)
     (got,) = FrameReader().feed(encode(frame))
-    back = refusal_of(got.kind, got.message, got.detail, got.code, got.retry_after)
+    back = refusal_of(got.kind, got.message, got.detail, got.code, got.retry_after, got.headers)
     assert type(back) is kind
     assert (back.message, back.detail, back.code, back.retry_after) == ("what", "why", "BLOB_UNKNOWN", 3)
+    assert back.headers == (("A", "b"),)
 
 
 @pytest.mark.parametrize("name", ["os", "TABLE", "status_and_code", "Exception", ""])

@@ -27,7 +27,7 @@ def kinds(of: type[errors.Refusal]) -> Iterator[type[errors.Refusal]]:
 def across(error: errors.Refusal) -> errors.Refusal:
     """As it arrives at a worker."""
     frame = failure_of(1, error)
-    return refusal_of(frame.kind, frame.message, frame.detail, frame.code, frame.retry_after)
+    return refusal_of(frame.kind, frame.message, frame.detail, frame.code, frame.retry_after, frame.headers)
 
 
 KINDS = {kind.__name__: kind for kind in kinds(errors.Refusal)}

@@ -64,6 +64,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag="x"):
     detail: str
     code: str | None
     retry_after: int | None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag="g"):
@@ -131,14 +132,19 @@ class FrameReader:
 def failure_of(number: int, error: errors.Refusal) -> Failure:
     """A refusal as a frame."""
     kind = type(error).__name__
-    return Failure(number, kind, error.message, error.detail, error.code, error.retry_after)
+    return Failure(number, kind, error.message, error.detail, error.code, error.retry_after, error.headers)
 
 
 def refusal_of(
-    kind: str, message: str, detail: str = "", code: str | None = None, retry_after: int | None = None
+    kind: str,
+    message: str,
+    detail: str = "",
+    code: str | None = None,
+    retry_after: int | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> errors.Refusal:
     """A refusal from its name; an unknown name is a fault of this node."""
     found = getattr(errors, kind, None)
     if not (isinstance(found, type) and issubclass(found, errors.Refusal)):
         found = errors.NodeFailed
-    return found(message, detail=detail, code=code, retry_after=retry_after)
+    return found(message, detail=detail, code=code, retry_after=retry_after, headers=headers)

@@ -117,7 +117,8 @@ class Link(asyncio.Protocol):
 
     def _outcome(self, frame: Result | Failure, fill: int | None) -> Any:
         if isinstance(frame, Failure):
-            raise refusal_of(frame.kind, frame.message, frame.detail, frame.code, frame.retry_after)
+            refused = (frame.kind, frame.message, frame.detail, frame.code, frame.retry_after, frame.headers)
+            raise refusal_of(*refused)
         return frame.value if fill is None else self._joined(fill, frame.value)
 
     def _joined(self, fill: int, value: Any) -> tuple[int, FillView]:

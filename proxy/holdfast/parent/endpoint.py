@@ -20,6 +20,7 @@ from holdfast.clock import Clock
 from holdfast.errors import (
     ConnectTimedOut,
     KnownOffline,
+    LevelAway,
     ParentBroken,
     ParentDenied,
     ParentErred,
@@ -208,7 +209,7 @@ class Endpoint:
             self.health.unreachable(now, decisive=isinstance(failure, ConnectTimedOut))
         elif isinstance(failure, ParentErred) and not isinstance(failure, StillErring):
             self.health.erred(now, name)
-        elif isinstance(failure, ParentNotFound | ParentDenied):
+        elif isinstance(failure, ParentNotFound | ParentDenied | LevelAway):
             self.health.answered(name)
         elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
             self._counters["throttled"] += 1

@@ -20,6 +20,7 @@ from yarl import URL
 
 from holdfast.clock import Clock
 from holdfast.errors import (
+    LevelAway,
     ParentBroken,
     ParentDenied,
     ParentErred,
@@ -31,6 +32,7 @@ from holdfast.parent.challenge import NoChallenge, Realm, RealmRule, choose, par
 from holdfast.parent.credentials import Login, LoginSource, Secret
 from holdfast.parent.retry import Deadline, retry_after
 from holdfast.parent.transport import Answer, Transport
+from holdfast.wire.refusal import AWAY
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ CATALOGUE = "catalogue"
 Key = tuple[str, str]
 T = TypeVar("T")
 
+_LEVEL = re.compile(r"[1-9][0-9]?", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")
 
 
@@ -288,6 +291,13 @@ def _remember(kept: OrderedDict[Key, T], key: Key, what: T) -> None:
 def refuse_unwell(answer: Answer, now: float) -> None:
     """Raise for statuses that say "not now": 429, 408 and 5xx. `now` is wall time."""
     wait = retry_after(answer.header("Retry-After"), now)
+    if answer.status == 503 and (away := _LEVEL.fullmatch(answer.header(AWAY) or "")):
+        level = int(away[0]) + 1
+        raise LevelAway(
+            f"level {level} above this node is away; level 1, its parent, answers",
+            retry_after=wait,
+            headers=((AWAY, str(level)),),
+        )
     if answer.status == 429:
         raise ParentThrottled("the parent asks to slow down (429)", retry_after=wait)
     if answer.status >= 500 or answer.status == 408:

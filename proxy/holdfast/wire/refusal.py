@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.errors import Refusal, status_and_code
+from holdfast.errors import ParentUnreachable, Refusal, status_and_code
 from holdfast.wire.message import Reply
 from holdfast.wire.routes import Noun
 
 #: 429 must say when to come back (rule 98) and 503 should; used when the error itself does not know.
 RETRY_SECONDS = {429: 1, 503: 5}
+#: Of a 503: how many levels above this node the first one is that cannot be asked; 1 is the parent. A Holdfast below
+#: passes it on at once, one higher, in place of asking again.
+AWAY = "Holdfast-Away"
 
 # The table's code for "this could not be had" names a manifest; other endpoints name their own noun.
 _NOUN_CODES = {
@@ -32,6 +35,8 @@ def reply_to(error: Exception, noun: Noun = Noun.BASE) -> Reply:
         code = _NOUN_CODES.get(noun, code)
     message, detail, extra, retry_after = _told(error)
     headers = [("Content-Type", "application/json"), *extra]
+    if isinstance(error, ParentUnreachable):
+        headers.append((AWAY, "1"))
     if retry_after is None:
         retry_after = RETRY_SECONDS.get(status)
     if retry_after is not None:
