@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.disk import SMALL, Disk
+from support.disk_node import data_on
 from support.failing import failing
 from support.node import Node
 from support.plain_push import digest_of, push
@@ -43,8 +44,8 @@ def delete(node: Node, target: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_case_fault_3_sixty_deletes_empty_a_full_disk(disk: Disk, workers: int) -> None:
-    with Node(disk.root / "node", "--anonymous", "push", workers=workers) as node:
+def test_case_fault_3_sixty_deletes_empty_a_full_disk(disk: Disk, workers: int, tmp_path: Path) -> None:
+    with Node(data_on(disk, tmp_path / "node"), "--anonymous", "push", workers=workers) as node:
         images = [pushed(node, number) for number in range(IMAGES)]
         disk.fill_up()
         statuses = (push_small(node, os.urandom(10_000)) for _ in range(5000))
