@@ -273,7 +273,7 @@ cdef class BlobReader:
         cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK
         if self.state is None:
             return self.inline[offset:offset + wanted]
-        if chunk == self.kept_chunk and chunk not in self.state.bad:
+        if chunk == self.kept_chunk:  # right, whatever its file is by now
             return self.kept[at:at + wanted]
         if not self._usable(chunk, self.readers.clock()):
             return None
@@ -291,7 +291,7 @@ cdef class BlobReader:
         self.busy += 1
         self.state.busy += 1
         try:
-            if chunk in self.state.bad:
+            if chunk != self.kept_chunk and chunk in self.state.bad:
                 raise self._damage(chunk)
             data = self._verified_bytes(offset, wanted)
             return self._checked(chunk)[at:at + wanted] if data is None else data
@@ -305,6 +305,14 @@ cdef class BlobReader:
         if self.state is not None:
             self.state.bad.discard(offset // CHUNK)
             self.state.forget(offset // CHUNK)
+
+    def take(self, Py_ssize_t offset, bytes data not None):
+        """Serve the chunk that begins at `offset` from these bytes, which its file cannot have, until another one is
+        read. Raises ChunkDamaged when they are not the chunk."""
+        cdef Py_ssize_t chunk = offset // CHUNK
+        if blake3(data).digest() != self.readers.expected(self.digest, chunk):
+            raise self._damage(chunk)
+        self.kept_chunk, self.kept = chunk, data
 
     cdef bytes _verified_bytes(self, Py_ssize_t offset, Py_ssize_t length):
         """A range of a verified chunk; None when it is not verified, or not any more."""

@@ -328,9 +328,7 @@ class Store(Pushes):
             raise Mistake(f"{digest}: {len(body)} bytes at {start} are not a chunk")
 
         def prepare() -> Prepared:
-            expected, found = self._chunk_hash(digest, chunk), chunk_hash(body)
-            if expected != found:
-                raise DigestMismatch(f"chunk {chunk} of {digest}: {expected.hex()}", found.hex())
+            self.check_chunk(digest, start, body)
             self._directory.repair(digest, blob.size, start, body)
             return Prepared(
                 lambda view: change.repaired(view, digest, chunk),
@@ -338,6 +336,13 @@ class Store(Pushes):
             )
 
         return self._file_work().begin(prepare, digest)
+
+    def check_chunk(self, digest: Digest, start: int, body: bytes) -> None:
+        """Raises DigestMismatch when the body is not the chunk that begins at `start`."""
+        chunk = start // CHUNK_BYTES
+        expected, found = self._chunk_hash(digest, chunk), chunk_hash(body)
+        if expected != found:
+            raise DigestMismatch(f"chunk {chunk} of {digest}: {expected.hex()}", found.hex())
 
     def discard(self, digest: Digest) -> Future[None]:
         """Forget bytes that cannot be used (file gone or of the wrong size), with all links to them. What

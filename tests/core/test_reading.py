@@ -354,3 +354,20 @@ def test_only_so_many_checks_are_remembered(store: Store) -> None:
     kept = [readers.verification(d, 4 * CHUNK_BYTES, (1,), ()) for d in digests]
     assert readers.verification(digests[3], 4 * CHUNK_BYTES, (1,), ()) is kept[3]
     assert readers.verification(digests[0], 4 * CHUNK_BYTES, (1,), ()) is not kept[0]
+
+
+def test_a_chunk_that_its_file_cannot_have_is_served_from_memory(store: Store, blob: Blob) -> None:
+    """In this reader alone, until another chunk takes its place, and only if it is the chunk."""
+    body = BODY[CHUNK_BYTES : 2 * CHUNK_BYTES]
+    store.quarantine(blob.digest, CHUNK_BYTES, CHUNK_BYTES + 1).result()
+    damaged = store.blob("r", blob.digest)
+    assert damaged is not None
+    with store.open_blob(damaged) as reader, store.open_blob(damaged) as other:
+        with pytest.raises(ChunkDamaged):
+            reader.take(CHUNK_BYTES, bytes(CHUNK_BYTES))
+        assert_refused(reader)
+        reader.take(CHUNK_BYTES, body)
+        assert reader.read_nowait(CHUNK_BYTES + 3, 9) == body[3:12]
+        assert reader.read(2 * CHUNK_BYTES - 1, 1) == body[-1:]
+        assert not reader.verified(CHUNK_BYTES, 10), "the file is as it was"
+        assert_refused(other)

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from holdfast.fill.repair import TRIES
 from holdfast.testing.content import Generated
+from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from holdfast_core import Digest
 from support.disk import Disk
+from support.disk_node import data_on
 from support.node import Node, parent_toml
 from support.pages import drop_cached, maps_of
 from support.plain_push import put_blob
@@ -100,3 +103,36 @@ def test_case_fault_1_rot_below_a_file_that_was_served(
         drop_cached(blob_file(child, digest))
         assert blob_file(child, digest).read_bytes() == body
         assert parent.stats()["bytes"][digest] == SIZE + 3 * MIB
+
+
+@pytest.mark.parametrize(("workers", "known"), [(2, True), (0, False)])
+def test_case_fault_9_rot_on_a_disk_that_turned_read_only(
+    workers: int, known: bool, parent: ScriptedProcess, tmp_path: Path
+) -> None:
+    """Nothing can be put in place there: what is bad passes through from the parent, and nothing else crosses the link,
+    whether it was known to be bad before or not. Of the request that finds out, what was under way is lost."""
+    body = Generated(SIZE, "rot").read(0, SIZE)
+    (digest,) = parent.hello["blobs"].values()
+
+    def crossed() -> int:
+        return int(parent.stats()["bytes"][digest])
+
+    with (
+        Disk(tmp_path / "disk", "ext4", 700 << 20) as disk,
+        Node(
+            data_on(disk, tmp_path / "node"), configuration=parent_toml(parent.url), workers=workers
+        ) as node,
+    ):
+        wait_until(partial(all_have_read, node, digest, body), "every process to have read it")
+        rots(disk, node, digest, 1000, MIB + 7, 3 * MIB)
+        if known:
+            parent.script(Fault(method="GET", path="/blobs/", cut_after=0, times=TRIES))
+            assert get(node, digest).status == 503
+        disk.error()
+        before = crossed()
+        assert get(node, digest).body == body
+        assert 3 * MIB <= crossed() - before <= 4 * MIB
+        before = crossed()
+        assert get(node, digest).body == body
+        assert get(node, digest, Range=f"bytes={2 * MIB}-{3 * MIB - 1}").body == body[2 * MIB : 3 * MIB]
+        assert crossed() - before == 3 * MIB

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
 from holdfast.fill.repair import RUN_CHUNKS
+from holdfast.keeper.port import UnstoredChunk
 from holdfast.testing.content import Generated
+from holdfast_core.condition import Write
 from holdfast_core.digest import Digest
 from support.fills import BLOBS, MIB, Site, drain, run, site
 from support.pages import evict
@@ -118,6 +122,7 @@ def test_a_run_of_damaged_chunks_is_one_request(tmp_path: Path) -> None:
     run(main())
 
 
+ALONE = [(MIB, 2 * MIB), (3 * MIB, 4 * MIB), (9 * MIB, SIZE)]
 RUNS = [(MIB, 4 * MIB), (6 * MIB, 7 * MIB), (9 * MIB, SIZE)]
 
 
@@ -207,5 +212,64 @@ def test_a_long_run_is_several_requests(tmp_path: Path) -> None:
             for at in range(0, content.size, MIB):
                 await node.fills.repair("demo", digest, at, at + MIB)
             assert (node.gets(), node.sent(digest)) == (2, content.size)
+
+    run(main())
+
+
+def refuse_writes(node: Site) -> None:
+    node.store.condition.met(Write.FILE, errno.EROFS, "read-only")
+
+
+def test_case_fault_9_a_chunk_that_the_disk_does_not_take_goes_to_those_who_wait(tmp_path: Path) -> None:
+    """It comes alone: nothing of the run behind it, and once for all."""
+
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            digest, path = await held(node, [1, 2, 3, 9])
+            refuse_writes(node)
+            asks = [asyncio.ensure_future(node.fills.repair("demo", digest, MIB, 4 * MIB)) for _ in range(3)]
+            last = asyncio.ensure_future(node.fills.repair("demo", digest, 3 * MIB, 4 * MIB))
+            assert await asyncio.gather(*asks) == [UnstoredChunk(MIB, CONTENT.read(MIB, MIB))] * 3
+            assert await last == UnstoredChunk(3 * MIB, CONTENT.read(3 * MIB, MIB))
+            assert await node.fills.repair("demo", digest, 9 * MIB, SIZE) == UnstoredChunk(
+                9 * MIB, CONTENT.read(9 * MIB, 7)
+            )
+            assert node.ranges() == [f"bytes={s}-{e - 1}" for s, e in ALONE]
+            assert not whole(path)
+
+    run(main())
+
+
+def test_case_fault_9_who_waits_for_a_later_chunk_has_that_one(tmp_path: Path) -> None:
+    """The disk takes the first chunk of a run and no other; somebody waits for the third."""
+
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            digest, _ = await held(node, [1, 2, 3])
+            put = node.store.repair_chunk
+
+            def once(wanted: Digest, start: int, body: bytes) -> Future[None]:
+                done = put(wanted, start, body)
+                done.result()
+                refuse_writes(node)
+                return done
+
+            node.store.repair_chunk = once  # type: ignore[method-assign,assignment]
+            first = asyncio.ensure_future(node.fills.repair("demo", digest, MIB, 4 * MIB))
+            third = asyncio.ensure_future(node.fills.repair("demo", digest, 3 * MIB, 4 * MIB))
+            assert await first == UnstoredChunk(2 * MIB, CONTENT.read(2 * MIB, MIB))
+            assert await third == UnstoredChunk(3 * MIB, CONTENT.read(3 * MIB, MIB))
+
+    run(main())
+
+
+def test_case_fault_9_wrong_bytes_do_not_pass_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as node:
+            digest, _ = await held(node, [1])
+            refuse_writes(node)
+            node.script(flip_at=MIB + 9)
+            with pytest.raises(ParentBroken):
+                await node.fills.repair("demo", digest, MIB, 2 * MIB)
 
     run(main())

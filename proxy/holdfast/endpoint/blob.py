@@ -16,7 +16,7 @@ from holdfast.endpoint.miss import absent_to_pushers, check_asked
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.source import FillSource, NoSource, StoredSource
 from holdfast.errors import BlobUnknown, FillGone, KeeperAway, NodeFailed, RangeRefused, Refusal
-from holdfast.keeper.port import BlobAnswer, Following
+from holdfast.keeper.port import BlobAnswer, Following, UnstoredChunk
 from holdfast.routing import Scope
 from holdfast.wire import names, ranges
 from holdfast.wire.message import Reply, Request
@@ -56,9 +56,9 @@ def _content(asked: Asked, size: int) -> Content:
     return Content(str(asked.digest), MEDIA_TYPE, size, True)
 
 
-def _held(asked: Asked, blob: Blob) -> Answer:
+def _held(asked: Asked, blob: Blob, unstored: UnstoredChunk | None = None) -> Answer:
     """The answer from the store. Raises `NotHeld` or `Damaged` when the file is not what the index says, or what is
-    asked for is known to be bad."""
+    asked for is known to be bad. `unstored` says that what is bad passes through, and is the first of it."""
     node, request = asked.node, asked.request
     content = _content(asked, blob.size)
     headers = headers_of(content, asked.scope)
@@ -79,7 +79,9 @@ def _held(asked: Asked, blob: Blob) -> Answer:
     reader = node.store.open_blob(blob)
     source = StoredSource(reader, node.port, asked.scope.key, content.digest)
     try:
-        for run in runs if blob.damaged else ():
+        if unstored is not None:
+            source.take(unstored)
+        for run in runs if blob.damaged and unstored is None else ():
             require_sound(node, blob, run.start, run.end)
     except StoreError:
         source.close()
@@ -117,9 +119,9 @@ async def _damaged(asked: Asked, damage: StoreError) -> Reply:
         if node.asks(scope) and (asked.request.method == "HEAD" or lost):
             return await (_sized(asked) if asked.request.method == "HEAD" else _filled(asked))
         while True:
-            await mend(node, scope, asked.digest, damage)
+            unstored = await mend(node, scope, asked.digest, damage)
             try:
-                return await _mended(asked)
+                return await _mended(asked, unstored=unstored)
             except ChunkDamaged as more:
                 if not isinstance(damage, ChunkDamaged) or more.start <= damage.start:
                     raise
@@ -128,13 +130,13 @@ async def _damaged(asked: Asked, damage: StoreError) -> Reply:
         raise await undeliverable(node, asked.request, failure, BlobUnknown) from failure
 
 
-async def _mended(asked: Asked, unlinked: bool = False) -> Reply:
+async def _mended(asked: Asked, unlinked: bool = False, unstored: UnstoredChunk | None = None) -> Reply:
     """The answer for a blob that the keeper mended, or found. Raises `NotHeld` or `Damaged` when it did not."""
     store, digest = asked.node.store, asked.digest
     blob = store.blob_anywhere(digest) if unlinked else store.blob(asked.scope.key, digest)
     if blob is None:
         raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
-    found = _held(asked, blob)
+    found = _held(asked, blob, unstored)
     return found if isinstance(found, Reply) else await found
 
 
@@ -184,8 +186,8 @@ async def _arrived(asked: Asked, unlinked: bool) -> Reply:
     try:
         return await _mended(asked, unlinked)
     except (NotHeld, Damaged) as damage:
-        await mend(asked.node, asked.scope, asked.digest, damage)
-    return await _mended(asked, unlinked)
+        unstored = await mend(asked.node, asked.scope, asked.digest, damage)
+    return await _mended(asked, unlinked, unstored)
 
 
 def _wanted(spans: Sequence[Span]) -> tuple[int, int, bool]:

@@ -29,6 +29,7 @@ from holdfast.errors import (
     Refusal,
     Unauthorized,
 )
+from holdfast.keeper.port import UnstoredChunk
 from holdfast.routing import Scope
 from holdfast.wire.message import Reply, Request
 from holdfast.wire.routes import READS, Noun
@@ -51,13 +52,14 @@ def require_sound(node: Node, blob: Blob, start: int, end: int) -> None:
         )
 
 
-async def mend(node: Node, scope: Scope, digest: Digest, damage: StoreError) -> None:
+async def mend(node: Node, scope: Scope, digest: Digest, damage: StoreError) -> UnstoredChunk | None:
     """Have the keeper write down what was found, and bring it from the parent: the chunks that are bad, or all of a
-    file that is gone or not what it should be. Raises the keeper's refusal when the parent cannot give it."""
+    file that is gone or not what it should be. Where the disk takes no writes the first chunk of them is returned.
+    Raises the keeper's refusal when the parent cannot give it."""
     start, end = 0, -1
     if isinstance(damage, ChunkDamaged):
         start, end = damage.start, damage.end
-    await node.port.repair(scope.key, str(digest), start, end)
+    return await node.port.repair(scope.key, str(digest), start, end)
 
 
 async def undeliverable(node: Node, request: Request, failure: Exception, unknown: type[Refusal]) -> Refusal:

@@ -12,7 +12,7 @@ from holdfast_core.errors import ChunkDamaged, RecordDamaged
 from holdfast_core.pages import in_memory
 
 from holdfast.errors import NodeFailed
-from holdfast.keeper.port import Following, KeeperPort
+from holdfast.keeper.port import Following, KeeperPort, UnstoredChunk
 
 if TYPE_CHECKING:
     from holdfast_core.reading import BlobReader
@@ -56,7 +56,8 @@ class NoSource:
 class StoredSource:
     """A held blob. What is in memory and verified is read on the loop; the rest on a thread.
 
-    A damaged chunk is repaired from the parent within the read; its bytes never leave.
+    A damaged chunk is repaired from the parent within the read; its bytes never leave. One that the disk does not take
+    goes to the client all the same, from memory.
     """
 
     distant = False
@@ -83,11 +84,19 @@ class StoredSource:
                 return await self._read(offset, length)
             except ChunkDamaged as damage:
                 log.warning("chunk found damaged", digest=damage.digest, start=damage.start, end=damage.end)
-                await self._port.repair(self._repository, self._digest, damage.start, damage.end)
-                self._reader.mended(damage.start)
+                unstored = await self._port.repair(self._repository, self._digest, damage.start, damage.end)
+                if unstored is None:
+                    self._reader.mended(damage.start)
+                else:
+                    self.take(unstored)
             except RecordDamaged as damage:
                 await self._port.mend(damage.key)
         return await self._read(offset, length)
+
+    def take(self, unstored: UnstoredChunk) -> None:
+        """Serve a chunk that came from the parent and could not be put in place. Raises ChunkDamaged when it is not
+        the chunk."""
+        self._reader.take(unstored.start, unstored.body)
 
     async def check(self, offset: int) -> None:
         """Raises ChunkDamaged when the chunk at `offset` is bad now; repairs nothing."""

@@ -42,7 +42,7 @@ from holdfast.fill.reader import Reader
 from holdfast.fill.repair import Repairs
 from holdfast.fill.slots import Slots
 from holdfast.keeper.flight import Flights
-from holdfast.keeper.port import BlobAnswer
+from holdfast.keeper.port import BlobAnswer, UnstoredChunk
 from holdfast.repository import Repository
 
 if TYPE_CHECKING:
@@ -372,13 +372,15 @@ class Fills:
 
     # -- the rest ----------------------------------------------------------------------------------
 
-    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """Fetch the damaged chunks of [start, end) again, and those right behind them, and put them in place; all of a
-        blob whose file is lost. Chunks are known by their hashes, so any parent that has the blob may send them."""
+        blob whose file is lost. The first chunk that the disk does not take ends that, and is returned. Chunks are
+        known by their hashes, so any parent that has the blob may send them."""
         wanted = Digest.parse(digest)
         blob = self.store.blob_anywhere(wanted)
         if blob is not None and not self.store.is_in_place(blob):
-            return await self.fetch(repository, digest, lambda count: None)
+            await self.fetch(repository, digest, lambda count: None)
+            return None
         failures: list[ParentFailed] = []
         for parent, name in self._sources(repository, wanted):
             try:

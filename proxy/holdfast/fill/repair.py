@@ -2,7 +2,8 @@
 
 Damage seldom comes alone: a power cut, a bad part of a disk, a file that was begun again with holes. So the chunks
 behind a damaged one are looked at before it is asked for, and a run of damaged ones comes by one request. Whoever waits
-for one of them goes on as soon as that one is there.
+for one of them goes on as soon as that one is there. A chunk that the disk does not take is handed to those who wait
+for it, and comes alone: what is behind it would have to stay in memory.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.errors import ChunkDamaged, Damaged, DigestMismatch, NotHeld
+from holdfast_core.errors import ChunkDamaged, Damaged, DigestMismatch, NotHeld, Unwritable
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
 
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
+from holdfast.keeper.port import UnstoredChunk
 
 if TYPE_CHECKING:
     from holdfast.parent.client import Parent
@@ -38,6 +40,8 @@ class DamagedRun:
     def __init__(self, store: Store, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
         self._store, self._parent, self._name, self._digest = store, parent, name, digest
         self.position, self.end = start - start % CHUNK_BYTES, end
+        #: the last chunk, when the disk did not take it
+        self.unstored: UnstoredChunk | None = None
         self._landed = asyncio.Event()
         self.task = asyncio.create_task(self._work())
         self.task.add_done_callback(lambda done: self._landed.set())
@@ -58,10 +62,14 @@ class DamagedRun:
         damaged = await loop.run_in_executor(None, damaged_until, self._store, blob, self.position)
         if damaged > self.position:
             self.end, start, text = damaged, self.position, str(self._digest)
-            if await asyncio.wrap_future(self._store.quarantine(self._digest, start, damaged)):
-                log.error("blob damaged", digest=text, start=start, end=damaged)
+            try:
+                if await asyncio.wrap_future(self._store.quarantine(self._digest, start, damaged)):
+                    log.error("blob damaged", digest=text, start=start, end=damaged)
+            except Unwritable:  # nor will the disk take more than the chunk that somebody waits for
+                self.end = min(start + CHUNK_BYTES, damaged)
             await self._fetch(blob.size)
-            log.info("blob repaired", digest=text, start=start, end=damaged)
+            if self.unstored is None:
+                log.info("blob repaired", digest=text, start=start, end=self.end)
         self._move(self.end)
 
     def _move(self, position: int) -> None:
@@ -101,9 +109,23 @@ class DamagedRun:
             try:
                 await asyncio.wrap_future(self._store.repair_chunk(self._digest, self.position, chunk))
             except DigestMismatch as error:
-                raise ParentBroken(f"the parent's bytes are not {self._digest}", detail=str(error)) from error
+                raise self._broken(error) from error
+            except Unwritable as error:
+                self._pass_on(chunk, error)
             del body[:length]
             self._move(self.position + length)
+
+    def _pass_on(self, chunk: bytes, refused: Unwritable) -> None:
+        """The disk did not take the chunk: it is the run's last."""
+        try:
+            self._store.check_chunk(self._digest, self.position, chunk)
+        except DigestMismatch as error:
+            raise self._broken(error) from error
+        log.warning("chunk unstored", digest=str(self._digest), start=self.position, reason=str(refused))
+        self.unstored, self.end = UnstoredChunk(self.position, chunk), self.position + len(chunk)
+
+    def _broken(self, error: DigestMismatch) -> ParentBroken:
+        return ParentBroken(f"the parent's bytes are not {self._digest}", detail=str(error))
 
 
 def damaged_until(store: Store, blob: Blob, start: int) -> int:
@@ -143,9 +165,11 @@ class Repairs:
         self._store = store
         self._runs: dict[Digest, list[DamagedRun]] = {}
 
-    async def mend(self, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
-        """Return when the chunks of [start, end) are sound. Raises the parent's refusal, or ParentBroken when its bytes
-        are not the chunk's."""
+    async def mend(
+        self, parent: Parent, name: str, digest: Digest, start: int, end: int
+    ) -> UnstoredChunk | None:
+        """Return when the chunks of [start, end) are sound, or the first of them that the disk does not take. Raises
+        the parent's refusal, or ParentBroken when its bytes are not the chunk's."""
         while start < end:
             runs = self._runs.setdefault(digest, [])
             run = next((r for r in runs if r.position <= start < r.end), None)
@@ -153,7 +177,12 @@ class Repairs:
                 run = DamagedRun(self._store, parent, name, digest, start, end)
                 runs.append(run)
                 run.task.add_done_callback(partial(self._over, digest, run))
-            start = await run.passed(start)
+            passed = await run.passed(start)
+            one = run.unstored
+            if one is not None and start < one.start + len(one.body) and one.start < min(passed, end):
+                return one
+            start = max(start, passed)
+        return None
 
     def _over(self, digest: Digest, run: DamagedRun, _: asyncio.Task[None]) -> None:
         self._runs[digest].remove(run)

@@ -33,7 +33,7 @@ from holdfast.keeper.flight import Flights
 from holdfast.keeper.freshness import is_fresh
 from holdfast.keeper.heartbeats import Heartbeats, left_behind
 from holdfast.keeper.negative import NegativeCache
-from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
+from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder, UnstoredChunk
 from holdfast.keeper.push import FIRST_SWEEP_SECONDS, Pushes
 from holdfast.keeper.records import Records, mending
 from holdfast.keeper.switches import Switches
@@ -387,7 +387,7 @@ class Keeper(Pushes, Control):
         return await self.fills.attach(fill, start, end, whole)
 
     @mending
-    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """See `KeeperPort.repair`."""
         wanted = Digest.parse(digest)
         blob = self.store.blob_anywhere(wanted)
@@ -398,11 +398,11 @@ class Keeper(Pushes, Control):
         if not (has_parent and self.store.is_in_place(blob)):
             loop = asyncio.get_running_loop()
             if await loop.run_in_executor(None, is_sound, self.store, blob, start, end):
-                return
+                return None
             await self.found_damaged(wanted, start, end)
         if not has_parent:
             raise errors.NodeFailed(f"bytes {start}-{end - 1} of {digest} are damaged")
-        await self.fills.repair(repository, digest, start, end)
+        return await self.fills.repair(repository, digest, start, end)
 
     def seen(self, repository: str, digest: str) -> None:
         """See `KeeperPort.seen`."""

@@ -39,6 +39,13 @@ class BlobAnswer(msgspec.Struct, frozen=True, array_like=True):
     unlinked: bool = False
 
 
+class UnstoredChunk(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk of a held blob that came again, was verified, and could not be put in place."""
+
+    start: int
+    body: bytes
+
+
 class ListAnswer(msgspec.Struct, frozen=True, array_like=True):
     """The parent's list is in the store now, or could not be had (`stale` says why). On a disk that takes no record of
     it it is here: tags, or descriptors, as the store has them."""
@@ -120,9 +127,10 @@ class KeeperPort(Protocol):
         """Bring the parent's referrers of a digest into the store."""
         ...
 
-    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """Bytes [start, end) of a blob are bad, `end` -1 for all of it: that is written down, and they are fetched
-        again from the parent. Raises `NodeFailed` where there is none, and the parent's refusal."""
+        again from the parent. Where the disk takes no writes the first chunk of them is returned, verified. Raises
+        `NodeFailed` where there is no parent, and the parent's refusal."""
         ...
 
     async def mend(self, record: bytes) -> None:

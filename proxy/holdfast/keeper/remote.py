@@ -34,6 +34,7 @@ from holdfast.keeper.port import (
     ManifestAnswer,
     Status,
     SyncOrder,
+    UnstoredChunk,
 )
 from holdfast.keeper.view import FillView, KeeperLost
 from holdfast.parent.health import Switch
@@ -182,9 +183,10 @@ class RemoteKeeper:
         """See `KeeperPort.referrers`."""
         return (await self._call(ListAnswer, "referrers", repository, digest))[1]
 
-    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """See `KeeperPort.repair`."""
-        await self._call(type(None), "repair", repository, digest, start, end)
+        kind = cast("type[UnstoredChunk | None]", UnstoredChunk | None)
+        return (await self._call(kind, "repair", repository, digest, start, end))[1]
 
     async def mend(self, record: bytes) -> None:
         """See `KeeperPort.mend`."""

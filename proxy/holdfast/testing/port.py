@@ -17,7 +17,7 @@ from holdfast.config import Control as Limits
 from holdfast.errors import BlobUnknown, ControlConflict, ControlUnknown, ManifestUnknown, NameUnknown
 from holdfast.keeper.control import Control
 from holdfast.keeper.heartbeats import Heartbeats, left_behind
-from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder
+from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder, UnstoredChunk
 from holdfast.keeper.push import Pushes
 from holdfast.keeper.turns import Turns
 from holdfast.notify.report import Pinged
@@ -208,10 +208,11 @@ class ScriptedPort(Pushes, Control):
         await _done(self.store.put_referrers(repository, subject, rows, now=self.clock.now()))
         return ListAnswer()
 
-    async def repair(self, repository: str, digest: str, start: int, end: int) -> None:
+    async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """See `KeeperPort.repair`. Counts only; a test that repairs replaces it."""
         self.repairs.append((digest, start, end))
         await self._ask("repair")
+        return None
 
     def seen(self, repository: str, digest: str) -> None:
         """See `KeeperPort.seen`."""
