@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from holdfast.control import command, states
+from holdfast.control.moment import stamp
 from holdfast.control.resource import STATUS, Status, StatusDetail, SyncProgress, SyncResult
-from holdfast.errors import ControlConflict
+from holdfast.errors import ControlConflict, NodeFull
 from holdfast.keeper import heartbeats
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.port import ScriptedPort
+from holdfast_core.errors import Exhausted
 from holdfast_core.record import ResourceChange
+from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
 
 LEASE = 300.0
@@ -286,3 +292,33 @@ def test_a_clock_that_was_set_back_stops_no_heartbeat(root: Root) -> None:
     root.report()
     assert not states.is_held(root.shown().lease, root.clock.now() + LEASE)
     assert states.is_held(root.shown().lease, root.clock.now() + LEASE - 2)
+
+
+def test_case_fault_11_what_could_not_be_written_was_not_said(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who said it got an error: what it was told before counts, also when two of them fail together."""
+    root.report()
+    root.clock.advance(60)
+    root.report()
+    told = root.shown()
+    change = root.store.change_resources
+
+    def refused(plan: Callable[[ResourceView], Sequence[ResourceChange]], **more: Any) -> Future[None]:
+        def failing(view: ResourceView) -> Sequence[ResourceChange]:
+            plan(view)
+            plan(view)
+            raise Exhausted("no space left")
+
+        return change(failing, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(root.store, "change_resources", refused)
+        for _ in range(2):
+            root.clock.advance(60)
+            with pytest.raises(NodeFull):
+                root.report()
+            assert root.shown() == told
+    root.clock.advance(60)
+    root.report()
+    assert root.shown().last_activity_time == stamp(root.clock.now())

@@ -13,7 +13,7 @@ from holdfast.clock import SystemClock
 from holdfast.config import Credentials, Parent
 from holdfast.control.resource import Configuration, ConnectedRegistry, ParentProperties, SyncProperties
 from holdfast.gateway.child import Activated, CutLoose, Denied, Elsewhere, Failed, Reported, Unchanged
-from holdfast.gateway.link import Answer, Link, meaning, said_in
+from holdfast.gateway.link import Answer, Link, NoticesRefused, meaning, meaning_for_notices, said_in
 from holdfast.gateway.message import Contents, Lease, StatusReport
 from support.programs import PATIENCE
 
@@ -52,6 +52,30 @@ def test_a_refusal_has_one_meaning(status: int, body: bytes, kind: type[Any], wo
         assert words in outcome.why  # type: ignore[union-attr]
     if isinstance(outcome, Failed):
         assert outcome.retry_after == 7.0
+
+
+UNSUPPORTED = msgspec.json.encode({"errors": [{"code": "UNSUPPORTED", "message": "notices[0].event.verb"}]})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, UNSUPPORTED, NoticesRefused),
+        (413, UNSUPPORTED, Failed),
+        (500, UNSUPPORTED, Failed),
+        (429, UNSUPPORTED, Failed),
+        (405, UNSUPPORTED, Failed),
+        (401, UNSUPPORTED, Denied),
+        (403, UNSUPPORTED, Denied),
+        (404, UNSUPPORTED, Denied),
+        (400, b"<html>a proxy</html>", Failed),
+        (400, b'{"errors":[{"code":"SIZE_INVALID","message":"the body broke off"}]}', Failed),
+    ],
+)
+def test_case_fault_8_only_the_parents_own_word_on_a_notice_says_that_it_never_takes_it(
+    status: int, body: bytes, kind: type[Any]
+) -> None:
+    assert type(meaning_for_notices(Answer(status, "", 0.0, body))) is kind
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from holdfast.control.resource import (
 )
 from holdfast.gateway.child import CutLoose, Denied, Failed, Outcome
 from holdfast.gateway.environment import joined
-from holdfast.gateway.link import Link
+from holdfast.gateway.link import Link, NoticesRefused
 from holdfast.gateway.message import Notice, Notices, Taken
 from holdfast.gateway.rounds import Rounds
 from holdfast.notify.progress import Sent, sent_of
@@ -44,11 +44,15 @@ class Parent:
         self.taken: list[Notice] = []
         #: the answers to so many are lost after they were taken
         self.mute = 0
+        #: tags of events that it does not understand: it refuses the whole order
+        self.foreign: set[str] = set()
 
-    async def notices(self, said: Notices) -> Taken | Outcome:
+    async def notices(self, said: Notices) -> Taken | NoticesRefused | Outcome:
         self.asked.append(said)
         if self.script:
             return self.script.popleft()
+        if any(notice.event.tag in self.foreign for notice in said.notices):
+            return NoticesRefused("the parent answered 400: the body is not as it must be")
         last = self.taken[-1].number if self.taken else 0
         self.taken += [notice for notice in said.notices if notice.number > last]
         if self.mute:
@@ -225,6 +229,34 @@ def test_failures_are_pauses_and_change_nothing(tmp_path: Path) -> None:
         assert pauses == [5.0, 10.0, 20.0, 60.0]
         assert [line["event"] for line in logs].count("notices not taken") == 4
         assert (world.parent.tags, upward.notes()) == (["v1"], [])
+
+    run(tmp_path, test)
+
+
+def test_case_fault_8_what_the_parent_will_never_take_holds_up_nothing_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a parent of an older version does with a conflict. It is found by halves, said once, and left out; the others
+    go in whole batches again."""
+    page = 16
+    monkeypatch.setattr("holdfast.notify.upward.PAGE", page)
+
+    async def test(world: World) -> None:
+        upward = world.keeper()
+        await all_of(upward)
+        tags = [f"v{number}" for number in range(3 * page)]
+        world.push(*tags)
+        world.parent.foreign = {"v0", "v13", f"v{3 * page - 1}"}
+        with structlog.testing.capture_logs() as logs:
+            await all_of(upward)
+        assert world.parent.tags == [tag for tag in tags if tag not in world.parent.foreign]
+        left_out = [line["tag"] for line in logs if line["event"] == "notice left out"]
+        assert set(left_out) == world.parent.foreign
+        assert len(left_out) == 3
+        assert len(world.parent.asked) <= 3 * 2 * page.bit_length() + 3
+        head = world.store.event_head()
+        assert head is not None
+        assert (upward.notes(), sent_of(world.store)) == ([], Sent(head.log, head.last))
 
     run(tmp_path, test)
 

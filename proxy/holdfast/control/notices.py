@@ -1,8 +1,8 @@
 """What a connected registry tells its parent of its events, and of those below it: checked, and taken once.
 
-A notice that cannot be is refused with the whole order: no node that keeps to the rules sends one. What is only not the
-child's to tell is passed over, so that it holds up nothing behind it: a registry or a repository that the operator took
-away while the notice was on its way.
+A notice that cannot be is refused with the whole order: a node of the same release that keeps to the rules sends none,
+and any other finds it and leaves it out (`notify.upward`). What is only not the child's to tell is passed over, so that
+it holds up nothing behind it: a registry or a repository that the operator took away while the notice was on its way.
 """
 
 from __future__ import annotations

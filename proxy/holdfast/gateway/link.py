@@ -60,6 +60,8 @@ LIST_SECONDS = 60.0
 #: a quarter of them for questions (`parent.caps`): one that is held open, and one that is answered at once
 CONNECTIONS = 8
 REFUSAL_BYTES = 64 * 1024
+#: the code of an order that is not as it must be (`errors.ControlInvalid`)
+INVALID = "UNSUPPORTED"
 #: messages, or entries, of one answer
 PAGE = 1000
 
@@ -75,6 +77,12 @@ class Answer(NamedTuple):
 
 class Trimmed(msgspec.Struct, frozen=True):
     """The parent does not keep its log as far back as was asked (410)."""
+
+
+class NoticesRefused(msgspec.Struct, frozen=True):
+    """One of the notices, or more, is none that the parent understands: it will not take it later either."""
+
+    why: str
 
 
 class Unlogged(msgspec.Struct, frozen=True):
@@ -125,9 +133,12 @@ class Link:
             )
         return found, answer.etag
 
-    async def notices(self, notices: Notices) -> Taken | Outcome:
-        """Taken, or Elsewhere, CutLoose, Denied or Failed."""
-        return self._read(await self._ask("POST", "messages", notices), Taken)
+    async def notices(self, notices: Notices) -> Taken | NoticesRefused | Outcome:
+        """Taken or NoticesRefused, or Elsewhere, CutLoose, Denied or Failed."""
+        answer = await self._ask("POST", "messages", notices)
+        if isinstance(answer, Answer) and answer.status != 200:
+            return meaning_for_notices(answer)
+        return self._read(answer, Taken)
 
     async def messages(
         self, instance: str, generation: int, after: str, wait: float
@@ -249,6 +260,14 @@ def meaning(answer: Answer) -> Outcome:
             f"the parent refuses this connected registry ({answer.status}): {said or 'it gives no reason'}"
         )
     return Failed(f"the parent answered {answer.status}: {said or 'it gives no reason'}", answer.retry_after)
+
+
+def meaning_for_notices(answer: Answer) -> NoticesRefused | Outcome:
+    """What an answer other than 200 says of notices. A 400 that is not the gateway's own word is of the link."""
+    found = meaning(answer)
+    if isinstance(found, Failed) and answer.status == 400 and INVALID in codes_in(answer.body):
+        return NoticesRefused(found.why)
+    return found
 
 
 class _Error(msgspec.Struct):

@@ -21,7 +21,7 @@ from holdfast.control import password
 from holdfast.control.execute import Context, Outcome, execute
 from holdfast.control.resource import QUIET
 from holdfast.keeper.heartbeats import KIND as LEASES
-from holdfast.keeper.heartbeats import Heartbeats
+from holdfast.keeper.heartbeats import Heartbeats, Word
 from holdfast.keeper.push import stored
 
 
@@ -48,12 +48,16 @@ class Control:
         """Do a command. Raises as `KeeperPort.control`."""
         context = Context(self.clock.now(), self.limits, verifier=await self._verifier(order))
         outcomes: list[Outcome] = []
+        remembered: list[Word] = []
 
         def plan(view: ResourceView) -> Sequence[ResourceChange]:
             outcomes.append(execute(self.heartbeats.over(view), order, context))
-            return self.heartbeats.worth(view, outcomes[-1].changes)
+            return self.heartbeats.worth(view, outcomes[-1].changes, remembered)
 
         change = self.store.change_resources(plan, quiet=QUIET, told=lambda: outcomes[-1].told)
+        change.add_done_callback(
+            lambda done: self.heartbeats.settled(remembered, well=done.exception() is None)
+        )
         await stored(change, errors.ControlUnknown)
         if self.heard is not None and isinstance(
             order, commands.Activate | commands.Release | commands.Report

@@ -14,6 +14,7 @@ what is known: nobody looks connected whose last known lease ran out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -35,11 +36,15 @@ log = structlog.get_logger()
 KIND, NAME = "leases", "self"
 
 
-class _Word(NamedTuple):
-    """What replaces the document of a revision."""
+@dataclass(slots=True)
+class Word:
+    """What replaces the document of a revision, unless the change that it came with failed: then the word before it
+    counts."""
 
     revision: int
     status: Status
+    before: Word | None
+    has_failed: bool = False
 
 
 class Left(NamedTuple):
@@ -65,7 +70,7 @@ class Heartbeats:
 
     def __init__(self, began: float, left: Mapping[str, Left] | None = None) -> None:
         self._began, self._left = began, dict(left or {})
-        self._words: dict[str, _Word] = {}
+        self._words: dict[str, Word] = {}
         #: revisions that this keeper wrote
         self._own: dict[str, int] = {}
 
@@ -73,9 +78,18 @@ class Heartbeats:
         """What is there, with the last words in place of the documents."""
         return _Overlaid(view, self)
 
-    def worth(self, view: ResourceView, changes: Sequence[ResourceChange]) -> list[ResourceChange]:
-        """Those of the changes that are to be written; the others are remembered."""
-        return [row for row in changes if not self._keeps(view, row)]
+    def worth(
+        self, view: ResourceView, changes: Sequence[ResourceChange], remembered: list[Word]
+    ) -> list[ResourceChange]:
+        """Those of the changes that are to be written; the others are `remembered`."""
+        return [row for row in changes if not self._keeps(view, row, remembered)]
+
+    @staticmethod
+    def settled(remembered: Sequence[Word], *, well: bool) -> None:
+        """The store took the change with which these were remembered, or did not: then nobody was told of them."""
+        for word in remembered:
+            word.has_failed = not well
+            word.before = None if well else word.before
 
     def current(self, held: Resource) -> Status:
         """What was said last, by the document that the store holds, with its lease as long as that may be."""
@@ -108,10 +122,17 @@ class Heartbeats:
 
     def _word(self, held: Resource) -> Status | None:
         """What this keeper heard and did not write, of what the store holds."""
-        word = self._words.get(held.name.lower())
+        word = self._said(held.name.lower())
         if word and word.revision == held.revision and timeless(word.status) == timeless(_status(held.body)):
             return word.status
         return None
+
+    def _said(self, name: str) -> Word | None:
+        """The last word that has not failed."""
+        word = self._words.get(name)
+        while word is not None and word.has_failed:
+            word = word.before
+        return word
 
     def _left_for(self, held: Resource) -> Left | None:
         """What was left for just this document. One of the same name that was made anew may have its revision, and then
@@ -121,7 +142,7 @@ class Heartbeats:
             return None
         return left if seconds(left.expires) >= seconds(lease.expires) else None
 
-    def _keeps(self, view: ResourceView, row: ResourceChange) -> bool:
+    def _keeps(self, view: ResourceView, row: ResourceChange, remembered: list[Word]) -> bool:
         """Whether a change is remembered alone."""
         if row.kind != STATUS or row.body is None:
             return False
@@ -129,7 +150,8 @@ class Heartbeats:
         if held is None or self._left_for(held) is not None or _is_news(_status(held.body), now):
             self._own[name] = 1 if held is None else held.revision + 1
             return False
-        self._words[name] = _Word(held.revision, now)
+        remembered.append(Word(held.revision, now, self._said(name)))
+        self._words[name] = remembered[-1]
         return True
 
 

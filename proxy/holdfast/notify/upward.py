@@ -2,8 +2,9 @@
 (connected-registry 1.6), while the schedule lets it speak.
 
 How far the parent is stands in the index and moves on its word; what it is not told of is passed over in memory
-(`progress.Lag`). A batch that it took and whose answer was lost is sent
-again; the parent knows it by the number and takes it once.
+(`progress.Lag`). A batch that it took and whose answer was lost is sent again; the parent knows it by the number and
+takes it once. One with a notice that the parent does not understand is sent by halves, until that one is alone and can
+be left out.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.control.resource import REGISTRY, ConnectedRegistry
-from holdfast.gateway.child import Failed
-from holdfast.gateway.link import Link
+from holdfast.gateway.child import Failed, Outcome
+from holdfast.gateway.link import Link, NoticesRefused
 from holdfast.gateway.message import Notice, Notices, Taken
 from holdfast.notify.progress import Lag, Sent, keep_sent, sent_of
 from holdfast.notify.told import told_of
@@ -51,6 +52,8 @@ class Upward:
         self._sent = self._kept = sent_of(store)
         self._lag = Lag(clock)
         self._failures, self._due = 0, 0.0
+        #: notices that are sent at once; fewer while one is looked for that the parent refuses
+        self._most = PAGE
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -91,9 +94,20 @@ class Upward:
                 await self._keep(sent)
             return False
         notices = self._notices(rows, head.log)
-        if notices and not await self._tell(notices, head.log, *standing):
+        last = rows[-1].number
+        if len(notices) > self._most:
+            notices = notices[: self._most]
+            last = notices[-1].number
+        answer = await self._told(notices, head.log, *standing) if notices else None
+        if isinstance(answer, NoticesRefused) and len(notices) > 1:
+            self._most = len(notices) // 2
+            return True
+        if isinstance(answer, NoticesRefused):
+            self._left_out(notices[0], answer.why)
+        elif answer is not None and not self._is_taken(answer, notices, head.log):
             return False
-        self._sent = Sent(head.log, rows[-1].number)
+        self._most = min(PAGE, 2 * self._most)
+        self._sent = Sent(head.log, last)
         self._lag.passed(len(rows))
         if notices or self._lag.is_due:
             await self._keep(self._sent)
@@ -136,10 +150,20 @@ class Upward:
             () if held is None else msgspec.json.decode(held.body, type=ConnectedRegistry).notifications_list
         )
 
-    async def _tell(self, notices: tuple[Notice, ...], log_id: str, instance: str, generation: int) -> bool:
-        """Whether the parent has them now."""
+    async def _told(
+        self, notices: tuple[Notice, ...], log_id: str, instance: str, generation: int
+    ) -> Taken | NoticesRefused | Outcome:
         said = Notices(instance=instance, generation=generation, log=log_id, notices=notices)
-        answer = await self._link.notices(said)
+        return await self._link.notices(said)
+
+    def _left_out(self, notice: Notice, why: str) -> None:
+        """The parent will never take this one; those behind it may be others."""
+        event = notice.event
+        where = {"repository": event.repository, "tag": event.tag}
+        log.warning("notice left out", number=notice.number, verb=event.verb, reason=why, **where)
+
+    def _is_taken(self, answer: Taken | Outcome, notices: tuple[Notice, ...], log_id: str) -> bool:
+        """Whether the parent has them now; otherwise it is left alone for a while."""
         if isinstance(answer, Taken) and answer.log == log_id and answer.number >= notices[-1].number:
             if self._failures:
                 log.info("the parent takes notices again")
