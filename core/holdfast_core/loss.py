@@ -8,7 +8,7 @@ from holdfast_core import change, opening
 from holdfast_core import format as layout
 from holdfast_core.check import Report
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Mistake, RecordDamaged
+from holdfast_core.errors import RecordDamaged
 from holdfast_core.index import Index, Inside
 
 #: tables whose keys begin with a repository, and the words for what follows it
@@ -33,8 +33,8 @@ class Loss:
     def __init__(self, index: Index, report: Report) -> None:
         self._index = index
         self._report = report
-        keys = (key for key, _ in index.scan(layout.REPOSITORY))
-        self._names = {key: name for name in map(layout.repository_name, keys) for key in hashes(name)}
+        names = (layout.repository_name(key) for key, _ in index.scan(layout.REPOSITORY))
+        self._names = {layout.repository_hash(name): name for name in names}
 
     def drop_dangling(self) -> None:
         """Nothing names what is not there: links without bytes, tags, referrers and notes without their manifest."""
@@ -69,7 +69,7 @@ class Loss:
 
     def _index_has(self, key: bytes) -> bool:
         with self._index.view() as view:
-            return bool(key) and change.present(view, key)
+            return change.present(view, key)
 
     def _say(self, key: bytes, payload: bytes) -> None:
         """A tag that points to nothing. What followed the parent, the parent tells again."""
@@ -86,10 +86,7 @@ class Loss:
 
     def _rows(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key, value in self._index.scan(table):
-            try:
-                yield key, layout.unseal(key, value)
-            except RecordDamaged:
-                continue
+            yield key, layout.unseal(key, value)
 
     def _repository(self, holder: bytes) -> str:
         return self._names.get(holder[-16:], f"unnamed repository {holder[-16:].hex()}")
@@ -118,14 +115,6 @@ def unheld(index: Index) -> Iterator[Digest]:
     with index.view() as view:
         linked = dict.fromkeys(layout.digest_in(key, 1) for key, _ in index.scan(layout.HOLDER))
         yield from (digest for digest in linked if not change.present(view, layout.BLOB + digest.key))
-
-
-def hashes(name: str) -> Iterator[bytes]:
-    """How a repository stands in keys."""
-    try:
-        yield layout.repository_hash(name)
-    except Mistake:
-        return
 
 
 def _manifest_of(key: bytes, payload: bytes) -> bytes:

@@ -10,6 +10,7 @@ those of documents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from holdfast_core import change, directory, events
 from holdfast_core import format as layout
 from holdfast_core.change import Change, View
 from holdfast_core.errors import RecordDamaged, StoreRefused
-from holdfast_core.index import Index, Inside
+from holdfast_core.index import Index, Inside, Transaction
 from holdfast_core.journal import NAME, Frame, frames, head_of, sync
 from holdfast_core.record import Event, Verb
 
@@ -87,28 +88,27 @@ def _do_again(
 ) -> None:
     """One frame in one transaction, with the journal's new end. It happened by `now`, when the journal was written."""
     with index.begin(write=True) as txn:
+        _Again(Inside(txn), partial(_put, txn), names, now).run(frame.changes or [])
+        _put(txn, [change.put(layout.JOURNALED, layout.encode_journaled(state))])
 
-        def put(changes: Iterable[Change]) -> None:
-            for key, value, _ in changes:
-                if value is None:
-                    txn.delete(key)
-                else:
-                    txn.put(key, value)
 
-        _Again(Inside(txn), put, names, now).run(frame.changes or [])
-        put([change.put(layout.JOURNALED, layout.encode_journaled(state))])
+def _put(txn: Transaction, changes: Iterable[Change]) -> None:
+    for key, value, _ in changes:
+        if value is None:
+            txn.delete(key)
+        else:
+            txn.put(key, value)
 
 
 def _forget_unplaced(place: directory.Directory, index: Index, last: Frame) -> None:
     """The commit of the last frame may have failed, and its files been taken back, before the frame was cut off."""
-    keys = {key for key, value in last.changes or () if key[:1] == layout.BLOB and value is not None}
+    keys = {key for key, _ in last.changes or () if key[:1] == layout.BLOB}
     with index.begin(write=True) as txn:
         view = Inside(txn)
         blobs = (change.blob_of(view, layout.digest_from(key, key[1:])) for key in keys)
         files = [blob for blob in blobs if blob is not None and blob.inline is None]
         gone = [blob.digest for blob in files if not place.has_blob(blob.digest, blob.size)]
-        for key, value, _ in change.discard(view, gone):
-            txn.delete(key) if value is None else txn.put(key, value)
+        _put(txn, change.discard(view, gone))
 
 
 class _Again:
@@ -136,6 +136,9 @@ class _Again:
         old, new = self._view.get(key), _payload(key, value)
         if key[:1] == layout.EVENT:  # of documents; its number is another one now
             self._gone += [] if new is None else [Change(events.UNNUMBERED, new, change.Keep.INDEX)]
+            return
+        if value is not None and new is None:  # damaged before it was written: that removes and tells nothing
+            self._put([Change(key, value, change.Keep.INDEX)])
             return
         if key[:1] == layout.REPOSITORY:
             self._names[layout.repository_hash(layout.repository_name(key))] = layout.repository_name(key)

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from holdfast_core import Digest, Store, rebuild
+from holdfast_core import Descriptor, Digest, Store, fsck, rebuild
 from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core import journal as journals
+from holdfast_core.check import Report
 from holdfast_core.former import Former
 from holdfast_core.index_pages import IndexPages
-from support.stores import flip_bit, keep_index, push, put_back, some_bytes, strike
+from holdfast_core.loss import Loss
+from holdfast_core.record import Target
+from support.stores import flip_bit, keep_index, push, push_file, put_back, some_bytes, strike
 
 Opener = Callable[..., Store]
 PAGE = 4096
@@ -203,6 +206,98 @@ def test_case_fault_6_an_older_copy_of_the_same_bytes_serves(root: Path, opener:
     shutil.rmtree(root / "index")
     rebuild(root)
     assert opener().manifest("a", digest) is not None
+
+
+def manifest_of(name: str, digest: Digest, origin: str) -> tuple[bytes, bytes]:
+    """A tag's record."""
+    key = layout.tag_key("a", name)
+    return key, layout.seal(key, layout.encode_tag(digest, 1.0, 1.0, origin))
+
+
+def test_case_fault_6_what_names_nothing_is_dropped_and_named(root: Path, opener: Opener) -> None:
+    """Links without bytes, and tags, referrers and notes without their manifest. What follows the parent, the parent
+    tells again; bytes that are linked as a blob are no manifest."""
+    store = opener()
+    held = push(store, "a", b"kept", "kept")
+    layer = push_file(store, "a", some_bytes(50_000)).digest
+    store.close()
+    gone = Digest.of(b"gone")
+    link, note = layout.link_key("a", layout.AS_MANIFEST, gone.key), layout.pending_key("a", gone)
+    referrer = layout.referrer_prefix("a", held) + gone.key
+    rows = {
+        link: layout.encode_link(1.0, "m"),
+        note: layout.encode_pending("a", 1.0),
+        referrer: layout.encode_descriptor(Descriptor("m", str(gone), 4, "", {})),
+    }
+    append(
+        root / "journal" / "log",
+        *((key, layout.seal(key, payload)) for key, payload in rows.items()),
+        manifest_of("ours", gone, "local"),
+        manifest_of("theirs", gone, "parent"),
+        manifest_of("layer", layer, "local"),
+    )
+    shutil.rmtree(root / "index")
+    report = rebuild(root)
+    assert report.problems == [
+        f"LOST: {gone} of a: its bytes",
+        f"LOST: tag layer of a, which pointed to {layer}",
+        f"LOST: tag ours of a, which pointed to {gone}",
+    ]
+    assert report.counts["cached tags lost"] == 1
+    store = opener()
+    assert store.tags("a") == ["kept"]
+    assert store.manifest("a", held) is not None
+    assert store.blob("a", layer) is not None
+    with store._index.view() as view:
+        assert [view.raw(key) for key in rows] == [None] * 3
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_case_fault_6_what_is_as_it_was_before_is_named(root: Path, opener: Opener) -> None:
+    store = opener()
+    first = push(store, "a", b"first", "t")
+    push(store, "a", b"second", "t")
+    store.close()
+    log = root / "journal" / "log"
+    at = log.read_bytes().rindex(layout.tag_key("a", "t")) + len(layout.tag_key("a", "t"))
+    blank(log, at, at + 8)
+    shutil.rmtree(root / "index")
+    report = rebuild(root)
+    assert "tag t of a is as it was before: what came after cannot be read" in report.problems
+    assert report.counts["tag records lost"] == 1
+    tag = opener().tag("a", "t")
+    assert tag is not None
+    assert tag.digest == first
+
+
+BODY = Digest.of(b"body")
+#: the key of a record of each kind that a rebuild may miss, as a person reads it
+SPOKEN = {
+    layout.repository_key("a"): "repository a",
+    layout.link_key("a", layout.AS_MANIFEST, BODY.key): f"link {BODY} of a",
+    layout.tag_key("a", "t"): "tag t of a",
+    layout.moves_key("a", "t"): "moves of tag t of a",
+    layout.pending_key("a", BODY): f"note that the parent does not have {BODY} of a",
+    layout.deleted_key("a", "tag", "t"): "note that was deleted: t of a",
+    layout.deleted_key("a", "manifest", str(BODY)): f"note that was deleted: {BODY} of a",
+    layout.lock_key("a", Target("tag", "t")): "lock t of a",
+    layout.lock_key("a", Target("repository")): "lock  of a",
+    layout.BLOB + BODY.key: f"{BODY}: its blob record",
+    layout.CHUNKS + BODY.key + bytes(4): f"{BODY}: its chunks record",
+    layout.resource_key("token", "Plant"): "token plant",
+    layout.RESOURCE: "the revision of the control plane",
+    layout.outbox_key(2): f"outbox record {layout.outbox_key(2)[1:].hex()}",
+    layout.tag_key("a", "t")[:-1] + b"\xff": f"tag record {layout.tag_key('a', 't')[1:-1].hex()}ff",
+    layout.tag_key("b", "t"): f"tag t of unnamed repository {layout.repository_hash('b').hex()}",
+}
+
+
+def test_case_fault_6_every_kind_of_record_has_a_name(opener: Opener) -> None:
+    store = opener()
+    push(store, "a", b"body", "t")
+    loss = Loss(store._index, Report())
+    assert {key: loss.spoken(key) for key in SPOKEN} == SPOKEN
 
 
 # --- the index --------------------------------------------------------------------------------------------

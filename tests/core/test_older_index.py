@@ -27,6 +27,7 @@ from support.stores import (
     put_back,
     put_file,
     put_manifest,
+    read_all,
     some_bytes,
 )
 
@@ -165,6 +166,10 @@ def settled(store: Store, root: Path) -> dict[bytes, bytes]:
     return {key: b"" if key[:1] == layout.UNLINKED else value for key, value in rows.items()}
 
 
+#: a tag whose name begins as what marks a link to a manifest does
+MANIFEST_LIKE = layout.AS_MANIFEST.decode() + "ain"
+
+
 def test_case_fault_7_followers_hear_of_what_is_done_again(root: Path, opener: Opener) -> None:
     store = opener()
     store.keep_events(True).result()
@@ -178,6 +183,14 @@ def test_case_fault_7_followers_hear_of_what_is_done_again(root: Path, opener: O
     three = push(store, "b", b"three")
     store.delete_tag("a", "y", now=2.0).result()
     store.delete_manifest("b", three, now=2.0).result()
+    store.remove_repository("b", now=2.0).result()
+    fetched = put_manifest(store, "a", b"fetched")
+    store.put_tag("a", "f", fetched, now=3.0).result()
+    store.put_tag("a", "f", fetched, now=3.0, origin="local").result()  # does not move
+    blob = push_file(store, "a", some_bytes(20_000))
+    store.delete_blob("a", blob.digest, now=3.0).result()
+    push(store, "a", b"two", MANIFEST_LIKE)
+    store.delete_tag("a", MANIFEST_LIKE, now=4.0).result()
     told = heard(store, head.log, head.last)
     assert told is not None
     last = store.event_head().last  # type: ignore[union-attr]
@@ -245,6 +258,7 @@ def test_case_fault_7_damage_behind_the_known_end_is_refused(root: Path, opener:
 def ahead(root: Path, opener: Opener) -> Path:
     """A closed store whose journal goes on behind the end that its index knows; the journal's file."""
     store = opener()
+    store.keep_events(True).result()
     push(store, "a", b"0", "t0")
     store.close()
     keep_index(root)
@@ -311,7 +325,102 @@ def test_case_fault_7_a_damaged_head_of_the_journal_loses_no_tag(root: Path, ope
     assert fsck(root, (1, 1)).problems == []
 
 
-def test_a_frame_whose_commit_failed_names_no_file_that_was_taken_back(root: Path, opener: Opener) -> None:
+def test_case_fault_7_a_sweep_is_done_again(root: Path, opener: Opener) -> None:
+    store = opener()
+    blob = push_file(store, "a", some_bytes(50_000))
+    store.delete_blob("a", blob.digest, now=1.0).result()
+    store.close()
+    keep_index(root)
+    store = opener()
+    assert store.sweep(now=9.0, grace=1.0).result() == blob.size
+    store.close()
+    put_back(root)
+    store = opener()
+    assert store.blob_anywhere(blob.digest) is None
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_case_fault_7_a_push_that_healed_heals_again(root: Path, opener: Opener) -> None:
+    store = opener()
+    body = some_bytes(50_000)
+    blob = push_file(store, "a", body)
+    assert store.quarantine(blob.digest, 0, blob.size).result() is True
+    store.close()
+    keep_index(root)
+    store = opener()
+    push_file(store, "a", body)
+    store.close()
+    put_back(root)
+    store = opener()
+    assert store.damage(limit=10) == []
+    assert read_all(store, push_file(store, "a", body)) == body
+    store.close()
+    assert fsck(root, (1, 1)).problems == []
+
+
+def test_case_fault_7_a_row_that_says_damaged_keeps_the_quarantine(root: Path, opener: Opener) -> None:
+    """Found to be bad while somebody linked it."""
+    store = opener()
+    blob = push_file(store, "a", some_bytes(50_000))
+    assert store.quarantine(blob.digest, 0, blob.size).result() is True
+    key = layout.BLOB + blob.digest.key
+    with store._index.view() as view:
+        row = view.raw(key)
+    store.close()
+    with (root / "journal" / "log").open("ab") as file:
+        file.write(framing.encode_frame([(key, row)]))
+    store = opener()
+    assert [(bad.digest, bad.chunks) for bad in store.damage(limit=10)] == [(blob.digest, (0,))]
+
+
+def test_case_fault_7_a_torn_tail_behind_what_is_done_again_is_cut(root: Path, opener: Opener) -> None:
+    log = ahead(root, opener)
+    whole = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(framing.encode_frame([(layout.tag_key("a", "t2"), bytes(100))])[:50])
+    store = opener()
+    assert tag_names(store) == ["t0", "t1"]
+    assert log.stat().st_size == whole
+
+
+def test_case_fault_7_who_does_not_know_how_far_the_journal_goes_is_refused(
+    root: Path, opener: Opener
+) -> None:
+    store = opener()
+    push(store, "a", b"0", "t0")
+    with store._index.begin(write=True) as txn:
+        value = txn.get(layout.JOURNALED) or b""
+        txn.put(layout.JOURNALED, value[:-1] + bytes([value[-1] ^ 1]))
+    store.close()
+    log = (root / "journal" / "log").read_bytes()
+    with pytest.raises(StoreRefused, match=r"nobody knows how far the journal goes.*holdfast rebuild"):
+        Store.create_or_open(root, write=True)
+    assert (root / "journal" / "log").read_bytes() == log
+    assert rebuild(root).problems == []
+    assert tag_names(opener()) == ["t0"]
+
+
+@pytest.mark.parametrize("record", ["event", "tag"])
+def test_case_fault_7_a_damaged_record_in_a_whole_frame_stops_no_start(
+    root: Path, opener: Opener, record: str
+) -> None:
+    """It was damaged before it was written there. What it was about is mended or named like any other."""
+    log = ahead(root, opener)
+    key = layout.tag_key("a", "t0") if record == "tag" else layout.EVENT + bytes(8)
+    value = layout.seal(key, b"what it was")
+    with log.open("ab") as file:
+        file.write(framing.encode_frame([(key, value[:-1] + bytes([value[-1] ^ 3]))]))
+    store = opener()
+    assert store.tag("a", "t1") is not None
+    assert store.is_damaged(key) == (record == "tag")
+    assert [event.tag for event in store.events(0, 10)] == ["t0", "t1"]
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_case_fault_7_a_frame_whose_commit_failed_names_no_file_that_was_taken_back(
+    root: Path, opener: Opener, placed: bool
+) -> None:
     store = opener()
     push(store, "a", b"0", "t0")
     store.close()
@@ -320,9 +429,10 @@ def test_a_frame_whose_commit_failed_names_no_file_that_was_taken_back(root: Pat
     blob = push_file(store, "a", some_bytes(50_000))
     store.close()
     put_back(root)
-    file_of(root, blob.digest).unlink()
+    if not placed:
+        file_of(root, blob.digest).unlink()
     store = opener()
-    assert store.blob("a", blob.digest) is None
+    assert (store.blob("a", blob.digest) is not None) == placed
     store.close()
     assert fsck(root, (1, 1)).problems == []
 
