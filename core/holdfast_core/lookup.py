@@ -6,9 +6,10 @@ Identity is (repository, digest). Bytes are stored once; a link a repository say
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from uuid import UUID
 
 from holdfast_core import format as layout
@@ -44,6 +45,7 @@ from holdfast_core.record import (
 SCRUB_RECORDS = 1000
 #: repositories of a damaged blob that are named
 HOLDERS = 20
+NO_CHUNKS: Mapping[int, bytes] = MappingProxyType({})
 
 
 def _passing(unstored: Sequence[bytes] | None) -> tuple[list[bytes], float] | None:
@@ -84,9 +86,12 @@ class Lookup:
         payload = self._get(layout.BLOB + digest.key)
         return None if payload is None else layout.decode_blob(digest, payload)
 
-    def manifest(self, repository: str, digest: Digest) -> Manifest | None:
+    def manifest(
+        self, repository: str, digest: Digest, chunks: Mapping[int, bytes] = NO_CHUNKS
+    ) -> Manifest | None:
         """The manifest, if it is linked to the repository as a manifest. One larger than the inline limit is
-        read from its file, checked. Raises RecordDamaged, ChunkDamaged, NotHeld, Locked."""
+        read from its file, checked; from `chunks`, by where they begin, what the file cannot have. Raises
+        RecordDamaged, ChunkDamaged, NotHeld, Locked."""
         key = digest.key
         found, locks = self._linked(layout.link_key(repository, layout.AS_MANIFEST, key), layout.BLOB + key)
         if locks:
@@ -94,12 +99,17 @@ class Lookup:
         if found is None:
             return None
         blob = layout.decode_blob(digest, found[1])
-        body = self._whole(blob) if blob.inline is None else blob.inline
+        body = self._whole(blob, chunks) if blob.inline is None else blob.inline
         return Manifest(digest, layout.decode_media_type(found[0]), body, blob.owned)
 
-    def _whole(self, blob: Blob) -> bytes:
+    def _whole(self, blob: Blob, chunks: Mapping[int, bytes] = NO_CHUNKS) -> bytes:
+        parts: list[bytes] = []
         with self.open_blob(blob) as reader:
-            return b"".join(reader.read(at, CHUNK_BYTES) for at in range(0, blob.size, CHUNK_BYTES))
+            for at in range(0, blob.size, CHUNK_BYTES):
+                if at in chunks:
+                    reader.take(at, chunks[at])
+                parts.append(reader.read(at, CHUNK_BYTES))
+        return b"".join(parts)
 
     def tag(self, repository: str, name: str) -> Tag | None:
         """Where a tag points. Raises RecordDamaged, Locked."""

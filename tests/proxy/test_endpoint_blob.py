@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from holdfast import errors
 from holdfast.config import Configuration, Fills, Parent
+from holdfast.keeper.port import UnstoredChunk
 from holdfast.testing.port import ScriptedFill
 from holdfast_core.digest import Digest
 from support.programs import PATIENCE
@@ -413,6 +414,26 @@ def test_case_72_a_damaged_manifest_is_repaired_and_never_leaves(
         node.port.repair = repair  # type: ignore[method-assign,assignment]
         answer = await node.ask(f"/v2/a/manifests/{'latest' if by_tag else digest}")
         assert (answer.status, answer.body == body) == ((503, False) if offline else (200, True))
+
+    serve(tmp_path, test, msgspec.structs.replace(PARENT, inline_bytes=0))
+
+
+def test_case_fault_9_a_damaged_manifest_passes_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    """Each of its chunks that is bad comes from the parent, through memory."""
+
+    async def test(node: Serving) -> None:
+        body = b'{"schemaVersion":2}' + b" " * (3 << 20)
+        digest, asked = node.put_manifest("a", body, "latest"), []
+        flip(tmp_path, 100, body)
+        flip(tmp_path, (2 << 20) + 100, body)
+
+        async def repair(repository: str, text: str, start: int, end: int) -> UnstoredChunk:
+            asked.append(start)
+            return UnstoredChunk(start, body[start:end])
+
+        node.port.repair = repair  # type: ignore[method-assign,assignment]
+        answer = await node.ask(f"/v2/a/manifests/{digest}")
+        assert (answer.status, answer.body == body, asked) == (200, True, [0, 2 << 20])
 
     serve(tmp_path, test, msgspec.structs.replace(PARENT, inline_bytes=0))
 

@@ -63,11 +63,20 @@ def _by_digest(asked: Asked, digest: Digest) -> Answer:
 
 
 async def _damaged(asked: Asked, digest: Digest, damage: StoreError) -> Reply:
-    """The answer once the parent mended a manifest that lies in a file, or why it could not."""
-    node = asked.node
+    """The answer once the parent mended a manifest that lies in a file, or sent what the disk does not take, or why it
+    could not."""
+    node, chunks = asked.node, dict[int, bytes]()
     try:
-        await mend(node, asked.scope, digest, damage)
-        held = node.store.manifest(asked.scope.key, digest)
+        while True:
+            if (unstored := await mend(node, asked.scope, digest, damage)) is not None:
+                chunks[unstored.start] = unstored.body
+            try:
+                held = node.store.manifest(asked.scope.key, digest, chunks)
+                break
+            except ChunkDamaged as more:
+                if not isinstance(damage, ChunkDamaged) or more.start <= damage.start:
+                    raise
+                damage = more
     except (Refusal, StoreError) as failure:
         raise await undeliverable(node, asked.request, failure, ManifestUnknown) from failure
     if held is None:
