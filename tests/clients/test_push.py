@@ -84,3 +84,24 @@ def test_case_fault_4_skopeo_heals_a_damaged_layer_by_pushing_it_again(
     EXACT[client](root.address, short_path / "2", name, sample)
     holds(root.address, name, sample, artifact=client in WITH_REFERRERS)
     assert digest not in fetch(root.url, "/readyz").body.decode()
+
+
+def test_case_fault_4_crane_heals_a_damaged_layer_once_its_manifests_are_gone(
+    root: Node, short_path: Path
+) -> None:
+    """It asks for the manifest alone: while that is there it sends nothing, and says nothing of it (operate.md)."""
+    sample, name = build_sample("damaged/crane", layer_bytes=(4_000, 3_000_000)), "healed/crane"
+    for place in "1234":
+        (short_path / place).mkdir()
+    EXACT["crane"](root.address, short_path / "1", name, sample)
+    digest = max(sample.blobs, key=lambda one: len(sample.blobs[one]))
+    file_of(root.data, Digest.parse(digest)).unlink()
+    target = f"/v2/{name}/blobs/{digest}"
+    assert fetch(root.url, target, "HEAD").status == 404
+    for place, gone in (("2", [sample.index]), ("3", [sample.index, *sample.images.values()])):
+        EXACT["crane"](root.address, short_path / place, name, sample)
+        assert fetch(root.url, target, "HEAD").status == 404
+        for manifest in gone:
+            assert fetch(root.url, f"/v2/{name}/manifests/{manifest}", "DELETE").status == 202
+    EXACT["crane"](root.address, short_path / "4", name, sample)
+    holds(root.address, name, sample, artifact=False)
