@@ -341,12 +341,14 @@ def _settle_unsynced(place: directory.Directory, index: Index, boot: bytes) -> N
 
 def _tidy_fills(place: directory.Directory, index: Index) -> None:
     """A checkpoint without its part is forgotten; a part, or progress, without a checkpoint is removed."""
-    parts, known, changes = set(os.listdir(place.fills_fd)), set(), []
+    known, changes = set(), []
     with index.begin() as txn:
         view = Inside(txn)
         for key in view.keys(layout.FILL):
             digest, payload = layout.digest_in(key, 1), view.get(key)
             head = None if payload is None else layout.decode_fill(payload)
+            if head is not None:
+                _name_part(place, head.repository, digest)
             if head is not None and place.has_part(head.repository, digest, head.size):
                 of = head.repository, digest
                 known |= {directory.part_name(*of), progress_name(*of)}
@@ -354,6 +356,19 @@ def _tidy_fills(place: directory.Directory, index: Index) -> None:
                 changes += change.remove([key, *view.keys(layout.FILL_CHUNKS + key[1:])])
     if changes:
         commit(index, changes)
-    for name in parts - known:
+    for name in set(os.listdir(place.fills_fd)) - known:
         with contextlib.suppress(IsADirectoryError):
             os.unlink(name, dir_fd=place.fills_fd)
+
+
+def _name_part(place: directory.Directory, repository: str, digest: Digest) -> None:
+    """Earlier versions named a part by its digest alone: what came of a blob does not cross the link again because of
+    an update."""
+    former = f"{digest.algorithm}-{digest.hex}"
+    names = {
+        former: directory.part_name(repository, digest),
+        f"{former}.chunks": progress_name(repository, digest),
+    }
+    for old, new in names.items():
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(old, new, src_dir_fd=place.fills_fd, dst_dir_fd=place.fills_fd)

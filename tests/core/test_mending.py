@@ -3,13 +3,16 @@ becomes of them is the table in docs/format.md, "What a damaged record does"."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from holdfast_core import Store
+from holdfast_core import Digest, Store
 from holdfast_core import format as layout
+from holdfast_core import frame as framing
+from holdfast_core.change import Change, View
 from holdfast_core.errors import Locked, RecordDamaged
 from holdfast_core.record import Lock, Target
 from support import golden
@@ -251,3 +254,88 @@ def test_case_fault_5_every_table_has_its_line_in_the_format() -> None:
     section = FORMAT.read_text().partition("## What a damaged record does")[2].partition("\n## ")[0]
     named = set("".join(re.findall(r"^\| ((?:`[A-Z]` ?)+)", section, re.MULTILINE)).replace("`", "").split())
     assert named == {table.decode() for table in layout.TABLES}
+
+
+def test_case_fault_5_a_file_is_on_the_disk_before_its_row_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No syncfs had covered it, and the new row says that one need not."""
+    blob = put_file(store, "a", some_bytes(100_000))
+    key = layout.BLOB + blob.digest.key
+    without_journal(store)
+    damage(store, key)
+    steps: list[str] = []
+    fdatasync, fsync, commit = os.fdatasync, os.fsync, store._mender._commit
+
+    def noted(fd: int, sync: Callable[[int], None]) -> None:
+        if "/blobs/" in (place := os.readlink(f"/proc/self/fd/{fd}")):
+            steps.append("bytes" if place.endswith(blob.digest.hex) else "name")
+        sync(fd)
+
+    def committed(plan: Callable[[View], Sequence[Change]]) -> None:
+        steps.append("row")
+        commit(plan)
+
+    monkeypatch.setattr(os, "fdatasync", lambda fd: noted(fd, fdatasync))
+    monkeypatch.setattr(os, "fsync", lambda fd: noted(fd, fsync))
+    monkeypatch.setattr(store._mender, "_commit", committed)
+    assert store.mend([key]).result(60) == []
+    assert steps == ["bytes", "name", "row"]
+
+
+def test_case_fault_5_what_was_written_meanwhile_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(store, "a", b"{1}", "x")
+    key = layout.tag_key("a", "x")
+    damage(store, key)
+    newer = layout.encode_tag(Digest.of(b"{2}"), 5.0, 5.0, "local")
+    commit = store._mender._commit
+
+    def committed(plan: Callable[[View], Sequence[Change]]) -> None:
+        with store._index.begin(write=True) as txn:
+            txn.put(key, layout.seal(key, newer))
+        commit(plan)
+
+    monkeypatch.setattr(store._mender, "_commit", committed)
+    assert store.mend([key]).result(60) == []
+    assert payload(store, key) == newer
+
+
+def test_case_fault_5_what_the_index_does_not_know_of_is_no_copy(store: Store) -> None:
+    """Behind the end of the journal there may be what was taken back."""
+    push(store, "a", b"{1}", "x")
+    key = layout.tag_key("a", "x")
+    before = payload(store, key)
+    damage(store, key)
+    other = layout.seal(key, layout.encode_tag(Digest.of(b"{2}"), 5.0, 5.0, "local"))
+    with (store.path / "journal" / "log").open("ab") as file:
+        file.write(framing.encode_frame([(key, other)]))
+    assert store.mend([key]).result(60) == []
+    assert payload(store, key) == before
+
+
+def test_case_fault_5_a_note_names_its_own_repository(store: Store) -> None:
+    for name in ("a", "b"):
+        push(store, name, b"{}")
+    keys = {name: layout.pending_key(name, Digest.of(b"{}")) for name in ("a", "b", "nobody's")}
+    with store._index.begin(write=True) as txn:
+        for name, key in keys.items():
+            txn.put(key, layout.seal(key, layout.encode_pending(name, 1.0)))
+    damage(store, *keys.values())
+    assert store.mend(keys.values()).result(60) == [keys["nobody's"]]
+    for name in ("a", "b"):
+        assert name in str(layout.decode_pending(payload(store, keys[name]) or b""))
+
+
+def test_case_fault_5_what_the_parent_does_not_have_is_not_forgotten(store: Store) -> None:
+    """A manifest that is still to go up is no miss, whatever the parent has."""
+    digest = push(store, "a", b"{}")
+    link, note = layout.link_key("a", layout.AS_MANIFEST, digest.key), layout.pending_key("a", digest)
+    with store._index.begin(write=True) as txn:
+        txn.put(note, layout.seal(note, layout.encode_pending("a", 1.0)))
+    without_journal(store)
+    damage(store, link)
+    assert store.mend([link], [link]).result(60) == [link]
+    with store._index.begin(write=True) as txn:
+        txn.delete(note)
+    assert store.mend([link], [link]).result(60) == []
+    assert payload(store, link) is None

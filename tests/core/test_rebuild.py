@@ -16,7 +16,9 @@ from holdfast_core import frame as framing
 from holdfast_core import journal as journals
 from holdfast_core.directory import part_name
 from holdfast_core.errors import StoreRefused
+from holdfast_core.progress import progress_name
 from holdfast_core.record import Tag
+from support import golden
 from support.stores import file_of, flip_bit, hashed, put_file, put_manifest, read_all, some_bytes
 
 Opener = Callable[..., Store]
@@ -420,6 +422,25 @@ def test_after_a_restart_of_the_machine(root: Path, opener: Opener, monkeypatch:
         read_all(store, wrong)
     store.close()
     assert fsck(root).problems == []
+
+
+def test_case_fault_12_what_an_earlier_version_had_of_a_blob_is_gone_on_with(
+    root: Path, opener: Opener
+) -> None:
+    """It named a part, and the hashes beside it, by the digest alone."""
+    store = opener()
+    fill = golden.FILL
+    store.open_part(fill.repository, fill.digest, fill.size).close()
+    store.put_fill(fill).result()
+    store.close()
+    names = [part_name(fill.repository, fill.digest), progress_name(fill.repository, fill.digest)]
+    (root / "fills" / names[1]).write_bytes(b"hashes")
+    for name in names:
+        former = name.replace(names[0], f"{fill.digest.algorithm}-{fill.digest.hex}")
+        (root / "fills" / name).rename(root / "fills" / former)
+    assert opener().fills() == [fill]
+    assert sorted(os.listdir(root / "fills")) == names
+    assert (root / "fills" / names[1]).read_bytes() == b"hashes"
 
 
 def test_parts_and_checkpoints_that_lost_each_other(root: Path, opener: Opener) -> None:

@@ -307,6 +307,17 @@ def test_case_fault_6_a_bit_of_a_records_lengths_costs_no_record() -> None:
         assert [piece[:2] for piece in salvage.pieces(bytes(hit)) if piece.intact] == rows
 
 
+def test_case_fault_6_a_removal_of_no_table_is_lost() -> None:
+    """A removal has no checksum, so its table is all that speaks for it."""
+    key = layout.repository_key("gone")
+    whole = layout.repository_key("kept")
+    frame = bytearray(framing.encode_frame([(key, None), (whole, layout.seal(whole, b"x"))]))
+    frame[framing.FRAME_HEAD_BYTES + framing.ENTRY_BYTES] ^= 0xFF
+    first, second = salvage.pieces(bytes(frame))
+    assert (first.key[1:], first.intact) == (key[1:], False)
+    assert (second.key, second.intact) == (whole, True)
+
+
 @pytest.mark.parametrize("length", [0, 600])
 def test_case_fault_6_a_record_whose_key_cannot_be_is_lost(length: int) -> None:
     """What follows is lost with it: nobody knows where the next one begins."""
