@@ -339,3 +339,31 @@ def test_case_fault_5_what_the_parent_does_not_have_is_not_forgotten(store: Stor
         txn.delete(note)
     assert store.mend([link], [link]).result(60) == []
     assert payload(store, link) is None
+
+
+def journal_of(store: Store, *frames: tuple[bytes, bytes | None]) -> None:
+    """From here on the journal says this, and nothing else."""
+    without_journal(store)
+    with (store.path / "journal" / "log").open("ab") as file:
+        file.writelines(framing.encode_frame([change]) for change in frames)
+
+
+def test_case_fault_5_a_copy_that_is_damaged_too_is_none(store: Store) -> None:
+    """The record was damaged before it was framed: the file is what is left."""
+    body = some_bytes(100_000)
+    blob = push_file(store, "a", body)
+    key = layout.BLOB + blob.digest.key
+    damage(store, key)
+    with store._index.view() as view:
+        journal_of(store, (key, view.raw(key)))
+    assert store.mend([key]).result(60) == []
+    assert read_all(store, blob) == body
+
+
+def test_case_fault_5_what_the_journal_removed_is_no_copy(store: Store) -> None:
+    push(store, "a", b"{1}", "x")
+    key = layout.tag_key("a", "x")
+    with store._index.view() as view:
+        journal_of(store, (key, view.raw(key)), (key, None))
+    damage(store, key)
+    assert store.mend([key]).result(60) == [key]
