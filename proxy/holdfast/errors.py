@@ -282,6 +282,15 @@ class ParentDenied(ParentFailed):
     permanent = True
 
 
+class LoginRefused(ParentDenied):
+    """The parent, or its token server, refused the login that is configured, or there is none to be had: nothing that
+    wants a login can be had before an operator looks at it."""
+
+
+class ParentUntrusted(ParentBroken):
+    """Who answers cannot prove that it is the parent (TLS)."""
+
+
 class ParentNotFound(ParentFailed):
     """The parent says 404."""
 
@@ -397,6 +406,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     LinkClosed: (503, "MANIFEST_UNKNOWN"),
     LevelAway: (503, "MANIFEST_UNKNOWN"),
     ParentBroken: (502, "MANIFEST_UNKNOWN"),
+    ParentUntrusted: (502, "MANIFEST_UNKNOWN"),
     SchemaOne: (404, "MANIFEST_UNKNOWN"),
     ParentErred: (502, "MANIFEST_UNKNOWN"),
     TagMoved: (502, "MANIFEST_UNKNOWN"),
@@ -405,6 +415,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     ParentThrottled: (429, "TOOMANYREQUESTS"),
     SlotsTaken: (429, "TOOMANYREQUESTS"),
     ParentDenied: (404, "MANIFEST_UNKNOWN"),
+    LoginRefused: (404, "MANIFEST_UNKNOWN"),
     ParentNotFound: (404, "MANIFEST_UNKNOWN"),
     KeeperAway: (503, "MANIFEST_UNKNOWN"),
     NodeFailed: (500, "MANIFEST_UNKNOWN"),

@@ -36,7 +36,7 @@ class ParentDouble:
 
     def __init__(self):
         self.config = SimpleNamespace(probe_interval=10.0)
-        self.name, self.url, self.state = "", "http://parent", "online"
+        self.name, self.url, self.state, self.fault = "", "http://parent", "online", None
         self.tagged, self.bodies, self.asked = {}, {}, []
         self.failure, self.gate = None, None
         self.up = SimpleNamespace()  # nothing goes up here
@@ -46,6 +46,10 @@ class ParentDouble:
         digest = str(Digest.of(body))
         self.tagged[tag], self.bodies[digest] = digest, body
         return digest
+
+    @property
+    def verdict(self):
+        return self.state
 
     async def _answer(self, *asked):
         self.asked.append(asked)
@@ -106,6 +110,9 @@ class FillsDouble:
         pass
 
     def troubles(self):
+        return []
+
+    def passing(self):
         return ["the disk is full"]
 
     def size_of(self, repository, digest):

@@ -239,7 +239,7 @@ class ParentStateProperties(Document, frozen=True):
     of the last half hour; the limits are the parent's own words about requests, null where it says nothing."""
 
     url: str
-    state: Literal["online", "degraded", "offline"]
+    state: Literal["online", "degraded", "offline", "denied", "untrusted"]
     switch: Literal["auto", "offline"]
     since: str
     losses: int

@@ -398,17 +398,15 @@ class Fills:
                 found.setdefault(parent, name)
         return list(found.items())
 
-    @property
-    def unstored(self) -> int:
-        """How many blobs pass through now without being stored, because the disk is full."""
-        return sum(fill.in_memory for fill in self._by_number.values())
+    def passing(self) -> list[str]:
+        """A sentence when blobs pass through now without being stored, because the disk is full."""
+        unstored = sum(fill.in_memory for fill in self._by_number.values())
+        return [f"the disk is full: {unstored} blob(s) pass through unstored"] if unstored else []
 
     def troubles(self) -> list[str]:
         """Sentences for a person."""
-        running, unstored = list(self._by_number.values()), self.unstored
-        waiting = sum(fill.idle and fill.sticky for fill in running)
-        found = [f"the disk is full: {unstored} blob(s) pass through unstored"] if unstored else []
-        found += [f"{waiting} fill(s) wait for their parent"] if waiting else []
+        waiting = sum(fill.idle and fill.sticky for fill in self._by_number.values())
+        found = [f"{waiting} fill(s) wait for their parent"] if waiting else []
         return found + [
             f"parent {name or 'default'} sent bytes that do not match their digest, {times} times"
             for name, times in self.means.mismatches.items()

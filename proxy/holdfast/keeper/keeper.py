@@ -18,7 +18,7 @@ from holdfast_core.condition import DiskState
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, StoreError, Unwritable
 from holdfast_core.format import encode_descriptor
-from holdfast_core.record import Blob, Damage, Descriptor, Tag, Target
+from holdfast_core.record import Blob, Descriptor, Tag, Target
 from holdfast_core.store import Store
 
 from holdfast import errors
@@ -37,6 +37,7 @@ from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status,
 from holdfast.keeper.push import FIRST_SWEEP_SECONDS, Pushes
 from holdfast.keeper.records import Records, mending
 from holdfast.keeper.switches import Switches
+from holdfast.keeper.troubles import troubles_of
 from holdfast.keeper.turns import Turns
 from holdfast.replica.asking import Asking
 from holdfast.repository import Repository
@@ -63,19 +64,6 @@ SIZE_TTL_SECONDS = 60.0
 #: All records of the index are looked at once in so long, a thousand at a time with so long between (seconds): a
 #: million takes two minutes, and 2.6 s of processor in them (measured, beside other load).
 SCRUB_SECONDS, SCRUB_PAUSE_SECONDS = 86_400.0, 0.1
-#: Damaged blobs that are counted, and that are named, in `status`.
-DAMAGE_COUNTED, DAMAGE_NAMED = 1000, 5
-
-
-def damage_sentence(found: Sequence[Damage], more: bool) -> str:
-    """What is damaged, where, and what to do about it."""
-    named = "; ".join(
-        f"{one.digest} in {', '.join(one.repositories[:DAMAGE_NAMED]) or 'no repository'}"
-        for one in found[:DAMAGE_NAMED]
-    )
-    rest = "; …" if len(found) > DAMAGE_NAMED else ""
-    count = f"{len(found)}{' or more' if more else ''} blob(s) are damaged"
-    return f"{count}: {named}{rest} (push them again; holdfast fsck lists all)"
 
 
 class Keeper(Pushes, Control):
@@ -508,24 +496,12 @@ class Keeper(Pushes, Control):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [
-            *self.disk.sentences(),
-            *self.fills.troubles(),
-            *self._damage(),
-            *self.records.notes(),
-            *self.notes(),
-        ]
-        troubles += self.replica.notes() if self.replica is not None else []
-        for told in (self.webhooks, self.upward, *self.climbs):
-            troubles += told.notes() if told is not None else []
-        troubles += [
-            f"parent {p.name or p.url} is {p.state}" for p in self.parents.values() if p.state == "offline"
-        ]
+        troubles = [*self.notes(), *(detail.description for detail in troubles_of(self))]
         counters = {**self.fills.counters, "unstored_manifests": self.unstored}
         counters |= self._backlog()
         for name, parent in self.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
-        states: dict[str, str] = {name: parent.state for name, parent in self.parents.items()}
+        states: dict[str, str] = {name: parent.verdict for name, parent in self.parents.items()}
         return Status(not self.disk.is_failed, tuple(troubles), states, counters)
 
     def _backlog(self) -> dict[str, int]:
@@ -538,12 +514,6 @@ class Keeper(Pushes, Control):
             "outbox.oldest_at": int(min(oldest, default=0.0)),
             "outbox.per_minute": round(60 * sum(climb.per_second() for climb in self.climbs)),
         }
-
-    def _damage(self) -> list[str]:
-        """A sentence about content that is damaged here and that no parent brings back by itself."""
-        found = self.store.damage(limit=DAMAGE_COUNTED)
-        lost = [one for one in found if one.owned or not any(map(self._parent, one.repositories))]
-        return [damage_sentence(lost, len(found) == DAMAGE_COUNTED)] if lost else []
 
     async def list_parents(self) -> bytes:
         """See `KeeperPort.list_parents`."""

@@ -17,7 +17,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.control.moment import stamp
 from holdfast.control.resource import Wire
-from holdfast.parent.health import State, Switch
+from holdfast.parent.health import Switch, Verdict
 from holdfast.wire.names import shown
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ParentReport(Wire, frozen=True):
 
     name: str
     url: str
-    state: State
+    state: Verdict
     switch: Switch
     since: str
     losses: int
@@ -45,6 +45,21 @@ class ParentReport(Wire, frozen=True):
     rate_limit: int | None
     rate_limit_remaining: int | None
     note: str
+
+
+#: what to do about a parent that is there and gives nothing
+REMEDIES: dict[str, str] = {
+    "denied": "it refuses the login; look at the name and the password in its `credentials`",
+    "untrusted": "its certificate proves nothing here; look at `ca`, its host name and its certificate",
+}
+
+
+def trouble_of(parent: Parent) -> str:
+    """A sentence about a parent from which nothing can be had, "" where something can."""
+    name, verdict = parent.name or parent.url, parent.verdict
+    if verdict in REMEDIES and parent.fault is not None:
+        return f"parent {name} is {verdict}: {REMEDIES[verdict]} ({parent.fault.reason})"
+    return f"parent {name} is offline" if verdict == "offline" else ""
 
 
 class Switches:
@@ -102,14 +117,14 @@ class Switches:
         return ParentReport(
             name=name,
             url=parent.url,
-            state=seen.state,
+            state=parent.verdict,
             switch=seen.switch,
             since=stamp(self._clock.now() - (now - seen.since)),
             losses=seen.losses,
             requests=counters["requests"],
             rate_limit=counters.get("ratelimit_limit"),
             rate_limit_remaining=counters.get("ratelimit_remaining"),
-            note=self._note(name, seen.switch),
+            note=self._note(name, seen.switch) or (parent.fault.reason if parent.fault else ""),
         )
 
     def _note(self, name: str, switch: Switch) -> str:

@@ -37,7 +37,7 @@ from holdfast.parent.address import AddressPolicy, Lookup
 from holdfast.parent.caps import Bulk
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
-from holdfast.parent.health import State, Switch
+from holdfast.parent.health import Fault, State, Switch, Verdict
 from holdfast.parent.lane import CLOSED_SECONDS, Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
@@ -153,6 +153,18 @@ class Parent:
         """The best of the endpoints' states, and the operator's word above it: offline means that nothing can be
         had."""
         return self.availability.look(self._clock.monotonic())
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why an endpoint that is there gives nothing; of the parent itself before its mirrors'."""
+        faults = [endpoint.health.fault for endpoint in reversed(self.endpoints) if endpoint.health.fault]
+        return faults[0] if faults else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The state, as it is shown: `denied` and `untrusted` beside those that say whether the parent is there."""
+        state, fault = self.state, self.fault
+        return state if state == "offline" or fault is None else fault.kind
 
     def oversee(self, transport: Transport) -> None:
         """Something else speaks to this parent, and is silent when it is switched off."""

@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.errors import ParentDenied
+from holdfast.errors import LoginRefused
 
 #: user name by which a docker credential helper says that the secret is an identity (refresh) token
 IDENTITY = "<token>"
@@ -108,14 +108,14 @@ class FileLogin:
         self._login: Login | None = None
 
     async def login(self, *, fresh: bool = False) -> Login | None:
-        """The file's login. Raises ParentDenied when it cannot be read."""
+        """The file's login. Raises LoginRefused when it cannot be read."""
         try:
             found = os.stat(self._path)
             seen = (found.st_mtime_ns, found.st_size, found.st_ino)
             if seen != self._seen or fresh:
                 self._login, self._seen = Login(self._username, _first_line(self._path)), seen
         except (OSError, UnicodeDecodeError) as error:
-            raise ParentDenied(f"the password file cannot be read ({type(error).__name__})") from None
+            raise LoginRefused(f"the password file cannot be read ({type(error).__name__})") from None
         return self._login
 
 
@@ -126,10 +126,10 @@ class EnvironmentLogin:
         self._username, self._variable = username, variable
 
     async def login(self, *, fresh: bool = False) -> Login | None:
-        """The variable's value now. Raises ParentDenied when it is not set."""
+        """The variable's value now. Raises LoginRefused when it is not set."""
         text = os.environ.get(self._variable)
         if not text:
-            raise ParentDenied(f"the environment variable {self._variable} is not set")
+            raise LoginRefused(f"the environment variable {self._variable} is not set")
         return Login(self._username, Secret(text))
 
 
@@ -147,7 +147,7 @@ class HelperLogin:
         self._lock = asyncio.Lock()
 
     async def login(self, *, fresh: bool = False) -> Login | None:
-        """The helper's login. Raises ParentDenied when it fails, hangs, or says nothing usable."""
+        """The helper's login. Raises LoginRefused when it fails, hangs, or says nothing usable."""
         before = self._login
         async with self._lock:
             renewed_meanwhile = self._login is not before
@@ -170,17 +170,17 @@ class HelperLogin:
                 stderr=asyncio.subprocess.DEVNULL,
             )
         except OSError as error:
-            raise ParentDenied(f"the credential helper does not start ({error.strerror})") from None
+            raise LoginRefused(f"the credential helper does not start ({error.strerror})") from None
         try:
             async with asyncio.timeout(HELPER_SECONDS):
                 output, _ = await process.communicate(f"{self._server}\n".encode())
         except TimeoutError:
-            raise ParentDenied("the credential helper did not answer in time") from None
+            raise LoginRefused("the credential helper did not answer in time") from None
         finally:
             if process.returncode is None:
                 process.kill()
         if process.returncode:
-            raise ParentDenied(f"the credential helper failed with status {process.returncode}")
+            raise LoginRefused(f"the credential helper failed with status {process.returncode}")
         return output
 
 
@@ -200,7 +200,7 @@ def _helper_answer(output: bytes) -> Login:
     try:
         answer = msgspec.json.decode(output[:SECRET_BYTES], type=_Answer)
     except msgspec.MsgspecError:
-        raise ParentDenied("the credential helper's answer cannot be read") from None
+        raise LoginRefused("the credential helper's answer cannot be read") from None
     return Login(answer.Username, Secret(answer.Secret))
 
 

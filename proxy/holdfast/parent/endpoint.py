@@ -21,6 +21,7 @@ from holdfast.errors import (
     ConnectTimedOut,
     KnownOffline,
     LevelAway,
+    LoginRefused,
     ParentBroken,
     ParentDenied,
     ParentErred,
@@ -28,6 +29,7 @@ from holdfast.errors import (
     ParentNotFound,
     ParentThrottled,
     ParentUnreachable,
+    ParentUntrusted,
     RedirectRefused,
     SlotsTaken,
     StillErring,
@@ -35,7 +37,7 @@ from holdfast.errors import (
 )
 from holdfast.parent.challenge import RealmRule
 from holdfast.parent.credentials import LoginSource, Secret
-from holdfast.parent.health import Health
+from holdfast.parent.health import Fault, Health
 from holdfast.parent.quirks import Quirk, quirk_of, quirk_of_service
 from holdfast.parent.redirect import STATUSES, Hop, headers_for, next_hop, origin, target
 from holdfast.parent.retry import Deadline
@@ -107,7 +109,7 @@ class Endpoint:
         self._refuse_without_asking(ask.name)
         answer = await self._noted(ask.name, self._authorised(ask, page or self.url_of(ask), deadline))
         self._is_known = self._is_known or ask.want != PULL
-        self.health.answered(ask.name)
+        self._gave(ask.name)
         return answer
 
     async def introduce(self, name: str, want: str, deadline: Deadline) -> None:
@@ -205,11 +207,17 @@ class Endpoint:
     def _note(self, name: str, failure: ParentFailed) -> None:
         """What a failure says about the endpoint's health."""
         now, before = self._clock.monotonic(), self.health.state
+        if isinstance(failure, LoginRefused | ParentUntrusted):
+            self._refused(
+                Fault("denied" if isinstance(failure, LoginRefused) else "untrusted", failure.message)
+            )
         if isinstance(failure, ParentUnreachable) and not isinstance(failure, KnownOffline):
             self.health.unreachable(now, decisive=isinstance(failure, ConnectTimedOut))
         elif isinstance(failure, ParentErred) and not isinstance(failure, StillErring):
             self.health.erred(now, name)
-        elif isinstance(failure, ParentNotFound | ParentDenied | LevelAway):
+        elif isinstance(failure, ParentNotFound | LevelAway):
+            self._gave(name)
+        elif isinstance(failure, ParentDenied):
             self.health.answered(name)
         elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
             self._counters["throttled"] += 1
@@ -217,6 +225,18 @@ class Endpoint:
             self._quiet_until = max(self._quiet_until, now + (failure.retry_after or 0))
         if self.health.state == "offline" and before != "offline":
             log.warning("parent lost", parent=origin(self.base), reason=failure.message)
+
+    def _refused(self, fault: Fault) -> None:
+        if self.health.fault is None or self.health.fault.kind != fault.kind:
+            log.warning(
+                "parent gives nothing", parent=origin(self.base), state=fault.kind, reason=fault.reason
+            )
+        self.health.refused(fault)
+
+    def _gave(self, name: str) -> None:
+        if self.health.fault is not None:
+            log.info("parent gives again", parent=origin(self.base))
+        self.health.gave(name)
 
     def _know_service(self, service: str) -> None:
         self.quirk = quirk_of_service(service) or self.quirk
@@ -234,7 +254,9 @@ class Endpoint:
             answer, hop = await self._follow(ask, url, credential, deadline)
             if hop.home and self._stale(answer.status, credential):
                 await answer.discard()
-                raise ParentDenied(f"the parent refused with {answer.status}, also after a new login")
+                # a password is refused as such, a token perhaps for what it is asked to open
+                refused = LoginRefused if self.authority.is_basic and answer.status == 401 else ParentDenied
+                raise refused(f"the parent refused with {answer.status}, also after a new login")
         try:
             self._judge(answer, hop, ask.accept)
         except ParentFailed:

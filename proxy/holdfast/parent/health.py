@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from holdfast.errors import KnownOffline, ParentFailed, StillErring
 from holdfast.parent.retry import TRIES
@@ -24,10 +24,20 @@ from holdfast.parent.retry import TRIES
 State = Literal["online", "degraded", "offline"]
 #: the operator's word: let the state machine decide, or ask the parent nothing at all
 Switch = Literal["auto", "offline"]
+#: what is shown of an endpoint that answers and gives nothing: it refuses our login, or cannot prove who it is
+Refused = Literal["denied", "untrusted"]
+Verdict = State | Refused
 
 STRIKES, WINS = 3, 2
 BREAKER_SECONDS = 30.0
 REPOSITORIES = 1024
+
+
+class Fault(NamedTuple):
+    """Why an endpoint that is there gives nothing before an operator looks at it."""
+
+    kind: Refused
+    reason: str
 
 
 @dataclass(slots=True)
@@ -47,6 +57,8 @@ class Health:
     _next_probe: float = 0.0
     _erring: OrderedDict[str, _Erring] = field(default_factory=OrderedDict)
     switch: Switch = "auto"
+    #: None once it gave something again
+    fault: Fault | None = None
 
     def turn(self, switch: Switch, now: float) -> None:
         """What an operator says goes before what is found. Back to auto the endpoint counts as offline until a probe,
@@ -74,6 +86,15 @@ class Health:
         """Any answer below 500."""
         self._erring.pop(repository, None)
         self._good()
+
+    def gave(self, repository: str) -> None:
+        """What was asked for, so that it took the login, if it wants one."""
+        self.fault = None
+        self.answered(repository)
+
+    def refused(self, fault: Fault) -> None:
+        """It refuses whatever is asked, or is not who it should be. It is there."""
+        self.fault = fault
 
     def erred(self, now: float, repository: str) -> None:
         """An answer of 500 and above: it is there, and it is not well."""

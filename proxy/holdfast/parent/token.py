@@ -21,6 +21,7 @@ from yarl import URL
 from holdfast.clock import Clock
 from holdfast.errors import (
     LevelAway,
+    LoginRefused,
     ParentBroken,
     ParentDenied,
     ParentErred,
@@ -81,6 +82,7 @@ class _Denied:
     until: float
     login: Login | None
     message: str
+    is_login: bool
 
 
 def read_grant(body: bytes, now: float) -> tuple[Token, Secret | None]:
@@ -116,7 +118,7 @@ class Authority:
         self._transport, self._source, self._rule = transport, source, rule
         self._clock, self._counters, self._seconds = clock, counters, token_seconds
         self._on_service = on_service
-        self._basic = False
+        self.is_basic = False
         self._realm: Realm | None = None
         self._refresh: dict[URL, Secret] = {}
         self._tokens: OrderedDict[Key, Token] = OrderedDict()
@@ -126,7 +128,7 @@ class Authority:
     async def header(self, name: str, want: str = PULL) -> Secret | None:
         """What to send now; None as long as the endpoint never asked. `want` are the actions, and after a space the
         repository that a blob is mounted from. Raises ParentFailed."""
-        if self._basic:
+        if self.is_basic:
             login = await self._source.login()
             return login.basic() if login else None
         if self._realm is None:
@@ -167,7 +169,7 @@ class Authority:
     async def learn(self, lines: list[str]) -> Realm | None:
         """The realm to ask, or None for Basic, by the WWW-Authenticate lines of a refusal; without lines, what was
         learnt before. Raises as `renew`."""
-        if not lines and (self._basic or self._realm):
+        if not lines and (self.is_basic or self._realm):
             return self._realm
         has_login = await self._source.login() is not None
         try:
@@ -177,7 +179,7 @@ class Authority:
         except ParentBroken as refused:
             log.warning("realm refused", parent=self._rule.home, reason=refused.message)
             raise
-        self._basic, self._realm = realm is None, realm
+        self.is_basic, self._realm = realm is None, realm
         if realm is not None:
             self._on_service(realm.service)
         return realm
@@ -185,7 +187,7 @@ class Authority:
     async def _fresh_basic(self, rejected: Secret | None) -> Secret:
         login = await self._source.login(fresh=rejected is not None)
         if login is None or login.basic() == rejected:
-            raise ParentDenied("the parent refused the login")
+            raise (ParentDenied if login is None else LoginRefused)("the parent refused the login")
         return login.basic()
 
     async def _shared(self, key: Key, realm: Realm) -> Token:
@@ -212,7 +214,12 @@ class Authority:
         try:
             body = await self._exchange(realm.url, fields, login)
         except ParentDenied as error:
-            denied = _Denied(self._clock.monotonic() + DENIED_SECONDS, login, error.message)
+            denied = _Denied(
+                self._clock.monotonic() + DENIED_SECONDS,
+                login,
+                error.message,
+                isinstance(error, LoginRefused),
+            )
             _remember(self._denied, key, denied)
             raise
         token, refresh = read_grant(body, self._clock.monotonic())
@@ -226,7 +233,7 @@ class Authority:
         if denied is None:
             return
         if self._clock.monotonic() < denied.until and denied.login == login:
-            raise ParentDenied(denied.message)
+            raise (LoginRefused if denied.is_login else ParentDenied)(denied.message)
         del self._denied[key]
 
     async def _exchange(self, url: URL, fields: Mapping[str, str], login: Login | None) -> bytes:
@@ -246,7 +253,8 @@ class Authority:
             )
         if status == 200:
             return body
-        raise ParentDenied(f"the token server refused with {status}")
+        refused = LoginRefused if login is not None and status == 401 else ParentDenied
+        raise refused(f"the token server refused with {status}")
 
     async def _ask(
         self, method: str, url: URL, fields: Mapping[str, str], login: Login | None

@@ -27,6 +27,7 @@ from holdfast.errors import (
     ParentBroken,
     ParentFailed,
     ParentUnreachable,
+    ParentUntrusted,
     TimedOut,
 )
 from holdfast.parent.address import AddressPolicy, CheckingResolver, Lookup
@@ -308,7 +309,7 @@ def failure_of(error: BaseException) -> ParentFailed:
 _FAILURES: tuple[tuple[tuple[type[BaseException], ...], type[ParentFailed], str], ...] = (
     ((aiohttp.ConnectionTimeoutError,), ConnectTimedOut, "no connection to the parent in time"),
     ((TimeoutError,), TimedOut, "the parent did not answer in time"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), ParentBroken, "TLS with the parent failed: {tls}"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), ParentUntrusted, "TLS with the parent failed: {tls}"),
     ((aiohttp.ClientConnectorDNSError,), ParentUnreachable, "the parent's name does not resolve"),
     ((aiohttp.ClientHttpProxyError,), ParentUnreachable, "the egress proxy refused"),
     ((aiohttp.ClientPayloadError,), ParentUnreachable, "the parent's answer ended early"),

@@ -14,8 +14,8 @@ from holdfast.config import Configuration
 from holdfast.control.resource import StatusDetail
 from holdfast.fill.fills import Fills
 from holdfast.gateway.connection_string import parse
-from holdfast.keeper.disk import CODE
 from holdfast.keeper.keeper import Keeper
+from holdfast.keeper.troubles import troubles_of
 
 if TYPE_CHECKING:
     from holdfast.gateway.link import Link
@@ -68,9 +68,7 @@ def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
     from holdfast.notify.upward import Upward
 
     def troubles() -> list[StatusDetail]:
-        disk = [StatusDetail(type="Disk", code=CODE, description=text) for text in keeper.disk.sentences()]
-        passing = [disk_detail(keeper.fills.unstored)] if keeper.fills.unstored and not disk else []
-        return [*disk, *passing, *keeper.conflicts.details()]
+        return [*troubles_of(keeper), *keeper.conflicts.details()]
 
     name = parse(text).registry
     rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
@@ -112,9 +110,3 @@ def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds, link:
     replica = Replica(keeper, Managed(keeper, config, rounds, link))
     rounds.synchronised, rounds.told, replica.news = replica.synchronised, replica.wake, rounds.news
     return replica
-
-
-def disk_detail(unstored: int) -> StatusDetail:
-    """A full disk, as the original tells it (connected-registry 2.5)."""
-    sentence = f"the disk is full: {unstored} blob(s) pass through unstored"
-    return StatusDetail(type="Disk", code=CODE, description=sentence)

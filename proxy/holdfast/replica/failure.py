@@ -11,7 +11,7 @@ from holdfast.parent.health import State
 from holdfast.replica.copy import TooDeep
 from holdfast.sync.backoff import Kind
 
-_DENIED = (errors.ParentDenied,)
+_DENIED = (errors.ParentDenied, errors.ParentUntrusted)
 _GONE = (errors.ParentNotFound, errors.BlobUnknown, errors.ManifestUnknown)
 _WRONG = (errors.ParentBroken, ManifestInvalid, TooDeep)
 
