@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from holdfast.config import Credentials
 from holdfast.errors import LoginRefused, ParentFailed, ParentNotFound, ParentUntrusted
 from holdfast.keeper.switches import Switches, trouble_of
 from holdfast.testing.clock import FakeClock
+from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.store import Store
 from support.certificates import make_pair
@@ -119,6 +122,25 @@ def test_case_trust_5_who_cannot_prove_to_be_the_parent_is_untrusted(tmp_path: P
                 assert "certificate" in trouble_of(parent)
 
     asyncio.run(case())
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"), [(0, ""), (59, ""), (-59, ""), (3600, "3600 s behind"), (-90, "90 s ahead of")]
+)
+def test_clocks_that_differ_are_a_trouble(ahead: int, said: str) -> None:
+    """By what the parent says of the time in each answer."""
+
+    async def case(scripted: ScriptedParent) -> None:
+        stocked(scripted)
+        clock = FakeClock()
+        date = format_datetime(datetime.fromtimestamp(clock.now() + ahead, UTC), usegmt=True)
+        scripted.script(Fault(headers=[("Date", date)], times=-1))
+        async with client_of(scripted, clock) as parent:
+            await parent.get_manifest("team/app", "v1")
+            assert said in trouble_of(parent)
+            assert bool(said) == bool(trouble_of(parent))
+
+    run(case)
 
 
 def test_case_trust_5_an_operator_sees_it(tmp_path: Path) -> None:

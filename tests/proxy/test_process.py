@@ -28,7 +28,7 @@ from holdfast.process.group import LOCK, ROLES, Group, Member, Membership, membe
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
 from holdfast.process.store import open_store, until_opened
-from holdfast.process.supervisor import role
+from holdfast.role import role
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.scripted_process import scripted_process
 from holdfast_core.errors import StoreRefused

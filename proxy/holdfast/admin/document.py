@@ -21,6 +21,7 @@ from holdfast.control.resource import (
     SyncProgress,
     SyncResult,
 )
+from holdfast.replica.report import SyncReport
 
 
 class Document(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -256,6 +257,21 @@ class ParentStateDocument(Document, frozen=True):
     name: str
     type: str
     properties: ParentStateProperties
+
+
+class NodeStatusDocument(Document, frozen=True):
+    """How a node is. `troubles` are sentences that say what is wrong and what to do; `synchronisation` is null where
+    the node does not synchronise by itself, or cannot say."""
+
+    health: Literal["Healthy", "Troubled", "NotReady"]
+    troubles: list[str]
+    role: str
+    mode: Literal["ReadWrite", "ReadOnly"]
+    version: str
+    parents: list[ParentStateDocument]
+    synchronisation: SyncReport | None
+    outbox_entries: int
+    free_bytes: int
 
 
 class ParentStateList(Document, frozen=True):

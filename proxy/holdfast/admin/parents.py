@@ -16,7 +16,7 @@ from holdfast.wire.names import shown
 
 async def show_list(call: Call) -> Reply:
     """GET of all, by name."""
-    return reply({"value": [view(one) for one in await _reports(call)], "nextLink": None})
+    return reply({"value": [view(one) for one in await reports(call)], "nextLink": None})
 
 
 async def show(call: Call) -> Reply:
@@ -31,17 +31,24 @@ async def change(call: Call) -> Reply:
 
 
 async def _named(call: Call) -> ParentReport:
-    for one in await _reports(call):
+    for one in await reports(call):
         if one.name == call.name:
             return one
     raise ControlUnknown(f"no parent {shown(call.name)!r}", field="name")
 
 
-async def _reports(call: Call) -> list[ParentReport]:
+async def reports(call: Call) -> list[ParentReport]:
+    """What the keeper says of each."""
     return msgspec.json.decode(await call.node.port.list_parents(), type=list[ParentReport])
 
 
 def view(one: ParentReport) -> dict[str, Any]:
+    """The same, as it goes out."""
+    found: dict[str, Any] = msgspec.to_builtins(document_of(one))
+    return found
+
+
+def document_of(one: ParentReport) -> ParentStateDocument:
     """What is shown of one."""
     properties = ParentStateProperties(
         url=one.url,
@@ -54,9 +61,6 @@ def view(one: ParentReport) -> dict[str, Any]:
         rate_limit_remaining=one.rate_limit_remaining,
         note=one.note,
     )
-    found: dict[str, Any] = msgspec.to_builtins(
-        ParentStateDocument(
-            id=f"parents/{one.name}", name=one.name, type="holdfast/parents", properties=properties
-        )
+    return ParentStateDocument(
+        id=f"parents/{one.name}", name=one.name, type="holdfast/parents", properties=properties
     )
-    return found

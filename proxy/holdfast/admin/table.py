@@ -16,6 +16,7 @@ from holdfast.admin import (
     registries,
     scope_maps,
     settings,
+    status,
     synchronisation,
     tokens,
     webhooks,
@@ -329,6 +330,14 @@ OPERATIONS: tuple[Operation, ...] = (
         synchronisation.plan,
         {200: (PlanReport,)},
         refusals=(409,),
+    ),
+    Operation(
+        "getStatus",
+        "GET",
+        "status",
+        "How the node is: what is wrong, and where its parents, synchronisation, outbox and disk stand.",
+        status.show,
+        {200: (document.NodeStatusDocument,)},
     ),
     Operation(
         "listParents",

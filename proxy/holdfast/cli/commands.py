@@ -32,6 +32,7 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
         "outbox": "holdfast.cli.outbox:outbox",
         "parent": "holdfast.cli.parent:parent",
         "scope-map": "holdfast.cli.scope_map:scope_map",
+        "status": "holdfast.cli.status:status",
         "sync": "holdfast.cli.sync:sync",
         "token": "holdfast.cli.token:token",
         "webhook": "holdfast.cli.webhook:webhook",
@@ -39,6 +40,7 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     sections={
         "A node": ("serve", "demo", "config", "fsck", "rebuild"),
         "What a serving node manages": (
+            "status",
             "login",
             "logout",
             "connected-registry",

@@ -17,7 +17,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.control.moment import stamp
 from holdfast.control.resource import Wire
-from holdfast.parent.health import Switch, Verdict
+from holdfast.parent.health import SKEW_SECONDS, Switch, Verdict
 from holdfast.wire.names import shown
 
 if TYPE_CHECKING:
@@ -59,7 +59,18 @@ def trouble_of(parent: Parent) -> str:
     name, verdict = parent.name or parent.url, parent.verdict
     if verdict in REMEDIES and parent.fault is not None:
         return f"parent {name} is {verdict}: {REMEDIES[verdict]} ({parent.fault.reason})"
-    return f"parent {name} is offline" if verdict == "offline" else ""
+    if verdict == "offline":
+        why = f" ({parent.outage})" if parent.outage and parent.availability.switch == "auto" else ""
+        return f"parent {name} is offline{why}: what is held is served, what is not is refused"
+    if parent.above:
+        return f"parent {name}: {parent.above}; what none of those below it holds is refused"
+    if abs(parent.ahead) > SKEW_SECONDS:
+        way = "behind" if parent.ahead > 0 else "ahead of"
+        return (
+            f"the clock of this node is {abs(parent.ahead):.0f} s {way} that of parent {name}: leases, tokens and"
+            " windows go wrong; set it, or have it set by NTP"
+        )
+    return ""
 
 
 class Switches:

@@ -161,6 +161,21 @@ class Parent:
         return faults[0] if faults else None
 
     @property
+    def outage(self) -> str:
+        """Why the parent could not be reached the last time."""
+        return self.endpoints[-1].health.reason
+
+    @property
+    def above(self) -> str:
+        """What it said of a level above it that is away, "" for nothing."""
+        return self.endpoints[-1].health.above
+
+    @property
+    def ahead(self) -> float:
+        """By how much its clock is ahead of ours (seconds)."""
+        return self.endpoints[-1].health.ahead
+
+    @property
     def verdict(self) -> Verdict:
         """The state, as it is shown: `denied` and `untrusted` beside those that say whether the parent is there."""
         state, fault = self.state, self.fault

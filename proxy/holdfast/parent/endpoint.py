@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from math import ceil
 from typing import TypeVar
 
@@ -212,11 +213,15 @@ class Endpoint:
                 Fault("denied" if isinstance(failure, LoginRefused) else "untrusted", failure.message)
             )
         if isinstance(failure, ParentUnreachable) and not isinstance(failure, KnownOffline):
+            self.health.reason = failure.message
             self.health.unreachable(now, decisive=isinstance(failure, ConnectTimedOut))
         elif isinstance(failure, ParentErred) and not isinstance(failure, StillErring):
             self.health.erred(now, name)
-        elif isinstance(failure, ParentNotFound | LevelAway):
+        elif isinstance(failure, ParentNotFound):
             self._gave(name)
+        elif isinstance(failure, LevelAway):
+            self.health.answered(name)
+            self.health.above = failure.message
         elif isinstance(failure, ParentDenied):
             self.health.answered(name)
         elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
@@ -279,6 +284,7 @@ class Endpoint:
             answer = await self._send(ask, hop, headers, deadline)
             if hop.home:
                 self._read_limits(answer)
+                self._read_clock(answer)
             if answer.status not in STATUSES or ask.method not in SAFE:
                 return answer, hop
             self._counters["redirects"] += 1
@@ -301,6 +307,14 @@ class Endpoint:
                 raise
             # a storage host that is away says nothing about the parent itself
             raise RedirectRefused(f"at the redirect's target: {failure.message}") from None
+
+    def _read_clock(self, answer: Answer) -> None:
+        """Its Date (RFC 9110 6.6.1), which counts whole seconds."""
+        try:
+            said = parsedate_to_datetime(answer.header("Date") or "").timestamp()
+        except (ValueError, OverflowError, OSError):
+            return
+        self.health.ahead = said - self._clock.now()
 
     def _read_limits(self, answer: Answer) -> None:
         """Docker Hub's `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`."""

@@ -27,6 +27,8 @@ Switch = Literal["auto", "offline"]
 #: what is shown of an endpoint that answers and gives nothing: it refuses our login, or cannot prove who it is
 Refused = Literal["denied", "untrusted"]
 Verdict = State | Refused
+#: clocks that differ by more than this are shown (seconds): tokens, leases and windows go by them
+SKEW_SECONDS = 60.0
 
 STRIKES, WINS = 3, 2
 BREAKER_SECONDS = 30.0
@@ -59,6 +61,12 @@ class Health:
     switch: Switch = "auto"
     #: None once it gave something again
     fault: Fault | None = None
+    #: what it said of a level above it that is away; "" once it gave something again
+    above: str = ""
+    #: why it could not be reached the last time
+    reason: str = ""
+    #: by how much its clock is ahead of ours (seconds), as it said the last time
+    ahead: float = 0.0
 
     def turn(self, switch: Switch, now: float) -> None:
         """What an operator says goes before what is found. Back to auto the endpoint counts as offline until a probe,
@@ -89,7 +97,7 @@ class Health:
 
     def gave(self, repository: str) -> None:
         """What was asked for, so that it took the login, if it wants one."""
-        self.fault = None
+        self.fault, self.above = None, ""
         self.answered(repository)
 
     def refused(self, fault: Fault) -> None:

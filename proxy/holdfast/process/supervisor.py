@@ -23,13 +23,13 @@ from holdfast.admin import place
 from holdfast.admin.place import is_secure
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.gateway.connection_string import parse
 from holdfast.process import child
 from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
 from holdfast.process.log import say
 from holdfast.process.restart import RestartDelay
+from holdfast.role import role
 
 log = structlog.get_logger()
 
@@ -251,12 +251,3 @@ def _write_place(config: Configuration, url: str) -> None:
         place.write(Path(config.data), url)
     except OSError as error:
         log.warning("admin.json not written", reason=str(error))
-
-
-def role(config: Configuration) -> str:
-    """What a node is, for a person: `root`, `root, ReadOnly`, `2 parents, ReadWrite`, `connected registry plant`."""
-    if text := config.gateway.connection_string:
-        return f"connected registry {parse(text).registry}"
-    parents, mode = len(config.parent), config.store_mode
-    place = f"{parents} parent{'s' if parents != 1 else ''}" if parents else "root"
-    return place if mode == "root" else f"{place}, {mode}"
