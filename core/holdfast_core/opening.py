@@ -98,6 +98,10 @@ def _open_somehow(place: directory.Directory, *, write: bool, map_bytes: int, al
                 raise
 
 
+#: what LMDB says when it has no room: nothing of the index is wrong
+_NO_ROOM = (lmdb.MapFullError, lmdb.ReadersFullError, lmdb.MemoryError)
+
+
 @contextlib.contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     """What the system refuses on the way is the store's refusal."""
@@ -108,6 +112,8 @@ def _refusals(path: Path) -> Iterator[None]:
         if code in CAUSES or code in BROKEN:
             text = error.strerror if isinstance(error, OSError) else str(error)
             raise refusal(code, f"the store in {path} cannot be opened: {text}") from error
+        if isinstance(error, lmdb.Error) and not isinstance(error, _NO_ROOM):
+            raise StoreRefused(f"the index in {path} is damaged: {error}; {directory.REBUILD}") from error
         raise
 
 

@@ -247,3 +247,31 @@ def test_a_refused_store_keeps_no_descriptor(root: Path, opener: Opener) -> None
         with pytest.raises(StoreRefused):
             opener(write=False)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("kind", [lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError])
+def test_case_fault_6_an_index_whose_pages_are_wrong_is_refused_with_what_to_do(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, kind: type[lmdb.Error]
+) -> None:
+    """Wherever on the way to an open store LMDB meets such a page: torture met it while the unsynced were settled."""
+    opener().close()
+
+    def met(*_: object) -> None:
+        raise kind("mdb_cursor_get", -30796)
+
+    monkeypatch.setattr(opening, "_settle_unsynced", met)
+    with pytest.raises(StoreRefused, match=r"the index in .* is damaged: .*; run `holdfast rebuild`"):
+        opener()
+    monkeypatch.undo()
+    opener()
+
+
+def test_an_index_without_room_is_not_called_damaged(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    opener().close()
+
+    def met(*_: object) -> None:
+        raise lmdb.MapFullError("mdb_put", -30792)
+
+    monkeypatch.setattr(opening, "_settle_unsynced", met)
+    with pytest.raises(lmdb.MapFullError):
+        opener()
