@@ -179,6 +179,14 @@ class Gateway(Section, frozen=True):
         ),
     ] = False
     ca: Annotated[str, key("certificate authorities of the parent instead of the system's, PEM", "file")] = ""
+    namespaces: Annotated[
+        tuple[str, ...],
+        key(
+            "further registry names that clients may mean by `ns`, as containerd's mirrors send it; handed down to the"
+            " connected registries below with this node's own name; * is any name",
+            "host[:port]",
+        ),
+    ] = ()
     poll: Annotated[float, key("between questions for configuration while connected", "s", gt=0, le=3600)] = (
         60.0
     )

@@ -308,6 +308,7 @@ class Connection(asyncio.Protocol):
             client=self._exchange.client,
             method=request.method if request else "",
             path=request.path if request else "",
+            **_named(request),
             status=reply.status,
             received=request.body.received if request and request.body else 0,
             bytes=sent,
@@ -401,3 +402,9 @@ class Connection(asyncio.Protocol):
         """Bytes that left this process."""
         handed = self._written if self._delivery is None else self._delivery.sent
         return handed - self._transport.get_write_buffer_size()
+
+
+def _named(request: Request | None) -> dict[str, str]:
+    """The registry that a mirror's client means, for the access log, where it says one."""
+    values = [value for name, value in request.query if name == "ns"] if request and request.query else []
+    return {"ns": values[0][:255]} if values else {}

@@ -23,6 +23,10 @@ from holdfast.wire.names import repository as checked_name
 HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
+#: among a parent's namespaces: every name that no parent has for itself
+ANY = "*"
+
+
 class Scope(NamedTuple):
     """A repository, its store key, whether a parent stands behind it, and the `ns` that scoped it or ""."""
 
@@ -47,7 +51,16 @@ class Router:
         self._hosts = _index(config.parent, lambda parent: [host.lower() for host in parent.hosts])
         self._prefixes = _index(config.parent, _prefixes)
         self._default = default_parent(config.parent)
+        #: names of the levels above a connected registry, lower case
+        self._adopted: frozenset[str] = frozenset()
         self._kept = lru_cache(4096)(self._find)
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """From now on these names mean the default parent, too, where `ns` says them: those of the levels above a
+        connected registry, which has every repository under the name that it has there."""
+        if (adopted := frozenset(map(str.lower, names))) != self._adopted:
+            self._adopted = adopted
+            self._kept.cache_clear()
 
     def scope(self, request: Request) -> Scope:
         """The scope of a request's repository. Raises `NameInvalid`, `NameUnknown` when no parent takes it
@@ -97,9 +110,7 @@ class Router:
     def _parent(self, before: str, name: str, namespace: str, host: str, sni: str) -> tuple[str | None, str]:
         """The parent's name and the `ns` that chose it."""
         if namespace and self._targets:
-            if namespace not in self._namespaces:
-                raise NameUnknown("this node does not serve that namespace")
-            return self._namespaces[namespace], namespace
+            return self._of_namespace(namespace), namespace
         for found in (self._hosts.get(host), self._hosts.get(sni), self._prefixes.get(before)):
             if found is not None:
                 return found, ""
@@ -107,6 +118,15 @@ class Router:
             if name.startswith(f"{prefix}/"):
                 return self._prefixes[prefix], ""
         return self._default, ""
+
+    def _of_namespace(self, namespace: str) -> str:
+        if namespace in self._namespaces:
+            return self._namespaces[namespace]
+        if self._default is not None and namespace in self._adopted:
+            return self._default
+        if ANY in self._namespaces:
+            return self._namespaces[ANY]
+        raise NameUnknown(f"this node does not serve the namespace {namespace[:80]!r}")
 
 
 def namespace_of(request: Request) -> str:

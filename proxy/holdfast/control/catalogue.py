@@ -7,7 +7,7 @@ a node reports of itself (kind "status") changes without a revision and is read 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -39,6 +39,8 @@ T = TypeVar("T", bound=Wire)
 
 #: Decoded resources kept at most; beyond it all are let go, so that a walk over 200,000 tokens stays small.
 KEPT = 10_000
+#: names of levels above that go down to a connected registry
+NAMESPACES = 64
 
 
 class Catalogue:
@@ -181,9 +183,10 @@ class Catalogue:
 
     # --- what goes down ----------------------------------------------------------------------------------------
 
-    def configuration_for(self, name: str) -> Configuration | None:
+    def configuration_for(self, name: str, names: Sequence[str] = ()) -> Configuration | None:
         """What the gateway hands to a connected registry; None when there is none of that name. Its own sync token is
-        in it without passwords: its rights say what the node synchronises, and nobody logs in with it there."""
+        in it without passwords: its rights say what the node synchronises, and nobody logs in with it there. `names`
+        are those of this node, which go down with those of the levels above it."""
         registry = self.registry(name)
         if registry is None:
             return None
@@ -200,9 +203,15 @@ class Catalogue:
             below=tuple(below),
             tokens=tuple(sorted(tokens, key=lambda token: token.name.lower())),
             scope_maps=tuple(one for one in maps if one.type == "UserDefined"),
+            namespaces=self._namespaces(names),
         )
         digest = hashlib.sha256(msgspec.json.encode(found)).hexdigest()
         return msgspec.structs.replace(found, etag=f'"{digest[:32]}"')
+
+    def _namespaces(self, own: Sequence[str]) -> tuple[str, ...]:
+        identity = self.identity()
+        every = {*own, *(identity.namespaces if identity is not None else ())}
+        return tuple(sorted(name.lower() for name in every if name))[:NAMESPACES]
 
     @staticmethod
     def _each(find: Callable[[str], T | None], ids: list[str]) -> list[T]:

@@ -197,11 +197,14 @@ class Configuration(Wire, frozen=True):
     below: tuple[ConnectedRegistry, ...] = ()
     tokens: tuple[Token, ...] = ()
     scope_maps: tuple[ScopeMap, ...] = ()
+    #: what the levels above are called: clients that mean one of them by `ns` mean this content
+    namespaces: tuple[str, ...] = ()
 
 
 class Identity(Wire, frozen=True):
     """On a managed node: who it is. One record, kind "identity", name "self". `activated` is "" until the parent
-    first said yes; from then on the node starts without it. `generation` is that of its lease."""
+    first said yes; from then on the node starts without it. `generation` is that of its lease. `namespaces` are what
+    the levels above are called."""
 
     name: str
     instance: str
@@ -210,6 +213,7 @@ class Identity(Wire, frozen=True):
     etag: str = ""
     last_contact: str = ""
     trouble: str = ""
+    namespaces: tuple[str, ...] = ()
 
 
 class NoticesTaken(Wire, frozen=True):

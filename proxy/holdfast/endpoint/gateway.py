@@ -85,7 +85,8 @@ async def configuration(node: Node, request: Request) -> Reply:
         revision = node.store.control_revision()
         name = (await entitled(node, request, READ)).registry.name
         check_active(node, request, name)
-        found = node.access.catalogue.configuration_for(name)
+        own = (node.config.login.server, *node.config.gateway.namespaces)
+        found = node.access.catalogue.configuration_for(name, own)
         if found is None:
             raise errors.ControlUnknown("no such connected registry here", detail=name)
         if not _holds(request, found.etag):

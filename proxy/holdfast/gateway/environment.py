@@ -98,6 +98,7 @@ def _parent(said: ConnectionString, gateway: Gateway) -> Parent:
         default=True,
         insecure=gateway.insecure or said.protocol == "http",
         ca=gateway.ca,
+        namespaces=gateway.namespaces,
         credentials=Credentials(username=said.token, password=said.password),
     )
 

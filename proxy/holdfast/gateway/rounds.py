@@ -20,6 +20,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.control import command
+from holdfast.control.catalogue import NAMESPACES
 from holdfast.control.moment import seconds, stamp
 from holdfast.control.resource import (
     REGISTRY,
@@ -206,7 +207,8 @@ class Rounds:
     async def _receive(self, received: Received, etag: str) -> None:
         """Keep a configuration, and do at once what it says."""
         now = stamp(self._clock.now())
-        identity = replace(self.identity, etag=etag, last_contact=now, trouble="")
+        names = tuple(received.namespaces)[:NAMESPACES]
+        identity = replace(self.identity, etag=etag, last_contact=now, trouble="", namespaces=names)
         await self._keep(identity, received)
         apply_settings(self._store, identity.name)
         log.info(

@@ -50,7 +50,7 @@ async def serve(
         servers.append(admin_server(node, listening))
         await servers[1].start(listening.admin)
     beside = [asyncio.create_task(let_go(store, clock))]
-    beside += [task for task in (follow_parent(config, store, clock), lock_again(store, clock)) if task]
+    beside += [task for task in (follow_parent(config, node), lock_again(store, clock)) if task]
     log.info("worker ready")
     await ending.wait()
     for task in beside:
@@ -70,11 +70,12 @@ async def let_go(store: Store, clock: Clock) -> None:
         store.let_go()
 
 
-def follow_parent(config: Configuration, store: Store, clock: Clock) -> asyncio.Task[None] | None:
+def follow_parent(config: Configuration, node: Node) -> asyncio.Task[None] | None:
     """The task that takes up what the parent says of this node; None on a node that is no connected registry."""
     if not (text := config.gateway.connection_string):
         return None
-    return asyncio.create_task(follow_settings(store, parse(text).registry, clock))
+    name = parse(text).registry
+    return asyncio.create_task(follow_settings(node.store, name, node.clock, node.router.adopt))
 
 
 def lock_again(store: Store, clock: Clock) -> asyncio.Task[None] | None:
