@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPResponse
 from pathlib import Path
@@ -20,6 +21,8 @@ from support.transfer import connect
 NAME = "library/drain"
 #: more than the socket buffers on the way hold
 BLOB_BYTES = 32_000_000
+#: bytes a second: most of a blob is still to come when its first megabyte is there
+SLOW = 4_000_000.0
 #: a request, and a head of which the last line has not come, in one segment: who got the answer to the first
 #: knows that the second has begun
 HALF_ASKED = b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\nGET /readyz HTTP/1.1\r\nHost: node\r\n"
@@ -79,3 +82,40 @@ def test_readiness_is_refused_while_a_slow_client_is_served(
         assert f"sha256:{found.hexdigest()}" == digest
         slow.close()
         assert node.program.process.wait(PATIENCE) == 0
+
+
+def system_signal(node: Node) -> None:
+    """SIGTERM as systemd sends it: to every process of the control group, here the children first."""
+    for pid in (*node.children("keeper"), *node.children("worker")):
+        os.kill(pid, signal.SIGTERM)
+    node.program.signal(signal.SIGTERM)
+
+
+def timeout_signal(node: Node) -> None:
+    """SIGTERM as timeout(1) sends it: to its child, and at once to the group, in which that is as well."""
+    node.program.signal(signal.SIGTERM)
+    node.program.wait_for("node draining")
+    os.killpg(node.program.process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [system_signal, timeout_signal])
+def test_case_trust_7_sigterm_to_the_group_finishes_a_fill(
+    parent: ScriptedProcess, tmp_path: Path, end: Callable[[Node], None]
+) -> None:
+    """The keeper is needed until the last worker has sent what it fills."""
+    (digest,) = parent.hello["blobs"].values()
+    parent.control("settings", {"rate": SLOW})
+    with Node(tmp_path, configuration=parent_toml(parent.url)) as node, closing(connect(node.url)) as client:
+        client.request("GET", f"/v2/{NAME}/blobs/{digest}")
+        body = client.getresponse()
+        keeper, found = node.children("keeper"), hashlib.sha256(body.read(1 << 20))
+        end(node)
+        wait_until(lambda: refused(node), "new connections to be refused")
+        parent.control("settings", {"rate": 0.0})
+        while piece := body.read(1 << 20):
+            found.update(piece)
+        assert f"sha256:{found.hexdigest()}" == digest
+        client.close()
+        assert node.program.process.wait(PATIENCE) == 0
+        assert node.children("keeper") == keeper
+        assert not [event for event in node.events() if event.get("event") == "child died"]

@@ -24,6 +24,7 @@ from holdfast.process.child import (
     environment,
     is_orphan,
 )
+from holdfast.process.ending import DRAIN, Insistence, ordered
 from holdfast.process.group import LOCK, ROLES, Group, Member, Membership, members, opened, start_time
 from holdfast.process.listen import listeners
 from holdfast.process.restart import LONGEST_DELAY_SECONDS, RestartDelay
@@ -55,6 +56,33 @@ def test_a_child_that_lived_is_restarted_at_once():
     delay.after_death(0.1)
     delay.started(1)
     assert delay.after_death(100) == 0
+
+
+def test_case_trust_7_signals_that_come_together_are_one():
+    insistence = Insistence()
+    assert [insistence.is_second(now) for now in (10.0, 10.0, 12.0)] == [False] * 3
+    assert insistence.is_second(12.1)
+
+
+async def sent(number, lifeline, *, closing=-1):
+    """Whether a child ends by a signal; with `closing` its supervisor goes then."""
+    ending = ordered(lifeline)
+    os.kill(os.getpid(), number)
+    await asyncio.sleep(0.05)
+    before = ending.is_set()
+    if closing >= 0:
+        os.close(closing)
+        await ending.wait()
+    return before
+
+
+def test_case_trust_7_a_child_leaves_sigterm_to_a_living_supervisor():
+    """Its supervisor's word ends it at once; SIGTERM does once the supervisor is gone, before it or after it."""
+    lifeline, other = os.pipe()
+    assert asyncio.run(sent(DRAIN, lifeline))
+    assert not asyncio.run(sent(signal.SIGTERM, lifeline, closing=other))
+    assert asyncio.run(sent(signal.SIGTERM, lifeline))
+    os.close(lifeline)
 
 
 def test_one_supervisor_a_directory(tmp_path):

@@ -6,12 +6,12 @@ Nothing secret travels in arguments or environment: the configuration comes thro
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Sequence
 
 import msgspec
 
 from holdfast.config import Configuration
+from holdfast.process.ending import is_closed
 
 VARIABLE = "HOLDFAST_CHILD"
 #: mallopt(3): glibc gives the top of its heap back whenever a piece of a body is freed, and faults it in again
@@ -65,9 +65,7 @@ def inheritance(environ: dict[str, str] | os._Environ[str] = os.environ) -> Inhe
 
 def is_orphan(inheritance: Inheritance) -> bool:
     """Whether the supervisor that gave it is gone."""
-    lifeline = select.poll()
-    lifeline.register(inheritance.lifeline, 0)
-    return bool(lifeline.poll(0))
+    return is_closed(inheritance.lifeline)
 
 
 def command() -> Sequence[str]:

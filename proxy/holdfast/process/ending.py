@@ -1,9 +1,10 @@
-"""When a process of a node ends: SIGTERM, SIGINT, or (for news only) the supervisor's death."""
+"""When a process of a node ends: the supervisor on SIGTERM and SIGINT, a child by the supervisor's word."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 from collections.abc import Awaitable
 
@@ -13,28 +14,59 @@ log = structlog.get_logger()
 
 #: prctl(2): the signal that a process gets when its parent dies
 PR_SET_PDEATHSIG = 1
+#: what the supervisor sends to a child that is to finish what it does and end
+DRAIN = signal.SIGUSR1
+#: signals to end that come this close together are one (seconds)
+SAME_SECONDS = 2.0
 
 
-def on_signals() -> asyncio.Event:
-    """An event that SIGTERM sets. SIGINT reaches the whole terminal group; children leave it to the supervisor."""
-    ending = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ending.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+def ordered(lifeline: int) -> asyncio.Event:
+    """An event that is set when this child is to end: on the supervisor's DRAIN, and on SIGTERM once that is gone.
+
+    SIGTERM to a whole group, as systemd and timeout(1) send it, would otherwise end the keeper while workers wait for
+    it. The living supervisor got it too, and says to whom it comes first. SIGINT reaches a terminal's whole group.
+    """
+    ending, loop, terminated = asyncio.Event(), asyncio.get_running_loop(), False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        if is_closed(lifeline):
+            ending.set()
+
+    def orphaned() -> None:
+        loop.remove_reader(lifeline)
+        log.error("supervisor lost", note="serving goes on; start the node again to restore supervision")
+        if terminated:
+            ending.set()
+
+    loop.add_signal_handler(DRAIN, ending.set)
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: None)
+    loop.add_reader(lifeline, orphaned)
     return ending
 
 
-def watch_lifeline(fd: int) -> None:
-    """Say it in the log when the supervisor dies. Serving goes on; the next supervisor takes over."""
-    loop = asyncio.get_running_loop()
+def is_closed(lifeline: int) -> bool:
+    """Whether the supervisor that held the other end is gone."""
+    poll = select.poll()
+    poll.register(lifeline, 0)
+    return bool(poll.poll(0))
 
-    def gone() -> None:
-        loop.remove_reader(fd)
-        log.error("supervisor lost", note="serving goes on; start the node again to restore supervision")
 
-    if fd >= 0:
-        loop.add_reader(fd, gone)
+class Insistence:
+    """Whether a signal to end is a second one, of somebody who will not wait. What comes within SAME_SECONDS of the
+    first belongs to it: timeout(1) signals its child, and then the group in which that is. Pure: takes `now`."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def is_second(self, now: float) -> bool:
+        """Note a signal that came at `now` (monotonic seconds)."""
+        if self._first is None:
+            self._first = now
+        return now - self._first > SAME_SECONDS
 
 
 def end_with(parent: int) -> None:

@@ -15,7 +15,7 @@ from holdfast.config import Configuration
 from holdfast.keeper.service import Service
 from holdfast.process.assembly import make_keeper, make_rounds
 from holdfast.process.child import Inheritance
-from holdfast.process.ending import first, on_signals, watch_lifeline
+from holdfast.process.ending import first, ordered
 from holdfast.process.group import Membership
 from holdfast.process.store import until_opened
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 def run(config: Configuration, gift: Inheritance) -> int:
-    """Keep the store until SIGTERM; the exit code."""
+    """Keep the store until the supervisor ends it; the exit code."""
     try:
         return uvloop.run(_main(config, gift))
     except StoreError as error:
@@ -32,8 +32,7 @@ def run(config: Configuration, gift: Inheritance) -> int:
 
 
 async def _main(config: Configuration, gift: Inheritance) -> int:
-    ending = on_signals()
-    watch_lifeline(gift.lifeline)
+    ending = ordered(gift.lifeline)
     service, listener, clock = Service(), socket.socket(fileno=gift.listener), SystemClock()
 
     async def told(why: str) -> None:

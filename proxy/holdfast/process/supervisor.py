@@ -24,7 +24,7 @@ from holdfast.admin.place import is_secure
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.process import child
-from holdfast.process.ending import first
+from holdfast.process.ending import DRAIN, Insistence, first
 from holdfast.process.group import GRACE_SECONDS, Group
 from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
 from holdfast.process.log import say
@@ -65,7 +65,7 @@ class Supervisor:
         self.living: dict[asyncio.subprocess.Process, Slot] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading = asyncio.Lock()
-        self.ending = asyncio.Event()
+        self.ending, self.insistence = asyncio.Event(), Insistence()
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code."""
@@ -93,7 +93,7 @@ class Supervisor:
             if process is not None and self._is_wanted(slot, generation):
                 slot.started.set()
             elif process is not None:
-                process.terminate()
+                process.send_signal(DRAIN)
             code = await self._ended(process)
             if self._is_wanted(slot, generation):
                 delay = slot.delay.after_death(self.clock.monotonic())
@@ -139,7 +139,7 @@ class Supervisor:
         return code
 
     def _asked_to_end(self) -> None:
-        if self.ending.is_set():
+        if self.insistence.is_second(self.clock.monotonic()):
             log.warning("node ending at once")
             for process in self.living:
                 process.kill()
@@ -179,7 +179,7 @@ class Supervisor:
         await first(slot.started, self.ending)
         for process in old:
             if process.returncode is None:
-                process.terminate()
+                process.send_signal(DRAIN)
 
     def _refuse_fixed(self, config: Configuration) -> None:
         for name in ("listen", "data", "workers", "admin.listen"):
@@ -209,7 +209,7 @@ class Supervisor:
     async def _end_all(self, processes: list[asyncio.subprocess.Process], limit: float) -> None:
         for process in processes:
             if process.returncode is None:
-                process.terminate()
+                process.send_signal(DRAIN)
         if processes:
             await asyncio.wait([asyncio.ensure_future(p.wait()) for p in processes], timeout=limit)
         for process in processes:

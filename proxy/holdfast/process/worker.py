@@ -15,7 +15,7 @@ from holdfast.config import Configuration
 from holdfast.config_file import ConfigInvalid
 from holdfast.keeper.remote import RemoteKeeper
 from holdfast.process.child import Inheritance
-from holdfast.process.ending import on_signals, watch_lifeline
+from holdfast.process.ending import ordered
 from holdfast.process.group import Membership
 from holdfast.process.listen import Listening, keeper_path
 from holdfast.process.serving import serve
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 def run(config: Configuration, gift: Inheritance) -> int:
-    """Serve until SIGTERM, then drain; the exit code."""
+    """Serve until the supervisor says so, then drain; the exit code."""
     try:
         return uvloop.run(_main(config, gift))
     except (StoreError, ConfigInvalid) as error:
@@ -40,8 +40,7 @@ def inherited(descriptor: int) -> list[socket.socket]:
 
 
 async def _main(config: Configuration, gift: Inheritance) -> int:
-    ending, clock = on_signals(), SystemClock()
-    watch_lifeline(gift.lifeline)
+    ending, clock = ordered(gift.lifeline), SystemClock()
     listening = Listening([socket.socket(fileno=gift.listener)], inherited(gift.admin))
     unopened, membership = Unopened(config, clock), Membership(Path(config.data), gift)
     say = partial(unopened.serve, listening)
