@@ -15,6 +15,7 @@ from pathlib import Path
 
 from holdfast.testing.content import digest_of
 from holdfast.testing.sample import Sample
+from support.docker_engine import DockerEngine
 from support.programs import Program, program, run, run_bytes
 
 Pull = Callable[[str, Path, str, Sample], None]
@@ -164,10 +165,20 @@ def containerd(address: str, place: Path, name: str, sample: Sample) -> None:
         assert daemon.stop() == 0
 
 
+def dockerd(address: str, place: Path, name: str, sample: Sample) -> None:
+    """dockerd of its own with the node as its mirror of Docker Hub: no `ns` and no credentials. It checks each digest
+    itself."""
+    with DockerEngine(place / "d", f"--registry-mirror=http://{address}") as engine:
+        engine.docker("pull", "--quiet", f"{name}:latest")
+        (seen,) = json.loads(engine.docker("image", "inspect", f"{name}:latest"))
+        assert seen["RepoDigests"] == [f"{name.removeprefix('library/')}@{sample.index}"]
+
+
 CLIENTS: dict[str, Pull] = {
     "skopeo": skopeo,
     "podman": podman,
     "containerd": containerd,
+    "dockerd": dockerd,
     "crane": crane,
     "oras": oras,
     "regctl": regctl,

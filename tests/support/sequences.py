@@ -6,7 +6,6 @@ asserted: a header that is missing makes the real client slow, silent or wrong, 
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,28 +79,6 @@ def same_head(base: str, target: str, accept: str) -> Answer:
     }
     assert (head.status, head.body) == (got.status, b"")
     return got
-
-
-def dockerd(address: str, _: Path, name: str, sample: Sample) -> None:
-    """dockerd, classic image store: no `ns`; three layers at once; a broken layer goes on by Range."""
-    base, kinds, contents = f"http://{address}", media_types(sample), everything(sample)
-    ping = fetch(base, "/v2/")
-    assert (ping.status, ping.headers["docker-distribution-api-version"]) == (200, "registry/2.0")
-    tagged = same_head(base, f"/v2/{name}/manifests/latest", DOCKER_ACCEPT)
-    whole(tagged, sample.index, contents[sample.index], kinds[sample.index])
-    image = sample.images[ARCHITECTURE]
-    got = same_head(base, f"/v2/{name}/manifests/{image}", DOCKER_ACCEPT)
-    whole(got, image, contents[image], kinds[image])
-    document = json.loads(got.body)
-    wanted = [entry["digest"] for entry in (document["config"], *document["layers"])]
-    with ThreadPoolExecutor(3) as threads:
-        answers = threads.map(lambda digest: fetch(base, f"/v2/{name}/blobs/{digest}"), wanted)
-    for digest, answer in zip(wanted, answers, strict=True):
-        whole(answer, digest, contents[digest])
-    digest, body = layer_of(sample)
-    middle = len(body) // 3
-    rest = fetch(base, f"/v2/{name}/blobs/{digest}", headers={"Range": f"bytes={middle}-"})
-    part(rest, digest, body, middle, len(body))
 
 
 def containerd_ranges(address: str, _: Path, name: str, sample: Sample) -> None:
@@ -227,7 +204,6 @@ def verified(address: str, name: str, sample: Sample) -> None:
 #: which of them read parts only; the rest of the blob comes when somebody asks for it
 LAZY = ("stargz", "soci", "zstd_chunked")
 SEQUENCES: dict[str, Pull] = {
-    "dockerd": dockerd,
     "containerd_ranges": containerd_ranges,
     "stargz": stargz,
     "soci": soci,
