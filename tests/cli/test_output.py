@@ -388,3 +388,15 @@ def test_nobody_is_asked_about_what_is_not_there(admin):
     admin.on("GET", "tokens/phil", {"errors": [{"code": "NAME_UNKNOWN", "message": "no token phil"}]}, 404)
     done, seen = on_a_terminal(admin, "token", "delete", "-n", "phil", answer=b"y\n")
     assert (done, "no token phil" in seen, "will be gone" in seen) == (2, True, False), seen
+
+
+def test_case_trust_18_a_long_list_costs_no_table(admin):
+    """What a program reads is aligned as a table is."""
+    rows = [{**PLANT, "name": f"plant{number}"} for number in range(1000)]
+    admin.on("GET", "connectedRegistries", {"value": rows})
+    done = command("connected-registry", "list", env=logged_in(admin))
+    lines = done.out.splitlines()
+    assert len(lines) == 1001
+    assert len({line.index("ReadOnly") for line in lines[1:]}) == 1
+    assert lines[0].index("MODE") == lines[1].index("ReadOnly")
+    assert not any(line.endswith(" ") for line in lines)
