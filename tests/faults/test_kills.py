@@ -231,6 +231,31 @@ def test_case_fault_9_a_start_over_orphans_waits_for_no_client(
         assert node.stop() == 0
 
 
+def test_case_trust_16_children_that_were_just_started_do_not_block_the_next_start(
+    parent: ScriptedProcess, tmp_path: Path
+) -> None:
+    """Keeper and workers are killed, then the supervisor, while those that it started in their place are not yet far
+    enough to be known. They hold the address."""
+    with node_before(parent, tmp_path) as node, node.program, ThreadPoolExecutor(1) as pool:
+        old = {role: node.children(role) for role in ("keeper", "worker")}
+        for pid in (*old["keeper"], *old["worker"]):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: all(restarted(node, role, pids) for role, pids in old.items()), "others")
+        young = [*node.children("keeper"), *node.children("worker")]
+        for pid in young:
+            os.kill(pid, signal.SIGSTOP)
+        node.program.process.kill()
+        node.program.process.wait()
+        start = pool.submit(node.start)
+        wait_until(lambda: start.done() or "orphan starting" in node.text(), "the start to wait")
+        for pid in young:
+            os.kill(pid, signal.SIGCONT)
+        start.result()
+        assert not any(map(alive, young))
+        assert fetch(node.url, f"/v2/{NAME}/manifests/latest").status == 200
+        assert node.stop() == 0
+
+
 def begin_drain(node: Node, connection: http.client.HTTPConnection, digest: str) -> http.client.HTTPResponse:
     """SIGTERM to a node while it sends a blob whose first block has been read by nobody yet."""
     connection.request("GET", f"/v2/{NAME}/blobs/{digest}")

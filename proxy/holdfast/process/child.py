@@ -23,7 +23,7 @@ class Inheritance(msgspec.Struct):
     """Descriptor numbers as the child sees them. -1 where the role has none.
 
     `listener` takes clients, or workers in the keeper; `admin` the operator. `lifeline` is the read end of a pipe
-    that the supervisor holds open: end of file means it is gone.
+    that the supervisor holds open: end of file means it is gone. `unborn` is open until the child has joined its group.
     """
 
     role: str
@@ -32,12 +32,14 @@ class Inheritance(msgspec.Struct):
     listener: int
     lifeline: int
     admin: int = -1
+    unborn: int = -1
     #: where the keeper listens
     keeper: str = ""
 
     def descriptors(self) -> tuple[int, ...]:
         """What must stay open across exec."""
-        return tuple(fd for fd in (self.config, self.listener, self.lifeline, self.admin) if fd >= 0)
+        every = (self.config, self.listener, self.lifeline, self.admin, self.unborn)
+        return tuple(fd for fd in every if fd >= 0)
 
 
 def configuration_descriptor(config: Configuration) -> int:

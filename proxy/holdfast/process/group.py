@@ -34,6 +34,9 @@ GRACE_SECONDS = 10.0
 LOCK = struct.Struct("@hhqqi4x")
 ROLES = ("keeper", "worker")
 PID_BITS = 22  # PID_MAX_LIMIT of the kernel
+#: first byte and length of what a child locks from before it is forked until it has joined: no member's place
+UNBORN = (0, 2)
+LOOK_SECONDS = 0.02
 
 
 class Member(NamedTuple):
@@ -69,7 +72,11 @@ class Membership:
         if self._directory >= 0:
             return True
         self._directory = join(self._data, self._gift.role)
-        return not is_orphan(self._gift)
+        if is_orphan(self._gift):
+            return False  # unborn until its end, which the next supervisor awaits: it has a listening socket
+        if self._gift.unborn >= 0:
+            os.close(self._gift.unborn)
+        return True
 
 
 def join(data: Path, role: str) -> int:
@@ -87,6 +94,27 @@ def join(data: Path, role: str) -> int:
     except OSError as error:  # a file system without such locks
         log.warning("group not joined", reason=str(error))
     return directory
+
+
+def unborn(data: Path) -> int:
+    """A descriptor for a child that is about to be forked, by which the next supervisor sees it before it could join;
+    -1 where there is none to be had."""
+    try:
+        directory = _opened_directory(data)
+        fcntl.fcntl(directory, fcntl.F_OFD_SETLK, LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, *UNBORN, 0))
+    except OSError as error:
+        log.warning("child will join late", reason=str(error))
+        return -1
+    return directory
+
+
+def are_unborn(data: Path) -> bool:
+    """Whether a child of that directory was started and has not joined yet. Raises OSError."""
+    directory = _opened_directory(data)
+    try:
+        return UNBORN in _locked(directory, *UNBORN)
+    finally:
+        os.close(directory)
 
 
 def members(data: Path) -> list[Member]:
@@ -151,7 +179,8 @@ class Group:
     def take_over(self) -> None:
         """End what holds the store of a supervisor that died: its keeper, at once, because whatever a keeper is doing
         the next one finds out from the disk. Its workers hold nothing but their clients, so they go on serving until
-        others listen. Blocks until the keeper is gone, and for nothing else."""
+        others listen. Blocks until the keeper is gone, and until what was just being started joined or ended."""
+        self._await_births()
         for member in self.orphans():
             if member.role == "worker":
                 self.old_workers.append(member)
@@ -160,6 +189,18 @@ class Group:
             if (descriptor := opened(member)) is not None:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 _wait(descriptor)
+
+    def _await_births(self) -> None:
+        """A child that the dead supervisor had just started holds its sockets, and nobody knows it yet. It ends by
+        itself as soon as it runs far enough to see that it is an orphan."""
+        if not are_unborn(self._data):
+            return
+        log.warning("orphan starting", note="waits until it has ended", limit=GRACE_SECONDS)
+        nothing = select.poll()
+        for _ in range(int(GRACE_SECONDS / LOOK_SECONDS)):
+            if not are_unborn(self._data):
+                return
+            nothing.poll(LOOK_SECONDS * 1000)
 
     async def end_workers(self, limit: float) -> None:
         """Let the workers of a supervisor that died finish what they are sending; end those that are not through after

@@ -25,7 +25,7 @@ from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.process import child
 from holdfast.process.ending import DRAIN, Insistence, first
-from holdfast.process.group import GRACE_SECONDS, Group
+from holdfast.process.group import GRACE_SECONDS, Group, unborn
 from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
 from holdfast.process.log import say
 from holdfast.process.restart import RestartDelay
@@ -118,6 +118,7 @@ class Supervisor:
             listener=slot.listener.fileno(),
             lifeline=self.lifeline_read,
             admin=slot.admin.fileno() if slot.admin else -1,
+            unborn=unborn(Path(self.config.data)),
             keeper=self.keeper_path,
         )
         try:
@@ -127,6 +128,9 @@ class Supervisor:
         except (OSError, ValueError) as error:
             log.error("child not started", child=slot.role, number=slot.number, reason=str(error))
             return None
+        finally:
+            if gift.unborn >= 0:
+                os.close(gift.unborn)
         self.living[process] = slot
         log.info("child started", child=slot.role, number=slot.number, child_pid=process.pid)
         return process

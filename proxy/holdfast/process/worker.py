@@ -47,6 +47,7 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     store = await until_opened(config, clock, ending, say, write=False, membership=membership)
     await unopened.close()
     if store is None:
+        listening.close()  # before the process ends: the next supervisor may wait for the address
         return 0
     keeper = RemoteKeeper(keeper_path(Path(gift.keeper).parent), store, clock)
     await keeper.start()
