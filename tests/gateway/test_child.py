@@ -10,6 +10,7 @@ from holdfast.control.resource import SyncProperties
 from holdfast.gateway.child import (
     Activate,
     Activated,
+    BrokenOff,
     Child,
     Configured,
     CutLoose,
@@ -113,6 +114,59 @@ def test_pauses_double_up_to_the_poll_and_end_with_an_answer() -> None:
     assert one.trouble == ""
     one.took(Failed("away", retry_after=120.0), now, now)
     assert one.next(now, START) == Rest(120.0)
+
+
+def test_case_trust_19_configuration_is_fetched_whatever_becomes_of_the_report() -> None:
+    one, now, asked = activated(), 0.0, {Report: 0, Fetch: 0}
+    while now < HOUR:
+        action = one.next(now, START)
+        if isinstance(action, Rest):
+            now += action.seconds
+        elif isinstance(action, Report):
+            asked[Report] += 1
+            one.took(Failed("the parent answered 400"), now, now)
+        else:
+            assert isinstance(action, Fetch)
+            asked[Fetch] += 1
+            one.took(Unchanged(), now, now + action.wait)
+            now += action.wait
+            assert one.trouble == "the parent answered 400"
+    assert asked[Report] <= HOUR / 60 + 10
+    assert asked[Fetch] >= asked[Report]
+    one.took(Configured("v2", SYNC), now, now)
+    assert one.next(now, START) == Report()
+    one.took(Reported(300.0), now, now)
+    assert one.trouble == ""
+
+
+def test_case_trust_19_a_link_that_comes_back_is_reported_over_at_once() -> None:
+    one, now = activated(), 0.0
+    for _ in range(8):
+        assert isinstance(one.next(now, START), Report | Fetch)
+        one.took(Failed("away"), now, now)
+        rest = one.next(now, START)
+        assert isinstance(rest, Rest)
+        now += rest.seconds
+    while isinstance(one.next(now, START), Report):
+        one.took(Failed("away"), now, now)
+        now += 60.0
+    one.took(Unchanged(), now, now)
+    assert one.next(now + 1.0, START) == Report()
+
+
+def test_case_trust_19_news_keep_no_question_from_being_answered() -> None:
+    one, now, answered = activated(), 0.0, 0
+    for _ in range(60):
+        action = one.next(now, START)
+        if isinstance(action, Rest):
+            now += action.seconds
+        elif isinstance(action, Report):
+            one.took(Reported(300.0), now, now)
+        else:
+            assert isinstance(action, Fetch)
+            answered += action.wait == 0.0
+            one.took(BrokenOff() if action.wait else Unchanged(), now, now)
+    assert answered >= 60 // 5
 
 
 def test_a_refused_token_is_said_and_tried_again() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from holdfast.config import Configuration
 from holdfast.control import command
+from holdfast.control.bounds import STATUS_BYTES
 from holdfast.control.resource import Configuration as Received
 from holdfast.control.resource import Identity, Status, StatusDetail
 from support.gateway import BASE, FIRST, Tree, refused, tree
@@ -77,6 +78,31 @@ def test_status_is_kept_and_what_is_below_only_of_descendants(tmp_path: Path) ->
         assert (find("plantA").version, kept.timestamp > "2") == ("2", True)
         assert msgspec.structs.replace(kept, timestamp="") == detail
         assert [find(name).version for name in ("plantB", "plantC", "nobody")] == ["7", None, None]
+
+    tree(tmp_path, test)
+
+
+def test_case_trust_19_a_report_is_cut_to_what_its_parent_can_hand_up(tmp_path: Path) -> None:
+    async def test(root: Tree) -> None:
+        generation = await root.activate()
+        said = {
+            "instance": "first",
+            "generation": generation,
+            "version": "7" * 1_900_000,
+            "statusDetails": [StatusDetail(type="Disk", code="DiskError", description="d" * 1000)] * 400,
+            "syncProgress": {"rate": 1.0, "secondsLeft": None}
+            | dict.fromkeys(
+                ("imagesDone", "images", "bytesDone", "bytes", "retrying", "failed", "parked"), 1
+            ),
+            "below": {"plantB": Status(version="\0" * 300_000), "nobody": Status(version="7")},
+        }
+        answer = await root.ask("PUT", f"{BASE}/status", said)
+        assert answer.status == 200
+        for held in root.held.store.resources("status"):
+            assert len(held.body) <= STATUS_BYTES, held.name
+        find = root.held.node.access.catalogue.status
+        assert (find("plantA").version or "").startswith("777")
+        assert (find("plantB").version or "").startswith("\0\0")
 
     tree(tmp_path, test)
 

@@ -15,13 +15,15 @@ from holdfast.control.resource import (
     ConnectedRegistry,
     Identity,
     ParentProperties,
+    Status,
+    StatusDetail,
     SyncProgress,
     SyncProperties,
     SyncResult,
 )
 from holdfast.gateway.child import Outcome, Reported, Unchanged
 from holdfast.gateway.link import Link
-from holdfast.gateway.message import StatusReport
+from holdfast.gateway.message import REPORT_BYTES, StatusReport
 from holdfast.gateway.rounds import Rounds
 from holdfast.testing.port import ScriptedPort
 from holdfast_core.store import Store
@@ -39,7 +41,8 @@ def registry(name: str, parent: str | None) -> ConnectedRegistry:
 
 
 class Above:
-    """A parent that answers at once, holds the question for configuration open, and keeps what it is told."""
+    """A parent that answers at once, holds the question for configuration open when it may, and keeps what it is
+    told."""
 
     def __init__(self) -> None:
         self.reports: list[StatusReport] = []
@@ -49,9 +52,10 @@ class Above:
         self.reports.append(report)
         return Reported(3 * HOUR)
 
-    async def configuration(self, *asked: object) -> Outcome:
+    async def configuration(self, instance: str, generation: int, etag: str, wait: float) -> Outcome:
         """See `Link`."""
-        await asyncio.Event().wait()
+        if wait:
+            await asyncio.Event().wait()
         return Unchanged()
 
     async def close(self) -> None:
@@ -107,3 +111,35 @@ def test_what_is_new_below_is_reported_at_once_and_a_heartbeat_is_not(tmp_path: 
             store.close()
 
     run(main())
+
+
+def test_case_trust_19_a_report_is_within_what_the_parent_takes(tmp_path: Path) -> None:
+    """Whatever those below said, also to an earlier release, which kept it whole."""
+    detail = StatusDetail(type="Disk", code="DiskError", description="d" * 3_000)
+    long = Status(version="7" * 3_900_000, status_details=(detail,) * 400)
+
+    async def main(registries: int) -> None:
+        config = from_table(
+            {"parent": [{"url": "http://parent", "insecure": True}], "gateway": {"poll": HOUR}}
+        )
+        store = Store.create_or_open(tmp_path / str(registries), write=True, mode="ReadOnly")
+        port, above = ScriptedPort(store, SystemClock()), Above()
+        rounds = Rounds(config, "plant1", store, port.control, lambda: [detail] * 400, SystemClock())
+        await rounds.link.close()
+        rounds.statuses = lambda: {f"line{at}": long for at in range(registries)}
+        rounds.link = cast(Link, above)
+        rounds.child.active, rounds.child.etag = True, "x"
+        await rounds.start()
+        try:
+            await until(lambda: len(above.reports) == 1)
+            (report,) = above.reports
+            assert len(msgspec.json.encode(report)) <= REPORT_BYTES * 3 // 4
+            assert report.status_details
+            assert all(status.status_details for status in report.below.values())
+            assert len(report.below) == registries
+        finally:
+            await rounds.close()
+            store.close()
+
+    run(main(2))
+    run(main(500))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast.control import hierarchy, moment, states
+from holdfast.control.bounds import fitting
 from holdfast.control.command import Activate, Receive, Release, Report, Result
 from holdfast.control.context import Context, unknown
 from holdfast.control.draft import SELF, Draft
@@ -32,8 +33,6 @@ from holdfast.errors import ControlConflict, ControlInvalid
 
 LONGEST_LEASE_SECONDS = 90 * 86400.0
 INSTANCE_CHARACTERS = 128
-#: Troubles of one node that are kept.
-DETAILS = 100
 
 
 def activate(draft: Draft, order: Activate, context: Context) -> Result:
@@ -79,7 +78,7 @@ def _heard(
     expires = moment.stamp(context.now + seconds)
     lease = Lease(instance=instance, generation=status.generation, expires=expires)
     heard = msgspec.structs.replace(status, lease=lease, last_activity_time=context.stamp)
-    draft.put(STATUS, heard, registry.name)
+    draft.put(STATUS, fitting(heard), registry.name)
     return Result(name=registry.name, generation=status.generation, expires=expires)
 
 
@@ -115,7 +114,7 @@ def _reported(registry: ConnectedRegistry, status: Status, order: Report, now: s
         version=order.version or status.version,
         last_sync_time=order.last_sync_time or status.last_sync_time,
         login_server=order.login_server or status.login_server,
-        status_details=_since(status.status_details, order.status_details[:DETAILS], now),
+        status_details=_since(status.status_details, order.status_details, now),
         registry_sync_result=_synced(registry, status.registry_sync_result, order.registry_sync_result),
         syncing=order.syncing,
         sync_progress=order.sync_progress,
@@ -164,7 +163,7 @@ def _take_below(draft: Draft, registry: ConnectedRegistry, below: dict[str, Stat
             continue
         held = draft.status(one.name).registry_sync_result
         result = held if _waits(one, held, said.registry_sync_result) else said.registry_sync_result
-        draft.put(STATUS, msgspec.structs.replace(said, registry_sync_result=result), name.lower())
+        draft.put(STATUS, fitting(msgspec.structs.replace(said, registry_sync_result=result)), name.lower())
 
 
 def require_active(registry: ConnectedRegistry, status: Status, instance: str, generation: int) -> None:

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from holdfast import errors
 from holdfast.control import command
+from holdfast.control.bounds import bounded, fitting
 from holdfast.control.moment import stamp
 from holdfast.endpoint import existence, notices
 from holdfast.endpoint.entitled import body_as, check_active, entitled, json_reply, wait_until
@@ -72,6 +73,8 @@ async def report(node: Node, request: Request) -> Reply:
     NOT_ACTIVATED when it is not the active one."""
     found = await entitled(node, request, WRITE)
     said = await body_as(request, StatusReport, REPORT_BYTES)
+    known = {name: status for name, status in said.below.items() if node.access.catalogue.registry(name)}
+    said = replace(bounded(said), below={name: fitting(status) for name, status in known.items()})
     order = command.Report(name=found.registry.name, lease_seconds=found.lease_seconds, **asdict(said))
     return await _ordered(node, order, found.lease_seconds)
 

@@ -98,7 +98,11 @@ class Failed(Struct, frozen=True):
     retry_after: float = 0.0
 
 
-Outcome = Activated | Configured | Unchanged | Reported | Elsewhere | CutLoose | Denied | Failed
+class BrokenOff(Struct, frozen=True):
+    """The question for configuration gave way to something that is to be reported."""
+
+
+Outcome = Activated | Configured | Unchanged | BrokenOff | Reported | Elsewhere | CutLoose | Denied | Failed
 
 
 @dataclass(slots=True)
@@ -114,12 +118,24 @@ class Child:
     generation: int = 0
     #: until when the parent keeps the place free for this instance, by what it said last
     lease_until: float = 0.0
-    #: "" while all is well; a sentence for the log and /readyz otherwise
-    trouble: str = ""
+    _trouble: str = ""
     _lease: float = 0.0
+    #: in a row, whatever was asked
     _failures: int = 0
     _due: float = 0.0
     _report_due: float = 0.0
+    #: what was asked last, for `took`
+    _is_reporting: bool = False
+    #: reports in a row that the parent did not take, and why it did not take the last one
+    _unreported: int = 0
+    _why_unreported: str = ""
+    #: a question was broken off for a report: the next one is not held open, so that it is answered
+    _is_owed: bool = False
+
+    @property
+    def trouble(self) -> str:
+        """ "" while all is well; a sentence for the log and /readyz otherwise."""
+        return self._trouble or self._why_unreported
 
     def next(self, now: float, wall: float) -> Action:
         """What to do. `took` tells how it went before this is asked again."""
@@ -127,15 +143,13 @@ class Child:
             return Rest(self._due - now)
         if self.sync is not None and (closed := closed_for(self.sync, wall)) > 0:
             return Rest(min(closed, LOOK_SECONDS))
+        self._is_reporting = self.active and now >= self._report_due
         if not self.active:
             return Activate()
-        if now >= self._report_due:
+        if self._is_reporting:
             return Report()
-        return Fetch(self.etag, min(WAIT_SECONDS, self._report_due - now) if self.etag else 0.0)
-
-    def hurry(self, now: float) -> None:
-        """There is something to tell: the next report is due."""
-        self._report_due = min(self._report_due, now)
+        is_held = self.etag and not self._is_owed
+        return Fetch(self.etag, min(WAIT_SECONDS, self._report_due - now) if is_held else 0.0)
 
     def holds_lease(self, now: float) -> bool:
         """Whether, by the parent's word, nobody else can be active now."""
@@ -144,10 +158,13 @@ class Child:
     def took(self, outcome: Outcome, asked: float, now: float) -> None:
         """What came of the action that `next` gave at `asked`."""
         match outcome:
-            case Failed():
-                self._pause(outcome.why, now, outcome.retry_after)
-            case Denied():
-                self._pause(outcome.why, now, 0.0)
+            case Failed() | Denied():
+                self._pause(outcome, now)
+            case BrokenOff():
+                self._is_owed = True
+                self._due = max(now, asked + min(LEAST_SECONDS, self.poll))
+                if not self._unreported:  # a parent that does not take reports is not hurried
+                    self._report_due = now
             case Elsewhere():
                 self._lose("another instance of this connected registry is active (ALREADY_ACTIVATED)")
                 self._due = now + self.poll / 2 + self.jitter(self.poll / 2)
@@ -159,19 +176,26 @@ class Child:
                 self._go_on(outcome, asked, now)
 
     def _go_on(self, outcome: Outcome, asked: float, now: float) -> None:
-        self._failures, self.trouble, self._due = 0, "", now
+        # the link was away, and the report failed with it
+        was_away, self._failures = self._failures > 1, 0
+        self._trouble, self._due = "", now
+        if self._unreported and was_away:
+            self._report_due = now
         if isinstance(outcome, Activated):
             self.active, self.generation = True, outcome.generation
             self._renew(outcome.lease, asked)
             # the configuration first: what was revoked while this node was away counts at once
             self._report_due = now + min(self.poll, LEAST_SECONDS)
         elif isinstance(outcome, Reported):
+            self._unreported, self._why_unreported = 0, ""
             self._renew(outcome.lease, asked)
             # three chances to renew, whatever this node's own configuration says
             self._report_due = now + min(self.poll, outcome.lease / 3)
         elif isinstance(outcome, Configured):
             self.etag, self.sync = outcome.etag, outcome.sync
-            self._report_due = now
+            self._report_due, self._is_owed = now, False
+        elif self._is_owed:
+            self._is_owed = False
         else:
             self._due = max(now, asked + min(LEAST_SECONDS, self.poll))
 
@@ -180,11 +204,24 @@ class Child:
         self._lease, self.lease_until = lease, asked + lease - 1.0
 
     def _lose(self, trouble: str) -> None:
-        self.active, self.lease_until, self.trouble, self._failures = False, 0.0, trouble, 0
+        self.active, self.lease_until, self._trouble, self._failures = False, 0.0, trouble, 0
+        self._unreported, self._why_unreported = 0, ""
 
-    def _pause(self, why: str, now: float, at_least: float) -> None:
-        ceiling = min(CEILING_SECONDS, max(self.poll, FIRST_PAUSE_SECONDS))
-        pause = min(ceiling, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 16))
+    def _pause(self, outcome: Failed | Denied, now: float) -> None:
+        at_least = outcome.retry_after if isinstance(outcome, Failed) else 0.0
         self._failures += 1
-        self.trouble = why
-        self._due = now + max(at_least, pause / 2 + self.jitter(pause / 2))
+        if not self._is_reporting:
+            self._trouble = outcome.why
+            self._due = now + max(at_least, self._step(self._failures))
+            return
+        # configuration is asked for whatever becomes of the report: what was revoked above counts here
+        self._unreported += 1
+        self._why_unreported = outcome.why
+        self._due = now + self._step(self._failures)
+        self._report_due = self._due + max(at_least, self._step(self._unreported))
+
+    def _step(self, failures: int) -> float:
+        """The pause after so many failures in a row (seconds)."""
+        ceiling = min(CEILING_SECONDS, max(self.poll, FIRST_PAUSE_SECONDS))
+        pause = min(ceiling, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16))
+        return pause / 2 + self.jitter(pause / 2)

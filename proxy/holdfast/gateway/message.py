@@ -27,7 +27,8 @@ ALREADY_ACTIVATED = "ALREADY_ACTIVATED"
 NOT_ACTIVATED = "NOT_ACTIVATED"
 #: detail of 410: the messages after a cursor are not kept; only the contents tell what changed
 GONE = "GONE"
-#: longest bodies (bytes): a question, a report with what is below, a configuration
+#: longest bodies (bytes): a question, a report with what is below (a node keeps its own within `control.bounds`, well
+#: below that), a configuration
 BODY_BYTES, REPORT_BYTES, CONFIGURATION_BYTES = 4096, 4 << 20, 48 << 20
 #: most names, all repositories together, in a question for what exists; and its longest body (bytes)
 INQUIRY_NAMES, INQUIRY_BYTES = 1000, 512 << 10

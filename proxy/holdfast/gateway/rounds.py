@@ -20,6 +20,7 @@ from holdfast import errors
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.control import command
+from holdfast.control.bounds import STATUS_BYTES, bounded, details_within, fitting, relayed, share
 from holdfast.control.catalogue import NAMESPACES
 from holdfast.control.moment import seconds, stamp
 from holdfast.control.resource import (
@@ -39,6 +40,7 @@ from holdfast.gateway.child import (
     Action,
     Activate,
     Activated,
+    BrokenOff,
     Child,
     Configured,
     Elsewhere,
@@ -158,7 +160,7 @@ class Rounds:
             before = self.child.trouble
             self.child.took(outcome, asked, self._clock.monotonic())
             await self._note(outcome, before)
-            if not isinstance(outcome, Unchanged | Reported):
+            if not isinstance(outcome, Unchanged | BrokenOff | Reported):
                 self.told()
 
     async def _outcome(self, action: Action) -> Outcome:
@@ -179,8 +181,13 @@ class Rounds:
             return await self.link.activate(instance, version("holdfast"))
         if isinstance(action, Report):
             self._news.clear()
-            report = self._report()
-            self._told_below = _timeless(report.below)
+            below = self._below()
+            report = self._report(relayed(below, self._is_new))
+            self._told_below = _timeless(report.below) | {
+                name: told
+                for name, told in self._told_below.items()
+                if name in below.keys() - report.below.keys()
+            }
             return await self.link.report(report)
         assert isinstance(action, Fetch)
         found = await self._fetched(instance, generation, action)
@@ -190,15 +197,18 @@ class Rounds:
         return Configured(found[1], found[0].registry.parent.sync_properties)
 
     async def _fetched(self, instance: str, generation: int, action: Fetch) -> tuple[Received, str] | Outcome:
-        """The answer for a configuration; a question that is held open gives way to news."""
+        """The answer for a configuration; a question that is held open gives way to news. One that is not is answered,
+        however much there is to tell."""
         asked = self.link.configuration(instance, generation, action.etag, action.wait)
+        if not action.wait:
+            return await asked
         asking, news = asyncio.create_task(asked), asyncio.create_task(self._news.wait())
         try:
             await asyncio.wait({asking, news}, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 return asking.result()
-            self.child.hurry(self._clock.monotonic())
-            return Unchanged()
+            self._news.clear()
+            return BrokenOff()
         finally:
             asking.cancel()
             news.cancel()
@@ -259,26 +269,30 @@ class Rounds:
             identity = replace(identity, generation=0)
         return replace(identity, trouble=self.child.trouble)
 
-    def _report(self) -> StatusReport:
+    def _report(self, below: dict[str, Status]) -> StatusReport:
         found = self.synchronised()
         known = found.result.sync_state != "NotActivated"
-        return StatusReport(
+        report = StatusReport(
             instance=self.identity.instance,
             generation=self.child.generation,
             version=version("holdfast"),
             last_sync_time=stamp(found.at) if found.at else None,
             login_server=login_server(self._config),
-            status_details=tuple(self._troubles()),
             registry_sync_result=found.result if known else None,
             syncing=found.syncing,
             sync_progress=found.progress,
-            below=self._below(),
         )
+        details = details_within(self._troubles(), STATUS_BYTES)
+        return replace(bounded(report), status_details=details, below=below)
 
     def _below(self) -> dict[str, Status]:
-        """What the registries below said of themselves, as far as they came by here."""
-        own = self.identity.name.lower()
-        return {name: status for name, status in self.statuses().items() if name.lower() != own}
+        """What the registries below said of themselves, as far as they came by here, cut to the share of each."""
+        own, statuses = self.identity.name.lower(), self.statuses()
+        most = share(len(statuses))
+        return {name: fitting(status, most) for name, status in statuses.items() if name.lower() != own}
+
+    def _is_new(self, name: str, status: Status) -> bool:
+        return self._told_below.get(name) != timeless(status)
 
 
 def _timeless(below: dict[str, Status]) -> dict[str, Status]:
