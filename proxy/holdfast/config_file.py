@@ -390,6 +390,38 @@ def is_url(parts: SplitResult | None, *, path: bool) -> bool:
     return path or parts.path in ("", "/")
 
 
+def secret_problems(config: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
+    """Secrets of a joined configuration that cannot be read now. Each is read anew when it is needed, so a node serves
+    what it holds without them."""
+    brought = int(bool(config.gateway.connection_string))  # the first parent is none of the file's
+    named = [
+        (
+            f"parent[{number}].credentials.password",
+            one.credentials.password_file,
+            one.credentials.password_env,
+        )
+        for number, one in enumerate(config.parent[brought:])
+    ]
+    named += [
+        (f"webhook[{number}].secret", hook.secret_file, hook.secret_env)
+        for number, hook in enumerate(config.webhook)
+    ]
+    for where, file, variable in named:
+        if file and (why := reading_problem(file)):
+            yield f"{where}_file: found {file!r}; allowed: a file that this user may read ({why})"
+        if variable and not environ.get(variable):
+            yield f"{where}_env: found {variable!r}; allowed: an environment variable that is set (it is not)"
+
+
+def reading_problem(file: str) -> str:
+    """Why a file of text cannot be read; "" when it can."""
+    try:
+        Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return getattr(error, "strerror", None) or "it is not UTF-8"
+    return ""
+
+
 def authorities_problem(file: str) -> str:
     """Why a file of certificate authorities cannot be used; "" when it can."""
     try:

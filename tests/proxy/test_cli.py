@@ -1,5 +1,6 @@
 """The command line: exit codes, refusals, the address line, store tools, and a node that runs alone."""
 
+import os
 import subprocess
 import sys
 
@@ -13,13 +14,14 @@ from support.node import Node, parent_toml
 from support.transfer import fetch
 
 
-def command(*arguments):
+def command(*arguments, environ=None):
     return subprocess.run(
         [sys.executable, "-m", "holdfast", *arguments],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
+        env={**os.environ, **(environ or {})},
     )
 
 
@@ -130,6 +132,57 @@ def test_what_serve_would_refuse_config_check_refuses(tmp_path, text, said):
     file.write_bytes(text.encode())
     done = command("config", "check", str(file))
     assert (done.returncode, said in done.stderr) == (2 if said else 0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "said"),
+    [
+        (
+            '[admin]\nlisten = "0.0.0.0:0"\n',
+            {},
+            "admin.listen: found '0.0.0.0:0', which other machines reach",
+        ),
+        ("", {"ACR_REGISTRY_CONNECTION_STRING": "nonsense"}, "connection string: "),
+        ("", {"ACR_REGISTRY_CERTIFICATE_VOLUME": "VOLUME"}, "has no tls.key"),
+    ],
+)
+def test_case_trust_10_config_check_and_serve_refuse_the_same(tmp_path, text, environ, said):
+    file = tmp_path / "holdfast.toml"
+    file.write_text(text)
+    (tmp_path / "tls.crt").touch()
+    environ = {name: value.replace("VOLUME", str(tmp_path)) for name, value in environ.items()}
+    checked = command("config", "check", str(file), environ=environ)
+    data = tmp_path / "data"
+    served = command(
+        "serve", "--config", str(file), "--data", str(data), "--listen", "127.0.0.1:0", environ=environ
+    )
+    assert (checked.returncode, checked.stderr) == (served.returncode, served.stderr)
+    assert (checked.returncode, said in checked.stderr, data.exists()) == (2, True, False), checked.stderr
+
+
+SECRETS_AWAY = """
+[[parent]]
+url = "https://registry.example"
+credentials = { username = "u", password_file = "/nowhere/password" }
+
+[[webhook]]
+name = "site"
+url = "https://site.example"
+secret_env = "NOT_SET_ANYWHERE"
+"""
+
+
+def test_case_trust_10_a_password_that_is_missing_is_named_and_stops_no_node(tmp_path):
+    """The node serves what it holds; whoever checks the file hears of it."""
+    file = tmp_path / "holdfast.toml"
+    file.write_text(SECRETS_AWAY)
+    said = command("config", "check", str(file))
+    assert said.returncode == 2
+    keys = ("parent[0].credentials.password_file: found '/nowhere/password'", "webhook[0].secret_env: found")
+    assert [line.count(key) for line, key in zip(said.stderr.splitlines(), keys, strict=True)] == [1, 1]
+    with Node(tmp_path, configuration=SECRETS_AWAY, workers=1) as node:
+        warned = [event["problem"] for event in node.events() if event.get("event") == "secret not readable"]
+        assert [told.count(key) for told, key in zip(warned, keys, strict=True)] == [1, 1]
 
 
 def test_no_store_is_said_once(tmp_path):

@@ -104,16 +104,20 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
-    """Check a configuration file; say what is wrong and exit 2, or say that it is right."""
+    """Check a configuration file as serve does, with this environment; say what is wrong and exit 2, or say that it is
+    right."""
     import os
 
-    from holdfast.cli.serve import check_certificate, join
-    from holdfast.config_file import ConfigInvalid, load
+    import holdfast.process  # noqa: F401 - before anything that imports structlog: see there
+    from holdfast.cli.serve import checked
+    from holdfast.config_file import ConfigInvalid, secret_problems
 
     try:
-        check_certificate(join(load(file), os.environ))
+        config = checked(file, {}, os.environ)
     except ConfigInvalid as error:
         refuse(str(error))
+    if problems := list(secret_problems(config, os.environ)):
+        refuse("\n".join(problems))
     click.echo(f"{file}: right")
 
 

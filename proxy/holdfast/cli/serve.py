@@ -17,21 +17,20 @@ from holdfast.admin.operator import FILE, ensure
 from holdfast.cli.commands import FAILED, refuse
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
-from holdfast.config_file import ConfigInvalid, load
+from holdfast.config_file import ConfigInvalid, load, secret_problems
 from holdfast.gateway.connection_string import ConnectionStringInvalid, parse
 from holdfast.gateway.environment import crosses_network_in_clear, is_here, joined
 from holdfast.process import log
 from holdfast.process.ending import end_with
 from holdfast.process.group import Group
+from holdfast.process.listen import refuse_open_admin
 
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
     """Serve until SIGTERM; exits the process."""
 
     def read() -> Configuration:
-        config = join(load(file, overrides(flags), os.environ), os.environ)
-        check_certificate(config)
-        return config
+        return checked(file, overrides(flags), os.environ)
 
     def reread() -> Configuration:
         warn_of_doors(config := read())
@@ -54,6 +53,15 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         refuse(str(error))
 
 
+def checked(file: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Configuration:
+    """The configuration that a node is started with, with all that can be known to be wrong without a store and without
+    its address, which a node may be serving from. Raises ConfigInvalid."""
+    config = join(load(file, flags, environ), environ)
+    check_certificate(config)
+    refuse_open_admin(config)
+    return config
+
+
 def join(config: Configuration, environ: Mapping[str, str]) -> Configuration:
     """The configuration as the child that its connection string makes of it. Raises ConfigInvalid."""
     try:
@@ -63,8 +71,11 @@ def join(config: Configuration, environ: Mapping[str, str]) -> Configuration:
 
 
 def warn_of_doors(config: Configuration) -> None:
-    """One line when anybody who reaches the address may change what is here, one for each parent whom nobody proves to
-    be who it is (S8), and one when anybody on the way to the parent may read the sync password."""
+    """One line for each secret that cannot be read (what is here is served without it), one when anybody who reaches
+    the address may change what is here, one for each parent whom nobody proves to be who it is (S8), and one when
+    anybody on the way to the parent may read the sync password."""
+    for problem in secret_problems(config, os.environ):
+        structlog.get_logger().warning("secret not readable", problem=problem)
     for parent in config.parent:
         if parent.insecure and not is_here(parent.url):
             structlog.get_logger().warning(

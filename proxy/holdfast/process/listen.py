@@ -94,11 +94,24 @@ def admin_listeners(config: Configuration, count: int, *, joins: bool = False) -
     if not config.admin.listen:
         return []
     sockets = listeners(config.admin.listen, count, "admin.listen", joins=joins)
-    host = sockets[0].getsockname()[0]
+    try:
+        _refuse_reached(config, sockets[0].getsockname()[0])
+    except ConfigInvalid:
+        Listening(sockets, []).close()
+        raise
+    return sockets
+
+
+def refuse_open_admin(config: Configuration) -> None:
+    """The same refusal without a socket, also beside a node that serves. Raises ConfigInvalid."""
+    if config.admin.listen:
+        host, port = listen_address(config.admin.listen)
+        _refuse_reached(config, _resolve(host, port, f"admin.listen: found {config.admin.listen!r}")[4][0])
+
+
+def _refuse_reached(config: Configuration, host: str) -> None:
     if is_loopback(host) or config.tls.cert:
-        return sockets
-    for listener in sockets:
-        listener.close()
+        return
     raise ConfigInvalid(
         f"admin.listen: found {config.admin.listen!r}, which other machines reach; allowed without a certificate: an"
         " address of this machine alone (127.0.0.1:PORT), because the operator's password would cross the network in"
