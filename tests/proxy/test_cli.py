@@ -1,6 +1,7 @@
 """The command line: exit codes, refusals, the address line, store tools, and a node that runs alone."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -183,6 +184,29 @@ def test_case_trust_10_a_password_that_is_missing_is_named_and_stops_no_node(tmp
     with Node(tmp_path, configuration=SECRETS_AWAY, workers=1) as node:
         warned = [event["problem"] for event in node.events() if event.get("event") == "secret not readable"]
         assert [told.count(key) for told, key in zip(warned, keys, strict=True)] == [1, 1]
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("taken", ["--listen", "--admin-listen"])
+def test_case_trust_12_a_refused_start_makes_no_store_and_spends_no_password(tmp_path, workers, taken):
+    """The password is printed once, and whoever starts again after a refusal must see it."""
+    data = tmp_path / "data"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = f"127.0.0.1:{other.getsockname()[1]}"
+        start = ("serve", "--data", str(data), "--workers", workers, "--listen", "127.0.0.1:0", taken, port)
+        refused = command(*start)
+    assert (refused.returncode, "cannot be bound" in refused.stderr) == (2, True), refused.stderr
+    assert "password" not in refused.stderr
+    assert [path.name for path in data.iterdir()] == ["supervisor.lock"]
+    with Node(tmp_path, workers=int(workers)) as node:
+        assert "with the password" in node.text()
+
+
+def test_case_trust_12_an_operator_file_that_is_refused_leaves_no_store(tmp_path):
+    (tmp_path / "operator.json").write_text("{}")
+    refused = command("serve", "--data", str(tmp_path), "--listen", "127.0.0.1:0")
+    assert (refused.returncode, "operator.json" in refused.stderr) == (2, True), refused.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"supervisor.lock", "operator.json"}
 
 
 def test_no_store_is_said_once(tmp_path):

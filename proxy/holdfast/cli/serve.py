@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 import structlog
 from holdfast_core.errors import StoreRefused, Unwritable
 
-from holdfast.admin.operator import FILE, ensure
+from holdfast.admin import operator
 from holdfast.cli.commands import FAILED, refuse
 from holdfast.clock import SystemClock
 from holdfast.config import Configuration
@@ -23,7 +24,7 @@ from holdfast.gateway.environment import crosses_network_in_clear, is_here, join
 from holdfast.process import log
 from holdfast.process.ending import end_with
 from holdfast.process.group import Group
-from holdfast.process.listen import refuse_open_admin
+from holdfast.process.listen import Listening, node_listeners, refuse_open_admin
 
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
@@ -46,9 +47,10 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         warn_of_doors(config)
         group = Group(Path(config.data))
         group.take_over()
-        prepare_store(config)
-        prepare_operator(config)
-        sys.exit(serve_alone(config, group) if config.workers == 0 else serve_group(config, group, reread))
+        listening = prepare(config, group)
+        if config.workers == 0:
+            sys.exit(serve_alone(config, group, listening))
+        sys.exit(serve_group(config, group, listening, reread))
     except (ConfigInvalid, StoreRefused, Unwritable) as error:
         refuse(str(error))
 
@@ -117,15 +119,31 @@ def parent(text: str, insecure: bool) -> dict[str, Any]:
     return {"name": name, "url": url, "insecure": insecure}
 
 
+def prepare(config: Configuration, group: Group) -> Listening:
+    """Sockets, store and operator; nothing is written before all else was tried: a start that is refused makes no
+    store and spends no password. Raises ConfigInvalid, StoreRefused, Unwritable."""
+    if group.old_workers:  # a store and an operator are there; who comes meanwhile is served by them
+        prepare_store(config)
+        prepare_operator(config)
+        return node_listeners(config, joins=True)
+    listening = node_listeners(config)
+    if config.admin.listen:
+        with suppress(FileNotFoundError):
+            operator.read(Path(config.data))
+    prepare_store(config)
+    prepare_operator(config)
+    return listening
+
+
 def prepare_operator(config: Configuration) -> None:
     """Make the operator's credentials before any process that reads them, and tell them this once. Raises
     ConfigInvalid for credentials that are no secret."""
     if not config.admin.listen:
         return
-    operator, made = ensure(Path(config.data))
+    person, made = operator.ensure(Path(config.data))
     if made:
-        where = f"(also in {Path(config.data) / FILE})"
-        told = f"the operator is {operator.username}, with the password {operator.password} {where}"
+        where = f"(also in {Path(config.data) / operator.FILE})"
+        told = f"the operator is {person.username}, with the password {person.password} {where}"
         click.echo(f"holdfast: {told}", err=True)
 
 
@@ -181,20 +199,20 @@ def check_certificate(config: Configuration) -> None:
         raise ConfigInvalid(f"tls.cert, tls.key: found {files}; the pair cannot serve: {error}") from None
 
 
-def serve_group(config: Configuration, group: Group, read: Any) -> int:
+def serve_group(config: Configuration, group: Group, listening: Listening, read: Any) -> int:
     """Supervisor, keeper and workers."""
     from holdfast.process.supervisor import Supervisor, announce
 
     async def main() -> int:
-        supervisor = Supervisor(config, SystemClock(), group, read)
-        announce(supervisor.listening, config)
+        supervisor = Supervisor(config, SystemClock(), group, listening, read)
+        announce(listening, config)
         return await supervisor.run()
 
     return asyncio.run(main())
 
 
-def serve_alone(config: Configuration, group: Group) -> int:
+def serve_alone(config: Configuration, group: Group, listening: Listening) -> int:
     """Everything in this process."""
     from holdfast.process.alone import run as run_alone
 
-    return run_alone(config, group)
+    return run_alone(config, group, listening)

@@ -16,7 +16,7 @@ from holdfast.config import Configuration
 from holdfast.process.assembly import make_keeper, make_rounds
 from holdfast.process.ending import first
 from holdfast.process.group import GRACE_SECONDS, Group
-from holdfast.process.listen import Listening, bound, node_listeners
+from holdfast.process.listen import Listening, bound
 from holdfast.process.restart import RestartDelay
 from holdfast.process.serving import serve
 from holdfast.process.store import until_opened
@@ -29,21 +29,17 @@ log = structlog.get_logger()
 FAILED_SECONDS = 2.0
 
 
-def run(config: Configuration, group: Group) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Raises StoreRefused and ConfigInvalid."""
-    return uvloop.run(_main(config, group))
+def run(config: Configuration, group: Group, listening: Listening) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises StoreRefused."""
+    return uvloop.run(_main(config, group, listening))
 
 
-async def _main(config: Configuration, group: Group) -> int:
+async def _main(config: Configuration, group: Group, listening: Listening) -> int:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _refuse_reload)
-    listening, clock, delay = (
-        node_listeners(config, 1, joins=bool(group.old_workers)),
-        SystemClock(),
-        RestartDelay(),
-    )
+    clock, delay = SystemClock(), RestartDelay()
     old = asyncio.create_task(group.end_workers(config.limits.drain_timeout + GRACE_SECONDS))
     while not ending.is_set():
         delay.started(clock.monotonic())

@@ -78,14 +78,20 @@ def bound(config: Configuration, listening: Listening) -> Configuration:
     return replace(config, listen=f"{host}{colon}{listening.address[1]}")
 
 
-def node_listeners(config: Configuration, count: int, *, joins: bool = False) -> Listening:
-    """Every socket of a node, `count` of each kind, see `listeners`. Raises ConfigInvalid."""
+def node_listeners(config: Configuration, *, joins: bool = False) -> Listening:
+    """Every socket of a node, one of each kind for a process, see `listeners`. Raises ConfigInvalid."""
+    count = process_count(config)
     clients = listeners(config.listen, count, joins=joins)
     try:
         return Listening(clients, admin_listeners(config, count, joins=joins))
     except ConfigInvalid:
         Listening(clients, []).close()
         raise
+
+
+def process_count(config: Configuration) -> int:
+    """How many processes of a node take clients: one per core where `workers` is -1, and one where it is 0."""
+    return config.workers if config.workers > 0 else len(os.sched_getaffinity(0)) if config.workers else 1
 
 
 def admin_listeners(config: Configuration, count: int, *, joins: bool = False) -> list[socket.socket]:

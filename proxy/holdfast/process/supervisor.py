@@ -26,7 +26,7 @@ from holdfast.config import Configuration
 from holdfast.process import child
 from holdfast.process.ending import DRAIN, Insistence, first
 from holdfast.process.group import GRACE_SECONDS, Group, unborn
-from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener, node_listeners
+from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener
 from holdfast.process.log import say
 from holdfast.process.restart import RestartDelay
 from holdfast.role import role
@@ -51,10 +51,15 @@ class Supervisor:
     """Runs one node. `reread` returns a new configuration or raises, for SIGHUP."""
 
     def __init__(
-        self, config: Configuration, clock: Clock, group: Group, reread: Callable[[], Configuration]
+        self,
+        config: Configuration,
+        clock: Clock,
+        group: Group,
+        listening: Listening,
+        reread: Callable[[], Configuration],
     ) -> None:
         self.config, self.clock, self.group, self.reread = config, clock, group, reread
-        self.listening = node_listeners(config, worker_count(config), joins=bool(group.old_workers))
+        self.listening = listening
         self.lifeline_read, self.lifeline_write = os.pipe()
         self.config_fd = child.configuration_descriptor(bound(config, self.listening))
         self.keeper_socket, self.keeper_path = keeper_listener(Path(config.data))
@@ -229,11 +234,6 @@ class Supervisor:
             os.close(fd)
         place.remove(Path(self.config.data))
         self.group.close()
-
-
-def worker_count(config: Configuration) -> int:
-    """How many workers a configuration asks for: one per core when it says -1."""
-    return config.workers if config.workers > 0 else len(os.sched_getaffinity(0))
 
 
 def announce(listening: Listening, config: Configuration) -> None:
