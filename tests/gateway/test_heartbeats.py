@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -51,6 +52,18 @@ class Root:
         """It ends in good order. The next one begins."""
         asyncio.run(self.port.write_heartbeats())
         self.kill()
+
+    def cut_power(self, disk: Path) -> None:
+        """`disk` is what lay there when the last keeper began; since then only what was synced came on. The next one
+        begins."""
+        writer = self.store._writer
+        assert writer is not None
+        synced = (self.place / "journal" / "log").read_bytes()[: writer.journal.synced]
+        self.store.close()
+        shutil.rmtree(self.place)
+        shutil.copytree(disk, self.place)
+        (self.place / "journal" / "log").write_bytes(synced)
+        self.open()
 
     def refused(self, instance: str) -> bool:
         """Whether another instance is kept out."""
@@ -228,6 +241,36 @@ def test_case_fault_11_what_is_heard_after_an_end_in_good_order_outlives_a_kill(
         revisions.append(root.written()[0])
     assert revisions == [revisions[0]] * 3
     root.kill()
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
+@pytest.mark.parametrize("words", [1, 2, 30])
+def test_case_fault_11_what_is_heard_after_an_end_in_good_order_outlives_a_power_cut(
+    root: Root, tmp_path: Path, words: int
+) -> None:
+    """What the keeper before left behind says no more how long a lease counts."""
+    root.clock.advance(60)
+    root.report()
+    root.end()
+    shutil.copytree(root.place, tmp_path / "disk")
+    for _ in range(words):
+        root.clock.advance(60)
+        root.report()
+    root.cut_power(tmp_path / "disk")
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
+def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_power_cut(root: Root, tmp_path: Path) -> None:
+    root.clock.advance(60)
+    root.report()
+    asyncio.run(root.port.write_heartbeats())
+    root.store.sync_cached().result()
+    shutil.copytree(root.place, tmp_path / "disk")
+    root.clock.advance(60)
+    root.report()
+    root.cut_power(tmp_path / "disk")
     root.clock.advance(LEASE - 1)
     assert root.refused("second")
 

@@ -4,11 +4,12 @@ transfer is.
 Each says so once a minute, and one write of it is 37 KB on the disk. So their documents are written when something else
 changed, and otherwise once an hour; in between the last word is in memory, and replaces the document wherever that is
 read. A keeper that ends in good order leaves the last words, and beside them a record of how long each lease counts:
-then nothing is unknown, and the first word that the next keeper hears of each is written again.
+then nothing is unknown. The first word that is heard after that takes the record away, durably, before it is answered:
+what was said of these leases may be renewed from now on, and a power cut must not bring the older word back.
 
-After a kill nobody knows when a lease was renewed last. It counts as renewed at the last moment at which that may have
-been: a lease never ends sooner than its holder was told, so two instances are never active at once. What is shown is
-what is known: nobody looks connected whose last known lease ran out.
+After a kill or a power cut nobody knows when a lease was renewed last. It counts as renewed at the last moment at which
+that may have been: a lease never ends sooner than its holder was told, so two instances are never active at once. What
+is shown is what is known: nobody looks connected whose last known lease ran out.
 """
 
 from __future__ import annotations
@@ -81,8 +82,13 @@ class Heartbeats:
     def worth(
         self, view: ResourceView, changes: Sequence[ResourceChange], remembered: list[Word]
     ) -> list[ResourceChange]:
-        """Those of the changes that are to be written; the others are `remembered`."""
-        return [row for row in changes if not self._keeps(view, row, remembered)]
+        """Those of the changes that are to be written; the others are `remembered`. What was left behind counts no
+        more once anything is said: it goes before that is answered, and never comes back, because its kind is not
+        quiet here."""
+        written = [row for row in changes if not self._keeps(view, row, remembered)]
+        if any(row.kind == STATUS for row in changes):
+            written.append(ResourceChange(KIND, NAME, None))  # nothing is written when there is none
+        return written
 
     @staticmethod
     def settled(remembered: Sequence[Word], *, well: bool) -> None:
@@ -107,7 +113,7 @@ class Heartbeats:
         return {row.name: self._word(row) or _status(row.body) for row in store.resources(STATUS)}
 
     def last_words(self, view: ResourceView) -> Iterator[ResourceChange]:
-        """What the store has not. What is heard after that is written at once."""
+        """What the store has not, and how long each lease counts."""
         left: dict[str, Left] = {}
         for row in view.list(STATUS):
             word, lease = self._word(row), self.current(row).lease
@@ -147,7 +153,7 @@ class Heartbeats:
         if row.kind != STATUS or row.body is None:
             return False
         held, now, name = view.get(STATUS, row.name), _status(row.body), row.name.lower()
-        if held is None or self._left_for(held) is not None or _is_news(_status(held.body), now):
+        if held is None or _is_news(_status(held.body), now):
             self._own[name] = 1 if held is None else held.revision + 1
             return False
         remembered.append(Word(held.revision, now, self._said(name)))
