@@ -17,6 +17,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import UploadBusy
 from support.pushing import Registry, code, request, run
 from support.serving import until
+from support.stores import push_file, put_file
 from support.uploads import (
     BODY,
     DIGEST,
@@ -164,6 +165,37 @@ def test_a_put_that_was_done_is_done_again(tmp_path: Path) -> None:
             assert is_created(await session.put(DIGEST), DIGEST)
             assert await session.offset() is None
         assert await held(node, BODY)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("earlier", ["none", "cached", "damaged"])
+def test_case_trust_1_a_keeper_that_was_killed_between_rename_and_commit_acknowledged_nothing(
+    tmp_path: Path, earlier: str
+) -> None:
+    """The row that is there is of an earlier blob: one that may be dropped, or whose bytes are bad."""
+
+    async def test(node: Registry) -> None:
+        if earlier == "cached":
+            put_file(node.store, "a/b", BODY)
+        elif earlier == "damaged":
+            node.store.quarantine(push_file(node.store, "a/b", BODY).digest, 0, len(BODY)).result()
+        real = node.keeper.commit_upload
+        hex = DIGEST.removeprefix("sha256:")
+
+        async def killed(repository: str, sealed: str, *rest: Any) -> None:
+            (node.data / "uploads" / sealed).rename(node.data / "blobs" / "sha256" / hex[:2] / hex)
+            raise KeeperAway("no word")
+
+        setattr(node.keeper, "commit_upload", killed)  # noqa: B010
+        session = await half(node)
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 503
+        assert await session.offset() == HALF
+        setattr(node.keeper, "commit_upload", real)  # noqa: B010
+        assert is_created(await session.put(DIGEST, BODY[HALF:], SPAN), DIGEST)
+        blob = node.store.blob("a/b", Digest.parse(DIGEST))
+        assert blob is not None
+        assert (blob.owned, node.store.is_whole(blob)) == (True, True)
 
     run(tmp_path, test)
 

@@ -130,10 +130,7 @@ async def close(node: Node, request: Request) -> Reply:
 def _is_done(asked: Asked, digest: Digest) -> bool:
     """Whether a PUT without a body asks for what is so already: the answer to an earlier one was lost, or did not
     come in time. The session is gone, and the blob is this repository's own."""
-    if asked.request.body is not None:
-        return False
-    blob = asked.node.store.blob(asked.scope.key, digest)
-    return blob is not None and blob.owned and asked.node.store.is_whole(blob)
+    return asked.request.body is None and asked.destination.holds(digest)
 
 
 async def _append(asked: Asked, turn: Turn, claim: Claim) -> Reply:

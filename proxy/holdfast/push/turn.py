@@ -53,8 +53,9 @@ class Destination:
     inline_bytes: int
 
     def holds(self, digest: Digest) -> bool:
-        """Whether it is there."""
-        return self.store.blob(self.repository, digest) is not None
+        """Whether it came in and is safe: the repository's own, and no earlier one that is only cached or damaged."""
+        blob = self.store.blob(self.repository, digest)
+        return blob is not None and blob.owned and self.store.is_whole(blob)
 
 
 class Turn:
