@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from holdfast.control import command as c
-from holdfast.control import states
+from holdfast.control import moment, states
 from holdfast.control.activation import already_activated
 from holdfast.control.moment import stamp
 from holdfast.control.resource import (
@@ -20,9 +20,12 @@ from holdfast.control.resource import (
     LoginServer,
     Status,
     StatusDetail,
+    SyncProperties,
     SyncResult,
 )
+from holdfast.control.schedule import silence_of
 from holdfast.errors import ControlConflict, ControlInvalid, ControlUnknown
+from msgspec.structs import replace
 from support.control import NOW, Plane, registry
 
 TEXT = (
@@ -61,10 +64,12 @@ def test_activation_is_a_lease_that_reports_renew(plane: Plane) -> None:
     assert state(plane) == ("Active", "Online")
     plane.now += 200
     assert plane.do(report()).expires == "2026-11-26T22:08:20Z"
-    plane.now += 299
+    plane.now += 149
     assert state(plane) == ("Active", "Online")
     plane.now += 1
     assert state(plane) == ("Active", "Offline")
+    assert states.is_held(plane.status("plant").lease, plane.now + 149)
+    assert not states.is_held(plane.status("plant").lease, plane.now + 150)
 
 
 def test_a_second_live_instance_is_refused_in_the_originals_words(plane: Plane) -> None:
@@ -258,7 +263,7 @@ def test_the_tables_name_every_state_and_what_is_not_in_them_is_refused() -> Non
         (
             Status(
                 lease=Lease(instance="i", generation=1, expires="2026-11-26T22:00:01Z"),
-                last_activity_time="x",
+                last_activity_time="2026-11-26T21:59:59Z",
             ),
             "Online",
         ),
@@ -271,6 +276,36 @@ def test_the_tables_name_every_state_and_what_is_not_in_them_is_refused() -> Non
 )
 def test_connection_is_a_function_of_what_is_known(plane: Plane, status: Status, wanted: str) -> None:
     assert states.connection(status, plane.registry("plant"), NOW) == wanted
+
+
+@pytest.mark.parametrize(
+    ("heard", "now", "wanted"),
+    [
+        ("09:00:00", "09:00:09", "Online"),  # its window is open: the silence counts, whatever the lease
+        ("09:00:00", "09:00:10", "Offline"),
+        ("09:00:00", "10:59:59", "Offline"),
+        ("10:59:55", "10:59:59", "Online"),
+        ("10:59:55", "11:00:00", "Offline"),  # closed: nobody is heard of
+    ],
+)
+def test_case_trust_13_within_a_window_the_last_activity_decides(
+    plane: Plane, heard: str, now: str, wanted: str
+) -> None:
+    """A lease of 20 s, and a window of two hours a day: the lease runs to the end of tomorrow's."""
+    day = "2026-11-26T"
+    sync = SyncProperties(token_id="t", schedule="0 9 * * *", sync_window="PT2H")
+    registry = replace(
+        plane.registry("plant"), parent=replace(plane.registry("plant").parent, sync_properties=sync)
+    )
+    at = moment.seconds(f"{day}{heard}Z")
+    expires = moment.stamp(at + 20 + silence_of(sync, at))
+    lease = Lease(instance="i", generation=1, expires=expires)
+    status = Status(lease=lease, last_activity_time=f"{day}{heard}Z")
+    seen = moment.seconds(f"{day}{now}Z")
+    assert states.is_held(status.lease, seen)
+    assert states.connection(status, registry, seen) == wanted
+    tomorrow = "2026-11-27T09:00:00Z" if now.startswith("11") else None
+    assert states.expected(status, registry, seen) == tomorrow
 
 
 # --- down and up the tree ----------------------------------------------------------------------------------

@@ -256,6 +256,8 @@ def test_a_registry_is_shown_with_the_originals_names(node: Node) -> None:
         "version": None,
         "connectionState": "Offline",
         "lastActivityTime": None,
+        "lastActivitySeconds": None,
+        "expectedTime": None,
         "activation": {"status": "Inactive"},
         "parent": {
             "id": "/connectedRegistries/plant",

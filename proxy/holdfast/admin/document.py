@@ -60,6 +60,8 @@ class RegistryProperties(Document, frozen=True):
     version: str | None
     connection_state: ConnectionState
     last_activity_time: str | None
+    last_activity_seconds: int | None
+    expected_time: str | None
     activation: Activation
     parent: ParentDocument
     client_token_ids: tuple[str, ...]

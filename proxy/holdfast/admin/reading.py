@@ -24,6 +24,7 @@ T = TypeVar("T")
 READ_ONLY = frozenset(
     {
         *("provisioningState", "version", "connectionState", "lastActivityTime", "activation"),
+        *("lastActivitySeconds", "expectedTime"),
         *("loginServer", "statusDetails", "registrySyncResult", "lastSyncTime", "gatewayEndpoint"),
         "syncProgress",
         *("creationDate", "credentials", "type", "id", "name", "etag", "created"),

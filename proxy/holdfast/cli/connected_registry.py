@@ -18,7 +18,7 @@ LOG_LEVELS = ("Debug", "Information", "Warning", "Error", "None")
 LIST_COLUMNS: list[out.Column] = [
     ("NAME", lambda found: found.get("name")),
     ("MODE", properties("mode")),
-    ("CONNECTION STATE", properties("connectionState")),
+    ("CONNECTION STATE", lambda found: connection(out.at(found, "properties"))),
     ("PARENT", last("parent", "id")),
     ("LOGIN SERVER", properties("loginServer", "host")),
     ("LAST SYNC (UTC)", moment("parent", "syncProperties", "lastSyncTime")),
@@ -39,6 +39,17 @@ SHOW_COLUMNS: list[out.Column] = [
     ("NOTIFICATIONS", properties("notificationsList")),
     ("STATUS", lambda found: troubles(out.at(found, "properties", "statusDetails"))),
 ]
+
+
+def connection(found: Any) -> str:
+    """The state, of a node that is away with how long ago it was heard of, or when it is expected."""
+    state, age, expected = (
+        out.at(found, key) for key in ("connectionState", "lastActivitySeconds", "expectedTime")
+    )
+    if state != "Offline" or age == "":
+        return str(state)
+    when = f"expected {out.seconds(expected)}" if expected else f"last heard of {out.ago(age)}"
+    return f"{state}, {when}"
 
 
 def names(ids: Any) -> list[str]:

@@ -145,6 +145,14 @@ def _print(table: Table) -> None:
         click.echo(line.rstrip())
 
 
+def ago(age: int) -> str:
+    """Seconds since something, for a person."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if age >= 2 * length:
+            return f"{age // length} {unit} ago"
+    return f"{age} s ago"
+
+
 def amount(size: float) -> str:
     """Bytes for a person."""
     unit = 0

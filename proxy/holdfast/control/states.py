@@ -3,13 +3,14 @@ what is known."""
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 from msgspec.structs import replace
 
 from holdfast.control import moment
 from holdfast.control.resource import ConnectedRegistry, ConnectionState, Lease, Status, SyncState
-from holdfast.control.schedule import closed_for
+from holdfast.control.schedule import closed_for, silence_of
 
 ActivationStatus = Literal["Active", "Inactive"]
 ActivationEvent = Literal["activate", "deactivate", "release", "report"]
@@ -38,6 +39,8 @@ NOT_ACTIVATED = "NOT_ACTIVATED"
 
 #: a report that moves times alone on is written so often; otherwise it is remembered (`keeper.heartbeats`)
 WRITE_SECONDS = 3600.0
+#: the shortest silence that means anything: times have whole seconds
+LEAST_SECONDS = 4.0
 
 
 def activation(status: Status) -> ActivationStatus:
@@ -65,16 +68,35 @@ def reachable(state: SyncState) -> frozenset[SyncState]:
 
 
 def connection(status: Status, registry: ConnectedRegistry, now: float) -> ConnectionState:
-    """What the parent says of the connection. A node is heard of at least once a lease while it is connected; between
-    the windows of a schedule it is not, and Offline, though its lease outlasts them. Troubles it reported come before a
-    transfer."""
+    """What the parent says of the connection. Within a window the last activity decides: the lease outlasts the next
+    window, so that nobody takes the place of a node that waits for it. Between windows nobody is heard of. Troubles
+    that the node reported come before a transfer."""
     if not is_held(status.lease, now) or status.last_activity_time is None:
         return "Offline"
-    if closed_for(registry.parent.sync_properties, now) > 0:
+    sync = registry.parent.sync_properties
+    if closed_for(sync, now) > 0 or now >= _silent_at(status, registry):
         return "Offline"
     if status.status_details:
         return "Unhealthy"
     return "Syncing" if status.syncing else "Online"
+
+
+def _silent_at(status: Status, registry: ConnectedRegistry) -> float:
+    """When a node that is not heard of counts as gone, within its window. Its lease without what the schedule added to
+    it is three reports long; of a node right below the root one report that is missed is enough, what is said of deeper
+    ones comes by others."""
+    assert status.lease is not None
+    heard = moment.seconds(status.last_activity_time or "")
+    lease = moment.seconds(status.lease.expires) - heard - silence_of(registry.parent.sync_properties, heard)
+    return heard + max(lease, LEAST_SECONDS) * (0.5 if registry.parent.id is None else 1.0)
+
+
+def expected(status: Status, registry: ConnectedRegistry, now: float) -> str | None:
+    """When a node that waits for its window is to be heard of again; None for any other."""
+    closed = closed_for(registry.parent.sync_properties, now)
+    if not is_held(status.lease, now) or not 0 < closed < inf:
+        return None
+    return moment.stamp(now + closed)
 
 
 def timeless(status: Status) -> Status:

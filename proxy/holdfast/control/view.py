@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from holdfast_core.record import Resource
 
-from holdfast.control import states
+from holdfast.control import moment, states
 from holdfast.control.resource import (
     PATHS,
     REGISTRY,
@@ -41,6 +41,8 @@ def registry_view(registry: ConnectedRegistry, status: Status, now: float, etag:
         "version": status.version,
         "connectionState": states.connection(status, registry, now),
         "lastActivityTime": status.last_activity_time,
+        "lastActivitySeconds": _age(status.last_activity_time, now),
+        "expectedTime": states.expected(status, registry, now),
         "activation": {"status": states.activation(status)},
         "parent": {
             "id": registry.parent.id,
@@ -63,6 +65,10 @@ def registry_view(registry: ConnectedRegistry, status: Status, now: float, etag:
         "syncProgress": _plain(status.sync_progress),
     }
     return _envelope(REGISTRY, registry.name, etag, properties)
+
+
+def _age(time: str | None, now: float) -> int | None:
+    return None if time is None else max(0, int(now - moment.seconds(time)))
 
 
 def scope_map_view(scope_map: ScopeMap, etag: str) -> dict[str, Any]:
