@@ -183,8 +183,11 @@ def _forget_chunks(view: View, digest: Digest, keep: Keep) -> list[Change]:
     ]
 
 
-def end_fills(view: View, digest: Digest) -> list[Change]:
-    """The bytes are here: no fill of them goes on, whichever repository began it."""
+def end_fills(view: View, digest: Digest, repository: str | None = None) -> list[Change]:
+    """The bytes are here: no fill of them goes on that was begun for `repository`, None for any. A fill of another
+    parent has its own bytes to bring."""
+    if repository is not None:
+        return drop_fill(view, repository, digest)
     return remove([*view.keys(layout.FILL + digest.key), *view.keys(layout.FILL_CHUNKS + digest.key)])
 
 

@@ -241,6 +241,11 @@ class Lookup:
         keys = (key for key, _ in self._index.scan(layout.HOLDER + digest.key + layout.AS_BLOB, limit=limit))
         return self._names_of([key[-16:] for key in keys])
 
+    def has_holder(self, digest: Digest, wanted: Callable[[str], bool]) -> bool:
+        """Whether one of the repositories that have a blob is `wanted`. Ends at the first."""
+        keys = (key for key, _ in self._index.scan(layout.HOLDER + digest.key + layout.AS_BLOB))
+        return any(wanted(name) for key in keys for name in self._names_of([key[-16:]]))
+
     def _names_of(self, hashes: Collection[bytes]) -> list[str]:
         if any(raw not in self._names for raw in hashes):
             every = (layout.repository_name(key) for key, _ in self._index.scan(layout.REPOSITORY))

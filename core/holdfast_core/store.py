@@ -251,6 +251,7 @@ class Store(Pushes):
             table,
             owned,
             lambda view, blob: change.arrived(view, repository, blob, now=now),
+            filled=part.repository,
         )
 
         def forget(done: Future[None]) -> None:

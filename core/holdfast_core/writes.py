@@ -352,6 +352,7 @@ class Writes(Lookup):
         owned: bool,
         links: Links,
         check: Check = _anything,
+        filled: str | None = None,
     ) -> Future[None]:
         """A file that has all of its bytes becomes a blob. When they are held already, one that was fetched is
         dropped, and one that was pushed takes their place. When anything of it is refused the file is where
@@ -372,7 +373,7 @@ class Writes(Lookup):
             def plan(view: View) -> list[Change]:
                 check(view)
                 rows, held = change.bytes_held(view, placed, None if known and not replaces else table)
-                return [*rows, *links(view, held), *change.end_fills(view, digest)]
+                return [*rows, *links(view, held), *change.end_fills(view, digest, filled)]
 
             if replaces:
                 self._directory.sync_file(file)  # here, so that the writer has nothing to wait for

@@ -159,9 +159,12 @@ def test_case_trust_1_parts_of_two_parents_do_not_meet_after_a_restart(tmp_path:
             store.close()
             store = Store.create_or_open(tmp_path / "store", write=True)
             assert sorted(state.repository for state in store.fills()) == [THEIRS, OURS]
+            evil.script(Fault(method="GET", path=BLOBS, stall_after=0, times=-1))
             async with filling(store, ours, evil) as node:
                 assert await drain(node, digest, repository=OURS) == content.read(0, content.size)
                 assert node.sent(digest) < content.size + MIB
+                # what came in for one of them ends no fill of the other
+                assert [state.repository for state in store.fills()] == [THEIRS]
         store.close()
 
     run(main())

@@ -37,7 +37,7 @@ class ParentDouble:
     def __init__(self):
         self.config = SimpleNamespace(probe_interval=10.0)
         self.name, self.url, self.state, self.fault = "", "http://parent", "online", None
-        self.outage, self.above, self.ahead = "", "", 0.0
+        self.outage, self.above, self.ahead, self.mirror_faults = "", "", 0.0, []
         self.tagged, self.bodies, self.asked = {}, {}, []
         self.failure, self.gate = None, None
         self.up = SimpleNamespace()  # nothing goes up here

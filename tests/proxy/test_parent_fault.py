@@ -11,14 +11,21 @@ from pathlib import Path
 
 import pytest
 from holdfast.config import Credentials
-from holdfast.errors import LoginRefused, ParentFailed, ParentNotFound, ParentUntrusted
+from holdfast.errors import (
+    LevelAway,
+    LoginRefused,
+    ParentDenied,
+    ParentFailed,
+    ParentNotFound,
+    ParentUntrusted,
+)
 from holdfast.keeper.switches import Switches, trouble_of
 from holdfast.testing.clock import FakeClock
 from holdfast.testing.fault import Fault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.store import Store
 from support.certificates import make_pair
-from support.parent_cases import client_of, run, stocked
+from support.parent_cases import BLOB, client_of, run, stocked
 from support.serving import record_logs
 
 LOGIN = Credentials(username="plant", password="secret")
@@ -125,7 +132,7 @@ def test_case_trust_5_who_cannot_prove_to_be_the_parent_is_untrusted(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("ahead", "said"), [(0, ""), (59, ""), (-59, ""), (3600, "3600 s behind"), (-90, "90 s ahead of")]
+    ("ahead", "said"), [(0, ""), (59, ""), (-59, ""), (3600, "60 min behind"), (-90, "2 min ahead of")]
 )
 def test_clocks_that_differ_are_a_trouble(ahead: int, said: str) -> None:
     """By what the parent says of the time in each answer."""
@@ -136,6 +143,8 @@ def test_clocks_that_differ_are_a_trouble(ahead: int, said: str) -> None:
         date = format_datetime(datetime.fromtimestamp(clock.now() + ahead, UTC), usegmt=True)
         scripted.script(Fault(headers=[("Date", date)], times=-1))
         async with client_of(scripted, clock) as parent:
+            await parent.get_manifest("team/app", "v1")
+            assert trouble_of(parent) == ""  # one answer may have been on its way for long
             await parent.get_manifest("team/app", "v1")
             assert said in trouble_of(parent)
             assert bool(said) == bool(trouble_of(parent))
@@ -156,5 +165,87 @@ def test_case_trust_5_an_operator_sees_it(tmp_path: Path) -> None:
                 assert "login" in shown.note
         finally:
             store.close()
+
+    run(case)
+
+
+def test_case_trust_5_a_repository_that_is_forbidden_is_no_refused_login() -> None:
+    """Basic, where a password is all there is: one that was just taken is right, and refused for what it asked for."""
+
+    async def case(scripted: ScriptedParent) -> None:
+        guarded(scripted, "basic")
+        clock = FakeClock()
+        async with client_of(scripted, clock, credentials=LOGIN) as parent:
+            await parent.get_manifest("team/app", "v1")
+            scripted.script(Fault(path="team/secret", status=401, times=-1))
+            with pytest.raises(ParentDenied):
+                await parent.get_manifest("team/secret", "v1")
+            assert trouble_of(parent) == ""
+            scripted.door.password = "another"
+            clock.advance(301)
+            with pytest.raises(LoginRefused):
+                await parent.get_manifest("team/app", "v1")
+
+    run(case)
+
+
+def stranger(folder: Path) -> ssl.SSLContext:
+    """A server's certificate that nobody vouches for."""
+    pair, context = make_pair(folder / "pair", "own"), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair / "cert.pem", pair / "key.pem")
+    return context
+
+
+def test_a_storage_host_with_a_wrong_certificate_is_not_the_parent(tmp_path: Path) -> None:
+    async def case(scripted: ScriptedParent) -> None:
+        stocked(scripted)
+        async with ScriptedParent(tls=stranger(tmp_path)) as storage, client_of(scripted) as parent:
+            port = storage.url.rpartition(":")[2]
+            scripted.script(Fault(path="/blobs/", redirect=f"https://localhost:{port}/data", times=-1))
+            with pytest.raises(ParentFailed):
+                async with parent.get_blob("team/app", BLOB.digest):
+                    pass
+            assert trouble_of(parent) == ""
+
+    run(case)
+
+
+def test_a_mirror_with_a_wrong_certificate_is_named_and_the_parent_is_well(tmp_path: Path) -> None:
+    async def case() -> None:
+        good = trusted()
+        async with ScriptedParent(tls=stranger(tmp_path)) as mirror, ScriptedParent(tls=good) as scripted:
+            stocked(scripted)
+            settings = {
+                "insecure": False,
+                "mirrors": (mirror.url,),
+                "ca": str(tmp_path / "good" / "cert.pem"),
+            }
+            async with client_of(scripted.url, **settings) as parent:
+                await parent.get_manifest("team/app", "v1")
+                assert trouble_of(parent) == ""
+                assert [words.split()[0] for words in parent.mirror_faults] == ["mirror"]
+
+    def trusted() -> ssl.SSLContext:
+        pair = make_pair(tmp_path / "good", "good", authority=True)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pair / "cert.pem", pair / "key.pem")
+        return context
+
+    asyncio.run(case())
+
+
+def test_a_level_above_that_is_away_is_shown_for_a_while_only() -> None:
+    """Nobody asks: then nobody knows any more."""
+
+    async def case(scripted: ScriptedParent) -> None:
+        stocked(scripted)
+        clock = FakeClock()
+        scripted.script(Fault(status=503, headers=[("Holdfast-Away", "1")], times=1))
+        async with client_of(scripted, clock) as parent:
+            with pytest.raises(LevelAway):
+                await parent.get_manifest("team/app", "v1")
+            assert "level 2" in trouble_of(parent)
+            clock.advance(121)
+            assert trouble_of(parent) == ""
 
     run(case)

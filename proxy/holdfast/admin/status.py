@@ -9,8 +9,9 @@ import msgspec
 
 from holdfast import errors
 from holdfast.admin import parents
-from holdfast.admin.document import NodeStatusDocument
+from holdfast.admin.document import NodeStatusDocument, ParentStateDocument
 from holdfast.admin.operation import Call, reply
+from holdfast.endpoint.node import Node
 from holdfast.keeper.port import Status
 from holdfast.replica.report import SyncReport
 from holdfast.role import role
@@ -35,10 +36,10 @@ async def show(call: Call) -> Reply:
         role=role(node.config),
         mode="ReadOnly" if node.store.mode == "ReadOnly" else "ReadWrite",
         version=version("holdfast"),
-        parents=[parents.document_of(one) for one in await parents.reports(call)] if status.parents else [],
+        parents=await _parents(call) if status.parents else [],
         synchronisation=await _synchronisation(call),
         outbox_entries=counters.get("outbox", 0),
-        free_bytes=node.store.free_bytes(),
+        free_bytes=_free(node),
     )
     return reply(msgspec.to_builtins(found))
 
@@ -49,6 +50,22 @@ async def _keeper(call: Call) -> Status:
             return await call.node.port.status()
     except (errors.Refusal, TimeoutError):
         return Status(False, (NOT_THERE,))
+
+
+async def _parents(call: Call) -> list[ParentStateDocument]:
+    try:
+        async with asyncio.timeout(KEEPER_SECONDS):
+            return [parents.document_of(one) for one in await parents.reports(call)]
+    except (errors.Refusal, TimeoutError):
+        return []
+
+
+def _free(node: Node) -> int:
+    """0 where the disk does not say."""
+    try:
+        return node.store.free_bytes()
+    except OSError:
+        return 0
 
 
 async def _synchronisation(call: Call) -> SyncReport | None:

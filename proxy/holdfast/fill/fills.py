@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Unwritable
+from holdfast_core.errors import StoreError, Unwritable
 from holdfast_core.record import FillState
 from holdfast_core.store import Store
 
@@ -83,6 +83,10 @@ class Origin(NamedTuple):
         """That of a blob of a repository."""
         return cls(Repository.from_key(repository).namespace, digest)
 
+    def has(self, repository: str) -> bool:
+        """Whether the repository is that parent's."""
+        return Repository.from_key(repository).namespace == self.namespace
+
 
 class Fills:
     """The registry of fills. `parent_of` gives a namespace's parent and raises KeyError for an unknown one.
@@ -113,7 +117,8 @@ class Fills:
         for state in self.store.fills():
             origin = Origin.of(state.repository, state.digest)
             if self._has_sent(origin):
-                self.store.drop_part(state.repository, state.digest)
+                with suppress(StoreError, OSError):
+                    self.store.drop_part(state.repository, state.digest)
                 self.store.drop_fill(state.repository, state.digest)
             else:
                 self._parked.setdefault(origin, state)
@@ -188,8 +193,7 @@ class Fills:
         blob = self.store.blob_anywhere(origin.digest)
         if blob is None or blob.damaged or not self.store.is_in_place(blob):
             return False
-        holders = self.store.holders(origin.digest)
-        return any(Repository.from_key(name).namespace == origin.namespace for name in holders)
+        return self.store.has_holder(origin.digest, origin.has)
 
     async def _current(self, origin: Origin) -> Fill | None:
         """The fill of an origin: running, idle, or taken up from its checkpoint."""

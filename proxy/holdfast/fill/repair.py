@@ -38,7 +38,7 @@ class DamagedRun:
     at."""
 
     def __init__(self, store: Store, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
-        self._store, self._parent, self._name, self._digest = store, parent, name, digest
+        self._store, self.parent, self._name, self._digest = store, parent, name, digest
         self.position, self.end = start - start % CHUNK_BYTES, end
         #: the last chunk, when the disk did not take it
         self.unstored: UnstoredChunk | None = None
@@ -83,7 +83,7 @@ class DamagedRun:
         while self.position < self.end:
             came = self.position + len(body)
             try:
-                async with self._parent.get_blob(
+                async with self.parent.get_blob(
                     self._name, str(self._digest), start=came, end=self.end
                 ) as stream:
                     at = stream.start
@@ -172,7 +172,7 @@ class Repairs:
         the parent's refusal, or ParentBroken when its bytes are not the chunk's."""
         while start < end:
             runs = self._runs.setdefault(digest, [])
-            run = next((r for r in runs if r.position <= start < r.end), None)
+            run = next((r for r in runs if r.parent is parent and r.position <= start < r.end), None)
             if run is None:
                 run = DamagedRun(self._store, parent, name, digest, start, end)
                 runs.append(run)

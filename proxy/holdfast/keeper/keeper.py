@@ -496,7 +496,7 @@ class Keeper(Pushes, Control):
 
     async def status(self) -> Status:
         """See `KeeperPort.status`."""
-        troubles = [*self.notes(), *(detail.description for detail in troubles_of(self))]
+        troubles = [*(detail.description for detail in troubles_of(self)), *self.notes()]
         counters = {**self.fills.counters, "unstored_manifests": self.unstored}
         counters |= self._backlog()
         for name, parent in self.parents.items():

@@ -47,6 +47,11 @@ class ParentReport(Wire, frozen=True):
     note: str
 
 
+def apart(seconds: float) -> str:
+    """A difference between clocks, in steps that do not change with each look."""
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 #: what to do about a parent that is there and gives nothing
 REMEDIES: dict[str, str] = {
     "denied": "it refuses the login; look at the name and the password in its `credentials`",
@@ -67,7 +72,7 @@ def trouble_of(parent: Parent) -> str:
     if abs(parent.ahead) > SKEW_SECONDS:
         way = "behind" if parent.ahead > 0 else "ahead of"
         return (
-            f"the clock of this node is {abs(parent.ahead):.0f} s {way} that of parent {name}: leases, tokens and"
+            f"the clock of this node is {apart(abs(parent.ahead))} {way} that of parent {name}: leases, tokens and"
             " windows go wrong; set it, or have it set by NTP"
         )
     return ""

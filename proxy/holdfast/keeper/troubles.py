@@ -27,6 +27,7 @@ def troubles_of(keeper: Keeper) -> list[StatusDetail]:
     """All of them. `type` is the component and `code` the error, as the original's `Disk` and `DiskError` are
     (connected-registry 2.5)."""
     parents = [words for parent in keeper.parents.values() if (words := trouble_of(parent))]
+    parents += [words for parent in keeper.parents.values() for words in parent.mirror_faults]
     found = [
         ("Disk", disk.CODE, keeper.disk.sentences() or keeper.fills.passing()),
         ("Content", "Damaged", [*_damage(keeper), *keeper.records.notes()]),

@@ -37,7 +37,7 @@ from holdfast.parent.address import AddressPolicy, Lookup
 from holdfast.parent.caps import Bulk
 from holdfast.parent.credentials import Anonymous, login_source
 from holdfast.parent.endpoint import Ask, Endpoint, base_of
-from holdfast.parent.health import Fault, State, Switch, Verdict
+from holdfast.parent.health import ABOVE_SECONDS, Fault, State, Switch, Verdict
 from holdfast.parent.lane import CLOSED_SECONDS, Lane, Line
 from holdfast.parent.push import Pushing
 from holdfast.parent.redirect import origin
@@ -156,9 +156,14 @@ class Parent:
 
     @property
     def fault(self) -> Fault | None:
-        """Why an endpoint that is there gives nothing; of the parent itself before its mirrors'."""
-        faults = [endpoint.health.fault for endpoint in reversed(self.endpoints) if endpoint.health.fault]
-        return faults[0] if faults else None
+        """Why the parent, which is there, gives nothing."""
+        return self.endpoints[-1].health.fault
+
+    @property
+    def mirror_faults(self) -> list[str]:
+        """Sentences about mirrors that are there and give nothing; the parent may all the same."""
+        found = [(endpoint.base, endpoint.health.fault) for endpoint in self.endpoints[:-1]]
+        return [f"mirror {origin(base)} is {fault.kind}: {fault.reason}" for base, fault in found if fault]
 
     @property
     def outage(self) -> str:
@@ -168,7 +173,8 @@ class Parent:
     @property
     def above(self) -> str:
         """What it said of a level above it that is away, "" for nothing."""
-        return self.endpoints[-1].health.above
+        health = self.endpoints[-1].health
+        return health.above if self._clock.monotonic() - health.above_at < ABOVE_SECONDS else ""
 
     @property
     def ahead(self) -> float:
@@ -179,7 +185,9 @@ class Parent:
     def verdict(self) -> Verdict:
         """The state, as it is shown: `denied` and `untrusted` beside those that say whether the parent is there."""
         state, fault = self.state, self.fault
-        return state if state == "offline" or fault is None else fault.kind
+        if fault is None or self.availability.switch == "offline":
+            return state
+        return "untrusted" if fault.kind == "untrusted" else state if state == "offline" else fault.kind
 
     def oversee(self, transport: Transport) -> None:
         """Something else speaks to this parent, and is silent when it is switched off."""

@@ -50,6 +50,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 USER_AGENT = "holdfast"
+#: a password that was taken so lately is right (seconds)
+GOOD_SECONDS = 300.0
 #: what a read is answered with
 READ = frozenset({200, 206})
 #: what `/v2/` is answered with by a registry that says whether it wants a login (distribution-spec, end-1)
@@ -94,6 +96,7 @@ class Endpoint:
         self._settings, self._transport = settings, transport
         self._clock, self._counters = clock, counters
         self._quiet_until = 0.0
+        self._gave_at = float("-inf")
         self._probing: asyncio.Task[bool] | None = None
         #: whether it is known how it wants those to log in who change something
         self._is_known = False
@@ -168,8 +171,11 @@ class Endpoint:
             answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
             await answer.discard()
             if answer.status >= 500:
-                raise ParentErred("")
-        except ParentFailed:
+                raise ParentErred(f"the parent answered {answer.status}")
+        except ParentFailed as failure:
+            self.health.reason = failure.message
+            if isinstance(failure, ParentUntrusted):
+                self._refused(Fault("untrusted", failure.message))
             self.health.unreachable(self._clock.monotonic(), decisive=True)
             return False
         self.health.answered("")
@@ -215,15 +221,18 @@ class Endpoint:
         if isinstance(failure, ParentUnreachable) and not isinstance(failure, KnownOffline):
             self.health.reason = failure.message
             self.health.unreachable(now, decisive=isinstance(failure, ConnectTimedOut))
+            self._proven()
         elif isinstance(failure, ParentErred) and not isinstance(failure, StillErring):
             self.health.erred(now, name)
         elif isinstance(failure, ParentNotFound):
             self._gave(name)
         elif isinstance(failure, LevelAway):
             self.health.answered(name)
-            self.health.above = failure.message
+            self.health.above, self.health.above_at = failure.message, now
         elif isinstance(failure, ParentDenied):
             self.health.answered(name)
+            if not isinstance(failure, LoginRefused):
+                self._proven()
         elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
             self._counters["throttled"] += 1
             self.health.answered(name)
@@ -238,7 +247,13 @@ class Endpoint:
             )
         self.health.refused(fault)
 
+    def _proven(self) -> None:
+        """It is no longer known that it is not who it should be: it answered, or there is no connection."""
+        if self.health.fault is not None and self.health.fault.kind == "untrusted":
+            self.health.fault = None
+
     def _gave(self, name: str) -> None:
+        self._gave_at = self._clock.monotonic()
         if self.health.fault is not None:
             log.info("parent gives again", parent=origin(self.base))
         self.health.gave(name)
@@ -255,19 +270,28 @@ class Endpoint:
             lines = answer.header_lines("WWW-Authenticate")
             await answer.discard()
             self._counters["renewals"] += 1
-            credential = await self.authority.renew(self.prefix + ask.name, credential, lines, ask.want)
+            try:
+                credential = await self.authority.renew(self.prefix + ask.name, credential, lines, ask.want)
+            except LoginRefused as refusal:
+                raise self._refusal(refusal.message) from None
             answer, hop = await self._follow(ask, url, credential, deadline)
             if hop.home and self._stale(answer.status, credential):
                 await answer.discard()
+                words = f"the parent refused with {answer.status}, also after a new login"
                 # a password is refused as such, a token perhaps for what it is asked to open
-                refused = LoginRefused if self.authority.is_basic and answer.status == 401 else ParentDenied
-                raise refused(f"the parent refused with {answer.status}, also after a new login")
+                is_login = self.authority.is_basic and answer.status == 401
+                raise self._refusal(words) if is_login else ParentDenied(words)
         try:
             self._judge(answer, hop, ask.accept)
         except ParentFailed:
             await answer.discard()
             raise
         return answer
+
+    def _refusal(self, words: str) -> ParentDenied:
+        """Of a login. One that was taken a moment ago is refused for the sake of what it asks for."""
+        is_good = self.authority.is_basic and self._clock.monotonic() - self._gave_at < GOOD_SECONDS
+        return (ParentDenied if is_good else LoginRefused)(words)
 
     def _stale(self, status: int, credential: Secret | None) -> bool:
         return status == 401 or (credential is not None and status in self.quirk.stale)
@@ -302,19 +326,20 @@ class Endpoint:
                 form=ask.body,
                 transfer=ask.transfer,
             )
-        except ParentUnreachable as failure:
+        except (ParentUnreachable, ParentUntrusted) as failure:
             if hop.home:
                 raise
-            # a storage host that is away says nothing about the parent itself
+            # a storage host that is away, or not who it should be, says nothing about the parent itself
             raise RedirectRefused(f"at the redirect's target: {failure.message}") from None
 
     def _read_clock(self, answer: Answer) -> None:
-        """Its Date (RFC 9110 6.6.1), which counts whole seconds."""
+        """Its Date (RFC 9110 6.6.1), which counts whole seconds; of a cached answer it is an old one."""
         try:
             said = parsedate_to_datetime(answer.header("Date") or "").timestamp()
         except (ValueError, OverflowError, OSError):
             return
-        self.health.ahead = said - self._clock.now()
+        if answer.header("Age") is None:
+            self.health.said(said - self._clock.now())
 
     def _read_limits(self, answer: Answer) -> None:
         """Docker Hub's `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`."""

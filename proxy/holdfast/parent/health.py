@@ -27,6 +27,8 @@ Switch = Literal["auto", "offline"]
 #: what is shown of an endpoint that answers and gives nothing: it refuses our login, or cannot prove who it is
 Refused = Literal["denied", "untrusted"]
 Verdict = State | Refused
+#: a level above that was said to be away is shown for so long, unless it is said again (seconds)
+ABOVE_SECONDS = 120.0
 #: clocks that differ by more than this are shown (seconds): tokens, leases and windows go by them
 SKEW_SECONDS = 60.0
 
@@ -63,10 +65,12 @@ class Health:
     fault: Fault | None = None
     #: what it said of a level above it that is away; "" once it gave something again
     above: str = ""
+    above_at: float = 0.0
     #: why it could not be reached the last time
     reason: str = ""
     #: by how much its clock is ahead of ours (seconds), as it said the last time
     ahead: float = 0.0
+    _ahead_before: float = 0.0
 
     def turn(self, switch: Switch, now: float) -> None:
         """What an operator says goes before what is found. Back to auto the endpoint counts as offline until a probe,
@@ -94,6 +98,11 @@ class Health:
         """Any answer below 500."""
         self._erring.pop(repository, None)
         self._good()
+
+    def said(self, ahead: float) -> None:
+        """By how much its clock is ahead, of one answer. The smaller of two in a row counts: the other one was on its
+        way for long, or old."""
+        self.ahead, self._ahead_before = min(ahead, self._ahead_before, key=abs), ahead
 
     def gave(self, repository: str) -> None:
         """What was asked for, so that it took the login, if it wants one."""

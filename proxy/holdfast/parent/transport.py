@@ -8,6 +8,7 @@ aiohttp's own texts hold URLs, and a presigned URL is a secret.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -322,7 +323,9 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], type[ParentFailed], str]
 
 
 def _system_words(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or "it ended without an answer"
+    """Without the address, which is nobody's business who may look at /readyz."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else "it ended without an answer"
 
 
 #: OpenSSL's words for what people meet, with what they mean

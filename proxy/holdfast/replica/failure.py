@@ -11,9 +11,15 @@ from holdfast.parent.health import State
 from holdfast.replica.copy import TooDeep
 from holdfast.sync.backoff import Kind
 
-_DENIED = (errors.ParentDenied, errors.ParentUntrusted)
-_GONE = (errors.ParentNotFound, errors.BlobUnknown, errors.ManifestUnknown)
-_WRONG = (errors.ParentBroken, ManifestInvalid, TooDeep)
+_DENIED = (errors.ParentDenied,)
+#: the first row that fits counts
+_KINDS: tuple[tuple[tuple[type[Exception], ...], Kind], ...] = (
+    # a certificate that ran out, somebody's portal: it ends when the parent is the parent again
+    ((errors.ParentUntrusted,), "transient"),
+    ((errors.SchemaOne,), "unsupported"),
+    ((errors.ParentNotFound, errors.BlobUnknown, errors.ManifestUnknown), "gone"),
+    ((errors.ParentBroken, ManifestInvalid, TooDeep), "wrong"),
+)
 
 
 def kind_of(error: Exception, parent: State) -> Kind:
@@ -24,11 +30,7 @@ def kind_of(error: Exception, parent: State) -> Kind:
         return "offline"
     if isinstance(error, _DENIED) or isinstance(error.__cause__, _DENIED):
         return "denied"
-    if isinstance(error, errors.SchemaOne):
-        return "unsupported"
-    if isinstance(error, _GONE):
-        return "gone"
-    return "wrong" if isinstance(error, _WRONG) else "transient"
+    return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), "transient")
 
 
 def reason_of(error: Exception) -> str:
