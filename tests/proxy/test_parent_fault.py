@@ -215,12 +215,8 @@ def test_a_mirror_with_a_wrong_certificate_is_named_and_the_parent_is_well(tmp_p
         good = trusted()
         async with ScriptedParent(tls=stranger(tmp_path)) as mirror, ScriptedParent(tls=good) as scripted:
             stocked(scripted)
-            settings = {
-                "insecure": False,
-                "mirrors": (mirror.url,),
-                "ca": str(tmp_path / "good" / "cert.pem"),
-            }
-            async with client_of(scripted.url, **settings) as parent:
+            ca = str(tmp_path / "good" / "cert.pem")
+            async with client_of(scripted.url, insecure=False, mirrors=(mirror.url,), ca=ca) as parent:
                 await parent.get_manifest("team/app", "v1")
                 assert trouble_of(parent) == ""
                 assert [words.split()[0] for words in parent.mirror_faults] == ["mirror"]
