@@ -3,9 +3,10 @@
     uploads/<64 hex>            an open session; its length is the offset that was reached
     uploads/<64 hex>.<32 hex>   the same, sealed: every byte is there and was verified, nobody writes any more
 
-A session's name is the BLAKE3 of its id, repository and identity, so an id used elsewhere names nothing, and a
-listing of the directory gives no id away. Who writes holds an exclusive flock on the file; a process that dies
-lets go of it. So any process goes on with any session, and a restart changes nothing.
+A session's name is a short hash of its client, which its id tells (`Uploads.session`), and then the BLAKE3 of id,
+repository and identity, so an id used elsewhere names nothing, and a listing of the directory gives no id away. Who
+writes holds an exclusive flock on the file; a process that dies lets go of it. So any process goes on with any session,
+and a restart changes nothing.
 
 A seal is new each time. The store commits a sealed name; whoever takes the session back renames it first. One
 of the two renames wins, so a commit that comes late never finds a file that somebody writes to again. Where the store's
@@ -24,6 +25,8 @@ import fcntl
 import os
 import secrets
 import stat
+import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 NAME_LENGTH = 64
+#: the part of a name that is its client's
+CLIENT_LENGTH = 8
 #: what is written goes towards the disk in steps of this, so that the sync at the end has little left to do
 WRITEBACK_BYTES = 8 << 20
 #: each process begins so much of the sessions that there is room for before it counts again
@@ -56,8 +61,10 @@ class Uploads:
 
     def __init__(self, directory_fd: int, require: Callable[[], None] = lambda: None) -> None:
         self._directory, self._require = directory_fd, require
-        self._counted = (-1, 0)
+        self._counted: tuple[int, Counter[str]] = (-1, Counter())
+        #: sessions that may be begun before they are counted again, all together and by client
         self._room = 0
+        self._rooms: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:
@@ -67,8 +74,27 @@ class Uploads:
     @staticmethod
     def name(session: str, repository: str, identity: str = "") -> str:
         """The name of a session's file."""
-        fields = (field.encode() for field in (session, repository, identity))
-        return blake3(b"".join(len(field).to_bytes(4) + field for field in fields)).hexdigest()
+        return (_client_in(session) + Uploads.former_name(session, repository, identity))[:NAME_LENGTH]
+
+    @staticmethod
+    def former_name(session: str, repository: str, identity: str = "") -> str:
+        """The name that releases before this one gave it."""
+        return _hash(session, repository, identity)
+
+    @staticmethod
+    def client(*of: str) -> str:
+        """What the name of every session of one client begins with."""
+        return _hash(*of)[:CLIENT_LENGTH]
+
+    @staticmethod
+    def session(client: str, chance: uuid.UUID) -> str:
+        """An id of a session of this client; every bit of it looks like chance."""
+        rest = str(chance)[CLIENT_LENGTH:]
+        return f"{int(client, 16) ^ _mask(rest):08x}{rest}"
+
+    def exists(self, name: str) -> bool:
+        """Whether a session is open, and not sealed, under this name."""
+        return os.access(name, os.F_OK, dir_fd=self._directory, follow_symlinks=False)
 
     def create(self, name: str) -> None:
         """Begin a session. Raises ReadOnly, Exhausted."""
@@ -79,21 +105,71 @@ class Uploads:
         except OSError as error:
             raise os_error(error, "upload") from error
         self._room -= 1
+        client = name[:CLIENT_LENGTH]
+        self._rooms[client] = self._rooms.get(client, 0) - 1
 
     def count(self) -> int:
         """Sessions that are open. Counted again when the directory has changed (to a few ms)."""
+        return self._by_client().total()
+
+    def is_known_roomy(self, client: str) -> bool:
+        """Whether a client may begin a session without counting them again."""
+        return self._room > 0 and self._rooms.get(client, 0) > 0
+
+    def has_room(self, limit: int, client: str = "", most: int | None = None, idle: float = 0.0) -> bool:
+        """Whether fewer than `limit` sessions are open, and fewer than `most` of the client. Up to SHARES processes
+        that ask this before each `create` stay within it; far below it they seldom count. Where there is no room but
+        for sessions of the client that has the most, and it is another one, those end that nobody wrote to since `idle`
+        (seconds since 1970). Lists the directory."""
+        if not self.is_known_roomy(client):
+            found = self._by_client()
+            if found.total() >= limit and self._make_room(found, client, max(1, limit // SHARES), idle):
+                found = self._by_client()
+            if len(self._rooms) > limit:
+                self._rooms.clear()
+            self._room = _part(limit - found.total())
+            self._rooms[client] = (
+                _part((limit if most is None else most) - found[client]) if client else self._room
+            )
+        return self.is_known_roomy(client)
+
+    def _by_client(self) -> Counter[str]:
         changed = os.fstat(self._directory).st_mtime_ns
         if changed != self._counted[0]:
-            self._counted = (changed, len(os.listdir(self._directory)))
+            self._counted = (changed, Counter(name[:CLIENT_LENGTH] for name in os.listdir(self._directory)))
         return self._counted[1]
 
-    def has_room(self, limit: int) -> bool:
-        """Whether fewer than `limit` sessions are open. Up to SHARES processes that ask this before each
-        `create` stay within it; far below it they seldom count."""
-        if self._room <= 0:
-            left = limit - self.count()
-            self._room = max(left // SHARES, min(left, 1))
-        return self._room > 0
+    def _make_room(self, found: Counter[str], asking: str, wanted: int, before: float) -> int:
+        """End the idle sessions of the client with the most, those first that were not written to for longest; how many
+        that were."""
+        (greedy, most), gone = found.most_common(1)[0], 0
+        if most <= max(1, found[asking]):
+            return 0
+        for name in self._idle(greedy, before):
+            if gone == wanted:
+                break
+            with contextlib.suppress(OSError, StoreError):
+                gone += self._end(name)
+        self._counted = (-1, Counter()) if gone else self._counted
+        return gone
+
+    def _idle(self, client: str, before: float) -> list[str]:
+        """A client's sessions that nobody wrote to lately, the one first that has waited longest."""
+        idle = list[tuple[float, str]]()
+        for name in os.listdir(self._directory):
+            if name.startswith(client):
+                with contextlib.suppress(OSError):
+                    idle.append((_stat(name, self._directory).st_mtime, name))
+        return [name for written, name in sorted(idle) if written < before]
+
+    def _end(self, name: str) -> bool:
+        """Remove a session unless somebody has it open. Raises OSError, StoreError."""
+        staging = self._lock(name, name)
+        if staging is None:
+            return False
+        with contextlib.closing(staging):
+            staging.remove()
+        return True
 
     def size(self, name: str) -> int:
         """The offset that a session has reached. Raises UploadUnknown."""
@@ -126,11 +202,7 @@ class Uploads:
             with contextlib.suppress(OSError, StoreError):
                 if _stat(found, self._directory).st_mtime >= before:
                     continue
-                staging = self._lock(found, found)
-                if staging is not None:
-                    with contextlib.closing(staging):
-                        staging.remove()
-                    gone += 1
+                gone += self._end(found)
         return gone
 
     def _take_back(self, name: str) -> Staging | None:
@@ -347,6 +419,28 @@ class Staging:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _hash(*fields: str) -> str:
+    parts = (field.encode() for field in fields)
+    return blake3(b"".join(len(part).to_bytes(4) + part for part in parts)).hexdigest()
+
+
+def _mask(rest: str) -> int:
+    """What hides the client in an id, from the rest of the id."""
+    return int(_hash(rest)[:CLIENT_LENGTH], 16)
+
+
+def _client_in(session: str) -> str:
+    """The client of an id; of what is no id of ours, nobody's."""
+    head, rest = session[:CLIENT_LENGTH], session[CLIENT_LENGTH:]
+    is_ours = len(head) == CLIENT_LENGTH and set(head) <= set("0123456789abcdef")
+    return f"{int(head, 16) ^ _mask(rest):08x}" if is_ours else _hash(session)[:CLIENT_LENGTH]
+
+
+def _part(left: int) -> int:
+    """How much of what is left one process may use before it counts again."""
+    return max(left // SHARES, min(left, 1))
 
 
 def _mark(fd: int, doubt: int) -> None:

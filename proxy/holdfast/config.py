@@ -105,6 +105,10 @@ class Push(Section, frozen=True):
         ),
     ] = True
     sessions: Annotated[int, key("upload sessions at once, whole node", "", ge=1, le=1_000_000)] = 10_000
+    sessions_by_client: Annotated[
+        int,
+        key("upload sessions at once, one token, or one address without a token", "", ge=1, le=1_000_000),
+    ] = 1_000
     expiry: Annotated[float, key("an upload session nobody wrote to is removed after", "s", ge=60)] = (
         7 * 86400.0
     )

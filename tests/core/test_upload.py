@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from contextlib import closing, contextmanager
 from itertools import product
 
@@ -393,6 +394,48 @@ def test_case_34_several_processes_stay_within_the_limit(uploads, monkeypatch, l
         uploads.remove(name)
         processes[0]._counted = (-1, 0)
     assert processes[0].has_room(limit)
+
+
+def test_case_trust_23_one_client_has_its_part_and_no_more(uploads):
+    greedy, other = Uploads.client("token", "greedy"), Uploads.client("token", "other")
+    for _ in range(30):
+        uploads._counted = (-1, 0)
+        if uploads.has_room(100, greedy, 20):
+            uploads.create(Uploads.name(Uploads.session(greedy, uuid.uuid4()), "r"))
+    uploads._counted = (-1, 0)
+    assert uploads.count() == 20
+    assert not uploads.has_room(100, greedy, 20)
+    assert uploads.has_room(100, other, 20)
+
+
+def test_case_trust_23_idle_sessions_of_the_greedy_make_room(uploads, folder):
+    greedy, other = Uploads.client("token", "greedy"), Uploads.client("token", "other")
+    mine = Uploads.name(Uploads.session(other, uuid.uuid4()), "r")
+    names = [Uploads.name(Uploads.session(greedy, uuid.uuid4()), "r") for _ in range(19)]
+    for at, name in enumerate((mine, *names)):
+        begun(uploads, b"x", name)
+        os.utime(folder / name, (1000 + at, 1000 + at))
+    os.utime(folder / names[0])  # written to just now
+    with writing(uploads, names[1]):
+        uploads._counted = (-1, 0)
+        assert not uploads.has_room(20, greedy, 20, 2000.0)  # its own do not make room for it
+        assert len(os.listdir(folder)) == 20
+        assert uploads.has_room(20, other, 20, 2000.0)
+    left = os.listdir(folder)
+    assert {mine, names[0], names[1]} <= set(left)
+    assert len(left) == 19
+    assert names[2] not in left  # the one that waited longest
+
+
+def test_case_trust_23_a_name_tells_whose_it_is_and_no_id():
+    client = Uploads.client("token", "a")
+    session = Uploads.session(client, uuid.uuid4())
+    name = Uploads.name(session, "r", "a")
+    assert not session.startswith(client)
+    assert name.startswith(client)
+    assert len(name) == len(NAME)
+    assert client != Uploads.client("address", "a")
+    assert name[8:] == Uploads.former_name(session, "r", "a")[: len(name) - 8]
 
 
 def test_case_28_expiry_takes_what_nobody_wrote_to_and_nobody_has_open(uploads, folder):

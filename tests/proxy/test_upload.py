@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import uuid
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
 import msgspec
 import pytest
 from holdfast.config import Push
+from holdfast_core.upload import Uploads
 from support.pushing import OPEN, Registry, chunked, code, request, run
 from support.stores import some_bytes
 from support.uploads import (
@@ -320,12 +324,66 @@ def test_case_28_an_expired_session_is_gone(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_case_trust_23_one_client_does_not_take_all_sessions(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(OPEN, push=Push(sessions=100, sessions_by_client=3))
+
+    async def test(node: Registry) -> None:
+        for _ in range(3):
+            await begin(node)
+            setattr(node.store.uploads, "_counted", (-1, Counter()))  # noqa: B010
+        answer = await node.ask("POST", UPLOADS)
+        assert (answer.status, code(answer), answer.headers["retry-after"]) == (429, "TOOMANYREQUESTS", "10")
+        uploads = node.store.uploads
+        assert uploads.has_room(100, uploads.client("token", "somebody"), 3)
+
+    run(tmp_path, test, config=config)
+
+
+def test_case_trust_23_a_session_that_is_not_there_lists_nothing_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, real = list[threading.Thread](), os.listdir
+
+    def listed(directory: int) -> list[str]:
+        on.append(threading.current_thread())
+        return real(directory)
+
+    monkeypatch.setattr(os, "listdir", listed)
+
+    async def test(node: Registry) -> None:
+        session = await begin(node)
+        gone = session.location.replace(session.location.rpartition("/")[2], str(uuid.uuid4()))
+        on.clear()
+        for method in ("GET", "PATCH", "DELETE", "PUT"):
+            query = f"?digest={digest_of(b'x')}" if method == "PUT" else ""
+            answer = await node.ask(method, gone + query, b"x" if method[0] == "P" else b"")
+            assert (answer.status, code(answer)) == (404, "BLOB_UPLOAD_UNKNOWN")
+        assert len(on) >= 4
+        assert threading.main_thread() not in on
+
+    run(tmp_path, test)
+
+
+def test_case_trust_23_a_session_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
+    async def test(node: Registry) -> None:
+        session = await begin(node)
+        await session.stream(b"abc")
+        uploads = node.data / "uploads"
+        (now,) = uploads.iterdir()
+        now.rename(uploads / Uploads.former_name(session.location.rpartition("/")[2], "a/b"))
+        answer = await session.patch(b"def", "3-5")
+        assert (answer.status, answer.headers["range"]) == (202, "0-5")
+
+    run(tmp_path, test)
+
+
 def test_case_34_sessions_are_limited_and_the_limit_says_when_to_come_back(tmp_path: Path) -> None:
     config = msgspec.structs.replace(OPEN, push=Push(sessions=3))
 
     async def test(node: Registry) -> None:
         # counted anew each time: the clock of the file system is too coarse here
-        setattr(node.store.uploads, "count", lambda: len(files(node)))  # noqa: B010
+        count = lambda: Counter(name[:8] for name in files(node))  # noqa: E731
+        setattr(node.store.uploads, "_by_client", count)  # noqa: B010
         sessions = [await begin(node) for _ in range(3)]
         for target in (
             UPLOADS,

@@ -7,11 +7,12 @@ answer is as good as the last. What a request means for a session stands in `pus
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from holdfast_core import errors as store_errors
@@ -39,9 +40,13 @@ from holdfast.wire.message import Reply, Request
 from holdfast.wire.query import encode_query
 from holdfast.wire.routes import Noun, Route, build
 
+_T = TypeVar("_T")
+
 ALGORITHMS = ("sha256", "sha512")
 #: a client that meets the limit on sessions comes back after (s)
 RETRY_SECONDS = 10
+#: a session that nobody wrote to for so long ends when its client has the most and the node has no room left (s)
+IDLE_SECONDS = 60.0
 
 # RFC 9562 4: the text form of a UUID, in the one spelling that `_new_id` writes
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -69,7 +74,11 @@ class Asked(NamedTuple):
 
     def session(self, id: str) -> Asked:
         """The same about the session `id`, which is there for who began it and for nobody else."""
-        return self._replace(id=id, name=Uploads.name(id, self.scope.key, self.request.caller.name.lower()))
+        of = (id, self.scope.key, self.request.caller.name.lower())
+        name, former = Uploads.name(*of), Uploads.former_name(*of)
+        if self.uploads.exists(former):
+            name = former  # begun by a release before this one
+        return self._replace(id=id, name=name)
 
 
 def open_session(node: Node, request: Request) -> Answer:
@@ -82,21 +91,20 @@ def open_session(node: Node, request: Request) -> Answer:
     return _opened(asked)
 
 
-def progress(node: Node, request: Request) -> Answer:
+async def progress(node: Node, request: Request) -> Reply:
     """GET: how far a session has come (204)."""
     asked = _existing(node, request)
     try:
-        size = asked.uploads.size(asked.name)
+        return Reply(204, _headers(asked, await _found(asked, asked.uploads.size)))
     except store_errors.UploadUnknown:
         raise _unknown() from None
-    return Reply(204, _headers(asked, size))
 
 
-def cancel(node: Node, request: Request) -> Answer:
+async def cancel(node: Node, request: Request) -> Reply:
     """DELETE: the session ends (204), also for a request that is writing to it."""
     asked = _existing(node, request)
     try:
-        asked.uploads.remove(asked.name)
+        await _found(asked, asked.uploads.remove)
     except store_errors.UploadUnknown:
         raise _unknown() from None
     node.push.hashes.forget(asked.name)
@@ -106,7 +114,7 @@ def cancel(node: Node, request: Request) -> Answer:
 async def append(node: Node, request: Request) -> Reply:
     """PATCH: the next bytes (202)."""
     asked, claim = _existing(node, request), chunk.claimed(request)
-    turn = _begin(asked, claim, _algorithm(request))
+    turn = await _begin(asked, claim, _algorithm(request))
     return await node.push.see_through(_released(turn, _append(asked, turn, claim)))
 
 
@@ -119,7 +127,7 @@ async def close(node: Node, request: Request) -> Reply:
         )
     claim = chunk.claimed(request)
     try:
-        turn = _begin(asked, claim, digest.algorithm)
+        turn = await _begin(asked, claim, digest.algorithm)
     except UploadUnknown:
         if _is_done(asked, digest):
             return _created(asked, digest)
@@ -154,10 +162,19 @@ async def _released(turn: Turn, work: Awaitable[Reply]) -> Reply:
         turn.release()
 
 
-def _begin(asked: Asked, claim: Claim, algorithm: str) -> Turn:
+async def _found(asked: Asked, call: Callable[[str], _T]) -> _T:
+    """`call` with the session's name. Aside when it is not there as it was begun: then the whole directory is looked
+    through for one that is being closed. Raises UploadUnknown."""
+    if asked.uploads.exists(asked.name):
+        return call(asked.name)
+    async with asked.node.push.listing:
+        return await asyncio.to_thread(call, asked.name)
+
+
+async def _begin(asked: Asked, claim: Claim, algorithm: str) -> Turn:
     """The right to write, when the session is there, free, and where the chunk begins. Raises UploadUnknown and
     UploadOutOfOrder; nothing has been read then."""
-    state, staging = _look(asked)
+    state, staging = await _look(asked)
     fits = staging is None or claim.fits(staging.size)
     step = session.step(state, Event.WRITE if fits else Event.STRAY)
     if step.answer is None and staging is not None:
@@ -167,14 +184,15 @@ def _begin(asked: Asked, claim: Claim, algorithm: str) -> Turn:
     if step.answer is session.Answer.UNKNOWN:
         raise _unknown()
     busy = "another request is writing to this upload"
-    raise _out_of_order(
+    raise await _out_of_order(
         asked, busy if state is State.HELD else "the chunk does not begin where the upload ends"
     )
 
 
-def _look(asked: Asked) -> tuple[State, Staging | None]:
+async def _look(asked: Asked) -> tuple[State, Staging | None]:
     """The state of a session, and its file when it is ours now."""
     try:
+        await _found(asked, asked.uploads.size)
         return State.IDLE, asked.uploads.open(asked.name)
     except store_errors.UploadUnknown:
         return State.ABSENT, None
@@ -187,21 +205,33 @@ def _look(asked: Asked) -> tuple[State, Staging | None]:
 # -- POST ----------------------------------------------------------------------------------------------
 
 
-def _opened(asked: Asked) -> Reply:
-    asked = _new(asked)
+async def _opened(asked: Asked) -> Reply:
+    asked = await _new(asked)
     return Reply(202, _headers(asked, 0))
 
 
-def _new(asked: Asked) -> Asked:
+async def _new(asked: Asked) -> Asked:
     """A new session. Raises TooManyUploads, NodeFull."""
-    limit = asked.node.config.push.sessions
-    if not asked.uploads.has_room(limit):
-        raise TooManyUploads(
-            "too many uploads are open at this node",
-            detail=f"push.sessions = {limit}; finish or cancel some, or wait until they expire",
-            retry_after=RETRY_SECONDS,
-        )
-    asked = asked.session(str(uuid.UUID(bytes=secrets.token_bytes(16))))
+    name = asked.request.caller.name.lower()
+    client = Uploads.client("token", name) if name else Uploads.client("address", asked.request.client)
+    if asked.uploads.is_known_roomy(client):
+        return _begun(asked, client)
+    push, idle = asked.node.config.push, asked.node.clock.now() - IDLE_SECONDS
+    async with asked.node.push.listing:
+        if not await asyncio.to_thread(
+            asked.uploads.has_room, push.sessions, client, push.sessions_by_client, idle
+        ):
+            raise TooManyUploads(
+                "too many uploads are open at this node",
+                detail=f"push.sessions = {push.sessions}, of one client push.sessions_by_client ="
+                f" {push.sessions_by_client}; finish or cancel some, or wait until they expire",
+                retry_after=RETRY_SECONDS,
+            )
+        return _begun(asked, client)
+
+
+def _begun(asked: Asked, client: str) -> Asked:
+    asked = asked.session(Uploads.session(client, uuid.UUID(bytes=secrets.token_bytes(16))))
     try:
         asked.uploads.create(asked.name)
     except store_errors.StoreError as error:
@@ -214,7 +244,7 @@ async def _shortcut(asked: Asked) -> Reply:
     mounted, digest = _digest(asked.request, "mount"), _digest(asked.request)
     if mounted is not None and await _mount(asked, mounted):
         return _created(asked, mounted)
-    return await _single(asked, digest) if digest is not None else _opened(asked)
+    return await _single(asked, digest) if digest is not None else await _opened(asked)
 
 
 async def _mount(asked: Asked, digest: Digest) -> bool:
@@ -241,8 +271,8 @@ async def _single(asked: Asked, digest: Digest) -> Reply:
         body = await _whole(asked, claim, digest)
         await asked.node.port.put_blob(asked.scope.key, str(digest), body)
         return _created(asked, digest)
-    asked = _new(asked)
-    turn = _begin(asked, claim, digest.algorithm)
+    asked = await _new(asked)
+    turn = await _begin(asked, claim, digest.algorithm)
     return await asked.node.push.see_through(_released(turn, _single_turn(asked, turn, claim, digest)))
 
 
@@ -311,10 +341,10 @@ def _unknown() -> UploadUnknown:
     )
 
 
-def _out_of_order(asked: Asked, message: str) -> Refusal:
+async def _out_of_order(asked: Asked, message: str) -> Refusal:
     """416 with what a client needs to go on (oci-spec rule 41)."""
     try:
-        size = asked.uploads.size(asked.name)
+        size = await _found(asked, asked.uploads.size)
     except store_errors.UploadUnknown:
         return _unknown()
     return UploadOutOfOrder(message, detail=f"{size} bytes are here", headers=tuple(_headers(asked, size)))

@@ -30,6 +30,8 @@ class Means:
 
     hashes: Hashes = field(default_factory=Hashes)
     threads: ThreadPoolExecutor = field(default_factory=_threads)
+    #: who lists the directory of sessions: one at a time, on a thread
+    listing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def see_through(self, work: Coroutine[Any, Any, T]) -> T:
