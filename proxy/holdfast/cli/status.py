@@ -33,7 +33,7 @@ def _synchronisation(found: Mapping[str, Any]) -> str:
     if report is None:
         return ""
     doing = f"running ({report['running']})" if report["running"] else "idle"
-    window = "window open" if report["windowOpen"] else "window closed: the parent is not asked for anything"
+    window = "window open" if report["windowOpen"] else "window closed: nothing is synchronised"
     last = out.seconds(report["lastSyncTime"]) if report["lastSyncTime"] else "never"
     return f"{doing}, {window}, last complete {last}"
 
