@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
@@ -85,6 +86,9 @@ class Disk:
     def fill_up(self, name: str = "filler") -> Path:
         """A file that takes every byte that is left, also of root's share; remove it to have them again."""
         path, end = self.root / name, 0
+        wait_until(
+            lambda: _is_made(path), f"room for the name of {path}"
+        )  # xfs frees a file after its name is gone
         with path.open("wb", buffering=0) as filler:
             for step in (64 << 20, 1 << 20, 1 << 12):  # at once: what works there meanwhile takes its share
                 with contextlib.suppress(OSError):
@@ -147,3 +151,14 @@ class Disk:
         ):
             subprocess.run(command, capture_output=True, check=False)
         self._image.unlink()
+
+
+def _is_made(path: Path) -> bool:
+    """Whether there is an empty file of that name now; not on a disk without room for it."""
+    try:
+        path.open("wb").close()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
