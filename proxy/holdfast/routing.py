@@ -42,6 +42,10 @@ class _Target(NamedTuple):
     allowed: re.Pattern[str]
 
 
+#: scopes that are remembered, and how long an `ns` of one may be
+SCOPES, NAMESPACE_CHARACTERS = 4096, 255
+
+
 class Router:
     """Finds the scope of a request."""
 
@@ -53,7 +57,7 @@ class Router:
         self._default = default_parent(config.parent)
         #: names of the levels above a connected registry, lower case
         self._adopted: frozenset[str] = frozenset()
-        self._kept = lru_cache(4096)(self._find)
+        self._kept = lru_cache(SCOPES)(self._find)
 
     def adopt(self, names: Iterable[str]) -> None:
         """From now on these names mean the default parent, too, where `ns` says them: those of the levels above a
@@ -66,7 +70,15 @@ class Router:
         """The scope of a request's repository. Raises `NameInvalid`, `NameUnknown` when no parent takes it
         or the allow-list leaves it out, `PathUnknown` for an unknown prefix before `/v2`."""
         route = request.route
-        return self._kept(route.prefix, route.name, namespace_of(request), request.host, request.sni)
+        return self._looked_up(route.prefix, route.name, namespace_of(request), request.host, request.sni)
+
+    def _looked_up(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
+        """What a client may write as it likes is no key of what is kept unless it leads somewhere: a host of 28 kB, or
+        ever new ones, cost no memory and push nothing out."""
+        host, sni = host if host in self._hosts else "", sni if sni in self._hosts else ""
+        namespace = namespace if self._targets else ""
+        find = self._kept if len(namespace) <= NAMESPACE_CHARACTERS else self._find
+        return find(before, name, namespace, host, sni)
 
     def check_prefix(self, prefix: str) -> None:
         """Raises `PathUnknown` unless `prefix` may stand before `/v2`."""
@@ -91,7 +103,7 @@ class Router:
     def called(self, name: str, host: str, sni: str) -> str:
         """The same for a name that a client of `host` and `sni` writes elsewhere than in a path, as in the scope of a
         login."""
-        return self._named(self._kept("", name, "", host, sni))
+        return self._named(self._looked_up("", name, "", host, sni))
 
     def _named(self, found: Scope) -> str:
         return self._listed(found.repository) or found.key

@@ -158,3 +158,23 @@ def test_tag_classes(name: str, kind: str, seconds: float) -> None:
 def test_case_74_a_tag_pushed_here_is_always_fresh_and_a_clock_that_went_back_makes_one_old() -> None:
     assert is_fresh(Tag("a", DIGEST, 0.0, 0.0, "local"), 1e9, TAGS)
     assert not is_fresh(Tag("a", DIGEST, 1000.0, 0.0, "parent"), 999.0, TAGS)
+
+
+def test_case_trust_24_what_clients_write_as_they_like_is_not_kept() -> None:
+    """Each of these was kept with its 28 kB, 4,096 of them in each worker."""
+    wild = Parent(url="https://any.example", name="any", namespaces=("*",))
+    for parents in ((HUB, QUAY), (HUB, wild), ()):
+        router = Router(Configuration(parent=parents))
+        want = scope("/v2/library/nginx/manifests/1", router=router)
+        for number in range(100):
+            long = f"{number}-" + "h" * 28_000
+            assert scope("/v2/library/nginx/manifests/1", long, long, router) == want
+            if HUB not in parents or wild in parents:
+                found = scope(f"/v2/library/nginx/manifests/1?ns={long}", router=router)
+                assert found[0].endswith("library/nginx")
+            assert router.called("library/nginx", long, long)
+        assert router._kept.cache_info().currsize == 1
+    assert (
+        scope("/v2/library/nginx/manifests/1", "hub.site.example")[0]
+        == scope("/v2/library/nginx/manifests/1?ns=docker.io")[0]
+    )
