@@ -20,6 +20,12 @@ _SAID = {
 }
 
 
+def _node(found: Mapping[str, Any]) -> str:
+    """What it is; the mode where that does not say it."""
+    mode = "" if found["role"].endswith(found["mode"]) else f", {found['mode']}"
+    return f"{found['role']}{mode}, version {found['version']}"
+
+
 def _parents(found: Mapping[str, Any]) -> list[str]:
     return [
         f"{one['name']}  {one['properties']['state']} since {out.seconds(one['properties']['since'])}"
@@ -41,7 +47,7 @@ def _synchronisation(found: Mapping[str, Any]) -> str:
 COLUMNS: list[out.Column] = [
     ("HEALTH", lambda found: _SAID[found["health"]]),
     ("WRONG", lambda found: found["troubles"]),
-    ("NODE", lambda found: f"{found['role']}, {found['mode']}, version {found['version']}"),
+    ("NODE", _node),
     ("PARENTS", _parents),
     ("SYNC", _synchronisation),
     ("OUTBOX", lambda found: f"{found['outboxEntries']} to go up" if found["outboxEntries"] else ""),
