@@ -133,9 +133,31 @@ def test_what_is_shown_is_the_last_word(root: Root) -> None:
     assert states.is_held(shown.lease, root.clock.now() + LEASE - 2)
 
 
+def test_case_fault_11_a_trouble_that_is_worded_anew_is_no_news(root: Root) -> None:
+    """It counts what happened, and minutes; what is shown has the words of the last report, after a restart too."""
+    root.report(status_details=(_waiting(0),))
+    before = root.written()
+    for minute in range(1, 31):
+        root.clock.advance(60)
+        root.report(status_details=(_waiting(minute),))
+        assert root.shown().status_details == (_waiting(minute),)
+    assert root.written() == before
+    root.end()
+    assert root.shown().status_details == (_waiting(30),)
+
+
+def _waiting(minutes: int) -> StatusDetail:
+    text = f"{minutes + 7} changes wait for the parent, the first for {minutes} min"
+    return StatusDetail("Outbox", "OutboxWaiting", text, stamp(NOON + 60 * minutes), f"c{minutes}")
+
+
 CHANGES: dict[str, dict[str, object]] = {
     "a version": {"version": "2"},
     "a trouble": {"status_details": ()},
+    "another trouble": {"status_details": (StatusDetail("Disk", "DiskFull", "full"),)},
+    "a trouble more": {
+        "status_details": (StatusDetail("Disk", "DiskError", "full"), StatusDetail("Parent", "Away", ""))
+    },
     "a transfer that began": {"syncing": True},
     "a full synchronisation": {
         "registry_sync_result": SyncResult(sync_trigger="InitialSync", sync_state="Syncing")

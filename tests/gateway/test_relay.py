@@ -106,6 +106,17 @@ def test_what_is_new_below_is_reported_at_once_and_a_heartbeat_is_not(tmp_path: 
             await until(lambda: len(above.reports) == 4)
             assert above.reports[-1].below["line1"].syncing
             assert above.reports[-1].below["line1"].sync_progress == far
+            for minute in (1, 2, 3):
+                trouble = StatusDetail("Outbox", "OutboxWaiting", f"{minute} changes wait, for {minute} min")
+                await tell(
+                    msgspec.structs.replace(words, syncing=True, sync_progress=far, status_details=(trouble,))
+                )
+                assert rounds._news.is_set() == (minute == 1)
+                await until(lambda: len(above.reports) == 5)
+            rounds.news()  # as when the time of the next report has come
+            await until(lambda: len(above.reports) == 6)
+            assert above.reports[4].below["line1"].status_details[0].code == trouble.code
+            assert above.reports[5].below["line1"].status_details[0].description == trouble.description
         finally:
             await rounds.close()
             store.close()

@@ -9,7 +9,14 @@ from typing import Literal
 from msgspec.structs import replace
 
 from holdfast.control import moment
-from holdfast.control.resource import ConnectedRegistry, ConnectionState, Lease, Status, SyncState
+from holdfast.control.resource import (
+    ConnectedRegistry,
+    ConnectionState,
+    Lease,
+    Status,
+    StatusDetail,
+    SyncState,
+)
 from holdfast.control.schedule import closed_for, silence_of
 
 ActivationStatus = Literal["Active", "Inactive"]
@@ -100,9 +107,15 @@ def expected(status: Status, registry: ConnectedRegistry, now: float) -> str | N
 
 
 def timeless(status: Status) -> Status:
-    """Without what each report moves on."""
-    lease = status.lease and replace(status.lease, expires="")
-    return replace(status, last_activity_time=None, last_sync_time=None, sync_progress=None, lease=lease)
+    """Without what each report moves on. The text of a trouble is part of that: it counts, and says for how long."""
+    return replace(
+        status,
+        last_activity_time=None,
+        last_sync_time=None,
+        sync_progress=None,
+        lease=status.lease and replace(status.lease, expires=""),
+        status_details=tuple(StatusDetail(one.type, one.code, "") for one in status.status_details),
+    )
 
 
 def revived(status: Status, began: float) -> Status:
