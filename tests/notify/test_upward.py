@@ -25,7 +25,7 @@ from holdfast.gateway.link import Link, NoticesRefused
 from holdfast.gateway.message import Notice, Notices, Taken
 from holdfast.gateway.rounds import Rounds
 from holdfast.notify.progress import Sent, sent_of
-from holdfast.notify.upward import PAGE, Upward
+from holdfast.notify.upward import PAGE, ROW, Upward
 from holdfast.testing.clock import FakeClock
 from holdfast_core.digest import Digest
 from holdfast_core.record import Event as Row
@@ -46,19 +46,22 @@ class Parent:
         self.mute = 0
         #: tags of events that it does not understand: it refuses the whole order
         self.foreign: set[str] = set()
+        #: it understands no order at all; or none with a notice
+        self.understands_order = self.understands_notices = True
 
     async def notices(self, said: Notices) -> Taken | NoticesRefused | Outcome:
         self.asked.append(said)
         if self.script:
             return self.script.popleft()
-        if any(notice.event.tag in self.foreign for notice in said.notices):
+        is_strange = not self.understands_order or (said.notices and not self.understands_notices)
+        if is_strange or any(notice.event.tag in self.foreign for notice in said.notices):
             return NoticesRefused("the parent answered 400: the body is not as it must be")
         last = self.taken[-1].number if self.taken else 0
         self.taken += [notice for notice in said.notices if notice.number > last]
         if self.mute:
             self.mute -= 1
             return Failed("no answer from the parent within 10 s")
-        return Taken(said.log, max(last, said.notices[-1].number))
+        return Taken(said.log, max([last, *(notice.number for notice in said.notices)]))
 
     async def close(self) -> None: ...
 
@@ -256,7 +259,70 @@ def test_case_fault_8_what_the_parent_will_never_take_holds_up_nothing_behind_it
         assert len(world.parent.asked) <= 3 * 2 * page.bit_length() + 3
         head = world.store.event_head()
         assert head is not None
-        assert (upward.notes(), sent_of(world.store)) == ([], Sent(head.log, head.last))
+        assert sent_of(world.store) == Sent(head.log, head.last)
+        (note,) = upward.notes()
+        assert "does not understand 3 of the notices" in note
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("way", "events"),
+    [
+        *(("understands_order", events) for events in (1, ROW - 1, ROW, PAGE)),
+        *(("understands_notices", events) for events in (ROW, PAGE)),
+    ],
+)
+def test_case_fault_8_a_parent_that_refuses_every_order_loses_nothing(
+    tmp_path: Path, way: str, events: int
+) -> None:
+    """Its words are those for one strange notice. Nothing is left out, it is left alone and said to be in trouble; once
+    it understands, it gets all of them. Fewer than three of which it takes none are strange ones, if it takes an order
+    without any."""
+
+    async def test(world: World) -> None:
+        upward = world.keeper()
+        await all_of(upward)
+        before = sent_of(world.store)
+        tags = [f"v{number}" for number in range(events)]
+        world.push(*tags)
+        setattr(world.parent, way, False)
+        for attempt in range(1, 5):
+            world.parent.asked.clear()
+            with structlog.testing.capture_logs() as logs:
+                await all_of(upward)
+            assert len(world.parent.asked) <= PAGE.bit_length() + ROW * 2**attempt
+            assert "notice left out" not in [line["event"] for line in logs]
+            assert [note for note in upward.notes() if "does not take notices" in note]
+            assert sent_of(world.store) == before
+            pause = upward._due - world.clock.monotonic()
+            assert pause >= 5.0
+            world.clock.advance(pause)
+        setattr(world.parent, way, True)
+        await all_of(upward)
+        assert world.parent.tags == tags
+        assert upward.notes() == []
+
+    run(tmp_path, test)
+
+
+def test_case_fault_8_many_strange_ones_in_a_row_hold_up_nothing_behind_them_for_long(tmp_path: Path) -> None:
+    """As an older parent has it with the conflicts after an outage."""
+
+    async def test(world: World) -> None:
+        upward = world.keeper()
+        await all_of(upward)
+        tags = [f"v{number}" for number in range(21)]
+        world.push(*tags)
+        world.parent.foreign = set(tags[:-1])
+        pauses = 0
+        while not world.parent.tags:
+            await all_of(upward)
+            pauses += upward._due > world.clock.monotonic()
+            world.clock.advance(max(0.0, upward._due - world.clock.monotonic()))
+        assert (world.parent.tags, pauses) == (tags[-1:], 3)  # after 3, 6 and 12
+        (note,) = upward.notes()
+        assert "does not understand 20 of the notices" in note
 
     run(tmp_path, test)
 

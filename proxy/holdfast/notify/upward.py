@@ -3,8 +3,9 @@
 
 How far the parent is stands in the index and moves on its word; what it is not told of is passed over in memory
 (`progress.Lag`). A batch that it took and whose answer was lost is sent again; the parent knows it by the number and
-takes it once. One with a notice that the parent does not understand is sent by halves, until that one is alone and can
-be left out.
+takes it once. One with a notice that the parent does not understand is sent by halves, until that one is alone. A
+parent that refuses a whole order says the same words, so the notice is left out only once the parent takes the one
+behind it, or where there is none an order without notices. Otherwise all of it waits, and is sent again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ LOOK_SECONDS = 0.25
 #: events that are read, and so notices that are sent, at once
 PAGE = 200
 
+#: so many in a row are sent alone, twice as many after each failure. When the parent refuses them all, an order without
+#: notices no longer shows that it takes any
+ROW = 3
+
 #: the instance and generation with which the parent may be spoken to now; None when it may not
 Standing = Callable[[], tuple[str, int] | None]
 
@@ -54,7 +59,11 @@ class Upward:
         self._failures, self._due = 0, 0.0
         #: notices that are sent at once; fewer while one is looked for that the parent refuses
         self._most = PAGE
+        #: how many are sent alone, when the first of them is refused
+        self._reach = ROW
         self._trouble = ""
+        #: notices that the parent will never take
+        self._lost = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,8 +79,14 @@ class Upward:
         await self._link.close()
 
     def notes(self) -> list[str]:
-        """A sentence when the parent does not take notices."""
-        return [f"the parent does not take notices: {self._trouble}"] if self._trouble else []
+        """Sentences when the parent does not take notices, or never will."""
+        found = [f"the parent does not take notices: {self._trouble}"] if self._trouble else []
+        if self._lost:
+            found.append(
+                f"the parent does not understand {self._lost} of the notices since the start: they were left out,"
+                " see `notice left out` in the log"
+            )
+        return found
 
     async def _run(self) -> None:
         await for_ever(self.step, self._clock, lambda: LOOK_SECONDS, "notices")
@@ -93,18 +108,18 @@ class Upward:
             if self._lag.is_due and self._sent != self._kept:
                 await self._keep(sent)
             return False
-        notices = self._notices(rows, head.log)
-        last = rows[-1].number
-        if len(notices) > self._most:
-            notices = notices[: self._most]
-            last = notices[-1].number
+        every = self._notices(rows, head.log)
+        notices = every[: self._most]
+        last = notices[-1].number if len(notices) < len(every) else rows[-1].number
         answer = await self._told(notices, head.log, *standing) if notices else None
         if isinstance(answer, NoticesRefused) and len(notices) > 1:
             self._most = len(notices) // 2
             return True
         if isinstance(answer, NoticesRefused):
-            self._left_out(notices[0], answer.why)
+            last = await self._behind(every, answer, head.log, *standing)
         elif answer is not None and not self._is_taken(answer, notices, head.log):
+            last = 0
+        if not last:
             return False
         self._most = min(PAGE, 2 * self._most)
         self._sent = Sent(head.log, last)
@@ -156,28 +171,67 @@ class Upward:
         said = Notices(instance=instance, generation=generation, log=log_id, notices=notices)
         return await self._link.notices(said)
 
-    def _left_out(self, notice: Notice, why: str) -> None:
-        """The parent will never take this one; those behind it may be others."""
-        event = notice.event
-        where = {"repository": event.repository, "tag": event.tag}
-        log.warning("notice left out", number=notice.number, verb=event.verb, reason=why, **where)
+    async def _behind(
+        self,
+        notices: tuple[Notice, ...],
+        refused: NoticesRefused,
+        log_id: str,
+        instance: str,
+        generation: int,
+    ) -> int:
+        """The number up to which the parent has all that it will ever take, when it refused the first of the notices
+        alone; 0 when it takes nothing, and is left alone for a while."""
+        why = [refused.why]
+        for notice in notices[1 : self._reach]:
+            answer = await self._told((notice,), log_id, instance, generation)
+            if not isinstance(answer, NoticesRefused):
+                return (
+                    self._without(notices, why, notice.number)
+                    if self._is_taken(answer, (notice,), log_id)
+                    else 0
+                )
+            why.append(answer.why)
+        self._reach = min(PAGE, 2 * self._reach)
+        if len(why) >= ROW:
+            self._leave_alone(refused, len(notices))
+            return 0
+        answer = await self._told((), log_id, instance, generation)
+        if not self._is_taken(answer, (), log_id):
+            return 0
+        return self._without(notices, why, notices[len(why) - 1].number)
 
-    def _is_taken(self, answer: Taken | Outcome, notices: tuple[Notice, ...], log_id: str) -> bool:
+    def _without(self, notices: tuple[Notice, ...], why: Sequence[str], last: int) -> int:
+        """Leave the first of the notices out, for a reason each: the parent has what is behind them, up to `last`."""
+        for notice, reason in zip(notices, why, strict=False):
+            event = notice.event
+            where = {"repository": event.repository, "tag": event.tag}
+            log.warning("notice left out", number=notice.number, verb=event.verb, reason=reason, **where)
+        self._lost, self._reach = self._lost + len(why), ROW
+        return last
+
+    def _is_taken(
+        self, answer: Taken | NoticesRefused | Outcome, notices: tuple[Notice, ...], log_id: str
+    ) -> bool:
         """Whether the parent has them now; otherwise it is left alone for a while."""
-        if isinstance(answer, Taken) and answer.log == log_id and answer.number >= notices[-1].number:
+        last = notices[-1].number if notices else 0
+        if isinstance(answer, Taken) and answer.log == log_id and answer.number >= last:
             if self._failures:
                 log.info("the parent takes notices again")
             self._failures, self._trouble = 0, ""
             return True
+        self._leave_alone(answer, len(notices))
+        return False
+
+    def _leave_alone(self, answer: Taken | NoticesRefused | Outcome, notices: int) -> None:
+        """Ask nothing of a parent for a while that did not take so many notices."""
         why = getattr(answer, "why", "") or f"the parent answered {type(answer).__name__}"
         self._failures += 1
         wait = pause("transient", self._failures, self._clock.jitter(1.0))
         wait = max(wait, answer.retry_after if isinstance(answer, Failed) else 0.0)
         self._due = self._clock.monotonic() + wait
         if why != self._trouble:
-            log.warning("notices not taken", reason=why, notices=len(notices))
+            log.warning("notices not taken", reason=why, notices=notices)
             self._trouble = why
-        return False
 
     async def _keep(self, sent: Sent) -> None:
         await keep_sent(self._store, sent)
