@@ -32,7 +32,7 @@ from holdfast_core import format as layout
 from holdfast_core import frame as framing
 from holdfast_core.ballast import NAME as BALLAST_NAME
 from holdfast_core.ballast import Ballast
-from holdfast_core.condition import BROKEN, SHORTAGES, StoreCondition, Write, refusal
+from holdfast_core.condition import BROKEN, CAUSES, SHORTAGES, StoreCondition, Write, refusal
 from holdfast_core.digest import Digest
 from holdfast_core.errors import (
     Damaged,
@@ -132,7 +132,7 @@ class Directory:
 
     def lock(self) -> None:
         """Become the one writer, until close or the end of the process. Raises StoreRefused."""
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -161,7 +161,7 @@ class Directory:
     def prepare_uploads(self) -> None:
         """Make uploads/ in a store of format 1."""
         if self.uploads_fd < 0:
-            (self.path / "uploads").mkdir(exist_ok=True)
+            (self.path / "uploads").mkdir(0o700, exist_ok=True)
             sync_directory(self.path)
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
             self.uploads_fd = os.open(self.path / "uploads", flags)
@@ -253,7 +253,7 @@ class Directory:
         name = "put-" + flat_name(digest)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, 0o644, dir_fd=self.fills_fd)
+            fd = os.open(name, flags, 0o600, dir_fd=self.fills_fd)
             try:
                 write_all(fd, 0, body)
             finally:
@@ -417,7 +417,7 @@ class Directory:
     def _begin_again(self, digest: Digest, size: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(blob_name(digest), flags, 0o644, dir_fd=self.blobs_fd)
+            fd = os.open(blob_name(digest), flags, 0o600, dir_fd=self.blobs_fd)
             os.ftruncate(fd, size)
         except OSError as error:
             raise self.refused(error, str(digest)) from error
@@ -492,17 +492,46 @@ def _plain_file(parent: int, name: str, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
+def for_owner(name: str, flags: int) -> int:
+    """An opener of files that their owner alone may read, whatever the umask."""
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)
+
+
+def keep_private(path: Path) -> int:
+    """Let nobody but its owner into the data directory; the mode that it had, where others had a part in it, or 0. All
+    that lies in it is shut off by this, so nothing is walked. Raises StoreRefused where it cannot be, and Unwritable
+    where the disk takes no writes."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    try:
+        if not mode & 0o077:
+            return 0
+        os.fchmod(fd, mode & ~0o077)
+    except OSError as error:
+        if error.errno in CAUSES or error.errno in BROKEN:
+            raise os_error(error, f"{path} cannot be closed to others") from error
+        raise StoreRefused(
+            f"{path}: found mode {mode:04o}, and this user may not change it ({error.strerror}); allowed: 0700, because"
+            " images and passwords' verifiers lie there; let its owner chmod it, or name a directory below it as data"
+        ) from error
+    finally:
+        os.close(fd)
+    return mode
+
+
 def create(path: Path) -> None:
     """Make the directories of a store; nothing is lost when they are there. The 256 directories of each
     algorithm are made at once, so that a commit never has to make a directory durable."""
+    path.mkdir(0o700, parents=True, exist_ok=True)
+    keep_private(path)
     for name in DIRECTORIES:
-        (path / name).mkdir(parents=True, exist_ok=True)
+        (path / name).mkdir(0o700, exist_ok=True)
     for algorithm in ALGORITHMS:
         parent = path / "blobs" / algorithm
-        parent.mkdir(exist_ok=True)
+        parent.mkdir(0o700, exist_ok=True)
         for first in range(256):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(f"{parent}/{first:02x}")
+                os.mkdir(f"{parent}/{first:02x}", 0o700)
         sync_directory(parent)
     sync_directory(path / "blobs")
     sync_directory(path)
@@ -568,7 +597,7 @@ def write_identity(path: Path, uuid: bytes) -> None:
     earlier format up to date."""
     text = {"uuid": str(uuids.UUID(bytes=uuid)), "format": layout.FORMAT, "engine": layout.ENGINE}
     fresh = path / "store.json.new"
-    with fresh.open("wb") as file:
+    with open(fresh, "wb", opener=for_owner) as file:
         file.write(json.dumps(text).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

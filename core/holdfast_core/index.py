@@ -133,7 +133,7 @@ class Index:
                 create=write,
                 max_spare_txns=8,
                 lib_version=0,
-                mode=0o644,
+                mode=0o600,
             )
         except lmdb.MemoryError as error:
             raise StoreRefused(
@@ -162,7 +162,7 @@ class Index:
         try:
             if write:
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fd = os.open(self._path / "lock.mdb", os.O_RDWR | os.O_CREAT * write | os.O_CLOEXEC, 0o644)
+            fd = os.open(self._path / "lock.mdb", os.O_RDWR | os.O_CREAT * write | os.O_CLOEXEC, 0o600)
             try:
                 with contextlib.suppress(OSError):
                     reserve(fd, 0, LOCK_BYTES)

@@ -86,7 +86,7 @@ class Journal:
     def begin(cls, directory: Path, uuid: bytes, generation: int) -> Journal:
         """A new journal without a record, beside the old one. Its name is durable. Raises OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fresh = cls(directory, os.open(directory / FRESH, flags, 0o644), generation, 0, 0)
+        fresh = cls(directory, os.open(directory / FRESH, flags, 0o600), generation, 0, 0)
         try:
             fresh.length = write_all(fresh._fd, 0, framing.encode_journal_head(uuid, generation))
             sync_directory(directory)

@@ -28,7 +28,7 @@ def write_progress(fills: int, repository: str, digest: Digest, chunks: Mapping[
     """Note the hashes of chunks whose bytes were written; `fills` is the descriptor of fills/. Blocks. Raises
     OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(progress_name(repository, digest), flags, 0o644, dir_fd=fills)
+    fd = os.open(progress_name(repository, digest), flags, 0o600, dir_fd=fills)
     try:
         for first, hashes in _runs(chunks):
             write_all(fd, first * HASH_BYTES, hashes)

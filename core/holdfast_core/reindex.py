@@ -63,7 +63,7 @@ def _rebuild(place: directory.Directory, former: Former | None, report: Report) 
         report.problems.append("there is no journal: names, tags and small content are lost")
     fresh = place.path / "index.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    fresh.mkdir(0o700)
     index = Index(fresh, write=True)
     try:
         _fill(place, index, former, head, uuid, report)

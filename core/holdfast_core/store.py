@@ -216,7 +216,7 @@ class Store(Pushes):
         name = part_name(repository, digest)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(name, flags, 0o644, dir_fd=self._directory.fills_fd)
+            fd = os.open(name, flags, 0o600, dir_fd=self._directory.fills_fd)
             if os.fstat(fd).st_size != size:
                 os.ftruncate(fd, size)
         except OSError as error:

@@ -107,8 +107,8 @@ class Sweep:
                 if self._files.closing:
                     return reclaimed
                 reclaimed += self._stray(digest, before)
-        with contextlib.suppress(OSError):
-            place.write_text(str(number))
+        with contextlib.suppress(OSError), open(place, "w", opener=directories.for_owner) as file:
+            file.write(str(number))
         return reclaimed
 
     def _stray(self, digest: Digest, before: float) -> int:

@@ -101,7 +101,7 @@ class Uploads:
         self._require()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            os.close(os.open(name, flags, 0o644, dir_fd=self._directory))
+            os.close(os.open(name, flags, 0o600, dir_fd=self._directory))
         except OSError as error:
             raise os_error(error, "upload") from error
         self._room -= 1
@@ -353,7 +353,7 @@ class Staging:
         """Go on with a copy, in doubt, of the first `size` bytes: the store has the file, and it may be a blob yet."""
         name = secrets.token_hex(NAME_LENGTH // 2)  # which no id leads to, until all is there
         try:
-            fd = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=self._directory)
+            fd = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _mark(fd, IN_DOUBT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -16,11 +17,16 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from holdfast.process.group import Group
+from holdfast_core.errors import StoreRefused
 from support.certificates import make_pair
 from support.node import Node
+from support.plain_push import push
 from support.programs import wait_until
 from support.transfer import Answer, fetch
 
+#: a line of the log
+OPEN = "data directory was open to others"
 BODY = {"properties": {"actions": ["repositories/team/app/content/read"]}}
 
 
@@ -264,3 +270,44 @@ def test_on_this_machine_the_admin_listener_has_no_certificate(tmp_path: Path) -
     with TlsNode(tmp_path, "--tls-cert", str(cert), "--tls-key", str(key), workers=1) as node:
         assert url_of(node.data).startswith("http://127.0.0.1:")
         assert ask(node, "GET", "tokens").status == 200
+
+
+def open_to_others(data: Path) -> list[str]:
+    return [str(path) for path in (data, *data.rglob("*")) if stat.S_IMODE(path.lstat().st_mode) & 0o077]
+
+
+def test_s36_case_trust_21_the_data_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    """Also one that an earlier version left open: others read images and verifiers in it, and a lock of theirs stopped
+    the next start."""
+    before = os.umask(0)
+    try:
+        with Node(tmp_path, "--anonymous", "push", workers=1) as node:
+            push(node.url, "team/app", "1", b"layer" * 100_000)
+            ask(node, "PUT", "tokens/client1", BODY)
+            assert open_to_others(node.data) == []
+            everybody = [node.program.process.pid, *node.children("keeper"), *node.children("worker")]
+            masks = [Path(f"/proc/{pid}/status").read_text() for pid in everybody]
+            assert all("Umask:\t0077\n" in status for status in masks), "what a library writes, too"
+            node.data.chmod(0o755)
+            node.restart()
+            assert open_to_others(node.data) == []
+            assert [event["mode"] for event in node.events() if event["event"] == OPEN] == ["0755"]
+    finally:
+        os.umask(before)
+
+
+def test_s36_case_trust_21_a_directory_that_cannot_be_closed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fchmod(fd: int, mode: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    tmp_path.chmod(0o755)
+    code = errno.EPERM
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fchmod", fchmod)
+        with pytest.raises(StoreRefused, match="found mode 0755"):
+            Group(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        code = errno.EROFS
+        Group(tmp_path).close()

@@ -152,7 +152,7 @@ THREATS: dict[int, Threat] = {
     ),
     36: Threat(
         "secrets lie about on the disk",
-        "keys and the operator's password are files of their own, readable by this user alone",
+        "nobody else gets into the data directory; keys and the operator's password are files of their own there",
     ),
     37: Threat(
         "a digest or name is used as a path",

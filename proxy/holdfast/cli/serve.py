@@ -29,6 +29,7 @@ from holdfast.process.listen import Listening, node_listeners, refuse_open_admin
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
     """Serve until SIGTERM; exits the process."""
+    os.umask(0o077)  # before anything is made: what a node writes is its user's alone
 
     def read() -> Configuration:
         return checked(file, overrides(flags), os.environ)

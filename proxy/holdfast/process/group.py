@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import structlog
 from holdfast_core.condition import refusal
-from holdfast_core.errors import StoreRefused
+from holdfast_core.directory import keep_private
+from holdfast_core.errors import StoreRefused, Unwritable
 
 from holdfast.process.child import VARIABLE, Inheritance, is_orphan
 
@@ -158,6 +159,8 @@ class Group:
         #: workers of a supervisor that died: they serve until `end_workers`
         self.old_workers: list[Member] = []
         try:
+            data.mkdir(0o700, parents=True, exist_ok=True)
+            _close_to_others(data)
             self._lock = _lock_file(data)
         except OSError as error:
             raise StoreRefused(
@@ -220,10 +223,18 @@ class Group:
         os.close(self._lock)
 
 
+def _close_to_others(data: Path) -> None:
+    """What a disk that takes no writes holds is served as it is. Raises StoreRefused, OSError."""
+    try:
+        if mode := keep_private(data):
+            log.warning("data directory was open to others", data=str(data), mode=f"{mode:04o}", now="0700")
+    except Unwritable as error:
+        log.warning("data directory is open to others", data=str(data), reason=str(error))
+
+
 def _lock_file(data: Path) -> int:
     """A descriptor to lock; that of the directory where it is read-only and nothing ever served from it. Raises
     OSError."""
-    data.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(data / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
