@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
 
 import pytest
+from holdfast.admin.gate import Gate
+from holdfast.admin.operator import SECRET_BYTES
 from holdfast.admin.table import OPERATIONS
 from holdfast.config import Configuration, Login
+from holdfast.errors import TooManyLogins, Unauthorized
+from holdfast.testing.clock import FakeClock
+from holdfast.wire.message import Request
 from holdfast.wire.routes import METHODS, Noun, Route, build
 from support.admin import OPERATOR, AdminServing, basic, serve_admin
 from support.serving import Serving, serve
@@ -126,6 +132,34 @@ def test_guesses_are_counted_by_address_and_the_wait_is_said(tmp_path: Path) -> 
         assert (await admin.ask("GET", "tokens")).status == 200
 
     serve_admin(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("password", "passes"),
+    [(secrets.token_urlsafe(SECRET_BYTES), True), ("c" * 20 + "hosen", False)],
+    ids=("generated", "chosen"),
+)
+def test_case_trust_24_guesses_from_the_operators_machine_do_not_shut_it_out(
+    password: str, passes: bool
+) -> None:
+    """A password that a person chose might be found by trying, so there the address waits."""
+    operator = OPERATOR._replace(password=password)
+    gate = Gate(operator, FakeClock(), 30)
+
+    def asked(said: str) -> Request:
+        return Request("GET", "/api/v1/tokens", headers=(("authorization", said),), client="127.0.0.1")
+
+    refused = list[type[Exception]]()
+    for _ in range(40):
+        with pytest.raises((Unauthorized, TooManyLogins)) as found:
+            gate.admit(asked(basic(operator._replace(password="wrong"))))
+        refused.append(found.type)
+    assert refused == [Unauthorized] * 30 + [TooManyLogins] * 10
+    if passes:
+        gate.admit(asked(basic(operator)))
+    else:
+        with pytest.raises(TooManyLogins):
+            gate.admit(asked(basic(operator)))
 
 
 def test_asking_without_credentials_is_no_guess(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 FILE = "operator.json"
 USERNAME = "operator"
 SECRET_BYTES = 32
+#: what `SECRET_BYTES` are as text: nobody finds a password of this length by trying (characters)
+UNGUESSABLE = 43
 #: of a password that a person wrote into the file (characters)
 SHORTEST, LONGEST = 12, 1024
 #: `Authorization` is no longer (bytes, S34)
@@ -65,6 +67,11 @@ class Operator(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Operator({self.username!r}, '***')"
+
+    @property
+    def is_unguessable(self) -> bool:
+        """Whether the password is as long as one that was made at the first start."""
+        return len(self.password) >= UNGUESSABLE
 
     def is_said_by(self, header: str | None) -> bool:
         """Whether an `Authorization` header holds this name and password. Takes the same time for every wrong one."""
