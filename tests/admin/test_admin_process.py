@@ -14,6 +14,7 @@ import subprocess
 import sys
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import Request, urlopen
 
 import pytest
@@ -311,3 +312,39 @@ def test_s36_case_trust_21_a_directory_that_cannot_be_closed_is_refused(
         assert list(tmp_path.iterdir()) == []
         code = errno.EROFS
         Group(tmp_path).close()
+
+
+NOBODY = 65534
+LOCKING = """
+import fcntl, os, sys
+try:
+    fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+except PermissionError:
+    sys.exit("not allowed")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_s36_case_trust_21_a_lock_of_another_user_stops_no_start() -> None:
+    """Another user who may get as far as the data directory gets no further."""
+    if os.geteuid() != 0:
+        pytest.skip(f"another user's process needs root; this is uid {os.geteuid()}")
+    with TemporaryDirectory() as place, Node(Path(place), workers=1) as node:
+        Path(place).chmod(0o755)
+        node.data.chmod(0o755)  # as an earlier version made it
+        (node.data / "lock").chmod(0o644)
+        node.restart()
+        assert node.stop() == 0
+        other = subprocess.Popen(
+            ["/usr/bin/python3", "-c", LOCKING, str(node.data / "lock")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            user=NOBODY,
+            cwd="/",
+        )
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"", "it got the lock"
+        node.start()
+        assert other.communicate()[1] == b"not allowed\n"
