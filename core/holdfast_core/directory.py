@@ -21,6 +21,7 @@ import fcntl
 import json
 import mmap
 import os
+import secrets
 import stat
 import threading
 import uuid as uuids
@@ -70,6 +71,8 @@ CANNOT_READ_PAST = (errno.EINVAL, errno.EOPNOTSUPP)
 #: the permission bit of an upload whose bytes are in doubt: a sync of them failed, or nobody knows whether one did.
 #: They are written again before they are synced; a second sync alone would succeed over lost bytes.
 IN_DOUBT = stat.S_IXUSR
+#: of the name of a session that no id leads to; what is left of one expires
+NAMELESS_BYTES = 32
 #: a file system that cannot set room aside
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -118,6 +121,7 @@ class Directory:
         self.ballast = Ballast(path, 0)
         self.blobs_fd = self.fills_fd = self.uploads_fd = self._lock = -1
         self._probing = threading.Lock()
+        self._mark: DoubtMark | None = None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self.blobs_fd = os.open(path / "blobs", flags)
@@ -310,12 +314,19 @@ class Directory:
 
     def _doubt(self, source: Source) -> bool:
         """Mark an upload, so that nobody commits it as it is; whether that could be done."""
+        if self._doubt_mark().fails():
+            return False
         try:
             found = os.stat(source.name, dir_fd=source.directory, follow_symlinks=False)
             os.chmod(source.name, stat.S_IMODE(found.st_mode) | IN_DOUBT, dir_fd=source.directory)
         except OSError:
             return False
         return True
+
+    def _doubt_mark(self) -> DoubtMark:
+        if self._mark is None:
+            self._mark = DoubtMark(self.uploads_fd)
+        return self._mark
 
     def sync_names(self, digest: Digest) -> None:
         """fsync of the directory a blob lies in. Raises SyncFailed, Exhausted, DiskReadOnly."""
@@ -439,7 +450,7 @@ class Directory:
             raise UploadUnknown(f"no upload {name}") from error
         if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             raise Mistake(f"upload {name} is not a plain file of {size} bytes, but of {found.st_size}")
-        if found.st_mode & IN_DOUBT:
+        if found.st_mode & IN_DOUBT and not self._doubt_mark().fails():
             raise DiskFailed(f"upload {name}: a sync of it failed, and it was not written again since")
         return Source(self.uploads_fd, name)
 
@@ -467,6 +478,43 @@ class Directory:
         """Bytes that are free for everybody on the file system of the store: a hint, which decides nothing."""
         found = os.statvfs(self.path)
         return found.f_frsize * found.f_bavail
+
+
+class DoubtMark:
+    """Whether the files of a directory carry `IN_DOUBT`. A file system without permissions (vfat, exfat) shows the same
+    bits of every file. There every upload is in doubt, and one whose sync failed is removed."""
+
+    def __init__(self, directory_fd: int) -> None:
+        self._directory = directory_fd
+        self._works: bool | None = None
+
+    def works(self) -> bool:
+        """Whether they are known to."""
+        return self._known() is True
+
+    def fails(self) -> bool:
+        """Whether they are known not to."""
+        return self._known() is False
+
+    def _known(self) -> bool | None:
+        """Tried once, with a file of its own. None where none can be made now."""
+        if self._works is None:
+            with contextlib.suppress(OSError):
+                self._works = self._tried()
+        return self._works
+
+    def _tried(self) -> bool:
+        name = secrets.token_hex(NAMELESS_BYTES)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=self._directory)
+        try:
+            before = os.fstat(fd).st_mode
+            with contextlib.suppress(PermissionError):
+                os.fchmod(fd, 0o600 | IN_DOUBT)
+            return not before & IN_DOUBT and bool(os.fstat(fd).st_mode & IN_DOUBT)
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=self._directory)
 
 
 class Source(NamedTuple):

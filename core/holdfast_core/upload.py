@@ -14,7 +14,7 @@ came first and nobody knows what became of it, the session goes on with a copy.
 
 A session that comes back from a commit is *in doubt*, by a permission bit of its file: a sync of it may have failed and
 lost bytes that were hashed as they came, and no second sync would tell. So it is hashed from the file, and written
-again, before the next commit.
+again, before the next commit. On a file system without permissions every session is in doubt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
-from holdfast_core.directory import CANNOT_RESERVE, IN_DOUBT, os_error
+from holdfast_core.directory import CANNOT_RESERVE, IN_DOUBT, NAMELESS_BYTES, DoubtMark, os_error
 from holdfast_core.errors import StoreError, UploadBusy, UploadUnknown
 from holdfast_core.filesystem import reserve, start_writeback
 from holdfast_core.journal import write_all
@@ -61,6 +61,7 @@ class Uploads:
 
     def __init__(self, directory_fd: int, require: Callable[[], None] = lambda: None) -> None:
         self._directory, self._require = directory_fd, require
+        self._mark = DoubtMark(directory_fd)
         self._counted: tuple[int, Counter[str]] = (-1, Counter())
         #: sessions that may be begun before they are counted again, all together and by client
         self._room = 0
@@ -215,7 +216,7 @@ class Uploads:
         if staging is None:
             return None
         try:
-            _mark(staging.fd, IN_DOUBT)
+            staging.mark(IN_DOUBT)
             os.rename(sealed, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except OSError as error:
             staging.close()
@@ -235,7 +236,7 @@ class Uploads:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(fd, _stat(found, self._directory)):
-                return Staging(self._directory, name, fd)
+                return Staging(self._directory, name, fd, self._mark)
         except BlockingIOError as error:
             os.close(fd)
             raise UploadBusy(f"upload {name} is being written to") from error
@@ -266,8 +267,8 @@ class Staging:
     """One session's file, locked: its bytes only grow, but for `roll_back`. Every call may wait for the disk;
     one thread at a time. Raises Exhausted when the disk is full, StoreError for what else a disk does."""
 
-    def __init__(self, directory_fd: int, name: str, fd: int) -> None:
-        self._directory = directory_fd
+    def __init__(self, directory_fd: int, name: str, fd: int, mark: DoubtMark) -> None:
+        self._directory, self._mark = directory_fd, mark
         self._at = name
         self.name = name
         self.fd = fd
@@ -337,26 +338,26 @@ class Staging:
         """Take the session out of everybody's reach, for a commit that does not need its file: a name that no id
         leads to, so that from now on nobody can end it. `unseal` and `remove` follow. Dying in between ends the
         session; what is left of it expires. Raises UploadUnknown when it was removed meanwhile."""
-        self._rename(secrets.token_hex(NAME_LENGTH // 2))
+        self._rename(secrets.token_hex(NAMELESS_BYTES))
 
     def unseal(self) -> None:
         """Take the session back, in doubt, from a commit that failed. Raises UploadUnknown when it did not fail after
         all, when the session was removed, or when its file was taken and could not be given back."""
-        self._mark(IN_DOUBT)  # first: a process may die in between
+        self._marked(IN_DOUBT)  # first: a process may die in between
         try:
             self._rename(self.name)
         except UploadUnknown:
-            self._mark(0)  # it is a blob by now, or nobody's
+            self._marked(0)  # it is a blob by now, or nobody's
             raise
 
     def leave(self, size: int) -> None:
         """Go on with a copy, in doubt, of the first `size` bytes: the store has the file, and it may be a blob yet."""
-        name = secrets.token_hex(NAME_LENGTH // 2)  # which no id leads to, until all is there
+        name = secrets.token_hex(NAMELESS_BYTES)  # which no id leads to, until all is there
         try:
             fd = os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _mark(fd, IN_DOUBT)
+                self._set(fd, IN_DOUBT)
                 _copy(self.fd, fd, size)
                 os.rename(name, self.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             except BaseException:
@@ -372,7 +373,7 @@ class Staging:
     @property
     def is_in_doubt(self) -> bool:
         """Whether the bytes have to be read and written again before the session can be sealed."""
-        return bool(os.fstat(self.fd).st_mode & IN_DOUBT)
+        return bool(os.fstat(self.fd).st_mode & IN_DOUBT) or not self._mark.works()
 
     def rewrite(self, offset: int, data: Buffer) -> None:
         """Write bytes again where they were read, so that the next sync counts for them."""
@@ -383,11 +384,26 @@ class Staging:
 
     def trust(self) -> None:
         """All bytes were read, found to be right, and written again."""
-        self._mark(0)
+        self._marked(0)
 
-    def _mark(self, doubt: int) -> None:
+    def mark(self, doubt: int) -> None:
+        """Set or clear the bit of doubt. Raises OSError."""
+        self._set(self.fd, doubt)
+
+    def _set(self, fd: int, doubt: int) -> None:
+        found = stat.S_IMODE(os.fstat(fd).st_mode)
+        wanted = found & ~IN_DOUBT | doubt
+        if wanted == found:
+            return
         try:
-            _mark(self.fd, doubt)
+            os.fchmod(fd, wanted)
+        except PermissionError:
+            if not self._mark.fails():
+                raise
+
+    def _marked(self, doubt: int) -> None:
+        try:
+            self.mark(doubt)
         except OSError as error:
             raise os_error(error, "upload") from error
 
@@ -441,14 +457,6 @@ def _client_in(session: str) -> str:
 def _part(left: int) -> int:
     """How much of what is left one process may use before it counts again."""
     return max(left // SHARES, min(left, 1))
-
-
-def _mark(fd: int, doubt: int) -> None:
-    """Set or clear the bit of doubt. Raises OSError."""
-    found = stat.S_IMODE(os.fstat(fd).st_mode)
-    wanted = found & ~IN_DOUBT | doubt
-    if wanted != found:
-        os.fchmod(fd, wanted)
 
 
 def _copy(source: int, target: int, size: int) -> None:

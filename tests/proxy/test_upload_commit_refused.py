@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,34 @@ class Disk:
         ]
         kinds = ("uploads", "blobs", "journal", "fills", "quarantine")
         return [next((kind for kind in kinds if f"/{kind}" in path), "other") for path in paths]
+
+
+class Vfat:
+    """A file system that shows the same permissions of every file. It takes no notice of others, or refuses them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, shown: int, refuses: bool) -> None:
+        self._shown, self._refuses = shown, refuses
+        for name in ("stat", "fstat"):
+            monkeypatch.setattr(os, name, self._seen(getattr(os, name)))
+        for name in ("chmod", "fchmod"):
+            monkeypatch.setattr(os, name, self._set)
+
+    def _seen(self, real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def call(*arguments: Any, **more: Any) -> os.stat_result:
+            found = real(*arguments, **more)
+            if not stat.S_ISREG(found.st_mode):
+                return found
+            rest = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+            return os.stat_result((stat.S_IFREG | self._shown, *found[1:]), rest)
+
+        return call
+
+    def _set(self, *arguments: Any, **more: Any) -> None:
+        if self._refuses:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+VFAT = pytest.mark.parametrize(("shown", "refuses"), [(0o755, False), (0o755, True), (0o644, False)])
 
 
 #: what is refused after the last byte of the body, in the order in which it is met
@@ -232,6 +261,49 @@ def test_case_fault_2_a_keeper_whose_sync_failed_and_who_died_hands_nothing_on(
         assert await session.offset() == HALF
         assert await held(node, BODY) == known
         await finishes(session)
+
+    run(tmp_path, test)
+
+
+@VFAT
+def test_case_fault_2_uploads_are_taken_on_a_file_system_without_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: int, refuses: bool
+) -> None:
+    """Nothing tells a session that came back from a commit: each is read and written again before it is synced."""
+    Vfat(monkeypatch, shown, refuses)
+    disk = Disk(monkeypatch)
+
+    async def test(node: Registry) -> None:
+        session = await half(node)
+        disk.error, disk.refused = errno.ENOSPC, ("pwrite journal",)
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status in (503, 507)
+        disk.refused = ()
+        assert await session.offset() == HALF
+        disk.seen.clear()
+        assert is_created(await session.put(DIGEST, BODY[HALF:], SPAN), DIGEST)
+        upto = disk.seen[: disk.seen.index("fdatasync uploads")]
+        assert upto.count("pwrite uploads") >= 2  # the second half, and all of it once more
+        assert await held(node, BODY)
+        assert files(node) == []
+
+    run(tmp_path, test)
+
+
+@VFAT
+def test_case_fault_2_a_failed_sync_ends_a_session_on_a_file_system_without_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: int, refuses: bool
+) -> None:
+    Vfat(monkeypatch, shown, refuses)
+    disk = Disk(monkeypatch)
+
+    async def test(node: Registry) -> None:
+        session = await half(node)
+        disk.error, disk.refused = errno.ENOSPC, ("fdatasync uploads",)
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status in (503, 507)
+        disk.refused = ()
+        assert await session.offset() is None
+        assert not await held(node, BODY)
+        assert is_created(await (await half(node)).put(DIGEST, BODY[HALF:], SPAN), DIGEST)
 
     run(tmp_path, test)
 
