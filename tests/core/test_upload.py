@@ -420,6 +420,8 @@ def test_case_trust_23_idle_sessions_of_the_greedy_make_room(uploads, folder):
         uploads._counted = (-1, 0)
         assert not uploads.has_room(20, greedy, 20, 2000.0)  # its own do not make room for it
         assert len(os.listdir(folder)) == 20
+        assert not uploads.has_room(20, other, 20, 1000.0)  # none has been idle for so long
+        assert len(os.listdir(folder)) == 20
         assert uploads.has_room(20, other, 20, 2000.0)
     left = os.listdir(folder)
     assert {mine, names[0], names[1]} <= set(left)
