@@ -77,9 +77,11 @@ class Resources:
         return max((layout.decode_resource("", row).revision for row in documents), default=0)
 
 
-def changed(view: View, changes: Sequence[ResourceChange], quiet: Collection[str]) -> list[Change]:
-    """What to write for changes of documents. What is as it was is left alone, so that a repeated command writes
-    nothing. Raises Mistake when one document is changed twice."""
+def changed(
+    view: View, changes: Sequence[ResourceChange], quiet: Collection[str], synced: Collection[str] = ()
+) -> list[Change]:
+    """What to write for changes of documents. Kinds in `synced` are, though they are `quiet`. What is as it was is left
+    alone, so that a repeated command writes nothing. Raises Mistake when one document is changed twice."""
     resources = Resources(view)
     real = _real(resources, changes)
     loud = any(row.kind not in quiet for row in real)
@@ -88,7 +90,7 @@ def changed(view: View, changes: Sequence[ResourceChange], quiet: Collection[str
     counts: Counter[str] = Counter()
     for row in real:
         key = layout.resource_key(row.kind, row.name)
-        keep = Keep.JOURNAL if row.kind in quiet else Keep.DISK
+        keep = Keep.JOURNAL if row.kind in quiet and row.kind not in synced else Keep.DISK
         was = change.present(view, key)
         counts[row.kind] += (row.body is not None) - was
         if row.body is None:

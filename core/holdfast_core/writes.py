@@ -256,15 +256,17 @@ class Writes(Lookup):
         plan: Callable[[ResourceView], Sequence[ResourceChange]],
         *,
         quiet: frozenset[str],
+        synced: frozenset[str] = frozenset(),
         told: Callable[[], Iterable[Event]] = tuple,
     ) -> Future[None]:
         """Change documents of the control plane, all or nothing, on disk when the future is done. `plan` decides on
         what is there, inside the transaction; what it raises the future raises, and nothing was changed. Kinds in
-        `quiet` are only appended to the journal and do not count as a revision. `told`, asked after the plan, are
-        events for the log. The operator's doing and the parent's, no client's: allowed in every mode."""
+        `quiet` are only appended to the journal, but for those in `synced`, and do not count as a revision. `told`,
+        asked after the plan, are events for the log. The operator's doing and the parent's, no client's: allowed in
+        every mode."""
 
         def planned(view: View) -> list[Change]:
-            rows = resources.changed(view, plan(resources.Resources(view)), quiet)
+            rows = resources.changed(view, plan(resources.Resources(view)), quiet, synced)
             return [*rows, *(events.tell(event, Keep.JOURNAL) for event in told())]
 
         return self._submit(planned)

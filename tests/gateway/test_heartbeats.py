@@ -297,6 +297,31 @@ def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_power_cut(root: Ro
     assert root.refused("second")
 
 
+def test_case_fault_11_a_lease_outlives_a_power_cut_at_the_moment_of_its_activation(
+    root: Root, tmp_path: Path
+) -> None:
+    root.tell(command.Deactivate(name="plant"))
+    root.store.sync_cached().result()
+    shutil.copytree(root.place, tmp_path / "disk")
+    root.activate("first")
+    root.cut_power(tmp_path / "disk")
+    assert root.refused("second")
+
+
+def test_case_fault_11_a_lease_outlives_a_power_cut_at_the_moment_of_its_write(
+    root: Root, tmp_path: Path
+) -> None:
+    """An hour after the one before, as far back as a renewal may lie that is not on the disk."""
+    root.store.sync_cached().result()
+    shutil.copytree(root.place, tmp_path / "disk")
+    for _ in range(60):
+        root.clock.advance(states.WRITE_SECONDS / 60 + 1)
+        root.report()
+    root.cut_power(tmp_path / "disk")
+    root.clock.advance(LEASE - 1)
+    assert root.refused("second")
+
+
 def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_kill(root: Root) -> None:
     root.clock.advance(60)
     root.report()

@@ -19,7 +19,7 @@ from holdfast.clock import Clock
 from holdfast.control import command as commands
 from holdfast.control import password
 from holdfast.control.execute import Context, Outcome, execute
-from holdfast.control.resource import QUIET
+from holdfast.control.resource import QUIET, STATUS
 from holdfast.keeper.heartbeats import KIND as LEASES
 from holdfast.keeper.heartbeats import Heartbeats, Word
 from holdfast.keeper.push import stored
@@ -54,7 +54,10 @@ class Control:
             outcomes.append(execute(self.heartbeats.over(view), order, context))
             return self.heartbeats.worth(view, outcomes[-1].changes, remembered)
 
-        change = self.store.change_resources(plan, quiet=QUIET, told=lambda: outcomes[-1].told)
+        # a lease is synced before its holder hears of it: `revived` knows no other than those on the disk
+        change = self.store.change_resources(
+            plan, quiet=QUIET, synced=frozenset({STATUS}), told=lambda: outcomes[-1].told
+        )
         change.add_done_callback(
             lambda done: self.heartbeats.settled(remembered, well=done.exception() is None)
         )
