@@ -185,6 +185,8 @@ cdef class BlobReader:
     cdef bytes inline
     # a chunk whose bytes matched and whose pages did not stay: served from here until another one is read
     cdef Py_ssize_t kept_chunk
+    #: the kept chunk when `take` gave it: right, whatever its file is; -1 for any other
+    cdef Py_ssize_t taken_chunk
     cdef bytes kept
     cdef int busy
     cdef bint closed
@@ -200,7 +202,7 @@ cdef class BlobReader:
         self.fd = fd
         self.state = state
         self.inline = inline
-        self.kept_chunk = -1
+        self.kept_chunk = self.taken_chunk = -1
         self.closed = False
         readers.open += 1
 
@@ -214,7 +216,7 @@ cdef class BlobReader:
         """Give the descriptor back. May be called twice."""
         if not self.closed:
             self.closed = True
-            self.kept_chunk, self.kept = -1, None
+            self.kept_chunk, self.taken_chunk, self.kept = -1, -1, None
             self.readers.open -= 1
             self._release()
 
@@ -273,7 +275,7 @@ cdef class BlobReader:
         cdef Py_ssize_t chunk = offset // CHUNK, at = offset % CHUNK
         if self.state is None:
             return self.inline[offset:offset + wanted]
-        if chunk == self.kept_chunk:  # right, whatever its file is by now
+        if chunk == self.kept_chunk and (chunk == self.taken_chunk or chunk not in self.state.bad):
             return self.kept[at:at + wanted]
         if not self._usable(chunk, self.readers.clock()):
             return None
@@ -291,7 +293,7 @@ cdef class BlobReader:
         self.busy += 1
         self.state.busy += 1
         try:
-            if chunk != self.kept_chunk and chunk in self.state.bad:
+            if chunk != self.taken_chunk and chunk in self.state.bad:
                 raise self._damage(chunk)
             data = self._verified_bytes(offset, wanted)
             return self._checked(chunk)[at:at + wanted] if data is None else data
@@ -312,7 +314,8 @@ cdef class BlobReader:
         cdef Py_ssize_t chunk = offset // CHUNK
         if blake3(data).digest() != self.readers.expected(self.digest, chunk):
             raise self._damage(chunk)
-        self.kept_chunk, self.kept = chunk, data
+        self.kept_chunk = self.taken_chunk = chunk
+        self.kept = data
 
     cdef bytes _verified_bytes(self, Py_ssize_t offset, Py_ssize_t length):
         """A range of a verified chunk; None when it is not verified, or not any more."""
@@ -348,7 +351,7 @@ cdef class BlobReader:
             if mapped and self.state.file.has(chunk, 0, length):
                 self.state.checked_at[chunk] = now
             else:
-                self.kept_chunk, self.kept = chunk, data
+                self.kept_chunk, self.taken_chunk, self.kept = chunk, -1, data
             return data
         except ChunkDamaged:
             if alone:

@@ -135,6 +135,7 @@ MEETS = {
     "skopeo": tuple(MISBEHAVIOURS),
     "containerd": tuple(MISBEHAVIOURS),
     "crane": tuple(MISBEHAVIOURS),
+    "dockerd": ("cut", "429", "token"),
     "podman": ("cut", "503", "token"),
     "oras": ("cut", "redirect"),
     "regctl": ("cut", "503"),
