@@ -41,7 +41,7 @@ UNSAID = frozenset({"", "application/json", "application/octet-stream", "text/pl
 DEPTH_LIMIT = 64
 SIZE_LIMIT = (1 << 63) - 1
 #: digits of a number, sign and all: to read long ones takes time by the square of their length
-DIGITS_LIMIT = 20
+DIGITS_LIMIT = 100
 #: objects, lists and members, counted as the marks that begin them, also within strings: 100,000 children of an
 #: index have 400,000. Each costs up to 200 bytes of memory while it is read, whatever the body's size
 NODE_LIMIT = 500_000
