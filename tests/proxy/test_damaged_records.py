@@ -126,8 +126,7 @@ def test_case_fault_5_cached_content(tmp_path: Path, table: str, copy: bool) -> 
                 flip(child, table.encode())
                 assert check(before, await answers(child)) == []
                 await child.keeper.records.scrub(lambda: child.clock.sleep(0.001))
-                said = json.loads((await child.ask("GET", "/readyz")).body)["troubles"]
-                assert all(trouble.startswith("the clock of this node") for trouble in said), said
+                assert json.loads((await child.ask("GET", "/readyz")).body)["troubles"] == []
 
     uvloop.run(test())
 
