@@ -666,7 +666,9 @@ def test_case_fault_8_a_tag_that_appears_while_ours_is_sent_is_a_conflict(tmp_pa
 
             async def overtaken(name: str, tag: str, *, ahead: bool = False) -> parent_push.TagThere:
                 there = await look(name, tag, ahead=ahead)
-                if not theirs and not ahead:  # the look of the one who sends, whenever the tag was asked for before
+                if (
+                    not theirs and not ahead
+                ):  # the look of the one who sends, whenever the tag was asked for before
                     theirs.append(await root.image("a", "fresh", number=3))
                 return there
 
