@@ -18,7 +18,7 @@ from holdfast_core.condition import DiskState
 from holdfast_core.digest import Digest
 from holdfast_core.errors import NotHeld, StoreError, Unwritable
 from holdfast_core.format import encode_descriptor
-from holdfast_core.record import Blob, Descriptor, Tag, Target
+from holdfast_core.record import Blob, Descriptor, Tag
 from holdfast_core.store import Store
 
 from holdfast import errors
@@ -439,7 +439,7 @@ class Keeper(Pushes, Control):
         parent, name = self._required_parent(repository, errors.NameUnknown)
         found = await parent.referrers(name, str(subject))
         descriptors = [row if isinstance(row, Descriptor) else Descriptor(**row) for row in found]
-        if not descriptors and not self._has_referrers(repository, subject):
+        if not descriptors and not self.store.has_repository(repository):
             return self._empty("referrers", repository, str(subject))
         try:
             await self._committed(
@@ -448,12 +448,6 @@ class Keeper(Pushes, Control):
         except Unwritable:
             return ListAnswer(unstored=tuple(map(encode_descriptor, descriptors)))
         return ListAnswer()
-
-    def _has_referrers(self, repository: str, subject: Digest) -> bool:
-        """Whether a digest is known here, or a list of what refers to it: then an empty list is worth keeping, for the
-        time without a parent."""
-        known = self.store.is_there(repository, Target("manifest", str(subject)))
-        return known or self.store.referrers(repository, subject) is not None
 
     def _empty(self, *key: str) -> ListAnswer:
         """The empty list of something of which nothing is held. Remembered and not written: names and digests can be
