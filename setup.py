@@ -7,10 +7,14 @@ HOLDFAST_BUILD picks one of three builds:
 """
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+sys.path.insert(0, "core")
+from holdfast_core.native_build import mark_of, stale_sources
 
 BUILDS = {
     "plain": (["-O2"], [], []),
@@ -21,6 +25,8 @@ BUILDS = {
         [],
     ),
 }
+#: puts into each module which source it was compiled from
+HEADER = "core/native_source.h"
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 
 build = os.environ.get("HOLDFAST_BUILD", "plain")
@@ -35,11 +41,16 @@ def extension(source: Path, root: str) -> Extension:
     return Extension(
         name,
         [str(source)],
-        extra_compile_args=compile_args + WARNINGS,
+        extra_compile_args=[*compile_args, *WARNINGS, "-include", HEADER],
         extra_link_args=link_args,
-        define_macros=macros,
+        define_macros=[*macros, ("HOLDFAST_SOURCE", f'"{mark_of(source)}"')],
+        depends=[HEADER],
     )
 
+
+# cythonize goes by file times: without this, C from older source could be compiled under the mark of the present one
+for stale in stale_sources([Path("core"), Path("proxy")]):
+    stale.touch()
 
 setup(
     ext_modules=cythonize(

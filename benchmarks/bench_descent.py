@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 
 from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
 from benchmarks.images import Held, wait
@@ -39,7 +39,7 @@ def took(tree: Tree, count: int, layers: int, size: int) -> tuple[float, int]:
     return seconds, _begun(tree.way, before)
 
 
-def _begun(way: Link, before: int) -> int:
+def _begun(way: RelayLink, before: int) -> int:
     """Requests for content."""
     return sum(f"/v2/{NAME}/" in head.target for head in way.heads[before:])
 

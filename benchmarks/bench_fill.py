@@ -22,11 +22,11 @@ import time
 from pathlib import Path
 
 import aiohttp
-import structlog
 import uvloop
 from holdfast import config
 from holdfast.clock import SystemClock
-from holdfast.fill.fills import Fills
+from holdfast.fill.registry import FillRegistry
+from holdfast.log import log
 from holdfast.parent.client import Parent
 from holdfast_core.store import Store
 
@@ -64,8 +64,8 @@ async def plain(url: str) -> Times:
 async def filled(url: str, digest: str, directory: Path) -> Times:
     """The same through a fill and one reader, to the moment the blob is admitted."""
     store = Store.create_or_open(directory, write=True)
-    parent = Parent(config.Parent(url=url, insecure=True), SystemClock())
-    fills = Fills(store, {"": parent}.__getitem__, config.Fills(), SystemClock())
+    parent = Parent(config.ParentSection(url=url, insecure=True), SystemClock())
+    fills = FillRegistry(store, {"": parent}.__getitem__, config.FillsSection(), SystemClock())
     await fills.start()
     began = time.perf_counter()
     answer = await fills.open("demo", digest, 0, -1, True)
@@ -87,7 +87,7 @@ async def filled(url: str, digest: str, directory: Path) -> Times:
 
 def rounds(size: int, count: int, directory: Path) -> dict[str, object]:
     """Alternate, and compare."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    log.set_level("error")
     file = os.memfd_create("blob")
     body = hashlib.shake_128(b"holdfast").digest(1 << 20)
     hasher = hashlib.sha256()

@@ -25,9 +25,9 @@ from holdfast.clock import SystemClock
 from holdfast.config import Configuration
 from holdfast.control import command as commands
 from holdfast.endpoint.node import Node
-from holdfast.login import credentials
-from holdfast.login.caller import Holder
-from holdfast.login.token import Entry
+from holdfast.login import authorization_header
+from holdfast.login.access_token import GrantedResource
+from holdfast.login.caller import TokenHolder
 from holdfast.routing import Router
 from holdfast.testing.port import ScriptedPort
 from holdfast.wire.message import Request
@@ -125,11 +125,11 @@ def verification(root: Path, effort: Effort, authorization: str) -> Case:
     )
     node = Node(store, ScriptedPort(store, clock), Router(config), config, clock)
     try:
-        basic = credentials.read(authorization)
-        assert isinstance(basic, credentials.Basic)
+        basic = authorization_header.read(authorization)
+        assert isinstance(basic, authorization_header.Basic)
         said = node.access.login(Request("GET", "/", client="10.0.0.1"), basic)
-        assert isinstance(said, Holder)
-        entries = (Entry("repository", NAME, ("pull",)),)
+        assert isinstance(said, TokenHolder)
+        entries = (GrantedResource("repository", NAME, ("pull",)),)
         text = node.access.mint.issue(said.name, "node", clock.now(), 300, access=entries, proof=said.proof)
         asked = Request("GET", "/", headers=(("host", "node"), ("authorization", f"Bearer {text}")))
         name = "verification of a token, in process"

@@ -9,16 +9,14 @@ connection, until a probe is answered. Both answers must be 503 with Retry-After
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 
 from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
-from benchmarks.load import PATIENCE_SECONDS, LoadFailed, split
+from benchmarks.load import refusal_seconds
 from benchmarks.peers import Holdfast
 
 KNOWN_BOUND, UNKNOWN_BOUND = 0.010, 5.0
@@ -63,19 +61,7 @@ def refused(url: str, number: int) -> float:
     to come back. Every other ask is for a blob, the rest for manifests; none was asked for before."""
     noun = "blobs" if number % 2 else "manifests"
     target = f"/v2/library/away/{noun}/{digest_of(str(number).encode())}"
-    host, port, _ = split(url)
-    connection = HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
-    started = time.perf_counter()
-    try:
-        connection.request("GET", target)
-        answer = connection.getresponse()
-        answer.read()
-        taken = time.perf_counter() - started
-    finally:
-        connection.close()
-    if answer.status != 503 or not answer.headers.get("Retry-After"):
-        raise LoadFailed(f"{target}: {answer.status}, Retry-After {answer.headers.get('Retry-After')}")
-    return taken
+    return refusal_seconds(url, target, "Retry-After")
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def fill(root: Path, count: int) -> str:
         waiting: list[Future[None]] = []
         for number in range(start, start + BATCH, 2):
             small = b"%d " % number * (INLINE_BYTES // 8)
-            waiting.append(store.put_inline_blob(NAME, Digest.of(small), small, owned=False, now=0.0))
+            waiting.append(store.blobs.put_inline(NAME, Digest.of(small), small, owned=False, now=0.0))
             digest, done = put_file(store, b"%07d " % (number + 1) * (FILE_BYTES // 8))
             waiting.append(done)
         for future in waiting:
@@ -63,9 +63,9 @@ def put_file(store: object, body: bytes) -> tuple[str, Future[None]]:
     hasher = ChunkHasher()
     hasher.update(body)
     digest = hasher.digest()
-    part = store.open_part(NAME, digest, len(body))
+    part = store.blobs.fills.open_part(NAME, digest, len(body))
     part.write(0, body)
-    done = store.commit_fill(part, NAME, digest, hasher.table(), owned=False, now=0.0)
+    done = store.blobs.fills.commit(part, NAME, digest, hasher.table(), owned=False, now=0.0)
     done.add_done_callback(lambda _: part.close())
     return str(digest), done
 

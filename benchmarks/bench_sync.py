@@ -16,7 +16,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 
 from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
 from benchmarks.content import MB
@@ -52,13 +52,13 @@ def run(place: Path, effort: Effort) -> list[Case]:
     ]
 
 
-def link_to(node: Holdfast) -> Link:
+def link_to(node: Holdfast) -> RelayLink:
     """A counted way to it."""
     host, port, _ = split(node.url)
-    return Link(host, port)
+    return RelayLink(host, port)
 
 
-def mirror(place: Path, link: Link) -> Holdfast:
+def mirror(place: Path, link: RelayLink) -> Holdfast:
     """A node that polls what is at the other end."""
     toml = MIRROR.format(url=link.url, name=NAME)
     return Holdfast(place, data=place / "data", workers=0, configuration=toml)
@@ -78,7 +78,7 @@ def chain(place: Path, effort: Effort) -> Case:
     with ExitStack() as stack:
         above, links = (
             stack.enter_context(Holdfast(place / "node", data=place / "root", workers=0)),
-            list[Link](),
+            list[RelayLink](),
         )
         for number in range(2):
             links.append(stack.enter_context(link_to(above)))
@@ -158,7 +158,7 @@ def managed(place: Path, effort: Effort) -> Case:
     )
 
 
-def listed(link: Link, since: int) -> int:
+def listed(link: RelayLink, since: int) -> int:
     """Questions for the contents of a parent."""
     return sum("/contents" in head.target for head in link.heads[since:])
 

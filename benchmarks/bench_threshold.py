@@ -40,9 +40,9 @@ def write_all(store: Store, bodies: list[bytes], *, owned: bool, at_once: int) -
     begin = time.perf_counter()
     for body in bodies:
         digest, table = hashed(body)
-        part = store.open_part("r", digest, len(body))
+        part = store.blobs.fills.open_part("r", digest, len(body))
         part.write(0, body)
-        waiting.append(store.commit_fill(part, "r", digest, table, owned=owned, now=1.0))
+        waiting.append(store.blobs.fills.commit(part, "r", digest, table, owned=owned, now=1.0))
         part.close()
         if len(waiting) >= at_once:
             waiting.popleft().result()
@@ -53,11 +53,11 @@ def write_all(store: Store, bodies: list[bytes], *, owned: bool, at_once: int) -
 
 def hit(store: Store, digest: Digest) -> int:
     """One answer, as a worker makes it; its length."""
-    blob = store.blob("r", digest)
+    blob = store.blobs.get("r", digest)
     assert blob is not None
     if blob.inline is not None:
         return len(blob.inline)
-    with store.open_blob(blob) as reader:
+    with store.blobs.open(blob) as reader:
         data = reader.read_nowait(0, blob.size)
     assert data is not None
     return len(data)
@@ -66,9 +66,9 @@ def hit(store: Store, digest: Digest) -> int:
 def hit_seconds(store: Store, digests: list[Digest]) -> float:
     """Seconds a hit, everything checked and in memory."""
     for digest in digests:
-        blob = store.blob("r", digest)
+        blob = store.blobs.get("r", digest)
         assert blob is not None
-        with store.open_blob(blob) as reader:
+        with store.blobs.open(blob) as reader:
             reader.read(0, blob.size)
     rounds = []
     for _ in range(5):
@@ -93,11 +93,11 @@ def measure(place: Path, size: int, *, inline: bool) -> dict[str, float]:
     empty = disk_bytes(path)
     try:
         cached = write_all(store, bodies, owned=False, at_once=CACHED_AT_ONCE)
-        store.sync_cached().result()
+        store.upkeep.sync_cached().result()
         hit_time = hit_seconds(store, digests)
         disk = (disk_bytes(path) - empty) / (size * COUNT)
         for digest in digests:
-            store.discard(digest).result()
+            store.blobs.discard(digest).result()
         for file in (path / "quarantine").iterdir():
             file.unlink()
         owned = write_all(store, bodies, owned=True, at_once=OWNED_AT_ONCE)

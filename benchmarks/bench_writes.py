@@ -3,7 +3,7 @@
 Bytes are `write_bytes` of proc(5), summed over all processes of a node: pages that it made dirty for the disk, without
 the file system's own journal, and with a log of warnings alone. A day is scaled: what a running node wrote while it was
 measured, and 24 times what it wrote when it was ended. Then it writes what it keeps in memory for up to an hour
-(docs/design.md, "Nothing new, nothing written"), and no less than that.
+(docs/design.md, "Unchanged records are not written"), and no less than that.
 
 A page that the kernel wrote out and that is used again counts again: LMDB's table of readers is such a page. So others
 that sync the same file system raise the figures. TMPDIR on a file system of its own keeps them out.
@@ -163,8 +163,8 @@ def fill(place: Path, count: int) -> None:
     """A root's store with so many tags of one empty index."""
     body = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode()
     digest, store = Digest.of(body), Store.create_or_open(place, write=True)
-    store.put_manifest(NAME, digest, OCI_INDEX, body, owned=True, now=0.0).result()
-    for done in [store.put_tag(NAME, f"v{number}", digest, now=0.0) for number in range(count)]:
+    store.references.put_manifest(NAME, digest, OCI_INDEX, body, owned=True, now=0.0).result()
+    for done in [store.references.put_tag(NAME, f"v{number}", digest, now=0.0) for number in range(count)]:
         done.result()
     store.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.testing.content import Generated
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 NAME = "bench/image"
@@ -51,7 +51,7 @@ class Content:
 
 def generate(place: Path, size: int, seed: str = "bench") -> Blob:
     """A file of pseudo-random bytes."""
-    source, hasher, path = Generated(size, seed), hashlib.sha256(), place / f"{seed}-{size}"
+    source, hasher, path = GeneratedContent(size, seed), hashlib.sha256(), place / f"{seed}-{size}"
     with path.open("wb") as file:
         for offset in range(0, size, SLICE_BYTES):
             hasher.update(piece := source.read(offset, SLICE_BYTES))
@@ -111,7 +111,9 @@ def put_store(content: Content, root: Path) -> None:
 
     store = Store.create_or_open(root, write=True)
     manifest = Digest.parse(content.manifest_digest)
-    store.put_manifest(NAME, manifest, OCI_MANIFEST, content.manifest, owned=True, now=0.0).result()
+    store.references.put_manifest(
+        NAME, manifest, OCI_MANIFEST, content.manifest, owned=True, now=0.0
+    ).result()
     for blob in content.blobs.values():
         _put_blob(store, blob)
     store.close()
@@ -123,10 +125,10 @@ def _put_blob(store: object, blob: Blob) -> None:
 
     assert isinstance(store, Store)
     digest, hasher = Digest.parse(blob.digest), ChunkHasher()
-    part = store.open_part(NAME, digest, blob.size)
+    part = store.blobs.fills.open_part(NAME, digest, blob.size)
     with blob.path.open("rb") as file:
         while piece := file.read(SLICE_BYTES):
             part.write(hasher.size, piece)
             hasher.update(piece)
-    store.commit_fill(part, NAME, digest, hasher.table(), owned=True, now=0.0).result()
+    store.blobs.fills.commit(part, NAME, digest, hasher.table(), owned=True, now=0.0).result()
     part.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from holdfast.testing.content import Generated
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.store import Store
@@ -37,11 +37,11 @@ class Images:
         """A blob; its descriptor as a layer."""
         digest, hasher = Digest.of(body), ChunkHasher()
         hasher.update(body)
-        if self._store.blob_anywhere(digest) is None:
+        if self._store.blobs.anywhere(digest) is None:
             self.unique += len(body)
-        part = self._store.open_part(name, digest, len(body))
+        part = self._store.blobs.fills.open_part(name, digest, len(body))
         part.write(0, body)
-        self._store.commit_fill(part, name, digest, hasher.table(), owned=True, now=0.0).result()
+        self._store.blobs.fills.commit(part, name, digest, hasher.table(), owned=True, now=0.0).result()
         part.close()
         return {"mediaType": OCI_LAYER, "digest": str(digest), "size": len(body)}
 
@@ -51,8 +51,8 @@ class Images:
         body = manifest(config, layers)
         digest = Digest.of(body)
         self.unique += len(body)
-        self._store.put_manifest(name, digest, OCI_MANIFEST, body, owned=True, now=0.0).result()
-        self._store.put_tag(name, tag, digest, now=0.0).result()
+        self._store.references.put_manifest(name, digest, OCI_MANIFEST, body, owned=True, now=0.0).result()
+        self._store.references.put_tag(name, tag, digest, now=0.0).result()
         return str(digest)
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ def ask(
 
 def some(size: int, seed: str) -> bytes:
     """Pseudo-random bytes."""
-    return Generated(size, seed).read(0, size)
+    return GeneratedContent(size, seed).read(0, size)
 
 
 def administer(node: Holdfast, method: str, path: str, body: object = None) -> Any:
@@ -143,7 +143,7 @@ class Held:
 
     def has(self, name: str, wanted: dict[str, str]) -> bool:
         """Whether these tags name these digests."""
-        found = (self._store.tag(name, tag) for tag in wanted)
+        found = (self._store.references.tag(name, tag) for tag in wanted)
         return all(
             tag is not None and str(tag.digest) == wanted[name]
             for tag, name in zip(found, wanted, strict=True)

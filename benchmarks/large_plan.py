@@ -11,10 +11,10 @@ import re
 import time
 from pathlib import Path
 
-from holdfast.config import SyncRepository
-from holdfast.sync.image import Facts, Piece
-from holdfast.sync.plan import Target, plan
-from holdfast.sync.wanted import Rule
+from holdfast.config import SyncRepositorySection
+from holdfast.oci.image import Facts, ImageBlob
+from holdfast.sync.plan import SyncTarget, plan
+from holdfast.sync.source.selection import Rule
 
 REPOSITORIES, TAGS = 100, 1000
 
@@ -49,18 +49,18 @@ def digest(*words: object) -> str:
     return f"sha256:{hashlib.sha256(repr(words).encode()).hexdigest()}"
 
 
-def wanted(node: Nothing) -> list[tuple[Rule, list[Target]]]:
+def wanted(node: Nothing) -> list[tuple[Rule, list[SyncTarget]]]:
     """Images of a config, two layers of their own, one of them shared by two tags, and three base layers."""
-    base = [Piece(digest("base", number), 50_000_000) for number in range(300)]
+    base = [ImageBlob(digest("base", number), 50_000_000) for number in range(300)]
     found = []
     for r in range(REPOSITORIES):
         name, targets = f"team{r}/app", []
         for t in range(TAGS):
-            layers = (Piece(digest("l", r, t // 2), 1_000_000), Piece(digest("k", r, t), 20_000))
-            own = (Piece(digest("c", r, t), 3000), *layers)
+            layers = (ImageBlob(digest("l", r, t // 2), 1_000_000), ImageBlob(digest("k", r, t), 20_000))
+            own = (ImageBlob(digest("c", r, t), 3000), *layers)
             node.known[digest(r, t)] = Facts(1500, (*own, *base[r * 2 : r * 2 + 3]))
-            targets.append(Target(name, f"v{t}", digest(r, t)))
-        found.append((Rule(SyncRepository(name=name)), targets))
+            targets.append(SyncTarget(name, f"v{t}", digest(r, t)))
+        found.append((Rule(SyncRepositorySection(name=name)), targets))
     return found
 
 

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 
 from holdfast.testing.sample import OCI_MANIFEST
 
@@ -211,3 +212,23 @@ def herd(url: str, target: str, clients: int) -> list[Taken]:
         for connection in connections:
             connection.close()
     return done
+
+
+def refusal_seconds(url: str, target: str, *named: str) -> float:
+    """Seconds from a new connection to the whole answer of a GET. Raises LoadFailed unless it is a 503 with headers of
+    these names."""
+    host, port, _ = split(url)
+    connection = HTTPConnection(host, port, timeout=PATIENCE_SECONDS)
+    started = time.perf_counter()
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        answer.read()
+        taken = time.perf_counter() - started
+    finally:
+        connection.close()
+    if answer.status != 503 or not all(answer.headers.get(name) for name in named):
+        raise LoadFailed(
+            f"{target}: {answer.status} {dict(answer.headers)}; wanted 503 with {', '.join(named)}"
+        )
+    return taken

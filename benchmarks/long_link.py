@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast_core.digest import Digest
 
@@ -29,7 +29,7 @@ class Tree(NamedTuple):
 
     root: Holdfast
     child: Holdfast
-    way: Link
+    way: RelayLink
 
     def switch(self, to: str) -> None:
         """Set the child's switch for its parent: "offline", "auto"."""
@@ -42,7 +42,7 @@ def planted(place: Path, mode: str, round_trip: float = 0.0, rate: float = 0.0) 
     """The tree in `place`, with a child of this mode."""
     with Holdfast(place / "root", data=place / "root/data", workers=1, anonymous="push") as root:
         host, port, _ = split(root.url)
-        with Link(host, port, round_trip=round_trip, rate=rate) as way:
+        with RelayLink(host, port, round_trip=round_trip, rate=rate) as way:
             properties = {"mode": mode, "parent": {}, "repositories": ["bench/*"]}
             administer(root, "PUT", "connectedRegistries/plant", {"properties": properties})
             environ = {"ACR_REGISTRY_CONNECTION_STRING": string(root, "plant", f"127.0.0.1:{way.port}")}

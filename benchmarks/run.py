@@ -34,6 +34,7 @@ QUESTIONS = (
     "herd",
     "range_miss",
     "offline",
+    "chain",
     "share",
     "push",
     "login",
@@ -43,6 +44,7 @@ QUESTIONS = (
     "start",
     "idle",
     "writes",
+    "floods",
 )
 
 

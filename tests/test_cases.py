@@ -12,7 +12,7 @@ from support.programs import ROOT
 
 CASES = range(1, 78)
 TEST = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
-NUMBERED = re.compile(r"test_case_((?:[0-9]+_)+)")
+NUMBERED = re.compile(r"test_(?:s[0-9]+_)*case_((?:[0-9]+_)+)")
 
 
 def numbered(name: str) -> list[int]:

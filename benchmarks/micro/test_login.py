@@ -19,7 +19,7 @@ from holdfast.config import Configuration
 from holdfast.control import command as commands
 from holdfast.endpoint import dispatch
 from holdfast.endpoint.node import Node
-from holdfast.login.given import REMEMBERED
+from holdfast.login.token_cache import REMEMBERED
 from holdfast.routing import Router
 from holdfast.testing.port import ScriptedPort
 from holdfast.wire.message import Reply, Request
@@ -45,7 +45,7 @@ class Held(NamedTuple):
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     store = Store.create_or_open(tmp_path_factory.mktemp("login") / "store", write=True)
-    store.put_manifest("library/nginx", DIGEST, "a/b", BODY, owned=False, now=1.0).result()
+    store.references.put_manifest("library/nginx", DIGEST, "a/b", BODY, owned=False, now=1.0).result()
     config, clock = Configuration(anonymous="none"), SystemClock()
     port = ScriptedPort(store, clock)
 

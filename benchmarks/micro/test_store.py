@@ -31,8 +31,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     for n in range(MANIFESTS):
         body = manifest_body(n)
         repository = f"library/r{n % 100}"
-        futures.append(store.put_manifest(repository, Digest.of(body), MEDIA, body, owned=False, now=1.0))
-    futures.append(store.put_tag("library/r7", "latest", Digest.of(manifest_body(7)), now=1.0))
+        futures.append(
+            store.references.put_manifest(repository, Digest.of(body), MEDIA, body, owned=False, now=1.0)
+        )
+    futures.append(store.references.put_tag("library/r7", "latest", Digest.of(manifest_body(7)), now=1.0))
     for future in futures:
         future.result()
     yield store
@@ -46,19 +48,19 @@ def blob(store: Store) -> Blob:
 
 def test_lookup_manifest(benchmark: BenchmarkFixture, store: Store) -> None:
     digest = Digest.of(manifest_body(7))
-    assert benchmark(store.manifest, "library/r7", digest).body == manifest_body(7)
+    assert benchmark(store.references.manifest, "library/r7", digest).body == manifest_body(7)
 
 
 def test_lookup_blob(benchmark: BenchmarkFixture, store: Store, blob: Blob) -> None:
-    assert benchmark(store.blob, "library/r7", blob.digest) == blob
+    assert benchmark(store.blobs.get, "library/r7", blob.digest) == blob
 
 
 def test_lookup_blob_not_linked(benchmark: BenchmarkFixture, store: Store, blob: Blob) -> None:
-    assert benchmark(store.blob, "library/r8", blob.digest) is None
+    assert benchmark(store.blobs.get, "library/r8", blob.digest) is None
 
 
 def test_lookup_tag(benchmark: BenchmarkFixture, store: Store) -> None:
-    assert benchmark(store.tag, "library/r7", "latest") is not None
+    assert benchmark(store.references.tag, "library/r7", "latest") is not None
 
 
 def test_digest_parse(benchmark: BenchmarkFixture) -> None:
@@ -93,12 +95,12 @@ def test_chunk_hash(benchmark: BenchmarkFixture) -> None:
 
 
 def test_open_and_close_a_blob(benchmark: BenchmarkFixture, store: Store, blob: Blob) -> None:
-    benchmark(lambda: store.open_blob(blob).close())
+    benchmark(lambda: store.blobs.open(blob).close())
 
 
 @pytest.mark.parametrize("length", [4096, 65536, 262144, CHUNK_BYTES])
 def test_read_of_a_checked_chunk(benchmark: BenchmarkFixture, store: Store, blob: Blob, length: int) -> None:
-    with store.open_blob(blob) as reader:
+    with store.blobs.open(blob) as reader:
         reader.read(0, 1)
         assert benchmark(reader.read_nowait, 0, length) == BODY[:length]
 
@@ -107,7 +109,7 @@ def test_first_read_of_a_chunk(benchmark: BenchmarkFixture, tmp_path: Path) -> N
     """With the check: the whole chunk is read and hashed."""
     store = Store.create_or_open(tmp_path / "store", write=True, scrub_interval=-1.0)
     try:
-        with store.open_blob(put_file(store, "r", BODY)) as reader:
+        with store.blobs.open(put_file(store, "r", BODY)) as reader:
             assert benchmark(reader.read, 0, CHUNK_BYTES) == BODY[:CHUNK_BYTES]
     finally:
         store.close()

@@ -12,14 +12,13 @@ from typing import Any, cast
 
 import h11
 import pytest
-import structlog
 from holdfast.clock import SystemClock
-from holdfast.config import Configuration, Limits
-from holdfast.connection import Connection
+from holdfast.config import Configuration, LimitsSection
 from holdfast.endpoint.node import Node
-from holdfast.process.log import configure
+from holdfast.log import configure
 from holdfast.routing import Router
-from holdfast.server import Server
+from holdfast.server.connection import ClientConnection
+from holdfast.server.server import Server
 from holdfast.testing.port import ScriptedPort
 from holdfast.wire import head, ranges, routes
 from holdfast.wire.chunks import ChunkReader
@@ -119,7 +118,7 @@ def test_256_ranges(benchmark: BenchmarkFixture) -> None:
 
 
 def test_exchange(benchmark: BenchmarkFixture) -> None:
-    exchange = Exchange(Limits())
+    exchange = Exchange(LimitsSection())
     reply = Reply(200, [("Content-Type", "application/json"), ("ETag", '"x"')], BODY)
 
     def answer() -> bytes:
@@ -153,13 +152,13 @@ def test_manifest_hit(
     monkeypatch.setattr("sys.stderr", log)
     configure(level, "worker")
     store = Store.create_or_open(tmp_path / "store", write=True)
-    store.put_manifest("library/nginx", DIGEST, "a/b", BODY, owned=False, now=1.0).result()
+    store.references.put_manifest("library/nginx", DIGEST, "a/b", BODY, owned=False, now=1.0).result()
     config, clock, wire = Configuration(), SystemClock(), Wire()
     node = Node(store, ScriptedPort(store, clock), Router(config), config, clock)
 
     async def run() -> None:
         server = Server(node)
-        connection = Connection(server)
+        connection = ClientConnection(server)
         connection.connection_made(cast(asyncio.Transport, wire))
 
         def hit() -> bytes:
@@ -171,5 +170,4 @@ def test_manifest_hit(
 
     asyncio.run(run())
     store.close()
-    structlog.reset_defaults()
     log.close()

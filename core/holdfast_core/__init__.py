@@ -1,24 +1,24 @@
 """Holdfast's native store. Knows no HTTP, no parent, no event loop.
 
-digest      content addresses, and the hashes taken while bytes arrive
-format      every key and value layout (docs/format.md is its prose)
-record      what the store hands out: Blob, Manifest, Tag, …
-index       the LMDB environment: opening, refusing, reading
-writer      the one thread that commits, in groups
-journal     the append-only copy of what a rebuild needs; frame: its layout
-change      what a write puts into the index, decided without touching it; ownership: what a client's does;
-            removal: what a parent's loss does; events: what changed, logged for those who follow
-lock        what is allowed on a repository, manifest or tag
-opening     refusals and crash recovery
-directory   paths, the identity file, the lock; part: a fill's growing file
-reading     blob bytes, checked before they leave
-upload      clients' uploads on their way in
-lookup      the reads; listing: what a repository has, part by part
-writes      what all writes share; file_work: work on files that ends in a commit
-resources   documents of the control plane
-pushing     the writes for clients; fallback: referrers out of fallback tags; sweep: space given back
-store       the Store, with the writes that bring in what a parent has
-check       fsck: says what is wrong; reindex: rebuild, makes the index again
+store          the Store: opens, closes, wires its facets
+write_access   what all writes share: the writer, the file threads, the mode
+opening        refusals and crash recovery
+record         what the store hands out: Blob, Manifest, Tag, …
+digest         content addresses, and the hashes taken while bytes arrive
+format         every key and value layout of the index (docs/format.md is its prose); in list_format those of lists,
+               in space_format those of what is counted and collected
+errors         what can go wrong
+
+In packages, each of which uses only those above it:
+
+filesystem/    the directory, its identity and lock; what the disk lets a store do
+index/         the LMDB environment, and lists out of it
+changes/       what a write puts into the index, decided without touching it
+journal/       the append-only copy that a rebuild needs, and the thread that commits
+blob_files/    files of blobs: reading, growing, on their way in
+upkeep/        fsck, garbage, repair of records: what is done to a store from time to time
+facets/        blobs, references, documents, events: what a caller needs of an open store
+recovery/      the offline rebuild; the only one that uses the store
 """
 
 from __future__ import annotations
@@ -27,60 +27,76 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast_core.check import Report, fsck
+    from holdfast_core.blob_files.blob_reader import BlobReader
+    from holdfast_core.blob_files.fill_file import FillPart
+    from holdfast_core.blob_files.upload_files import Uploads
     from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
-    from holdfast_core.part import FillPart
-    from holdfast_core.reading import BlobReader
     from holdfast_core.record import (
         Blob,
+        Child,
+        CollectionRule,
+        Departure,
         Descriptor,
-        Event,
         EventHead,
+        EventRecord,
         FillState,
+        ImageUse,
         Lock,
         LockChange,
+        LockTarget,
         Manifest,
-        Member,
-        Members,
+        MemberPage,
+        Pin,
+        ReferrerPage,
         ReferrersList,
+        RepositoryAccount,
+        RepositoryMember,
         Resource,
         ResourceChange,
-        Statistics,
+        StoreAccount,
+        StoreStatistics,
         Tag,
         TagList,
         TagMove,
-        Target,
     )
-    from holdfast_core.reindex import rebuild
+    from holdfast_core.recovery.rebuild import rebuild
     from holdfast_core.store import Store
-    from holdfast_core.upload import Uploads
+    from holdfast_core.upkeep.fsck import FsckReport, fsck
 
 __all__ = [
     "CHUNK_BYTES",
     "Blob",
     "BlobReader",
+    "Child",
     "ChunkHasher",
+    "CollectionRule",
+    "Departure",
     "Descriptor",
     "Digest",
-    "Event",
     "EventHead",
+    "EventRecord",
     "FillPart",
     "FillState",
+    "FsckReport",
+    "ImageUse",
     "Lock",
     "LockChange",
+    "LockTarget",
     "Manifest",
-    "Member",
-    "Members",
+    "MemberPage",
+    "Pin",
+    "ReferrerPage",
     "ReferrersList",
-    "Report",
+    "RepositoryAccount",
+    "RepositoryMember",
     "Resource",
     "ResourceChange",
-    "Statistics",
     "Store",
+    "StoreAccount",
+    "StoreStatistics",
     "Tag",
     "TagList",
     "TagMove",
-    "Target",
     "Uploads",
     "chunk_hash",
     "fsck",
@@ -88,18 +104,19 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Descriptor Event EventHead FillState Lock LockChange Manifest Member Members ReferrersList Resource"
-    " ResourceChange Statistics Tag TagList TagMove Target"
+    "Blob Child CollectionRule Departure Descriptor EventHead EventRecord FillState ImageUse Lock LockChange"
+    " LockTarget Manifest MemberPage Pin ReferrerPage ReferrersList RepositoryAccount RepositoryMember Resource"
+    " ResourceChange StoreAccount StoreStatistics Tag TagList TagMove"
 )
 _PLACES = {
-    **dict.fromkeys(("Report", "fsck"), "check"),
+    **dict.fromkeys(("FsckReport", "fsck"), "upkeep.fsck"),
     **dict.fromkeys(("CHUNK_BYTES", "ChunkHasher", "Digest", "chunk_hash"), "digest"),
     **dict.fromkeys(_RECORDS.split(), "record"),
-    "FillPart": "part",
-    "BlobReader": "reading",
-    "rebuild": "reindex",
+    "FillPart": "blob_files.fill_file",
+    "BlobReader": "blob_files.blob_reader",
+    "rebuild": "recovery.rebuild",
     "Store": "store",
-    "Uploads": "upload",
+    "Uploads": "blob_files.upload_files",
 }
 
 

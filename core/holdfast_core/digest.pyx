@@ -11,7 +11,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 
-from holdfast_core.errors import DigestInvalid
+from holdfast_core.errors import MalformedDigest
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
@@ -53,7 +53,7 @@ cdef str hexed(bytes raw):
     cdef char text[128]
     cdef Py_ssize_t i, n = len(raw)
     if n > 64:
-        raise DigestInvalid("digest of more than 64 bytes")
+        raise MalformedDigest("digest of more than 64 bytes")
     for i in range(n):
         text[2 * i] = HEX[data[i] >> 4]
         text[2 * i + 1] = HEX[data[i] & 15]
@@ -88,42 +88,42 @@ cdef class Digest:
     @staticmethod
     def parse(text):
         """The digest written as `sha256:<64 hex>` or `sha512:<128 hex>`, lower case, nothing around it
-        (image-spec, descriptor.md, "Digests"). Raises DigestInvalid for anything else."""
+        (image-spec, descriptor.md, "Digests"). Raises MalformedDigest for anything else."""
         cdef const unsigned char* data
         cdef Py_ssize_t raw_length
         cdef str algorithm
         cdef bytes raw
         if type(text) is not str or not PyUnicode_IS_COMPACT_ASCII(text):
-            raise DigestInvalid("a digest is ASCII text")
+            raise MalformedDigest("a digest is ASCII text")
         if text.startswith("sha256:"):
             algorithm, raw_length = "sha256", 32
         elif text.startswith("sha512:"):
             algorithm, raw_length = "sha512", 64
         else:
-            raise DigestInvalid("digest algorithm is not sha256 or sha512")
+            raise MalformedDigest("digest algorithm is not sha256 or sha512")
         if PyUnicode_GET_LENGTH(text) != PREFIX + 2 * raw_length:
-            raise DigestInvalid(f"{algorithm} digest is not {2 * raw_length} hex digits")
+            raise MalformedDigest(f"{algorithm} digest is not {2 * raw_length} hex digits")
         data = PyUnicode_1BYTE_DATA(text) + PREFIX
         raw = unhex(data, raw_length)
         if raw is None:
-            raise DigestInvalid(f"{algorithm} digest is not lower-case hex")
+            raise MalformedDigest(f"{algorithm} digest is not lower-case hex")
         return make(algorithm, raw)
 
     @staticmethod
     def of(data, str algorithm="sha256"):
         """The digest of `data`. The GIL is released while a large buffer is hashed."""
         if algorithm not in ENGINES:
-            raise DigestInvalid("digest algorithm is not sha256 or sha512")
+            raise MalformedDigest("digest algorithm is not sha256 or sha512")
         return make(algorithm, ENGINES[algorithm](data).digest())
 
     @staticmethod
     def from_key(bytes key not None):
-        """The inverse of `key`. Raises DigestInvalid."""
+        """The inverse of `key`. Raises MalformedDigest."""
         if len(key) == 33 and key[0] == 1:
             return make("sha256", key[1:])
         if len(key) == 65 and key[0] == 2:
             return make("sha512", key[1:])
-        raise DigestInvalid("not a digest key")
+        raise MalformedDigest("not a digest key")
 
     def __str__(self):
         return self.text
@@ -173,7 +173,7 @@ cdef class ChunkHasher:
 
     def __init__(self, str algorithm="sha256"):
         if algorithm not in ENGINES:
-            raise DigestInvalid("digest algorithm is not sha256 or sha512")
+            raise MalformedDigest("digest algorithm is not sha256 or sha512")
         self.whole = ENGINES[algorithm]()
         self.open_chunk = None
         self.done = []

@@ -1,8 +1,11 @@
 """What can go wrong in the store. No HTTP here: `holdfast.errors` holds the one table to status codes.
 
-Three branches tell a caller what to do: the caller erred (`Mistake`), the store is not to be trusted
-(`Damaged`), or the disk takes no write now (`Unwritable`). `NotHeld`, `ReadOnly` and `Locked` are answers.
+Three branches say what a caller does: the caller erred (`Mistake`), the store is not to be trusted
+(`Damaged`), or the disk takes no write now (`Unwritable`). `NotHeld`, `StoreReadOnly` and `ContentLocked` are answers.
 """
+
+#: what an error tells the operator to do when the index is not to be trusted
+REBUILD = "run `holdfast rebuild`"
 
 
 class StoreError(Exception):
@@ -13,12 +16,12 @@ class Mistake(StoreError):
     """The caller passed something the store cannot accept."""
 
 
-class DigestInvalid(Mistake):
-    """Not `sha256:<64 lower hex>` or `sha512:<128 lower hex>` (image-spec, descriptor.md, digests)."""
+class MalformedDigest(Mistake):
+    """Not `sha256:<64 lower hex>` or `sha512:<128 lower hex>` (image-spec, descriptor.md, "Digests")."""
 
 
 class NotHeld(StoreError):
-    """The asked object is not in the store, or not linked to that repository."""
+    """The object is not in the store, or not linked to that repository."""
 
 
 class Damaged(StoreError):
@@ -49,9 +52,9 @@ class ChunkDamaged(Damaged):
 class DigestMismatch(Damaged):
     """Bytes do not hash to the digest they were offered under."""
 
-    def __init__(self, expected: str, found: str) -> None:
-        super().__init__(f"expected {expected}, the bytes hash to {found}")
-        self.expected, self.found = expected, found
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"expected {expected}, the bytes hash to {actual}")
+        self.expected, self.found = expected, actual
 
 
 class StoreRefused(StoreError):
@@ -79,21 +82,25 @@ class SyncFailed(DiskFailed):
     because a second sync would succeed over lost data."""
 
 
-class UploadUnknown(StoreError):
+class UploadNotFound(StoreError):
     """No such upload session: ended, expired, closed, or never begun."""
 
 
 class UploadBusy(StoreError):
-    """Somebody else writes to the upload session."""
+    """Another writer has the upload session."""
 
 
 class Unsent(StoreError):
     """It was pushed here, and the parent does not have it yet: it is not removed on the parent's word."""
 
 
-class ReadOnly(StoreError):
+class StoreReadOnly(StoreError):
     """The store's mode takes no changes from clients. The text is for them."""
 
 
-class Locked(StoreError):
+class ContentLocked(StoreError):
     """A lock on the repository, manifest or tag forbids it. The text names which, and is for the client."""
+
+
+class NotEvictable(StoreError):
+    """What may not be evicted; why."""

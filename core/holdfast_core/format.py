@@ -1,4 +1,5 @@
-"""Every key and value layout of the index, with its versions. docs/format.md is the prose; `frame` has the journal's.
+"""Every key and value layout of the index, with its versions. docs/format.md is the prose; `frame` has the journal's,
+`list_format` that of lists, `space_format` that of what is counted and collected.
 
 One key space. A key is one table byte and what follows it; integers in keys are big-endian so that byte
 order is their order, integers in values little-endian. A repository is the first 16 bytes of the BLAKE3 of
@@ -11,21 +12,31 @@ notice a flipped bit in a value; this does, and it also catches a right value un
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 from blake3 import blake3
 
 from holdfast_core.digest import CHUNK_BYTES, Digest
-from holdfast_core.errors import DigestInvalid, Mistake, RecordDamaged
-from holdfast_core.frame import SEAL_BYTES
-from holdfast_core.record import Blob, Descriptor, Event, FillState, Lock, Resource, Tag, TagMove, Target
+from holdfast_core.errors import MalformedDigest, Mistake, RecordDamaged
+from holdfast_core.record import (
+    Blob,
+    Descriptor,
+    EventRecord,
+    FillState,
+    Lock,
+    LockTarget,
+    Resource,
+    Tag,
+    TagMove,
+)
 
-FORMAT = 3
-FORMATS = (1, 2, 3)  # read; a store of an earlier one is brought up to date when it is opened for writing
+FORMAT = 4
+FORMATS = (1, 2, 3, 4)  # read; a store of an earlier one is brought up to date when it is opened for writing
 ENGINE = "lmdb-0.9"
 VERSION = b"\x01"
+SEAL_BYTES = 8  # of the BLAKE3 that ends a value, and a frame of the journal
 
 # One byte a table.
 IDENTITY = b"S"  # the store's uuid
@@ -48,13 +59,20 @@ LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
 OUTBOX = b"V"  # number -> what is still to go up to the parent; nothing -> the last number
-EVENT = b"M"  # number -> what changed here; nothing -> the head of the log, while somebody reads it
+EVENT = b"M"  # number -> what changed here; nothing -> the head of the log, while it has readers
 UNLINKED = b"Q"  # digest that no repository links -> since when
 RESOURCE = b"E"  # kind, name -> a document of the control plane; kind -> how many; nothing -> the revision
 # Derived from the keys of others, turned round; never journaled.
 HOLDER = b"W"  # digest, kind, repository: of LINK
 TAGGED = b"Y"  # repository, digest, name: of TAG
 SUBJECT = b"I"  # repository, referrer, subject: of REFERRER
+# Derived from links, access times and the bodies of manifests; never journaled.
+CHILDREN = b"c"  # digest of a manifest, segment -> the manifests and blobs that its body names
+EDGE = b"e"  # digest, repository, digest of a manifest of that repository that names it
+ACCOUNT = b"a"  # repository -> how many links and bytes; nothing -> those of the store
+USE = b"u"  # hour of the last use, repository, digest: what LINK and SEEN say, in order
+LOOSE = b"g"  # repository, digest that no tag and no manifest of it names -> since when
+PIN = b"p"  # repository, kind, name -> until when it is not evicted
 
 TABLES = {
     IDENTITY: "identity",
@@ -83,22 +101,31 @@ TABLES = {
     HOLDER: "holder",
     TAGGED: "tagged",
     SUBJECT: "subject",
+    CHILDREN: "children",
+    EDGE: "edge",
+    ACCOUNT: "account",
+    USE: "use",
+    LOOSE: "loose",
+    PIN: "pin",
 }
 #: tables that a rebuild takes from the journal; the others are about this index or this moment
 JOURNALED_TABLES = frozenset(
     (
         *(REPOSITORY, LINK, BLOB, CHUNKS, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST),
-        *(LOCK, PENDING, DELETED, OUTBOX, RESOURCE),
+        *(LOCK, PENDING, DELETED, OUTBOX, RESOURCE, PIN),
     )
 )
-#: tables of which a frame has records: what is told of documents stands beside them, for a commit that a kill lost
+#: tables of which a frame has records: events of documents stand beside them, for a commit that a kill lost
 FRAMED_TABLES = JOURNALED_TABLES | {EVENT}
 #: derived table -> the table whose keys it turns round
 DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 
 #: tables whose keys go on with the hash of a repository
 REPOSITORY_TABLES = frozenset(
-    (LINK, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, SEEN, LOCK, PENDING, DELETED, TAGGED, SUBJECT)
+    (
+        *(LINK, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, SEEN, LOCK, PENDING, DELETED, TAGGED, SUBJECT),
+        *(LOOSE, PIN),
+    )
 )
 
 AS_BLOB, AS_MANIFEST = b"b", b"m"
@@ -112,7 +139,7 @@ SEGMENT_BYTES = 1900
 MOVES_KEPT = 16
 NAME_BYTES = 480  # LMDB keys end at 511
 KIND_BYTES, RESOURCE_NAME_BYTES = 32, 255
-TAG_BYTES = 128  # distribution-spec, "Pulling manifests": a tag has at most 128 characters
+TAG_BYTES = 128  # distribution-spec, "Pulling manifests"
 
 OWNED, INLINE, DAMAGED = 1, 2, 4
 
@@ -122,7 +149,6 @@ _LINK = struct.Struct("<d")
 _TAG = struct.Struct("<ddc")
 _MOVE = struct.Struct("<dcB")
 _LOCK = struct.Struct("<dB")
-_LIST_HEAD = struct.Struct("<dI")
 _JOURNALED = struct.Struct("<QQQ16s")
 _SEGMENT = struct.Struct(">I")
 _NUMBER = struct.Struct("<Q")
@@ -160,7 +186,7 @@ def is_intact(key: bytes, value: bytes) -> bool:
 
 
 def is_mendable(key: bytes) -> bool:
-    """Whether a damaged record may get its value back. What the log of events says has no copy; who follows it
+    """Whether a damaged record may get its value back. What the log of events says has no copy; a reader of it
     compares everything."""
     return key[:1] != EVENT
 
@@ -265,17 +291,17 @@ def target_rest(kind: str, name: str) -> bytes:
     return NOUNS[kind] + (tag_bytes(name) if kind == "tag" else Digest.parse(name).key)
 
 
-def lock_key(repository: str, target: Target) -> bytes:
+def lock_key(repository: str, target: LockTarget) -> bytes:
     """LOCK."""
     return LOCK + repository_hash(repository) + target_rest(target.kind, target.name)
 
 
-def lock_target(key: bytes) -> Target:
+def lock_target(key: bytes) -> LockTarget:
     """What the lock under a key of LOCK is on."""
     kind = next(kind for kind, noun in NOUNS.items() if noun == key[17:18])
     if kind == "manifest":
-        return Target(kind, str(digest_from(key, key[18:])))
-    return Target(kind, key[18:].decode("utf-8", "surrogatepass"))
+        return LockTarget(kind, str(digest_from(key, key[18:])))
+    return LockTarget(kind, key[18:].decode("utf-8", "surrogatepass"))
 
 
 def deleted_key(repository: str, kind: str, name: str) -> bytes:
@@ -398,7 +424,7 @@ def digest_from(key: bytes, raw: bytes) -> Digest:
     """A digest out of a record. Raises RecordDamaged, naming the record."""
     try:
         return Digest.from_key(raw)
-    except DigestInvalid as error:
+    except MalformedDigest as error:
         raise RecordDamaged(f"{describe(key)} holds no digest") from error
 
 
@@ -427,6 +453,11 @@ def encode_link(linked_at: float, media_type: str = "") -> bytes:
 def decode_media_type(payload: bytes) -> str:
     """The media type of a manifest's link."""
     return payload[_LINK.size :].decode()
+
+
+def decode_linked_at(payload: bytes) -> float:
+    """When a link was made, in wall seconds."""
+    return float(_LINK.unpack_from(payload)[0])
 
 
 def encode_time(when: float) -> bytes:
@@ -502,7 +533,7 @@ def decode_number(payload: bytes | None) -> int:
 
 
 class LogHead(msgspec.Struct, frozen=True, array_like=True):
-    """EVENT: MessagePack array of the log's id, 16 bytes (none: nobody reads it), the number of its last event, the
+    """EVENT: MessagePack array of the log's id, 16 bytes (none: it has no readers), the number of its last event, the
     number after which the next is given, the number up to which none is kept, and how many there are."""
 
     log: bytes
@@ -513,7 +544,7 @@ class LogHead(msgspec.Struct, frozen=True, array_like=True):
 
 
 _log_head = msgspec.msgpack.Decoder(LogHead)
-_event = msgspec.msgpack.Decoder(Event)
+_event = msgspec.msgpack.Decoder(EventRecord)
 
 
 def encode_log_head(head: LogHead) -> bytes:
@@ -526,12 +557,12 @@ def decode_log_head(payload: bytes) -> LogHead:
     return _log_head.decode(payload)
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: EventRecord) -> bytes:
     """EVENT: MessagePack array of its fields in the order of `record.Event`; the number counts in the key."""
     return msgspec.msgpack.encode(event)
 
 
-def decode_event(key: bytes, payload: bytes) -> Event:
+def decode_event(key: bytes, payload: bytes) -> EventRecord:
     """The record of `encode_event`."""
     return msgspec.structs.replace(_event.decode(payload), number=event_number(key))
 
@@ -569,36 +600,6 @@ _descriptor = msgspec.msgpack.Decoder(Descriptor)
 def decode_descriptor(payload: bytes) -> Descriptor:
     """The record of `encode_descriptor`."""
     return _descriptor.decode(payload)
-
-
-def encode_list(items: Iterable[bytes], fetched_at: float) -> list[bytes]:
-    """TAG_LIST and REFERRER_LIST: payloads of the segments, at least one. The first starts with the time and
-    the number of segments; each holds items as a 4-byte length and the bytes."""
-    segments, size = [[]], 0  # type: tuple[list[list[bytes]], int]
-    for item in items:
-        if size and size + len(item) + 4 > SEGMENT_BYTES:
-            segments.append([])
-            size = 0
-        segments[-1].append(len(item).to_bytes(4, "little") + item)
-        size += len(item) + 4
-    bodies = [b"".join(parts) for parts in segments]
-    bodies[0] = _LIST_HEAD.pack(fetched_at, len(bodies)) + bodies[0]
-    return bodies
-
-
-def decode_list(payloads: Sequence[bytes]) -> tuple[list[bytes], float]:
-    """The items and the time. Raises RecordDamaged when a segment is missing."""
-    fetched_at, count = _LIST_HEAD.unpack_from(payloads[0])
-    if count != len(payloads):
-        raise RecordDamaged(f"a list of {count} segments has {len(payloads)}")
-    items: list[bytes] = []
-    for number, payload in enumerate(payloads):
-        at = _LIST_HEAD.size if number == 0 else 0
-        while at < len(payload):
-            end = at + 4 + int.from_bytes(payload[at : at + 4], "little")
-            items.append(payload[at + 4 : end])
-            at = end
-    return items, fetched_at
 
 
 def chunk_count(size: int) -> int:

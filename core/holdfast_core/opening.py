@@ -7,7 +7,6 @@ the rows of files that were not synced before the machine went down, and the nam
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import uuid as uuids
 from collections.abc import Iterator
@@ -16,23 +15,27 @@ from pathlib import Path
 import lmdb
 import msgspec
 
-from holdfast_core import change, compaction, directory, events, replay
 from holdfast_core import format as layout
-from holdfast_core.ballast import Ballast, usual_bytes
-from holdfast_core.change import Change, Keep
-from holdfast_core.condition import BROKEN, CAUSES, Cause, refusal
+from holdfast_core.blob_files.fill_file import progress_name
+from holdfast_core.changes import change, derived_tables, store_events
+from holdfast_core.changes.transaction import commit
 from holdfast_core.digest import Digest, chunk_hash
-from holdfast_core.errors import Exhausted, RecordDamaged, StoreRefused, Unwritable
-from holdfast_core.index import Index, Inside, errno_of
-from holdfast_core.journal import Journal, finish_rewrite, head_of
-from holdfast_core.progress import progress_name
+from holdfast_core.errors import REBUILD, Exhausted, RecordDamaged, StoreRefused, Unwritable
+from holdfast_core.filesystem import directory, files
+from holdfast_core.filesystem.directory import blob_files
+from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, Cause, refusal
+from holdfast_core.filesystem.reserved_space import ReservedSpace, usual_bytes
+from holdfast_core.filesystem.store_identity import StoreIdentity, read_identity, write_identity
+from holdfast_core.index.lmdb_index import Index, TransactionView, errno_of
+from holdfast_core.journal import compaction, replay
+from holdfast_core.journal.frame import JOURNAL_HEAD_BYTES
+from holdfast_core.journal.journal_file import Journal, finish_rewrite, head_of
 
-DERIVE_ROWS = 10_000  # a transaction
 KNOWN_VECTOR = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # "abc", FIPS 180-4
 KNOWN_CHUNK = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"  # "abc", BLAKE3
 
 
-class Opened(msgspec.Struct, frozen=True):
+class OpenedStore(msgspec.Struct, frozen=True):
     """What an open store stands on. `journal` is None for a reader, and for a writer as long as the disk refuses it
     with `refused`."""
 
@@ -51,53 +54,59 @@ def open_store(
     allow_network: bool,
     or_read: bool = False,
     ballast_bytes: int | None = 0,
-) -> Opened:
-    """Open for reading, or as the one writer; on a full disk the ballast gives way to what a start writes. With
-    `or_read` a store that the disk does not let anybody write is opened for reading, and `take_up` makes it a writer's
+) -> OpenedStore:
+    """Open for reading, or as the one writer; on a full disk the reserved space gives way to what a start writes. With
+    `or_read` a store on a disk that takes no writes is opened for reading, and `take_up` makes it a writer's
     later. Raises StoreRefused, Unwritable: also where the disk cannot be read."""
     self_test()
     try:
         return _open_store(path, ballast_bytes, write=write, map_bytes=map_bytes, allow_network=allow_network)
     except Unwritable as error:
-        if not (write and or_read) or directory.read_identity(path) is None:
+        if not (write and or_read) or read_identity(path) is None:
             raise
         opened = _open_store(
             path, ballast_bytes, write=False, map_bytes=map_bytes, allow_network=allow_network
         )
-        opened.directory.condition.found(error)
+        opened.directory.condition.set_from(error)
         return msgspec.structs.replace(opened, refused=error)
 
 
 def _open_store(
     path: Path, ballast_bytes: int | None, *, write: bool, map_bytes: int, allow_network: bool
-) -> Opened:
+) -> OpenedStore:
     with _refusals(path):
-        if directory.read_identity(path) is None:
+        if read_identity(path) is None:
             _create_directories(path, write=write)
         place = directory.Directory(path)
-        place.ballast = Ballast(path, usual_bytes(path) if ballast_bytes is None else ballast_bytes)
+        place.reserved_space = ReservedSpace(
+            path, usual_bytes(path) if ballast_bytes is None else ballast_bytes
+        )
         try:
             if write:
                 place.lock()
                 _try(place)
             opened = _open_somehow(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
             if write:
-                place.fill_ballast()
+                place.fill_reserved_space()
             return opened
         except BaseException:
             place.close()
             raise
 
 
-def _open_somehow(place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
+def _open_somehow(
+    place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool
+) -> OpenedStore:
     while True:
         try:
             return _open_locked(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
         except (lmdb.Error, OSError, Exhausted):
-            if not (write and place.ballast.give()):
+            if not (write and place.reserved_space.give()):
                 raise
 
 
+#: what to do where there is no room: a disk is as full without inodes, and its error is the same
+FREE = "; free space or inodes (df, df -i)"
 #: what LMDB says when it has no room: nothing of the index is wrong
 _NO_ROOM = (lmdb.MapFullError, lmdb.ReadersFullError, lmdb.MemoryError)
 
@@ -111,9 +120,10 @@ def _refusals(path: Path) -> Iterator[None]:
         code = errno_of(error) if isinstance(error, lmdb.Error) else error.errno
         if code in CAUSES or code in BROKEN:
             text = error.strerror if isinstance(error, OSError) else str(error)
-            raise refusal(code, f"the store in {path} cannot be opened: {text}") from error
+            todo = FREE if CAUSES.get(code) is Cause.NO_ROOM else ""
+            raise refusal(code, f"the store in {path} cannot be opened: {text}{todo}") from error
         if isinstance(error, lmdb.Error) and not isinstance(error, _NO_ROOM):
-            raise StoreRefused(f"the index in {path} is damaged: {error}; {directory.REBUILD}") from error
+            raise StoreRefused(f"the index in {path} is damaged: {error}; {REBUILD}") from error
         raise
 
 
@@ -124,10 +134,10 @@ def take_up(place: directory.Directory, index: Index, boot: bytes) -> Journal:
         place.lock()
         try:
             index.reopen(write=True)
-            identity = directory.read_identity(place.path)
+            identity = read_identity(place.path)
             uuid = None if identity is None else identity.uuid
-            found = _identity(place, index, uuid, create=False, write=True)
-            return _recovered(place, index, found, identity, boot)
+            stored_uuid = _identity(place, index, uuid, create=False, write=True)
+            return _recovered(place, index, stored_uuid, identity, boot)
         except BaseException:
             index.reopen(write=False)
             place.unlock()
@@ -155,28 +165,30 @@ def _try(place: directory.Directory) -> None:
 def _create_directories(path: Path, *, write: bool) -> None:
     if not write:
         raise StoreRefused(f"{path} holds no store")
-    if directory.has_content(path):
-        raise StoreRefused(f"{path} holds blobs but no store.json; {directory.REBUILD}")
+    if _has_content(path):
+        raise StoreRefused(f"{path} holds blobs but no store.json; {REBUILD}")
     directory.create(path)
 
 
-def _open_locked(place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool) -> Opened:
-    identity = directory.read_identity(place.path)
+def _open_locked(
+    place: directory.Directory, *, write: bool, map_bytes: int, allow_network: bool
+) -> OpenedStore:
+    identity = read_identity(place.path)
     uuid = None if identity is None else identity.uuid
     data = place.index / "data.mdb"
     if uuid is not None and not (data.exists() and data.stat().st_size):
-        raise StoreRefused(f"{data} is missing or empty beside a store; {directory.REBUILD}")
+        raise StoreRefused(f"{data} is missing or empty beside a store; {REBUILD}")
     if not allow_network:
-        directory.refuse_network(place.index)
+        files.refuse_network(place.index)
     index = Index(place.index, write=write, map_bytes=map_bytes)
     try:
-        boot = directory.boot_id()
-        found = _identity(place, index, uuid, create=uuid is None, write=write)
-        journal = _recovered(place, index, found, identity, boot) if write else None
+        boot = files.boot_id()
+        stored_uuid = _identity(place, index, uuid, create=uuid is None, write=write)
+        journal = _recovered(place, index, stored_uuid, identity, boot) if write else None
     except BaseException:
         index.close()
         raise
-    return Opened(place, index, journal, boot)
+    return OpenedStore(place, index, journal, boot)
 
 
 def _identity(
@@ -184,16 +196,16 @@ def _identity(
 ) -> bytes:
     """The uuid that the index and store.json agree on. Raises StoreRefused when they do not."""
     try:
-        found = index.get(layout.IDENTITY)
+        indexed = index.get(layout.IDENTITY)
     except RecordDamaged as error:
-        found = _identity_again(place, index, uuid, error, write=write)
-    if create and found is None:
-        found = uuids.uuid4().bytes
-        commit(index, [change.put(layout.IDENTITY, found)])
-    if found is None or (uuid is not None and found != uuid):
-        what = "is empty" if found is None else "belongs to another store"
-        raise StoreRefused(f"the index {what}, store.json says {uuids.UUID(bytes=uuid)}; {directory.REBUILD}")
-    return found
+        indexed = _identity_again(place, index, uuid, error, write=write)
+    if create and indexed is None:
+        indexed = uuids.uuid4().bytes
+        commit(index, [change.put(layout.IDENTITY, indexed)])
+    if indexed is None or (uuid is not None and indexed != uuid):
+        what = "is empty" if indexed is None else "belongs to another store"
+        raise StoreRefused(f"the index {what}, store.json says {uuids.UUID(bytes=uuid)}; {REBUILD}")
+    return indexed
 
 
 def _identity_again(
@@ -202,57 +214,31 @@ def _identity_again(
     """The uuid of an index whose record of it is damaged: that of store.json, when the journal has it, too."""
     head = head_of(place.journal)
     if uuid is None or head is None or head[0] != uuid:
-        raise StoreRefused(f"{error}; {directory.REBUILD}") from error
+        raise StoreRefused(f"{error}; {REBUILD}") from error
     if write:
         commit(index, [change.put(layout.IDENTITY, uuid)])
     return uuid
-
-
-def commit(index: Index, changes: list[Change]) -> None:
-    """One transaction outside the writer thread, while nobody else writes."""
-    with index.begin(write=True) as txn:
-        for key, value, _ in changes:
-            if value is None:
-                txn.delete(key)
-            else:
-                txn.put(key, value)
 
 
 # --- recovery --------------------------------------------------------------------------------------------
 
 
 def _recovered(
-    place: directory.Directory, index: Index, uuid: bytes, identity: directory.Identity | None, boot: bytes
+    place: directory.Directory, index: Index, uuid: bytes, identity: StoreIdentity | None, boot: bytes
 ) -> Journal:
     """The journal of a store that was made ready for its writer. store.json is written when all of it is
     there: for a new store, and for one of an earlier format."""
-    found = layout.FORMAT if identity is None else identity.format
-    if found < 2:
+    format_number = layout.FORMAT if identity is None else identity.format
+    if format_number < 2:
         place.prepare_uploads()
-        derive(index)
+    if format_number < 4:
+        derived_tables.derive(place, index)
     journal = _recover(place, index, uuid, boot)
-    if skipped := events.reopened(index):
+    if skipped := store_events.reopened(index):
         commit(index, skipped)
-    if identity is None or found != layout.FORMAT:
-        directory.write_identity(place.path, uuid)
+    if identity is None or format_number != layout.FORMAT:
+        write_identity(place.path, uuid)
     return journal
-
-
-def derive(index: Index) -> None:
-    """Write the derived tables anew, from the tables whose keys they turn round. Nobody may write meanwhile."""
-    for derived, source in layout.DERIVED_TABLES.items():
-        old = (Change(key, None, Keep.INDEX) for key, _ in index.scan(derived))
-        new = (change.put(key, b"") for key in derived_keys(index, source))
-        rows = itertools.chain(old, new)
-        while batch := list(itertools.islice(rows, DERIVE_ROWS)):
-            commit(index, batch)
-
-
-def derived_keys(index: Index, source: bytes) -> Iterator[bytes]:
-    """The keys that the derived table of `source` should have. Damaged records have none."""
-    for key, value in index.scan(source):
-        with contextlib.suppress(RecordDamaged):
-            yield layout.derived_key(key, layout.unseal(key, value))
 
 
 def _recover(place: directory.Directory, index: Index, uuid: bytes, boot: bytes) -> Journal:
@@ -311,7 +297,7 @@ def _any_damaged(index: Index) -> bool:
 
 
 def _last_boot(index: Index) -> bytes:
-    """The boot in which the store was last open for writing; empty when nobody knows."""
+    """The boot in which the store was last open for writing; empty when it is not known."""
     state = replay.journaled(index)
     return b"" if state is None else state.boot
 
@@ -329,7 +315,7 @@ def _settle_unsynced(place: directory.Directory, index: Index, boot: bytes) -> N
     """Cached files that no syncfs covered before the machine went down: gone or cut short ones are forgotten
     with their links; the rest is checked chunk by chunk when it is first read, like everything."""
     with index.begin(write=True) as txn:
-        view = Inside(txn)
+        view = TransactionView(txn)
         lost, kept = set(), []
         for key in view.keys(layout.UNSYNCED):
             digest = layout.digest_from(key, key[1:])
@@ -349,7 +335,7 @@ def _tidy_fills(place: directory.Directory, index: Index) -> None:
     """A checkpoint without its part is forgotten; a part, or progress, without a checkpoint is removed."""
     known, changes = set(), []
     with index.begin() as txn:
-        view = Inside(txn)
+        view = TransactionView(txn)
         for key in view.keys(layout.FILL):
             digest, payload = layout.digest_in(key, 1), view.get(key)
             head = None if payload is None else layout.decode_fill(payload)
@@ -378,3 +364,11 @@ def _name_part(place: directory.Directory, repository: str, digest: Digest) -> N
     for old, new in names.items():
         with contextlib.suppress(FileNotFoundError):
             os.rename(old, new, src_dir_fd=place.fills_fd, dst_dir_fd=place.fills_fd)
+
+
+def _has_content(path: Path) -> bool:
+    """Whether blobs or journal entries lie in the directory. Stops at the first."""
+    log = path / "journal" / "log"
+    if log.exists() and log.stat().st_size > JOURNAL_HEAD_BYTES:
+        return True
+    return any(True for _ in blob_files(path))

@@ -6,7 +6,7 @@ frozen dataclass takes 1 µs.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -69,8 +69,76 @@ class TagMove(Value, frozen=True):
     origin: str
 
 
+class Child(Value, frozen=True):
+    """A manifest or a blob (`kind` b"m" or b"b") that the body of a manifest names. `size` is what the body says."""
+
+    kind: bytes
+    digest: Digest
+    size: int
+
+
+class RepositoryAccount(NamedTuple):
+    """What a repository links: how many manifests and blobs, and of different digests the bytes in files, those of them
+    that no other repository links, and the bytes in the index, which free no disk."""
+
+    manifests: int = 0
+    blobs: int = 0
+    file_bytes: int = 0
+    own_bytes: int = 0
+    inline_bytes: int = 0
+
+
+class StoreAccount(NamedTuple):
+    """What the store holds, linked or not: files and their bytes, those of them that one repository alone links, and
+    that several do; and what is kept in the index."""
+
+    files: int = 0
+    file_bytes: int = 0
+    own_bytes: int = 0
+    shared_bytes: int = 0
+    inlines: int = 0
+    inline_bytes: int = 0
+
+
+class Pin(Value, frozen=True):
+    """A tag or a manifest (`kind`) that is not evicted or collected, nor anything that it names. `until` is wall
+    seconds, infinity for good; `pinned_at` is when it was made."""
+
+    repository: str
+    kind: str
+    name: str
+    until: float
+    with_referrers: bool = False
+    pinned_at: float = 0.0
+
+
+class CollectionRule(NamedTuple):
+    """Since when something must be without a name to be collected, in wall seconds; None: it stays. Blobs and manifests
+    that were pushed here, and what was cached, which counts from its last use as well."""
+
+    blobs_before: float | None
+    manifests_before: float | None
+    cached_before: float | None
+
+
+class Departure(NamedTuple):
+    """What left a repository: digests, bytes of the disk that only it had, and digests that are still to go."""
+
+    digests: int = 0
+    freed_bytes: int = 0
+    left: int = 0
+
+
+class ImageUse(NamedTuple):
+    """A digest of a repository and the hour since 1970 in which it was last used."""
+
+    hour: int
+    repository: str
+    digest: Digest
+
+
 class Lock(Value, frozen=True):
-    """What is allowed on a repository, a manifest or a tag; all of it unless somebody said otherwise."""
+    """What is allowed on a repository, a manifest or a tag; all of it unless a client set a lock."""
 
     read: bool = True
     write: bool = True
@@ -87,7 +155,7 @@ class LockChange(Value, frozen=True):
     list: bool | None = None
 
 
-class Target(Value, frozen=True):
+class LockTarget(Value, frozen=True):
     """What a lock is on. `kind` is "repository", "manifest" or "tag"; `name` the manifest's digest or the tag,
     "" for the repository itself."""
 
@@ -106,8 +174,8 @@ class Descriptor(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Resource(Value, frozen=True):
-    """A document of the control plane. `name` keeps its casing; documents are told apart without it. `revision` rises
-    with every change of the document, also when it was removed in between, but for those of quiet kinds."""
+    """A document of the control plane. `name` keeps its casing; documents are distinguished without it. `revision`
+    rises with every change of the document, also when it was removed in between, but for those of quiet kinds."""
 
     kind: str
     name: str
@@ -123,7 +191,7 @@ class ResourceChange(Value, frozen=True):
     body: bytes | None
 
 
-class Member(Value, frozen=True):
+class RepositoryMember(Value, frozen=True):
     """A tag and the manifest it names, or with `tag` "" a manifest that no tag names. `media_type` is "" when the
     manifest is not held; `subject` is that of a referrer."""
 
@@ -134,16 +202,30 @@ class Member(Value, frozen=True):
     subject: Digest | None
 
 
-class Members(Value, frozen=True):
+class MemberPage(Value, frozen=True):
     """A part of what a repository has. `end` is the place to go on from, b"" when there is no more; so many records
     were `looked` at."""
 
-    members: tuple[Member, ...]
+    members: tuple[RepositoryMember, ...]
     end: bytes
     looked: int
 
 
-class Event(Value, frozen=True, array_like=True):
+class NamePage(NamedTuple):
+    """A part of a list, sorted: all that it shows up to `through`, which is how far was looked; None is the end."""
+
+    names: tuple[str, ...]
+    through: str | None
+
+
+class ReferrerPage(NamedTuple):
+    """The same of referrers, by digest."""
+
+    descriptors: tuple[Descriptor, ...]
+    through: str | None
+
+
+class EventRecord(Value, frozen=True, array_like=True):
     """One change of what is here. `number` rises in the order of the commits, and is given once; 0 before the store
     gave it. `at` is wall seconds. `kind` is "tag", "manifest" or "repository"; of a repository nothing but its name (as
     the store knows it) is said. A "conflict" is a tag that was moved here, to `digest` ("" deleted), and at the parent,
@@ -203,7 +285,7 @@ class FillState(msgspec.Struct, frozen=True):
     """A parked or running fill, as last checkpointed.
 
     `extents` are the byte ranges on disk, [start, end). `chunks` holds the BLAKE3 of each complete chunk in
-    them, so that a resume after a power cut checks before it trusts. `whole`: all of it is wanted.
+    them, so that a resume after a power cut checks before it trusts. `whole`: all of it is to be fetched.
     """
 
     repository: str
@@ -216,9 +298,9 @@ class FillState(msgspec.Struct, frozen=True):
     updated_at: float
 
 
-class Statistics(Value, frozen=True):
+class StoreStatistics(Value, frozen=True):
     """Counters of one open store. `failed` is why it takes no more writes, or "". `condition` is what the disk lets it
-    write (condition.py), `reason` why it is not "writable"."""
+    write (disk_state.py), `reason` why it is not "writable"."""
 
     open_readers: int
     open_parts: int

@@ -1,36 +1,85 @@
 """The Store: bytes, and what they are called, on one machine.
 
-Reads (lookup.py) are for the event loop of any process. Writes are for one process: each returns a future
-that is done once the change is committed, durably for owned content. Here are those that bring in what a parent
-has; those of clients are in pushing.py.
+A caller asks the facet that has what it needs:
+
+    blobs        bytes: reading, verification, pushes; `blobs.fills` those that are being fetched
+    references   repositories, manifests, tags, locks; `references.lists` what a parent listed, `references.outbox` what
+                 is still to go up to it
+    uploads      sessions of clients whose bytes are on their way in
+    documents    the control plane's documents
+    events       the log of what changed
+    space        where the bytes are, who needs them, what can go
+    upkeep       what its writer does from time to time: garbage, journal, repair
+
+The store itself opens and closes, and says what its disk and its mode allow.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
-from holdfast_core import change, events, opening, removal
-from holdfast_core import format as layout
-from holdfast_core.change import View
-from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
-from holdfast_core.directory import part_name
-from holdfast_core.errors import DigestMismatch, Mistake, NotHeld
-from holdfast_core.file_work import Prepared
-from holdfast_core.filesystem import since_boot
-from holdfast_core.index import MAP_BYTES
-from holdfast_core.part import FillPart
-from holdfast_core.progress import drop_progress, write_progress
-from holdfast_core.pushing import Pushes
-from holdfast_core.record import Blob, Descriptor, FillState
-from holdfast_core.writes import MODES, require_table
+from holdfast_core import opening
+from holdfast_core.blob_files.file_work import FileWork
+from holdfast_core.blob_files.upload_files import Uploads
+from holdfast_core.changes.access_times import AccessTimes
+from holdfast_core.errors import Unwritable
+from holdfast_core.facets.control_documents import ControlDocuments
+from holdfast_core.facets.events import StoredEvents
+from holdfast_core.facets.references import References
+from holdfast_core.facets.space import Space
+from holdfast_core.facets.stored_blobs import StoredBlobs
+from holdfast_core.filesystem.disk_state import DiskState, StoreCondition
+from holdfast_core.filesystem.store_identity import read_identity
+from holdfast_core.filesystem.syscalls import since_boot
+from holdfast_core.index.lmdb_index import MAP_BYTES
+from holdfast_core.index.repository_names import RepositoryNames
+from holdfast_core.journal.group_commit import Writer
+from holdfast_core.record import StoreStatistics
+from holdfast_core.upkeep.store_upkeep import Upkeep
+from holdfast_core.write_access import WriteAccess, require_known
 
 
-class Store(Pushes):
-    """An open store. Make one with `create_or_open`; close it when done."""
+class Store:
+    """An open store. Make one with `create_or_open`; close it when done. Reads are safe on an event loop, a few
+    microseconds each, with no transaction left open."""
+
+    def __init__(
+        self,
+        opened: opening.OpenedStore,
+        *,
+        inline_bytes: int,
+        scrub_interval: float,
+        clock: Callable[[], float],
+        mode: str,
+    ) -> None:
+        index, directory = opened.index, opened.directory
+        self._index = index
+        self._directory = directory
+        self._boot = opened.boot
+        self._writer = _writer_of(opened, clock)
+        self._files = None if self._writer is None else FileWork(self._writer)
+        self._access = access = WriteAccess(index, self._writer, self._files, mode)
+        recent, names = AccessTimes(clock), RepositoryNames(index)
+        self.blobs = StoredBlobs(
+            index,
+            directory,
+            access,
+            recent,
+            names,
+            scrub_interval=scrub_interval,
+            clock=clock,
+            inline_bytes=inline_bytes,
+            boot=opened.boot,
+        )
+        self.references = References(index, access, recent, self.blobs)
+        self.uploads = Uploads(directory.uploads_fd, access.require_mode)
+        self.documents = ControlDocuments(index, access)
+        self.events = StoredEvents(index, access)
+        self.space = Space(index, access, names)
+        self.upkeep = Upkeep(index, directory, access, recent, names, self.probe)
 
     @classmethod
     def create_or_open(
@@ -49,12 +98,11 @@ class Store(Pushes):
     ) -> Store:
         """Open the store at `path`; with `write` as its one writer, created when absent, recovered when its
         last writer or the machine died. `mode`: what clients may do, "root" and "ReadWrite" everything,
-        "ReadOnly" no change. `ballast_bytes` are kept for deletes on a full disk (`ballast.py`), None: a hundredth of
-        the file system, 4 to 16 MiB. `clock` gives seconds that never step. With `or_read` a store that the disk does
-        not let anybody write is open all the same: it serves, and refuses every write (`is_waiting`). Raises
-        StoreRefused, Unwritable, Mistake for an unknown mode."""
-        if mode not in MODES:
-            raise Mistake(f"mode {mode!r}; allowed: {', '.join(MODES)}")
+        "ReadOnly" no change. `ballast_bytes` are kept for deletes on a full disk (`reserved_space.py`), None: a
+        hundredth of the file system, 4 to 16 MiB. `clock` gives seconds that never step. With `or_read` a store that
+        the disk lets no process write is open all the same: it serves, and refuses every write (`is_waiting`).
+        Raises StoreRefused, Unwritable, Mistake for an unknown mode."""
+        require_known(mode)
         opened = opening.open_store(
             Path(path),
             write=write,
@@ -65,290 +113,142 @@ class Store(Pushes):
         )
         return cls(opened, inline_bytes=inline_bytes, scrub_interval=scrub_interval, clock=clock, mode=mode)
 
-    def put_manifest(
-        self,
-        repository: str,
-        digest: Digest,
-        media_type: str,
-        body: bytes,
-        *,
-        owned: bool,
-        now: float,
-        subject: Digest | None = None,
-        artifact_type: str = "",
-        annotations: Mapping[str, str] | None = None,
-        tag: str = "",
-    ) -> Future[None]:
-        """Store a manifest and link it. In the same commit it becomes a referrer of `subject`, and what the parent's
-        `tag` names, unless that was pushed here. The future raises DigestMismatch when the body does not hash to
-        `digest`, NotHeld for a manifest or tag that was deleted here."""
-        descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
-        event = events.of_push(
-            repository, descriptor, subject, now=now, origin="local" if owned else "parent"
-        )
-
-        def links(view: View, blob: Blob) -> list[change.Change]:
-            change.refuse_deleted(view, repository, "manifest", str(digest))
-            rows = change.link(view, repository, blob, now=now, media_type=media_type)
-            joined = bool(rows)
-            if subject is not None:
-                rows += change.referrer(repository, subject, descriptor, change.durability(blob.owned))
-            named, moved = self._named(view, repository, tag, digest, now) if tag else ([], [])
-            return [*rows, *named, *events.pushed(event, moved, joined=joined)]
-
-        return self._put_body(digest, body, owned, links)
-
-    def put_inline_blob(
-        self, repository: str, digest: Digest, body: bytes, *, owned: bool, now: float
-    ) -> Future[None]:
-        """Store a small blob and link it. The future raises DigestMismatch."""
-        return self._put_body(
-            digest, body, owned, lambda view, blob: change.arrived(view, repository, blob, now=now)
-        )
-
-    def link_blob(self, repository: str, digest: Digest, *, now: float) -> Future[None]:
-        """Link bytes that are held. The future raises NotHeld when they are not."""
-
-        def plan(view: View) -> list[change.Change]:
-            change.refuse_deleted(view, repository, "blob", str(digest))
-            blob = change.blob_of(view, digest)
-            if blob is None:
-                raise NotHeld(f"{digest} is not held")
-            return change.link(view, repository, blob, now=now)
-
-        return self._submit(plan)
-
-    def put_tag(
-        self, repository: str, name: str, digest: Digest, *, now: float, origin: str = "parent"
-    ) -> Future[None]:
-        """Point a tag at a digest, or confirm that it does, which writes nothing (`recent.py`). `origin` "local" makes
-        it owned; such a tag is not moved by "parent". The future raises NotHeld for a tag that was deleted here."""
-
-        def plan(view: View) -> list[change.Change]:
-            rows, moved = self._named(view, repository, name, digest, now, origin)
-            if not moved:
-                return rows
-            event = events.of_manifest(view, "push", repository, digest, now=now, origin=origin)
-            return [*rows, *events.pushed(event, moved, joined=False)]
-
-        return self._submit(plan)
-
-    def _named(
-        self, view: View, repository: str, name: str, digest: Digest, now: float, origin: str = "parent"
-    ) -> tuple[list[change.Change], list[str]]:
-        """What a tag becomes, and the tag when it moves. Raises NotHeld for one that was deleted here."""
-        change.refuse_deleted(view, repository, "tag", name)
-        rows = change.tag(view, repository, name, digest, now=now, origin=origin)
-        if rows:
-            return rows, events.moves(view, repository, [name], digest)
-        self.confirm_tag(repository, name, digest, now)
-        return [], []
-
-    def drop_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
-        """Forget a tag."""
-
-        def plan(view: View) -> list[change.Change]:
-            rows = change.drop_tag(view, repository, name)
-            return [*rows, *events.untagged(view, repository, [name], now=now, origin="parent")]
-
-        return self._submit(plan, frees=True)
-
-    def remove_tag(self, repository: str, name: str, *, now: float) -> Future[None]:
-        """A tag goes, its manifest stays: the parent has it no longer. This and the next two are no client's doing, so
-        allowed in every mode. Their futures raise NotHeld, Locked, and Unsent for what is still to go up."""
-        return self._submit(lambda view: removal.removed_tag(view, repository, name, now=now), frees=True)
-
-    def remove_manifest(self, repository: str, digest: Digest, *, now: float) -> Future[None]:
-        """A manifest goes, with every tag that points to it and its place among the referrers."""
-        return self._submit(
-            lambda view: removal.removed_manifest(view, repository, digest, now=now), frees=True
-        )
-
-    def remove_repository(self, repository: str, *, now: float) -> Future[None]:
-        """A repository goes with all that is known of it; locked or unsent in any part, it stays whole. Its bytes go
-        by a sweep, where no other has them."""
-        return self._submit(lambda view: removal.removed_repository(view, repository, now=now), frees=True)
-
-    def put_tag_list(self, repository: str, tags: Iterable[str], *, now: float) -> Future[None]:
-        """Replace the parent's tag list. One that stayed the same is confirmed, which writes nothing."""
-        return self._put_list(
-            repository, layout.tag_list_prefix(repository), [tag.encode() for tag in tags], now
-        )
-
-    def put_referrers(
-        self, repository: str, subject: Digest, descriptors: Iterable[Descriptor], *, now: float
-    ) -> Future[None]:
-        """The same for the parent's list of referrers."""
-        items = [layout.encode_descriptor(d) for d in descriptors]
-        return self._put_list(repository, layout.referrer_list_prefix(repository, subject), items, now)
-
-    def _put_list(self, repository: str, prefix: bytes, items: list[bytes], now: float) -> Future[None]:
-        def plan(view: View) -> list[change.Change]:
-            rows = change.fetched_list(view, repository, prefix, items, now)
-            if not rows:
-                self._confirm_list(prefix, now)
-            return rows
-
-        return self._submit(plan)
-
-    def put_fill(self, state: FillState) -> Future[None]:
-        """Checkpoint a fill. Write the part's bytes first: the checkpoint must not claim what is not there."""
-        return self._submit(lambda view: change.fill(view, state))
-
-    def note_chunks(self, repository: str, digest: Digest, chunks: Mapping[int, bytes]) -> None:
-        """Note the BLAKE3 of whole chunks of a fill that has a checkpoint, or soon will. Write their bytes first.
-        Blocks. Raises StoreError, Unwritable where it is the disk that refuses."""
-        self._writing()
-        try:
-            write_progress(self._directory.fills_fd, repository, digest, chunks)
-        except OSError as error:
-            raise self._directory.refused(error, f"progress of {digest}") from error
-
-    def drop_fill(self, repository: str, digest: Digest) -> Future[None]:
-        """Forget a fill's checkpoint and its progress; its part stays until `drop_part` or the next writable open."""
-        self._drop_progress(repository, digest)
-        return self._submit(lambda view: change.drop_fill(view, repository, digest), frees=True)
-
-    def open_part(self, repository: str, digest: Digest, size: int) -> FillPart:
-        """The growing file of a fill begun for `repository`, made when absent, `size` bytes long, sparse. Raises
-        StoreError, Unwritable where it is the disk that refuses."""
-        self._writing()
-        name = part_name(repository, digest)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(name, flags, 0o600, dir_fd=self._directory.fills_fd)
-            if os.fstat(fd).st_size != size:
-                os.ftruncate(fd, size)
-        except OSError as error:
-            raise self._directory.refused(error, name) from error
-        self._parts += 1
-        path, told = str(self._directory.fills / name), self._directory.refused
-        return FillPart(path, fd, repository, digest, size, self._part_closed, told)
-
-    def _part_closed(self) -> None:
-        self._parts -= 1
-
-    def drop_part(self, repository: str, digest: Digest) -> None:
-        """Remove a fill's files, if there are any."""
-        self._directory.drop(self._directory.part(repository, digest))
-        self._drop_progress(repository, digest)
-
-    def _drop_progress(self, repository: str, digest: Digest) -> None:
-        with contextlib.suppress(OSError):  # what stays proves nothing, and the next writable open removes it
-            drop_progress(self._directory.fills_fd, repository, digest)
-
-    def commit_fill(
-        self, part: FillPart, repository: str, digest: Digest, table: bytes, *, owned: bool, now: float
-    ) -> Future[None]:
-        """A finished part becomes a blob of the repository, and fills of the digest end. The caller checked
-        the digest; `table` is `ChunkHasher.table()` of the same bytes. The part may be closed before or after.
-        Raises Mistake when the table does not fit the size."""
-        require_table(digest, table, part.size)
-        done = self._put_file(
-            lambda: self._directory.part(part.repository, digest),
-            digest,
-            part.size,
-            table,
-            owned,
-            lambda view, blob: change.arrived(view, repository, blob, now=now),
-            filled=part.repository,
-        )
-
-        def forget(done: Future[None]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._drop_progress(part.repository, digest)
-
-        done.add_done_callback(forget)
-        return done
-
-    def sync_cached(self) -> Future[None]:
-        """One syncfs, then mark what was placed before it as on disk; once an hour write access times and
-        confirmations; free the reader slots of dead processes, which would pin old pages. Every ~5 s; nothing is
-        written when nothing is new."""
-        writer = self._writing()
-        self._index.reader_check()
-        if self._recent.is_due:
-            self._write_recent()
-
-        def prepare() -> Prepared:
-            rows = [key for key, _ in self._index.scan(layout.UNSYNCED)]
-            if rows:
-                self._directory.sync_all()
-            return Prepared(lambda view: change.synced(view, rows))
-
-        if writer.settled() and next(self._index.scan(layout.UNSYNCED), None) is None:
-            return writer.submit(lambda view: ())
-        return self._file_work().begin(prepare, settle=True)
+    def close(self) -> None:
+        """Commit what waits, then give everything back. May be called twice."""
+        if self._directory.blobs_fd < 0:
+            return
+        if self._writer is not None and self._files is not None:
+            self._files.close()
+            if self._writer.refusal() is None:
+                self.upkeep.write_recent()
+            self._writer.close()
+        self.blobs.readers.close()
+        self._index.close()
+        self._directory.close()
 
     @property
-    def journal_is_long(self) -> bool:
-        """Whether `compact_journal` should be called; cheap."""
-        self._writing()
-        return self._compaction.is_due
+    def path(self) -> Path:
+        """The directory of the store."""
+        return self._directory.path
 
-    def compact_journal(self) -> Future[bool]:
-        """Write the journal again, as short as the index allows; commits go on meanwhile. The future says whether it
-        was done: not while a record of the index is damaged, another call is under way or the store is being closed. It
-        raises OSError or StoreError; then the journal is as it was."""
-        return self._file_work().run(self._compaction.run)
+    @property
+    def uuid(self) -> str:
+        """The uuid of the store, as text."""
+        identity = read_identity(self._directory.path)
+        assert identity is not None  # it is open
+        return str(UUID(bytes=identity.uuid))
 
-    def seen(self, repository: str, digest: Digest, now: float) -> None:
-        """Note an access in memory; `sync_cached` writes it within the hour. Never waits."""
-        self._recent.see(layout.seen_key(repository, digest), now)
+    # --- what may be written --------------------------------------------------------------------------------
 
-    def quarantine(self, digest: Digest, start: int, end: int) -> Future[bool]:
-        """The chunks of [start, end) are bad: no reader returns a byte of them until they are repaired, or the
-        blob is pushed again. At once in this process; in others for readers opened after the commit. The future
-        says whether that was new. Raises NotHeld."""
-        blob = self.blob_anywhere(digest)
-        if blob is None or blob.inline is not None:
-            raise NotHeld(f"{digest} is not held in a file")
-        for chunk in change.chunk_span(blob, start, end):
-            self._readers.mark_bad(digest, chunk)
-        rows: list[change.Change] = []
+    @property
+    def mode(self) -> str:
+        """What clients may do: one of MODES."""
+        return self._access.mode
 
-        def plan(view: View) -> list[change.Change]:
-            rows[:] = change.quarantine(view, digest, start, end)
-            return rows
+    def set_mode(self, mode: str) -> None:
+        """From now on clients may do what `mode` says, their uploads under way included: a managed node learns its
+        mode from its parent. In this process only. Raises Mistake for an unknown mode."""
+        self._access.set_mode(mode)
 
-        return self._answered(plan, lambda: bool(rows))
+    def require_writable(self, repository: str = "") -> None:
+        """Raise StoreReadOnly when clients may change nothing here, ContentLocked when nothing may be pushed to
+        `repository`. Every call that changes something for a client does; an endpoint calls this before it reads a
+        body."""
+        self._access.require_writable(repository)
 
-    def repair_chunk(self, digest: Digest, start: int, body: bytes) -> Future[None]:
-        """Write a chunk again, synced, and take it out of quarantine. `start` and the length are those of a
-        whole chunk. A file that is gone or of the wrong size is begun again; its other chunks then fail their
-        check until they are repaired, too. The future raises DigestMismatch when the body is not the chunk."""
-        blob = self.blob_anywhere(digest)
-        if blob is None or blob.inline is not None:
-            raise NotHeld(f"{digest} is not held in a file")
-        chunk = start // CHUNK_BYTES
-        if (
-            start % CHUNK_BYTES
-            or not 0 <= start < blob.size
-            or len(body) != min(CHUNK_BYTES, blob.size - start)
-        ):
-            raise Mistake(f"{digest}: {len(body)} bytes at {start} are not a chunk")
+    # --- the disk -------------------------------------------------------------------------------------------
 
-        def prepare() -> Prepared:
-            self.check_chunk(digest, start, body)
-            self._directory.repair(digest, blob.size, start, body)
-            return Prepared(
-                lambda view: change.repaired(view, digest, chunk),
-                lambda: self._readers.mark_repaired(digest, chunk),
-            )
+    @property
+    def condition(self) -> StoreCondition:
+        """What the disk lets this process write."""
+        return self._directory.condition
 
-        return self._file_work().begin(prepare, digest)
+    def probe(self) -> bool:
+        """Write a file and take it away again; whether that went. With the reserved space whole a full disk is writable
+        again then, and a read-only one that this store was open on. Waits for the disk."""
+        writes = self._writer is not None and self._writer.is_writing
+        if writes:
+            self._directory.reserved_space.take()  # first: the probe needs room beside it
+        try:
+            self._directory.probe()
+        except OSError as error:
+            self._directory.refused(error, "probe")
+            return False
+        if self._writer is None or (writes and self._directory.fill_reserved_space()):
+            self.condition.probed()
+        return True
 
-    def check_chunk(self, digest: Digest, start: int, body: bytes) -> None:
-        """Raises DigestMismatch when the body is not the chunk that begins at `start`."""
-        chunk = start // CHUNK_BYTES
-        expected, found = self._chunk_hash(digest, chunk), chunk_hash(body)
-        if expected != found:
-            raise DigestMismatch(f"chunk {chunk} of {digest}: {expected.hex()}", found.hex())
+    def read_failure(self) -> str:
+        """Why the disk of this store cannot be read; "" when it can. Waits for the disk."""
+        return self._directory.read_failure()
 
-    def discard(self, digest: Digest) -> Future[None]:
-        """Forget bytes that cannot be used (file gone or of the wrong size), with all links to them. What
-        lies in their place moves to quarantine/."""
-        prepared = Prepared(
-            lambda view: change.discard(view, {digest}), lambda: self._directory.set_aside(digest)
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the file system of the store."""
+        return self._directory.free_bytes()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the store is open for reading because the disk takes no write: after `probe`, `take_up` it."""
+        return self._writer is not None and not self._writer.is_writing
+
+    def take_up(self) -> None:
+        """Become the writer after all. No other thread may read meanwhile. Raises Unwritable, StoreRefused; then the
+        store stays as it is."""
+        try:
+            journal = opening.take_up(self._directory, self._index, self._boot)
+        except Unwritable as error:
+            self.condition.set_from(error)
+            raise
+        self._access.writer().take_up(journal)
+        self.condition.opened()
+        self._directory.fill_reserved_space()
+
+    @property
+    def is_unlocked(self) -> bool:
+        """Whether the index is read without LMDB's reader table, because the file system was read-only: then no process
+        writes. `lock_again` once it can be written."""
+        return self._index.is_unlocked
+
+    def lock_again(self) -> None:
+        """Read with LMDB's reader table from now on, where the file system has one again. No other thread may read
+        meanwhile."""
+        if os.access(self._directory.path / "index", os.W_OK):
+            self._index.reopen(write=False)
+
+    def statistics(self) -> StoreStatistics:
+        """Counters, as of now."""
+        writer, readers = self._writer, self.blobs.readers
+        return StoreStatistics(
+            open_readers=readers.open,
+            open_parts=self.blobs.fills.open_parts,
+            descriptors=self._directory.descriptors(),
+            queued=writer.queued() if writer else 0,
+            committed=writer.committed if writer else 0,
+            batches=writer.batches if writer else 0,
+            checked_chunks=readers.checked,
+            damaged_chunks=readers.damaged,
+            index_bytes=self._index.bytes_used(),
+            index_limit=self._index.map_bytes,
+            journal_bytes=writer.journal.length if writer and writer.is_writing else 0,
+            failed=self.condition.reason if self.condition.state is DiskState.FAILED else "",
+            condition=self.condition.state,
+            reason=self.condition.reason,
         )
-        return self._file_work().begin(lambda: prepared, digest, frees=True)
+
+
+def _writer_of(opened: opening.OpenedStore, clock: Callable[[], float]) -> Writer | None:
+    """The thread that commits; None where the store was opened for reading."""
+    if opened.journal is None and opened.refused is None:
+        return None
+    directory = opened.directory
+    writer = Writer(
+        opened.index,
+        opened.journal,
+        boot=opened.boot,
+        clock=clock,
+        condition=directory.condition,
+        probe=directory.probe,
+    )
+    space = directory.reserved_space
+    writer.spare, writer.is_short = space.give, lambda: not space.is_whole
+    return writer

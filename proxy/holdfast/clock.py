@@ -35,3 +35,8 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Give way for `seconds`."""
         await asyncio.sleep(seconds)
+
+
+async def give_way() -> None:
+    """Let everything else that is ready have its turn; no time passes."""
+    await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """The configuration: every key, its type, default, unit and bounds. `docs/operate.md` is printed from it.
 
-A file is TOML. An unknown key, a wrong type or a value out of range is refused with the key's name, what
-was found and what is allowed; nothing is guessed and nothing is ignored.
+A file is TOML. An unknown key, a wrong type or a value out of range is refused with the key's name, the value found and
+the values allowed; nothing is guessed and nothing is ignored.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Section(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Base of every table of the file."""
 
 
-class Tls(Section, frozen=True):
+class TlsSection(Section, frozen=True):
     """Serve HTTPS. Both files, or neither."""
 
     cert: Annotated[str, key("certificate chain, PEM", "file")] = ""
     key: Annotated[str, key("private key, PEM", "file")] = ""
 
 
-class Limits(Section, frozen=True):
-    """Bounds on what a client may send and hold (design §10)."""
+class LimitsSection(Section, frozen=True):
+    """Bounds on what a client may send and hold (design.md, "Serving")."""
 
     head_bytes: Annotated[int, key("request head", "bytes", ge=1024, le=1 << 20)] = 32 * 1024
     headers: Annotated[int, key("header lines of a request", "", ge=8, le=1000)] = 100
@@ -50,8 +50,8 @@ class Limits(Section, frozen=True):
     ranges: Annotated[int, key("ranges in one request", "", ge=1, le=1024)] = 256
 
 
-class Tags(Section, frozen=True):
-    """How long a tag is believed before the parent is asked again. The first class that matches wins."""
+class TagsSection(Section, frozen=True):
+    """How long a held tag is served before it is confirmed at the parent. The first class that matches wins."""
 
     immutable: Annotated[tuple[str, ...], key("patterns of tags that never move", "regex")] = (
         r"sha256-[0-9a-f]{64}(\.[a-z]+)?",
@@ -63,7 +63,7 @@ class Tags(Section, frozen=True):
     version_ttl: Annotated[float, key("version tags", "s", ge=0)] = 3600.0
     floating_ttl: Annotated[float, key("every other tag", "s", ge=0)] = 60.0
     confirm_budget: Annotated[
-        float, key("how long a client waits for the parent's word on a held tag", "s", ge=0, le=25)
+        float, key("how long a client waits for the parent to confirm a held tag", "s", ge=0, le=25)
     ] = 1.0
     negative_ttl: Annotated[float, key("how long a parent's 404 is remembered", "s", ge=0, le=30)] = 30.0
     list_ttl: Annotated[float, key("tag lists and referrers", "s", ge=0)] = 60.0
@@ -72,16 +72,16 @@ class Tags(Section, frozen=True):
     )
 
 
-class Fills(Section, frozen=True):
-    """How misses are brought in."""
+class FillsSection(Section, frozen=True):
+    """How blobs are fetched for misses."""
 
     on_leave: Annotated[
         Literal["finish", "finish_if", "park"],
         key(
             "when the last client leaves a whole-blob pull: go on, go on past finish_share, or stop and keep"
         ),
-    ] = "finish"
-    finish_share: Annotated[float, key("finish_if: share already here", "0..1", ge=0, le=1)] = 0.25
+    ] = "finish_if"
+    finish_share: Annotated[float, key("finish_if: share already here", "0..1", ge=0, le=1)] = 0.5
     holdback_bytes: Annotated[
         int, key("tail of a full body kept back until the digest matches", "bytes", ge=1, le=1 << 20)
     ] = 64 * 1024
@@ -92,10 +92,13 @@ class Fills(Section, frozen=True):
     reserve_bytes: Annotated[int, key("free space below which fills stream unstored", "bytes", ge=0)] = (
         256 << 20
     )
+    unstored_bytes: Annotated[
+        int, key("memory of all blobs that pass through unstored, whole node", "bytes", ge=8 << 20)
+    ] = 128 << 20
 
 
-class Push(Section, frozen=True):
-    """What a push must bring, and when what is left of pushes goes."""
+class PushSection(Section, frozen=True):
+    """What a push must contain, and when sessions and unlinked bytes are removed."""
 
     require_blobs: Annotated[
         bool,
@@ -109,17 +112,17 @@ class Push(Section, frozen=True):
         int,
         key("upload sessions at once, one token, or one address without a token", "", ge=1, le=1_000_000),
     ] = 1_000
-    expiry: Annotated[float, key("an upload session nobody wrote to is removed after", "s", ge=60)] = (
+    expiry: Annotated[float, key("age at which an upload session without writes is removed", "s", ge=60)] = (
         7 * 86400.0
     )
-    sweep_interval: Annotated[float, key("between removals of bytes that no repository has", "s", ge=1)] = (
-        3600.0
-    )
-    sweep_grace: Annotated[float, key("such bytes stay for", "s", ge=0)] = 86400.0
+    sweep_interval: Annotated[
+        float, key("between two collections of bytes that no repository links", "s", ge=1)
+    ] = 3600.0
+    sweep_grace: Annotated[float, key("least age of such bytes when they are removed", "s", ge=0)] = 86400.0
 
 
-class Login(Section, frozen=True):
-    """Who clients are, and what this node calls itself to them (design §6)."""
+class LoginSection(Section, frozen=True):
+    """How clients log in, and the address by which they reach this node (design.md, "Control plane")."""
 
     server: Annotated[
         str,
@@ -135,7 +138,10 @@ class Login(Section, frozen=True):
     ] = ""
     trusted_proxies: Annotated[
         tuple[str, ...],
-        key("addresses whose X-Forwarded-For, -Host and -Proto are believed; nobody's otherwise", "CIDR"),
+        key(
+            "proxies whose X-Forwarded-For, -Host and -Proto are used; others' are ignored",
+            "CIDR",
+        ),
     ] = ()
     token_ttl: Annotated[float, key("life of a token given to a client", "s", ge=60, le=300)] = 300.0
     failures: Annotated[
@@ -143,7 +149,9 @@ class Login(Section, frozen=True):
     ] = 30
     anonymous_repositories: Annotated[
         tuple[str, ...],
-        key("repositories that anybody may pull, whatever `anonymous` says; * within a segment, ** across"),
+        key(
+            "repositories that can be pulled without login, whatever `anonymous` says; * within a segment, ** across"
+        ),
     ] = ()
     client_ca: Annotated[
         str, key("authorities whose client certificates may pull without login, PEM", "file")
@@ -151,16 +159,16 @@ class Login(Section, frozen=True):
     client_addresses: Annotated[tuple[str, ...], key("addresses that may pull without login", "CIDR")] = ()
 
 
-class Admin(Section, frozen=True):
-    """The operator's side: its own listener, never the clients'."""
+class AdminSection(Section, frozen=True):
+    """The admin API, which has a listener of its own."""
 
     listen: Annotated[
         str, key("address of the admin API; port 0 picks one; empty: no admin API", "host:port")
     ] = "127.0.0.1:0"
 
 
-class Control(Section, frozen=True):
-    """Bounds of the control plane; the defaults are the original's (connected-registry 5.1)."""
+class ControlSection(Section, frozen=True):
+    """Bounds of the control plane; the defaults are the original's (references.md 1.20)."""
 
     tokens: Annotated[int, key("tokens at most", "", ge=1, le=10_000_000)] = 20_000
     scope_maps: Annotated[int, key("scope maps at most", "", ge=1, le=10_000_000)] = 20_000
@@ -169,29 +177,70 @@ class Control(Section, frozen=True):
     connected_registries: Annotated[int, key("connected registries at most", "", ge=1, le=1_000_000)] = 50
 
 
-class Gateway(Section, frozen=True):
-    """Parent and child of a managed tree (connected-registry 3)."""
+class EgressSection(Section, frozen=True):
+    """The egress proxy, for parents and for webhooks."""
+
+    proxy: Annotated[
+        str,
+        key(
+            "egress proxy; none: none; empty: that of HTTPS_PROXY, or for an http URL of HTTP_PROXY, with what NO_PROXY"
+            " leaves out",
+            "http://host:port",
+        ),
+    ] = ""
+    direct: Annotated[
+        tuple[str, ...],
+        key(
+            "destinations without the proxy: a host with its subdomains, .domain, an address or a range; each with"
+            " :port or without, and * for all",
+            "host",
+        ),
+    ] = ()
+
+
+class ParentSettings(EgressSection, frozen=True, kw_only=True):
+    """How a parent is reached: each of `[[parent]]`, and under `[gateway]` that of the connection string."""
+
+    insecure: Annotated[
+        bool,
+        key(
+            "allow http, and https without a valid certificate; to a connection string's parent http is allowed by"
+            " ParentEndpointProtocol=http"
+        ),
+    ] = False
+    ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
+    realms: Annotated[
+        tuple[str, ...], key("token servers allowed beside the parent's own origin", "origin")
+    ] = ()
+    redirects: Annotated[
+        tuple[str, ...], key("private hosts that a redirect may lead to", "host[:port]")
+    ] = ()
+    connections: Annotated[int, key("connections at once", "", ge=1, le=1024)] = 32
+    requests_per_second: Annotated[float, key("requests a second; 0 = no cap", "1/s", ge=0)] = 0.0
+    connect_timeout: Annotated[float, key("one connection attempt", "s", gt=0, le=60)] = 5.0
+    answer_timeout: Annotated[float, key("headers of an answer", "s", gt=0, le=300)] = 20.0
+    stall_timeout: Annotated[
+        float, key("a transfer with less than 1 KiB/s for so long is cancelled", "s", gt=0, le=600)
+    ] = 60.0
+    probe_interval: Annotated[float, key("between probes while offline", "s", gt=0)] = 10.0
+
+
+class GatewaySection(ParentSettings, frozen=True, kw_only=True):
+    """Parent and child of a managed tree (references.md 1.13)."""
 
     connection_string: Annotated[
         str, key("makes this node a connected registry of its parent; ACR_REGISTRY_CONNECTION_STRING as well")
     ] = ""
     connection_string_file: Annotated[str, key("file that holds it", "file")] = ""
-    insecure: Annotated[
-        bool,
-        key(
-            "allow https to the parent without a valid certificate; http is allowed by ParentEndpointProtocol=http"
-        ),
-    ] = False
-    ca: Annotated[str, key("certificate authorities of the parent instead of the system's, PEM", "file")] = ""
     namespaces: Annotated[
         tuple[str, ...],
         key(
-            "further registry names that clients may mean by `ns`, as containerd's mirrors send it; handed down to the"
-            " connected registries below with this node's own name; * is any name",
+            "further registry names that clients may send as `ns`, as containerd's mirrors do; passed to the connected"
+            " registries below together with this node's own name; * is any name",
             "host[:port]",
         ),
     ] = ()
-    poll: Annotated[float, key("between questions for configuration while connected", "s", gt=0, le=3600)] = (
+    poll: Annotated[float, key("between requests for configuration while connected", "s", gt=0, le=3600)] = (
         60.0
     )
     lease: Annotated[
@@ -200,7 +249,7 @@ class Gateway(Section, frozen=True):
     messages: Annotated[
         int,
         key(
-            "changes that are kept for connected registries below and for notifications; who missed more than are kept"
+            "changes that are kept for connected registries below and for notifications; a registry that missed more"
             " compares everything once",
             "",
             ge=1000,
@@ -209,8 +258,8 @@ class Gateway(Section, frozen=True):
     ] = 1_000_000
 
 
-class SyncRepository(Section, frozen=True):
-    """What is wanted of one repository (design 7)."""
+class SyncRepositorySection(Section, frozen=True):
+    """The selection of one repository (sync.md, "Synchronisation")."""
 
     name: Annotated[
         str,
@@ -221,11 +270,11 @@ class SyncRepository(Section, frozen=True):
     ]
     parent: Annotated[str, key("name of the parent that has it; empty: the default parent")] = ""
     tags: Annotated[
-        tuple[str, ...], key("tags wanted, besides those of `regex`; none of both: all", "glob")
+        tuple[str, ...], key("tags selected, besides those of `regex`; neither given: all", "glob")
     ] = ()
-    regex: Annotated[tuple[str, ...], key("tags wanted, the whole tag", "regex")] = ()
+    regex: Annotated[tuple[str, ...], key("tags selected, matched as a whole", "regex")] = ()
     exclude: Annotated[tuple[str, ...], key("tags left out", "glob")] = ()
-    exclude_regex: Annotated[tuple[str, ...], key("tags left out, the whole tag", "regex")] = ()
+    exclude_regex: Annotated[tuple[str, ...], key("tags left out, matched as a whole", "regex")] = ()
     semver: Annotated[
         str,
         key('only tags that are versions in this range, e.g. ">=1.4 <2 || ^3.1"; other tags are left out'),
@@ -234,25 +283,26 @@ class SyncRepository(Section, frozen=True):
     newer_than: Annotated[
         str,
         key(
-            "only images that were made within this time, as they say themselves; one that says nothing counts;"
-            " empty: all",
+            "only images created within this time, by their own metadata; one without it is selected; empty: all",
             "ISO 8601 duration",
         ),
     ] = ""
     platforms: Annotated[
         tuple[str, ...],
         key(
-            "children of an index that are fetched; the index keeps its bytes; none: all", "os/arch[/variant]"
+            "children of an index that are fetched; the index itself stays as it is; none given: all",
+            "os/arch[/variant]",
         ),
     ] = ()
     referrers: Annotated[
-        tuple[str, ...], key("artifact types of referrers that come with an image; * for all, [] for none")
+        tuple[str, ...],
+        key("artifact types of referrers that are fetched with an image; * for all, [] for none"),
     ] = ("*",)
 
 
-class Sync(Section, frozen=True):
-    """What a node fetches before anybody asks, and when. Beside a connection string the parent says which repositories
-    and when, and rows narrow what is wanted of them."""
+class SyncSection(Section, frozen=True):
+    """What a node fetches before clients request it, and when. With a connection string the parent decides which
+    repositories and when, and rows narrow that."""
 
     schedule: Annotated[
         str, key("cron, UTC, 5 fields; `* * * * *` stays connected; empty: no synchronisation")
@@ -264,22 +314,29 @@ class Sync(Section, frozen=True):
     message_ttl: Annotated[
         str,
         key(
-            "after half of it without a complete run /readyz says so; after all of it the next is a full one",
+            "after half of it without a complete run /readyz reports that; after all of it the next run is a full one",
             "ISO 8601 duration",
         ),
     ] = "P2D"
+    misses: Annotated[
+        Literal["always", "window"],
+        key(
+            "when a client's miss is fetched from a parent: always, or within the window alone; outside it a miss is"
+            " 503 until the window opens"
+        ),
+    ] = "always"
     transfers: Annotated[int, key("images at once", "", ge=1, le=256)] = 8
     referrers_every: Annotated[
         str,
         key(
-            "a polled parent is asked again for the referrers of an image that is here, at one request each",
+            "how often the referrers of a held image are requested again from a polled parent, one request each",
             "ISO 8601 duration",
         ),
     ] = "P7D"
     requests: Annotated[
         int,
         key(
-            "questions to one parent in an hour at most (lists, tags, manifests, referrers; not blobs); 0 = no cap",
+            "most requests to one parent in an hour (lists, tags, manifests, referrers; not blobs); 0 = no cap",
             "1/h",
             ge=0,
         ),
@@ -296,47 +353,50 @@ class Sync(Section, frozen=True):
     conflict: Annotated[
         Literal["parent-wins", "child-wins", "reject"],
         key(
-            "a tag that was moved here and at the parent: theirs, ours, or both stay until an operator decides"
+            "a tag that was moved here and at the parent: the parent's is kept, this node's, or each its own until an"
+            " operator decides"
         ),
     ] = "parent-wins"
     on_parent_delete: Annotated[
         Literal["keep", "remove"],
-        key("a tag that is here and that two runs did not find at the parent any more"),
+        key("a held tag that two runs in a row did not find at the parent"),
     ] = "keep"
     prune: Annotated[
         Literal["", "never", "always"],
         key(
-            "whether repositories that synchronisation brought go when they are wanted no longer; empty: always in"
+            "whether synchronised repositories are removed when they are not selected any more; empty: always in"
             " ReadOnly, never in ReadWrite"
         ),
     ] = ""
     prune_grace: Annotated[
-        str, key("they go so long after they were first seen to be wanted no longer", "ISO 8601 duration")
+        str, key("how long they are kept after they ceased to be selected", "ISO 8601 duration")
     ] = "P1D"
-    repositories: Annotated[tuple[SyncRepository, ...], key("what is wanted")] = ()
+    repositories: Annotated[tuple[SyncRepositorySection, ...], key("what to synchronise")] = ()
 
 
-class Webhook(Section, frozen=True):
-    """A receiver that is told of what is pushed and deleted here (design 12)."""
+class WebhookSection(EgressSection, frozen=True, kw_only=True):
+    """A receiver of events on pushes and deletes (operate.md, "Webhooks and events")."""
 
     name: Annotated[
         str,
         key(
-            "what it is called here; another name begins anew",
+            "its name on this node; under another name it starts with the next event",
             "letters, digits and -, at most 40",
             pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
         ),
     ]
     url: Annotated[str, key("where events are posted to; shown and logged up to its host", "https://…")]
-    secret: Annotated[str, key("proves that an event is ours, in the file itself; none: no proof")] = ""
+    secret: Annotated[
+        str, key("secret of the signature of events, in the file itself; none: no signature")
+    ] = ""
     secret_file: Annotated[str, key("file that holds the secret; read again when it changes", "file")] = ""
     secret_env: Annotated[str, key("environment variable that holds the secret")] = ""
     patterns: Annotated[
-        tuple[str, ...], key("events that are told: name[:tag][@digest]:action, with *", "pattern")
+        tuple[str, ...], key("events that are sent: name[:tag][@digest]:action, with *", "pattern")
     ] = ("*:*",)
     format: Annotated[
         Literal["eventgrid", "acr"],
-        key("body: the event as Event Grid has it, or as the original's registry webhooks do"),
+        key("format of bodies: Event Grid's, or that of the original's registry webhooks"),
     ] = "eventgrid"
     headers: Annotated[tuple[str, ...], key("sent with every event", "Name: value")] = ()
     keep: Annotated[
@@ -347,13 +407,13 @@ class Webhook(Section, frozen=True):
     ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
 
 
-class Cap(Section, frozen=True):
-    """An upper bound on the link; all that match hold at once."""
+class CapSection(Section, frozen=True):
+    """An upper bound on the link; all that match apply at once."""
 
     mbit: Annotated[
         float,
         key(
-            "bodies of blobs, both ways; 0: none of it, which only `sync` and `push` can be told",
+            "bodies of blobs, both ways; 0: none of it, allowed for `sync` and `push` alone",
             "Mbit/s",
             ge=0,
         ),
@@ -363,29 +423,29 @@ class Cap(Section, frozen=True):
     ] = ""
     work: Annotated[
         Literal["", "interactive", "sync", "push"],
-        key("what clients wait for, what nobody waits for, what the outbox sends up; empty: all of it"),
+        key("bodies that clients wait for, that synchronisation fetches, that the outbox sends; empty: all"),
     ] = ""
     hours: Annotated[
         str, key("of the day, UTC; 22:00-06:00 spans midnight; empty: always", "HH:MM-HH:MM")
     ] = ""
 
 
-class Link(Section, frozen=True):
-    """Who may have how much of the way to the parents (design 7)."""
+class LinkSection(Section, frozen=True):
+    """How the link to the parents is shared (sync.md, "Shares of the link")."""
 
     minimum_share: Annotated[
         float,
         key(
-            "of the link, left to synchronisation and the outbox while clients wait for a miss",
+            "share of the link for synchronisation and the outbox while clients wait for a miss",
             "0..1",
             ge=0.01,
             le=0.5,
         ),
     ] = 0.05
-    caps: Annotated[tuple[Cap, ...], key("upper bounds")] = ()
+    caps: Annotated[tuple[CapSection, ...], key("upper bounds")] = ()
 
 
-class Credentials(Section, frozen=True):
+class CredentialsSection(Section, frozen=True):
     """Where a parent's credentials come from. One form only; none means anonymous."""
 
     username: Annotated[str, key("user name")] = ""
@@ -403,7 +463,7 @@ class Credentials(Section, frozen=True):
     ] = ()
 
 
-class Parent(Section, frozen=True):
+class ParentSection(ParentSettings, frozen=True, kw_only=True):
     """One parent registry. `name` is its namespace here: `ns` value, path prefix, and store key."""
 
     url: Annotated[str, key("base URL", "https://host[:port]", pattern=r"^https?://")]
@@ -411,33 +471,18 @@ class Parent(Section, frozen=True):
         ""
     )
     default: Annotated[bool, key("takes requests that name no parent")] = False
-    insecure: Annotated[bool, key("allow http, and https without a valid certificate")] = False
-    mirrors: Annotated[tuple[str, ...], key("base URLs tried in order before `url`")] = ()
-    hosts: Annotated[tuple[str, ...], key("Host or SNI names of this node that mean this parent")] = ()
+    mirrors: Annotated[tuple[str, ...], key("base URLs that are tried in order before `url`")] = ()
+    hosts: Annotated[tuple[str, ...], key("Host or SNI names of this node that select this parent")] = ()
     prefixes: Annotated[
-        tuple[str, ...], key("path prefixes that mean this parent; its name always does")
+        tuple[str, ...], key("path prefixes that select this parent; its name always does")
     ] = ()
     namespaces: Annotated[
-        tuple[str, ...], key("`ns` values that mean this parent; its name always does")
+        tuple[str, ...], key("`ns` values that select this parent; its name always does")
     ] = ()
     repositories: Annotated[
         tuple[str, ...], key("patterns of repositories allowed; * within a segment, ** across")
     ] = ("**",)
-    credentials: Annotated[Credentials, key("credentials")] = field(default_factory=Credentials)
-    ca: Annotated[str, key("certificate authorities instead of the system's, PEM", "file")] = ""
-    proxy: Annotated[str, key("egress proxy", "http://host:port")] = ""
-    realms: Annotated[
-        tuple[str, ...], key("token servers allowed beside the parent's own origin", "origin")
-    ] = ()
-    redirects: Annotated[
-        tuple[str, ...], key("private hosts that a redirect may lead to", "host[:port]")
-    ] = ()
-    connections: Annotated[int, key("connections at once", "", ge=1, le=1024)] = 32
-    requests_per_second: Annotated[float, key("requests a second; 0 = no cap", "1/s", ge=0)] = 0.0
-    connect_timeout: Annotated[float, key("one connection attempt", "s", gt=0, le=60)] = 5.0
-    answer_timeout: Annotated[float, key("headers of an answer", "s", gt=0, le=300)] = 20.0
-    stall_timeout: Annotated[float, key("no byte, or under 1 KiB/s, for", "s", gt=0, le=600)] = 60.0
-    probe_interval: Annotated[float, key("between probes while offline", "s", gt=0)] = 10.0
+    credentials: Annotated[CredentialsSection, key("credentials")] = field(default_factory=CredentialsSection)
 
 
 class Configuration(Section, frozen=True):
@@ -450,21 +495,21 @@ class Configuration(Section, frozen=True):
     workers: Annotated[
         int, key("worker processes; 0 = everything in one process; -1 = one per core", "", ge=-1, le=256)
     ] = -1
-    on_miss: Annotated[
-        Literal["parent", "strict"], key("ask the parent, or answer 404 from what is held")
-    ] = "parent"
+    on_miss: Annotated[Literal["parent", "strict"], key("a miss: fetch from the parent, or answer 404")] = (
+        "parent"
+    )
     mode: Annotated[
         Literal["", "ReadWrite", "ReadOnly"],
         key(
             "whether this node takes pushes and deletes; empty: ReadOnly with a parent, ReadWrite without;"
-            " Registry and Mirror are taken for ReadWrite and ReadOnly"
+            " Registry and Mirror are read as ReadWrite and ReadOnly"
         ),
     ] = ""
     anonymous: Annotated[
         Literal["", "none", "pull", "push"],
         key(
-            "what a caller without login may do; push includes deleting and locking; empty: none on a node that"
-            " manages connected registries or is one, pull on every other"
+            "rights of a caller without login; push includes deleting and locking; empty: none on a node that manages"
+            " connected registries or is one, pull on every other"
         ),
     ] = ""
     catalog: Annotated[bool, key("answer /v2/_catalog")] = False
@@ -474,7 +519,7 @@ class Configuration(Section, frozen=True):
     map_bytes: Annotated[
         int,
         key(
-            "address space for the index, which is not memory; the index can grow no longer",
+            "address space for the index, and so its largest size; it is not memory",
             "bytes",
             ge=1 << 20,
         ),
@@ -482,35 +527,57 @@ class Configuration(Section, frozen=True):
     ballast_bytes: Annotated[
         int,
         key(
-            "kept for deletes on a full disk; 0 = none; -1 = a hundredth of the file system, 4 to 16 MiB",
+            "space reserved for deletes on a full disk; 0 = none; -1 = a hundredth of the file system, 4 to 16 MiB",
             "bytes",
             ge=-1,
         ),
     ] = -1
     scrub_interval: Annotated[
-        float, key("a chunk checked longer ago is checked again when read", "s", ge=0)
+        float, key("a chunk that was verified longer ago is verified again when it is read", "s", ge=0)
     ] = 7 * 86400.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], key("least level logged")] = "info"
-    tls: Annotated[Tls, key("")] = field(default_factory=Tls)
-    limits: Annotated[Limits, key("")] = field(default_factory=Limits)
-    tags: Annotated[Tags, key("")] = field(default_factory=Tags)
-    fills: Annotated[Fills, key("")] = field(default_factory=Fills)
-    push: Annotated[Push, key("")] = field(default_factory=Push)
-    login: Annotated[Login, key("")] = field(default_factory=Login)
-    admin: Annotated[Admin, key("")] = field(default_factory=Admin)
-    control: Annotated[Control, key("")] = field(default_factory=Control)
-    gateway: Annotated[Gateway, key("")] = field(default_factory=Gateway)
-    sync: Annotated[Sync, key("")] = field(default_factory=Sync)
-    link: Annotated[Link, key("")] = field(default_factory=Link)
-    webhook: Annotated[tuple[Webhook, ...], key("who is told of pushes and deletes")] = ()
-    parent: Annotated[tuple[Parent, ...], key("parents; none makes this node a root")] = ()
+    log_format: Annotated[
+        Literal["auto", "json", "text"],
+        key(
+            "one JSON line for each event, or text, coloured on a terminal unless NO_COLOR is set; auto: text on a"
+            " terminal, JSON elsewhere"
+        ),
+    ] = "auto"
+    access_log: Annotated[
+        bool, key("log each answered request, at level info: client, request, result, hit or miss")
+    ] = True
+    tls: Annotated[TlsSection, key("")] = field(default_factory=TlsSection)
+    limits: Annotated[LimitsSection, key("")] = field(default_factory=LimitsSection)
+    tags: Annotated[TagsSection, key("")] = field(default_factory=TagsSection)
+    fills: Annotated[FillsSection, key("")] = field(default_factory=FillsSection)
+    push: Annotated[PushSection, key("")] = field(default_factory=PushSection)
+    login: Annotated[LoginSection, key("")] = field(default_factory=LoginSection)
+    admin: Annotated[AdminSection, key("")] = field(default_factory=AdminSection)
+    control: Annotated[ControlSection, key("")] = field(default_factory=ControlSection)
+    gateway: Annotated[GatewaySection, key("")] = field(default_factory=GatewaySection)
+    sync: Annotated[SyncSection, key("")] = field(default_factory=SyncSection)
+    link: Annotated[LinkSection, key("")] = field(default_factory=LinkSection)
+    webhook: Annotated[tuple[WebhookSection, ...], key("receivers of events on pushes and deletes")] = ()
+    parent: Annotated[tuple[ParentSection, ...], key("parents; none makes this node a root")] = ()
 
     @property
     def store_mode(self) -> Literal["root", "ReadWrite", "ReadOnly"]:
-        """The mode that the store enforces. A root that says ReadOnly is a frozen registry: what it holds is
-        served and nothing changes."""
+        """The mode that the store enforces. A root in ReadOnly is a frozen registry: it serves its content
+        and nothing changes."""
         if self.mode == "ReadOnly":
             return "ReadOnly"
         if not self.parent:
             return "root"
         return self.mode or "ReadOnly"
+
+
+class ConfigInvalid(Exception):
+    """A configuration that cannot be used. The text names the key, the value found and the values allowed."""
+
+
+def listen_address(listen: str) -> tuple[str, int]:
+    """HOST:PORT, [V6]:PORT or :PORT as (host, port). Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("no valid port")
+    return host.strip("[]") or "0.0.0.0", int(port)

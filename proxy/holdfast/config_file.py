@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import ssl
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -14,28 +15,44 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from msgspec import Meta
 
-from holdfast.config import Configuration, Parent, Section, Sync, Webhook
+from holdfast import timestamps
+from holdfast.bandwidth.share import hours_of
+from holdfast.config import (
+    ConfigInvalid,
+    Configuration,
+    EgressSection,
+    ParentSection,
+    ParentSettings,
+    Section,
+    SyncSection,
+    WebhookSection,
+    listen_address,
+)
 from holdfast.gateway.environment import EnvironmentInvalid, overlaid
-from holdfast.wire.names import is_repository
+from holdfast.http.egress import NONE, no_proxy_row
+from holdfast.oci.names import is_repository
+from holdfast.resources.cron import ScheduleInvalid
+from holdfast.resources.rules import is_notification
+from holdfast.routing import ANY, default_parent
+from holdfast.sync.schedule import Schedule
+from holdfast.sync.source.selection import problems
 
 #: a host name, an IPv4 address, or an IPv6 address in brackets
 HOST = r"(?:[\w-]+(?:\.[\w-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
 #: what follows `//` in a URL: user information, host, port
 AUTHORITY = re.compile(rf"(?:[^@]*@)?{HOST}(?::[0-9]{{1,5}})?")
-#: keys whose values are not told back; the URL of a webhook is often its password
+#: keys whose values a refusal does not show; the URL of a webhook is often a secret
 SECRETS = re.compile(r"credentials|^webhook(\[[0-9]+\](\.(url|secret|headers).*)?)?$")
-#: a header line that a webhook may have; the others are this node's own
+#: what `parent.url` begins with
+URL_BEGINS = r"^https?://"
+#: a header line of a webhook, and the headers that this node sets itself
 HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([\t\x20-\x7e]*)")
 OWN_HEADERS = {
     *("connection", "content-encoding", "content-length", "content-type", "expect", "host", "te", "trailer"),
     *("transfer-encoding", "upgrade", "x-holdfast-signature"),
 }
-#: what connected registries called their modes before; read, and never shown (connected-registry C1)
+#: former names of the modes; accepted, and never shown (references.md 1.2)
 FORMER_MODES = {"Registry": "ReadWrite", "Mirror": "ReadOnly"}
-
-
-class ConfigInvalid(Exception):
-    """A configuration that cannot be used. The text names the key, what was found and what is allowed."""
 
 
 def load(
@@ -43,8 +60,8 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Configuration:
-    """The configuration of a file (None: all defaults) with the original's names in `environ`, then `flags`, laid
-    over it.
+    """The configuration of a file (None: all defaults), over which first the original's variables in `environ` and then
+    `flags` are laid.
 
     Raises ConfigInvalid, also when the file cannot be read or is not TOML.
     """
@@ -52,12 +69,14 @@ def load(
         table = overlaid(read_table(path) if path else {}, environ or {})
     except EnvironmentInvalid as error:
         raise ConfigInvalid(str(error)) from None
-    table.update(flags or {})
+    for key, value in (flags or {}).items():
+        section = table.get(key)
+        table[key] = {**section, **value} if isinstance(section, dict) and isinstance(value, dict) else value
     return from_table(table)
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The TOML table of a file; a byte order mark that an editor left is passed over."""
+    """The TOML table of a file, without the byte order mark that some editors write. Raises ConfigInvalid."""
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -67,7 +86,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def from_table(table: dict[str, Any]) -> Configuration:
-    """A checked configuration from plain values."""
+    """The configuration of a table. Raises ConfigInvalid."""
     refuse_unknown_keys(table, Configuration, "")
     if isinstance(mode := table.get("mode"), str):
         table = {**table, "mode": FORMER_MODES.get(mode, mode)}
@@ -81,11 +100,14 @@ def from_table(table: dict[str, Any]) -> Configuration:
 
 
 def refuse_unknown_keys(table: Mapping[str, Any], section: type[Section], prefix: str) -> None:
-    """Walk the table beside the structs and refuse the first key that no struct has."""
+    """Raises ConfigInvalid for the first key of the table that its struct does not have."""
     hints = get_type_hints(section)
     for name, value in table.items():
         if name not in hints:
-            raise ConfigInvalid(f"{prefix}{name}: unknown key; allowed here: {', '.join(sorted(hints))}")
+            advice = f"did you mean {near}? " if (near := nearest(name, hints, prefix)) else ""
+            raise ConfigInvalid(
+                f"{prefix}{name}: unknown key; {advice}allowed here: {', '.join(sorted(hints))}"
+            )
         kind = hints[name]
         if is_section(kind) and isinstance(value, dict):
             refuse_unknown_keys(value, kind, f"{prefix}{name}.")
@@ -100,40 +122,98 @@ def is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
+def nearest(name: str, hints: Mapping[str, Any], prefix: str) -> str:
+    """The key that was probably meant: a similar one of this table, or one of the same name in another; "" for none."""
+    if close := get_close_matches(name.replace("-", "_"), hints, n=1):
+        return f"{prefix}{close[0]}"
+    others = {row[0].rpartition(".")[2]: row[0] for row in reversed(key_table())}
+    close = get_close_matches(name.replace("-", "_"), others, n=1, cutoff=0.85)
+    if not close:
+        return ""
+    table, _, key = others[close[0]].rpartition(".")
+    return f"{key} under [[{table.replace('[]', '')}]]" if "[]" in table else others[close[0]]
+
+
 def explain(error: msgspec.ValidationError, table: Mapping[str, Any]) -> str:
-    """A msgspec complaint as key, found, allowed."""
+    """The text of a msgspec error in the form "key: found …; allowed: …"."""
     text, _, where = str(error).partition(" - at `$")
     where = where.rstrip("`").lstrip(".")
     missing = re.fullmatch(r"Object missing required field `(\w+)`", text)
     if missing:
         return f"{where}.{missing[1]}: missing; it must be given"
-    found: Any = table
+    value: Any = table
     for step in re.findall(r"\w+", where):
-        found = found[int(step)] if step.isdigit() else found[step]
-    allowed = choices(where) or text.replace("Expected ", "").partition(", got ")[0].replace("`", "")
-    allowed = allowed.replace("str matching regex '^https?://'", "a URL that begins with https:// or http://")
-    shown = "***" if SECRETS.search(where) else show(found)
-    return f"{where}: found {shown}; allowed: {allowed}"
+        value = value[int(step)] if step.isdigit() else value[step]
+    kind, meta = kind_at(where)
+    shown = "***" if SECRETS.search(where) else show(value)
+    is_quoted = isinstance(value, str) and kind in (int, float, bool)
+    advice = "; write it without quotes" if is_quoted else ""
+    return f"{where}: found {shown}; allowed: {in_words(kind, meta, where)}{advice}"
 
 
-def choices(where: str) -> str:
-    """The values of a key that takes one of a few words, "" for any other key."""
-    wanted = re.sub(r"\[[0-9]+\]", "[]", where)
-    return next((kind for name, kind, *_ in key_table() if name == wanted and kind.startswith('"')), "")
+def kind_at(where: str) -> tuple[Any, Meta]:
+    """The type and the bounds of the value at a path such as `parent[0].url`."""
+    kind: Any = Configuration
+    meta = Meta()
+    for step in re.findall(r"\w+", where):
+        if step.isdigit():
+            kind, meta = get_args(kind)[0], Meta()
+        else:
+            meta = _meta(get_type_hints(kind, include_extras=True)[step])
+            kind = get_type_hints(kind)[step]
+    return kind, meta
 
 
-def show(found: Any) -> str:
-    """A value as a refusal may tell it: no user information of a URL, and nothing out of a table or a list.
+def in_words(kind: Any, meta: Meta, where: str) -> str:
+    """The allowed values of a key, as a text."""
+    if literals := [value for value in get_args(kind) if isinstance(value, str)]:
+        return " or ".join(f'"{value}"' for value in literals)
+    if get_origin(kind) is tuple:
+        tables = is_section(get_args(kind)[0])
+        return f"tables, each under [[{where}]]" if tables else 'a list of texts, such as ["a", "b"]'
+    if is_section(kind):
+        name = re.sub(r"\[[0-9]+\]", "", where)
+        return f"a table, under [{name}]" if name == where else f"a table, under [[{name}]]"
+    if kind is bool:
+        return "true or false"
+    if kind is str:
+        return _text_allowed(meta)
+    return _number_allowed(kind, meta)
 
-    All up to the last `@` goes, because a password that is not percent-encoded may hold any character.
+
+def _text_allowed(meta: Meta) -> str:
+    if meta.pattern == URL_BEGINS:
+        return "a URL that begins with https:// or http://"
+    unit = (meta.extra or {}).get("unit", "")
+    return f"text in quotes: {unit}" if unit else "text in quotes"
+
+
+def _number_allowed(kind: Any, meta: Meta) -> str:
+    unit = str((meta.extra or {}).get("unit", ""))
+    of = {"s": " of seconds", "bytes": " of bytes"}.get(unit, "")
+    number = f"a {'whole ' if kind is int else ''}number{of}"
+    if meta.ge is not None and meta.le is not None:
+        return f"{number} from {meta.ge:.16g} to {meta.le:.16g}"
+    bounds = [
+        f"{relation} {value:.16g}"
+        for relation, value in (("at least", meta.ge), ("above", meta.gt), ("at most", meta.le))
+        if value is not None
+    ]
+    return f"{number}, {', '.join(bounds)}" if bounds else number
+
+
+def show(value: Any) -> str:
+    """A value as a refusal shows it: a URL without its user information, tables and lists without their content.
+
+    All before the last `@` is removed, because a password that is not percent-encoded may contain any character.
     """
-    if isinstance(found, dict | list):
-        return "a table" if isinstance(found, dict) else "a list"
-    return re.sub(r"//.*@", "//***@", repr(found))
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    return re.sub(r"//.*@", "//***@", repr(value))
 
 
 def contradictions(config: Configuration) -> Iterator[str]:
-    """Sentences for values that are well-formed alone and wrong together."""
+    """Problems that the types and bounds of single keys do not exclude, each as a text."""
     if bool(config.tls.cert) != bool(config.tls.key):
         missing = "tls.key" if config.tls.cert else "tls.cert"
         yield f"{missing}: found nothing; give both tls.cert and tls.key, or neither"
@@ -157,13 +237,14 @@ def contradictions(config: Configuration) -> Iterator[str]:
     yield from sync_contradictions(config)
     for number, hook in enumerate(config.webhook):
         yield from (f"webhook[{number}].{problem}" for problem in webhook_problems(hook))
+        yield from egress_problems(f"webhook[{number}]", hook)
         if [other.name for other in config.webhook].count(hook.name) > 1:
             yield f"webhook[{number}].name: found {hook.name!r} twice; every webhook needs a name of its own"
     yield from link_contradictions(config)
 
 
 def login_contradictions(config: Configuration) -> Iterator[str]:
-    """What cannot be in [login]."""
+    """Problems of `[login]`."""
     login = config.login
     if login.server and ("@" in login.server or not AUTHORITY.fullmatch(login.server)):
         yield f"login.server: found {show(login.server)}; allowed: host[:port], without scheme and path"
@@ -183,12 +264,12 @@ def login_contradictions(config: Configuration) -> Iterator[str]:
 
 
 def gateway_contradictions(config: Configuration) -> Iterator[str]:
-    """What a connected registry may not say itself, because its parent says it. Before `joined`."""
+    """Problems of `[gateway]`, and of keys that the parent of a connected registry decides. Before `joined`."""
     gateway = config.gateway
     if gateway.connection_string and gateway.connection_string_file:
         yield "gateway.connection_string: found beside gateway.connection_string_file; allowed: one of the two"
-    if gateway.ca and (why := authorities_problem(gateway.ca)):
-        yield f"gateway.ca: found {gateway.ca!r}; allowed: a readable file of PEM certificates ({why})"
+    yield from settings_problems("gateway", gateway)
+    yield from namespace_problems("gateway", gateway.namespaces)
     if not (gateway.connection_string or gateway.connection_string_file):
         return
     if config.mode:
@@ -202,9 +283,9 @@ def gateway_contradictions(config: Configuration) -> Iterator[str]:
 
 
 def sync_contradictions(config: Configuration) -> Iterator[str]:
-    """What `[sync]` says that cannot be kept. Its checks are imported only where something is said."""
+    """Problems of `[sync]`."""
     sync, managed = config.sync, config.gateway.connection_string or config.gateway.connection_string_file
-    if sync == Sync():
+    if sync == SyncSection():
         return
     if managed:
         yield from managed_problems(sync)
@@ -216,30 +297,29 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
         yield "sync.schedule: found without a parent; name one under [[parent]], or leave [sync] out"
     names = {parent.name for parent in config.parent}
     for number, row in enumerate(sync.repositories):
-        from holdfast.routing import default_parent
-        from holdfast.sync.wanted import problems
-
-        yield from (f"sync.repositories[{number}].{key}: {told}" for key, told in problems(row))
+        yield from (f"sync.repositories[{number}].{key}: {problem}" for key, problem in problems(row))
         if row.parent and row.parent not in names and not managed:
             yield f"sync.repositories[{number}].parent: found {show(row.parent)}; allowed: the name of a parent"
         if not row.parent and config.parent and not managed and default_parent(config.parent) is None:
             yield f"sync.repositories[{number}].parent: found nothing, and no parent is the default; name one"
     if managed:
         return
+    if sync.misses == "window" and not sync.window:
+        yield "sync.misses: found 'window' without sync.window; give the window that misses wait for, or leave it out"
     if sync.schedule and not sync.repositories:
         yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
     if sync.repositories and not sync.schedule:
         yield "sync.schedule: found nothing beside sync.repositories; give it, such as '0 22 * * *'"
 
 
-def managed_problems(sync: Sync) -> Iterator[str]:
-    """What a connected registry's parent says, and the file cannot."""
-    said = {"schedule": sync.schedule, "window": sync.window}
-    said |= {"message_ttl": sync.message_ttl} if sync.message_ttl != Sync().message_ttl else {}
-    for key, found in said.items():
-        if found:
+def managed_problems(sync: SyncSection) -> Iterator[str]:
+    """Keys of `[sync]` that the parent of a connected registry decides."""
+    decided = {"schedule": sync.schedule, "window": sync.window}
+    decided |= {"message_ttl": sync.message_ttl} if sync.message_ttl != SyncSection().message_ttl else {}
+    for key, value in decided.items():
+        if value:
             yield (
-                f"sync.{key}: found {found!r} beside a connection string; the parent says it, so leave it out and"
+                f"sync.{key}: found {value!r} beside a connection string; the parent says it, so leave it out and"
                 " change it there: holdfast connected-registry update"
             )
     for number, row in enumerate(sync.repositories):
@@ -251,17 +331,14 @@ def managed_problems(sync: Sync) -> Iterator[str]:
 
 
 def duration_problems(key: str, text: str) -> Iterator[str]:
-    """What is wrong with a length of time."""
-    from holdfast.control import rules
-
-    found = rules.duration(text)
-    if found is None or found.total_seconds() <= 0:
+    """Problems of a length of time."""
+    length = timestamps.duration(text)
+    if length is None or length.total_seconds() <= 0:
         yield f"{key}: found {text!r}; allowed: an ISO 8601 duration in weeks, days, hours, minutes, such as P1D"
 
 
 def link_contradictions(config: Configuration) -> Iterator[str]:
-    """What `[[link.caps]]` says that cannot be kept. `default` is the parent without a name, also the one that a
-    connection string brings."""
+    """Problems of `[[link.caps]]`. `default` is the parent without a name, also that of a connection string."""
     names = {parent.name or "default" for parent in config.parent}
     if config.gateway.connection_string or config.gateway.connection_string_file:
         names.add("default")
@@ -271,18 +348,12 @@ def link_contradictions(config: Configuration) -> Iterator[str]:
             yield f"{where}.parent: found {show(cap.parent)}; allowed: the name of a parent, default, or *"
         if not cap.mbit and cap.work not in ("sync", "push"):
             yield f"{where}.mbit: found 0; allowed: 0 with work sync or push, because clients would wait for ever"
-        if cap.hours:
-            from holdfast.sync.share import hours_of
-
-            if hours_of(cap.hours) is None:
-                yield f"{where}.hours: found {cap.hours!r}; allowed: HH:MM-HH:MM, such as 08:00-17:00"
+        if cap.hours and hours_of(cap.hours) is None:
+            yield f"{where}.hours: found {cap.hours!r}; allowed: HH:MM-HH:MM, such as 08:00-17:00"
 
 
 def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
-    """What is wrong with a schedule, its window and the TTL."""
-    from holdfast.sync.cron import ScheduleInvalid
-    from holdfast.sync.schedule import Schedule
-
+    """Problems of a schedule, its window and the TTL."""
     if not schedule:
         yield f"sync.window: found {window!r} without sync.schedule; give the schedule whose occurrences open it"
         return
@@ -292,10 +363,8 @@ def schedule_problems(schedule: str, window: str, ttl: str) -> Iterator[str]:
         yield f"sync.schedule: {error}"
 
 
-def webhook_problems(hook: Webhook) -> Iterator[str]:
-    """What is wrong with one webhook, without a word of its secrets."""
-    from holdfast.control.rules import is_notification
-
+def webhook_problems(hook: WebhookSection) -> Iterator[str]:
+    """Problems of one webhook, as texts without its secrets."""
     parts = split(hook.url)
     if parts is None or parts.scheme not in ("http", "https") or parts.fragment:
         yield "url: found something else; allowed: https://host[:port][/path][?query]"
@@ -312,16 +381,16 @@ def webhook_problems(hook: Webhook) -> Iterator[str]:
             actions = "push, delete, conflict or *"
             yield f"patterns: found {pattern!r}; allowed: name[:tag][@digest]:action, action {actions}"
     if not hook.patterns:
-        yield 'patterns: found none; give what is to be told, such as "*:*", or leave the webhook out'
+        yield 'patterns: found none; give the events to send, such as "*:*", or leave the webhook out'
     for line in hook.headers:
-        if (found := HEADER.fullmatch(line)) is None:
+        if (header := HEADER.fullmatch(line)) is None:
             yield "headers: found a line that is no header; allowed: Name: value"
-        elif found[1].lower() in OWN_HEADERS:
-            yield f"headers: found {found[1]}, which this node sets; leave it out"
+        elif header[1].lower() in OWN_HEADERS:
+            yield f"headers: found {header[1]}, which this node sets; leave it out"
 
 
-def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:
-    """The same, for the list of parents."""
+def parent_contradictions(parents: tuple[ParentSection, ...]) -> Iterator[str]:
+    """Problems of `[[parent]]`."""
     names = [parent.name for parent in parents]
     for number, parent in enumerate(parents):
         where = f"parent[{number}]"
@@ -333,36 +402,57 @@ def parent_contradictions(parents: tuple[Parent, ...]) -> Iterator[str]:
         for prefix in parent.prefixes:
             if not is_repository(prefix):
                 yield f"{where}.prefixes: found {show(prefix)}; allowed: repository name components"
-        given = parent.credentials
-        forms = [given.password, given.password_file, given.password_env, given.exec]
+        source = parent.credentials
+        forms = [source.password, source.password_file, source.password_env, source.exec]
         if sum(map(bool, forms)) > 1:
             yield f"{where}.credentials: found several; allowed: one of password, password_file, password_env, exec"
     if sum(parent.default or not parent.name for parent in parents) > 1:
         yield "parent: found several default parents; allowed: one (`default = true`, or no name)"
 
 
-def place_problems(where: str, parent: Parent) -> Iterator[str]:
-    """What is wrong with the URLs, hosts and files of one parent."""
+def place_problems(where: str, parent: ParentSection) -> Iterator[str]:
+    """Problems of the URLs, hosts and files of one parent."""
     yield from url_problems(f"{where}.url", parent.url, parent.insecure)
     for url in parent.mirrors:
         yield from url_problems(f"{where}.mirrors", url, parent.insecure)
-    for realm in parent.realms:
-        yield from url_problems(f"{where}.realms", realm, parent.insecure, path=False)
-    if parent.proxy and not is_url(split(parent.proxy), path=False):
-        yield f"{where}.proxy: found {show(parent.proxy)}; allowed: http://host[:port]"
-    for text in parent.redirects:
-        parts = split(f"//{text}")
-        if parts is None or parts.netloc != text or "@" in text:
-            yield f"{where}.redirects: found {show(text)}; allowed: host[:port]"
     for text in parent.hosts:
         if not re.fullmatch(HOST, text):
             yield f"{where}.hosts: found {show(text)}; allowed: a host name without scheme and port"
-    if parent.ca and (why := authorities_problem(parent.ca)):
-        yield f"{where}.ca: found {parent.ca!r}; allowed: a readable file of PEM certificates ({why})"
+    yield from namespace_problems(where, parent.namespaces)
+    yield from settings_problems(where, parent)
+
+
+def namespace_problems(where: str, names: Iterable[str]) -> Iterator[str]:
+    """Values of `namespaces` that no client can send as `ns`."""
+    for text in names:
+        if text != ANY and not is_authority(text):
+            yield f"{where}.namespaces: found {show(text)}; allowed: host[:port], or {ANY} for any name"
+
+
+def settings_problems(where: str, settings: ParentSettings) -> Iterator[str]:
+    """Problems of the settings by which a parent is reached."""
+    for realm in settings.realms:
+        yield from url_problems(f"{where}.realms", realm, settings.insecure, path=False)
+    yield from egress_problems(where, settings)
+    for text in settings.redirects:
+        if not is_authority(text):
+            yield f"{where}.redirects: found {show(text)}; allowed: host[:port]"
+    if settings.ca and (why := authorities_problem(settings.ca)):
+        yield f"{where}.ca: found {settings.ca!r}; allowed: a readable file of PEM certificates ({why})"
+
+
+def egress_problems(where: str, settings: EgressSection) -> Iterator[str]:
+    """Problems of the egress proxy."""
+    if settings.proxy not in ("", NONE) and not is_url(split(settings.proxy), path=False):
+        yield f"{where}.proxy: found {show(settings.proxy)}; allowed: http://host[:port], or {NONE}"
+    for text in settings.direct:
+        if no_proxy_row(text) is None:
+            allowed = "host, .domain, address or range, each with :port or without"
+            yield f"{where}.direct: found {show(text)}; allowed: {allowed}"
 
 
 def url_problems(where: str, url: str, insecure: bool, *, path: bool = True) -> Iterator[str]:
-    """What is wrong with one URL that this node connects to; without `path` it is an origin."""
+    """Problems of a URL that this node connects to; without `path` it is an origin."""
     parts = split(url)
     if parts is None or not is_url(parts, path=path):
         yield f"{where}: found {show(url)}; allowed: https://host[:port]{'[/path]' if path else ''}"
@@ -373,34 +463,40 @@ def url_problems(where: str, url: str, insecure: bool, *, path: bool = True) -> 
 
 
 def split(url: str) -> SplitResult | None:
-    """The parts of a URL, None when its host or port cannot be. The port is 1 to 65535, or not given."""
+    """The parts of a URL, None when its host or port is invalid. The port is 1 to 65535, or absent."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its text may hold what the URL holds
+    except ValueError:  # not shown: the text of the error may contain the URL's password
         return None
     plain = re.fullmatch(r"[^\s\\]+", url) and AUTHORITY.fullmatch(parts.netloc)
     return parts if plain and port != 0 else None
 
 
+def is_authority(text: str) -> bool:
+    """Whether this is host[:port] and nothing more."""
+    parts = split(f"//{text}")
+    return parts is not None and parts.netloc == text and "@" not in text
+
+
 def is_url(parts: SplitResult | None, *, path: bool) -> bool:
-    """Whether this is http or https to a host and nothing after the path, or after the host."""
+    """Whether this is an http or https URL without query and fragment, and without `path` also without path."""
     if parts is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         return False
     return path or parts.path in ("", "/")
 
 
 def secret_problems(config: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
-    """Secrets of a joined configuration that cannot be read now. Each is read anew when it is needed, so a node serves
-    what it holds without them."""
-    brought = int(bool(config.gateway.connection_string))  # the first parent is none of the file's
+    """Secrets of a joined configuration that cannot be read now. They are read again at each use, so that a node starts
+    and serves what it holds without them."""
+    joined = int(bool(config.gateway.connection_string))  # the first parent is that of the connection string
     named = [
         (
             f"parent[{number}].credentials.password",
             one.credentials.password_file,
             one.credentials.password_env,
         )
-        for number, one in enumerate(config.parent[brought:])
+        for number, one in enumerate(config.parent[joined:])
     ]
     named += [
         (f"webhook[{number}].secret", hook.secret_file, hook.secret_env)
@@ -414,7 +510,7 @@ def secret_problems(config: Configuration, environ: Mapping[str, str]) -> Iterat
 
 
 def reading_problem(file: str) -> str:
-    """Why a file of text cannot be read; "" when it can."""
+    """The reason why a text file cannot be read; "" when it can."""
     try:
         Path(file).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -423,7 +519,7 @@ def reading_problem(file: str) -> str:
 
 
 def authorities_problem(file: str) -> str:
-    """Why a file of certificate authorities cannot be used; "" when it can."""
+    """The reason why a file of certificate authorities cannot be used; "" when it can."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError:
@@ -433,23 +529,17 @@ def authorities_problem(file: str) -> str:
     return ""
 
 
-def listen_address(listen: str) -> tuple[str, int]:
-    """HOST:PORT, [V6]:PORT or :PORT as (host, port). Raises ValueError."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("no valid port")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
 def key_table() -> list[tuple[str, str, str, str, str]]:
-    """(key, type and bounds, default, unit, meaning) of every key, in file order, for the docs."""
+    """(key, type and bounds, default, unit, description) of every key, in file order, for the docs."""
     return list(_rows(Configuration, ""))
 
 
 def _rows(section: type[Section], prefix: str) -> Iterator[tuple[str, str, str, str, str]]:
     plain, annotated = get_type_hints(section), get_type_hints(section, include_extras=True)
     defaults = {f.name: _default(f) for f in msgspec.structs.fields(section)}
-    for name, kind in plain.items():
+    # keys that a section shares with others come last
+    for name in dict.fromkeys([*section.__annotations__, *plain]):
+        kind = plain[name]
         if is_section(kind):
             yield from _rows(kind, f"{prefix}{name}.")
         elif get_origin(kind) is tuple and is_section(get_args(kind)[0]):

@@ -1,14 +1,17 @@
-"""Every refusal of the proxy, and the one table from exception to (status, OCI code).
+"""Every refusal of the proxy: a class with its HTTP status and its OCI code, or with those of its base.
 
-Branches: `ClientMistake` (4xx), `ParentFailed` (the parent could not help), and the store's own errors.
-The code is one of the fourteen of the distribution spec (1.15, rule 96). Where the spec has none for a
+Branches: `ClientMistake` (4xx), `ParentFailed` (the parent could not help), and the faults of this node. The store
+knows no HTTP; what its errors are to a client stands at the end of this file.
+
+The code is one of the fourteen of the distribution-spec (references.md 2.11). Where the spec has none for a
 status (502, 503, 500) the code names the noun that could not be had, because dockerd does not retry on
 UNSUPPORTED, DENIED or NAME_UNKNOWN, and a parent that is away is worth a retry.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from holdfast_core import errors as store_errors
 
@@ -33,11 +36,20 @@ CODES = frozenset(
 
 
 class Refusal(Exception):
-    """Something that ends in an error answer. `detail` is a plain string for the client.
+    """An error that ends a request with an error answer. `detail` is a plain string for the client.
 
-    `code` overrides the table's code where the noun matters (a 503 for a blob says BLOB_UNKNOWN).
+    `code` overrides the class's code where the noun matters (a 503 for a blob says BLOB_UNKNOWN).
     `retry_after` is in whole seconds, or None. `headers` are extra (name, value) pairs.
     """
+
+    status: ClassVar[int]
+    default_code: ClassVar[str]
+
+    def __init_subclass__(cls, *, status: int | None = None, code: str = "") -> None:
+        if status is not None:
+            cls.status = status
+        if code:
+            cls.default_code = code
 
     def __init__(
         self,
@@ -57,75 +69,79 @@ class ClientMistake(Refusal):
     """The request is at fault."""
 
 
-class NameInvalid(ClientMistake):
+class NameInvalid(ClientMistake, status=400, code="NAME_INVALID"):
     """Repository name outside the grammar."""
 
 
-class NameUnknown(ClientMistake):
+class NameUnknown(ClientMistake, status=404, code="NAME_UNKNOWN"):
     """No such repository, or no parent serves it."""
 
 
-class DigestInvalid(ClientMistake):
-    """Digest outside the grammar."""
+class DigestInvalid(ClientMistake, status=400, code="DIGEST_INVALID"):
+    """Digest outside the grammar, or not that of the pushed bytes."""
 
 
-class ManifestUnknown(ClientMistake):
+class ManifestUnknown(ClientMistake, status=404, code="MANIFEST_UNKNOWN"):
     """No such manifest in this repository."""
 
 
-class BlobUnknown(ClientMistake):
+class BlobUnknown(ClientMistake, status=404, code="BLOB_UNKNOWN"):
     """No such blob in this repository."""
 
 
-class RangeUnsatisfiable(ClientMistake):
+class RangeUnsatisfiable(ClientMistake, status=416, code="SIZE_INVALID"):
     """Range outside the blob; answered with `Content-Range: bytes */size`."""
 
 
-class RangeRefused(ClientMistake):
+class RangeRefused(ClientMistake, status=400, code="UNSUPPORTED"):
     """More ranges, or more bytes in them, than a miss is worth. containers/image falls back on 400."""
 
 
-class PageInvalid(ClientMistake):
+class PageInvalid(ClientMistake, status=400, code="UNSUPPORTED"):
     """`n` is not a whole number from 0 to the limit."""
 
 
-class QueryInvalid(ClientMistake):
+class QueryInvalid(ClientMistake, status=400, code="UNSUPPORTED"):
     """A query parameter is malformed."""
 
 
-class PathUnknown(ClientMistake):
+class PathUnknown(ClientMistake, status=404, code="UNSUPPORTED"):
     """The path is no endpoint of this server."""
 
 
-class MethodNotAllowed(ClientMistake):
+class MethodNotAllowed(ClientMistake, status=405, code="UNSUPPORTED"):
     """The endpoint does not take this method; the answer carries `Allow`."""
 
 
-class ReadOnly(ClientMistake):
-    """This node takes no pushes and no deletes, whoever asks (connected-registry C2)."""
+class ReadOnly(ClientMistake, status=405, code="DENIED"):
+    """This node takes no pushes and no deletes from any client (references.md 1.2)."""
 
 
-class Locked(ClientMistake):
+class Locked(ClientMistake, status=405, code="DENIED"):
     """An attribute of the repository, manifest or tag forbids it (image locking, C7)."""
 
 
-class Unauthorized(ClientMistake):
-    """What this caller may not do. The answer carries `WWW-Authenticate`."""
+class Unauthorized(ClientMistake, status=401, code="UNAUTHORIZED"):
+    """The caller has to log in, or its token does not allow this. The answer carries `WWW-Authenticate`."""
 
 
-class HostRefused(ClientMistake):
+class HostRefused(ClientMistake, status=421, code="DENIED"):
     """The request is for another host than `login.server` (RFC 9110 15.5.20)."""
 
 
-class Denied(ClientMistake):
-    """Somebody who is logged in may not do this, and another token would not help."""
+class Denied(ClientMistake, status=403, code="DENIED"):
+    """The caller is logged in and may not do this; another token would not help."""
 
 
-class TooManyLogins(ClientMistake):
+class TooManyLogins(ClientMistake, status=429, code="TOOMANYREQUESTS"):
     """Too many failed logins with this name or from this address; `retry_after` says when to try again."""
 
 
-class ControlMistake(ClientMistake):
+class ShareSpent(ClientMistake, status=429, code="TOOMANYREQUESTS"):
+    """A connected registry below sends more than its share; `retry_after` says when it may send again."""
+
+
+class ControlMistake(ClientMistake, status=400, code="UNSUPPORTED"):
     """A control-plane request that is refused. `field` is the property's path as in the request ("" for the whole);
     the message names it, what was found and the rule. Nothing was changed."""
 
@@ -134,112 +150,120 @@ class ControlMistake(ClientMistake):
 
 
 class ControlInvalid(ControlMistake):
-    """A value outside its rule (connected-registry 1.2, 1.5)."""
+    """A value outside its rule (references.md 1.1, 1.4)."""
 
 
-class ControlConflict(ControlMistake):
+class ControlConflict(ControlMistake, status=409, code="DENIED"):
     """Right in itself, and against what is there: a name that is taken, a limit, an immutable field, something in
     use, an instance that is active already (`ALREADY_ACTIVATED`)."""
 
 
-class ControlUnknown(ControlMistake):
+class ControlUnknown(ControlMistake, status=404, code="NAME_UNKNOWN"):
     """No such connected registry, token, scope map or password."""
 
 
-class ControlGone(ControlMistake):
-    """What was asked for is not kept any more, and will not be again."""
+class ControlGone(ControlMistake, status=410):
+    """The record is not kept any more, and will not be again."""
 
 
-class MediaTypeRefused(ClientMistake):
+class MediaTypeRefused(ClientMistake, status=415, code="UNSUPPORTED"):
     """A body of another Content-Type than the endpoint takes."""
 
 
-class BodyTooLarge(ClientMistake):
+class BodyTooLarge(ClientMistake, status=413, code="SIZE_INVALID"):
     """A body that no request of this endpoint needs."""
 
 
-class TagInvalid(ClientMistake):
+class TagInvalid(ClientMistake, status=400, code="NAME_INVALID"):
     """A tag outside the grammar, where one is to be made."""
 
 
-class TooManyTags(ClientMistake):
-    """More `tag` parameters in one push than are taken (oci-spec rule 66)."""
+class TooManyTags(ClientMistake, status=414, code="UNSUPPORTED"):
+    """More `tag` parameters in one push than are taken (references.md 2.6)."""
 
 
-class ManifestInvalid(ClientMistake):
+class ManifestInvalid(ClientMistake, status=400, code="MANIFEST_INVALID"):
     """The body is no manifest that every client reads the same way."""
 
 
-class ManifestTooLarge(ClientMistake):
+class ManifestTooLarge(ClientMistake, status=413, code="SIZE_INVALID"):
     """A manifest over `limits.manifest_bytes`."""
 
 
-class ManifestBlobUnknown(ClientMistake):
+class ManifestBlobUnknown(ClientMistake, status=400, code="MANIFEST_BLOB_UNKNOWN"):
     """A pushed image names a config or layer that is neither held nor known at the parent."""
 
 
-class AttributesInvalid(ClientMistake):
+class AttributesInvalid(ClientMistake, status=400, code="UNSUPPORTED"):
     """A body that is no set of changeable attributes."""
 
 
-class PreconditionFailed(ClientMistake):
+class PreconditionFailed(ClientMistake, status=412, code="DENIED"):
     """If-Match or If-None-Match does not hold (RFC 9110 13.1)."""
 
 
-class SizeInvalid(ClientMistake):
-    """A body that is longer or shorter than was said."""
+class SizeInvalid(ClientMistake, status=400, code="SIZE_INVALID"):
+    """A body that is longer or shorter than the headers of its request say."""
 
 
-class UploadUnknown(ClientMistake):
+class UploadUnknown(ClientMistake, status=404, code="BLOB_UPLOAD_UNKNOWN"):
     """No such upload session in this repository, for this caller."""
 
 
-class UploadInvalid(ClientMistake):
-    """An upload request that means nothing."""
+class UploadInvalid(ClientMistake, status=400, code="BLOB_UPLOAD_INVALID"):
+    """An upload request with a parameter or header missing, malformed, or of no use here."""
 
 
-class UploadOutOfOrder(ClientMistake):
-    """A chunk that does not go on where the session stands, or a session that somebody else is writing to.
-    The answer carries `Location` and `Range`."""
+class UploadOutOfOrder(ClientMistake, status=416, code="BLOB_UPLOAD_INVALID"):
+    """A chunk that does not begin where the session ends, or a session that another request writes to. The answer
+    carries `Location` and `Range`."""
 
 
-class TooManyUploads(ClientMistake):
+class TooManyUploads(ClientMistake, status=429, code="TOOMANYREQUESTS"):
     """As many upload sessions as `push.sessions` are open."""
 
 
-class HeadInvalid(ClientMistake):
+class TlsSpoken(ClientMistake, status=400, code="UNSUPPORTED"):
+    """A TLS hello where plain HTTP is spoken. The connection closes."""
+
+
+class PlainSpoken(ClientMistake, status=400, code="UNSUPPORTED"):
+    """Plain HTTP where TLS is spoken."""
+
+
+class HeadInvalid(ClientMistake, status=400, code="UNSUPPORTED"):
     """The request head breaks RFC 9112, or a rule that closes a smuggling gap. The connection closes."""
 
 
-class HeadTooLarge(ClientMistake):
+class HeadTooLarge(ClientMistake, status=431, code="UNSUPPORTED"):
     """Head over 32 KiB or 100 headers. The connection closes."""
 
 
-class TargetTooLong(ClientMistake):
+class TargetTooLong(ClientMistake, status=414, code="UNSUPPORTED"):
     """Request target over 8 KiB. The connection closes."""
 
 
-class RequestTimeout(ClientMistake):
+class RequestTimeout(ClientMistake, status=408, code="UNSUPPORTED"):
     """The head did not arrive in time, or its body stalled. The connection closes."""
 
 
-class BodyBroken(ClientMistake):
+class BodyBroken(ClientMistake, status=400, code="SIZE_INVALID"):
     """The framing of a body breaks RFC 9112 7.1. The connection closes."""
 
 
-class ClientGone(ClientMistake):
-    """The client left before its body ended; seldom is anybody there to read the answer."""
+class ClientGone(ClientMistake, status=400, code="SIZE_INVALID"):
+    """The client left before its body ended; the answer is seldom read."""
 
 
-class VersionUnsupported(ClientMistake):
+class VersionUnsupported(ClientMistake, status=505, code="UNSUPPORTED"):
     """Not HTTP/1.0 or HTTP/1.1."""
 
 
-class ExpectationFailed(ClientMistake):
+class ExpectationFailed(ClientMistake, status=417, code="UNSUPPORTED"):
     """An Expect other than 100-continue."""
 
 
-class TooManyConnections(ClientMistake):
+class TooManyConnections(ClientMistake, status=503, code="TOOMANYREQUESTS"):
     """The connection cap is reached."""
 
 
@@ -249,49 +273,49 @@ class ParentFailed(Refusal):
     permanent = False
 
 
-class ParentUnreachable(ParentFailed):
+class ParentUnreachable(ParentFailed, status=503, code="MANIFEST_UNKNOWN"):
     """No connection, a time-out, or known offline."""
 
 
-class LevelAway(ParentFailed):
+class LevelAway(ParentFailed, status=503, code="MANIFEST_UNKNOWN"):
     """The parent answers, and a level above it is away, as it says. It will find out by itself when that is back, so it
     is not asked again and again."""
 
 
-class ParentBroken(ParentFailed):
+class ParentBroken(ParentFailed, status=502, code="MANIFEST_UNKNOWN"):
     """The parent answered with something that cannot be used: wrong digest, too long, bad redirect."""
 
 
-class SchemaOne(ParentFailed):
+class SchemaOne(ParentFailed, status=404, code="MANIFEST_UNKNOWN"):
     """The parent has the image in the format of 2014 alone, which no node serves."""
 
     permanent = True
 
 
-class ParentErred(ParentFailed):
+class ParentErred(ParentFailed, status=502, code="MANIFEST_UNKNOWN"):
     """The parent answered 5xx."""
 
 
-class ParentThrottled(ParentFailed):
+class ParentThrottled(ParentFailed, status=429, code="TOOMANYREQUESTS"):
     """The parent answered 429 or its budget is spent; `retry_after` says when."""
 
 
-class ParentDenied(ParentFailed):
+class ParentDenied(ParentFailed, status=404, code="MANIFEST_UNKNOWN"):
     """The parent refused our credentials (401, 403). Clients see 404: they must fall over, not stop."""
 
     permanent = True
 
 
 class LoginRefused(ParentDenied):
-    """The parent, or its token server, refused the login that is configured, or there is none to be had: nothing that
-    wants a login can be had before an operator looks at it."""
+    """The parent, or its token server, refused the configured login, or the login cannot be read. An operator has to
+    correct it."""
 
 
 class ParentUntrusted(ParentBroken):
-    """Who answers cannot prove that it is the parent (TLS)."""
+    """The certificate of the peer does not prove that it is the parent."""
 
 
-class ParentNotFound(ParentFailed):
+class ParentNotFound(ParentFailed, status=404, code="MANIFEST_UNKNOWN"):
     """The parent says 404."""
 
     permanent = True
@@ -310,7 +334,12 @@ class KnownOffline(ParentUnreachable):
 
 
 class LinkClosed(ParentUnreachable):
-    """A cap of 0 holds for this kind of work at this hour; it is no failure, and nothing is asked."""
+    """A cap of 0 holds for this kind of work at this hour; it is no failure, and no request is sent."""
+
+
+class WindowClosed(ParentUnreachable):
+    """A miss outside the window of the schedule, where `sync.misses` lets none pass; it is no failure, and no request
+    is sent."""
 
 
 class StillErring(ParentErred):
@@ -329,11 +358,11 @@ class RedirectRefused(ParentErred):
     """The target of a redirect refused or could not be reached; the parent may give a better one."""
 
 
-class KeeperAway(Refusal):
+class KeeperAway(Refusal, status=503, code="MANIFEST_UNKNOWN"):
     """The keeper is restarting; hits go on, misses wait for it."""
 
 
-class NodeFailed(Refusal):
+class NodeFailed(Refusal, status=500, code="MANIFEST_UNKNOWN"):
     """A fault of this node."""
 
 
@@ -341,116 +370,58 @@ class RecordLost(NodeFailed):
     """A record of the index is damaged and no copy of it is left on this node; the message names it."""
 
 
-class NodeFull(Refusal):
-    """No space for what a client wants kept (RFC 4918 11.5)."""
+class NodeFull(Refusal, status=507, code="MANIFEST_UNKNOWN"):
+    """The disk has no room for content that a client pushes (RFC 4918 11.5)."""
 
 
-class NodeUnwritable(Refusal):
-    """The disk of this node takes no writes now; what it holds is served."""
+class NodeUnwritable(Refusal, status=503, code="MANIFEST_UNKNOWN"):
+    """The disk of this node takes no writes now; held content is served."""
 
 
 class FillGone(NodeFailed):
     """The fill that was named has ended in between: ask for its blob again."""
 
 
-#: exception -> (status, code). The most specific class wins (looked up along the MRO).
-TABLE: dict[type[Exception], tuple[int, str]] = {
-    NameInvalid: (400, "NAME_INVALID"),
-    NameUnknown: (404, "NAME_UNKNOWN"),
-    DigestInvalid: (400, "DIGEST_INVALID"),
-    ManifestUnknown: (404, "MANIFEST_UNKNOWN"),
-    BlobUnknown: (404, "BLOB_UNKNOWN"),
-    RangeUnsatisfiable: (416, "SIZE_INVALID"),
-    RangeRefused: (400, "UNSUPPORTED"),
-    PageInvalid: (400, "UNSUPPORTED"),
-    QueryInvalid: (400, "UNSUPPORTED"),
-    PathUnknown: (404, "UNSUPPORTED"),
-    MethodNotAllowed: (405, "UNSUPPORTED"),
-    ReadOnly: (405, "DENIED"),
-    Locked: (405, "DENIED"),
-    Unauthorized: (401, "UNAUTHORIZED"),
-    HostRefused: (421, "DENIED"),
-    Denied: (403, "DENIED"),
-    TooManyLogins: (429, "TOOMANYREQUESTS"),
-    ControlInvalid: (400, "UNSUPPORTED"),
-    ControlConflict: (409, "DENIED"),
-    ControlUnknown: (404, "NAME_UNKNOWN"),
-    ControlGone: (410, "UNSUPPORTED"),
-    ControlMistake: (400, "UNSUPPORTED"),
-    MediaTypeRefused: (415, "UNSUPPORTED"),
-    BodyTooLarge: (413, "SIZE_INVALID"),
-    TagInvalid: (400, "NAME_INVALID"),
-    TooManyTags: (414, "UNSUPPORTED"),
-    ManifestInvalid: (400, "MANIFEST_INVALID"),
-    ManifestTooLarge: (413, "SIZE_INVALID"),
-    ManifestBlobUnknown: (400, "MANIFEST_BLOB_UNKNOWN"),
-    AttributesInvalid: (400, "UNSUPPORTED"),
-    PreconditionFailed: (412, "DENIED"),
-    SizeInvalid: (400, "SIZE_INVALID"),
-    UploadUnknown: (404, "BLOB_UPLOAD_UNKNOWN"),
-    UploadInvalid: (400, "BLOB_UPLOAD_INVALID"),
-    UploadOutOfOrder: (416, "BLOB_UPLOAD_INVALID"),
-    TooManyUploads: (429, "TOOMANYREQUESTS"),
-    HeadInvalid: (400, "UNSUPPORTED"),
-    HeadTooLarge: (431, "UNSUPPORTED"),
-    TargetTooLong: (414, "UNSUPPORTED"),
-    RequestTimeout: (408, "UNSUPPORTED"),
-    BodyBroken: (400, "SIZE_INVALID"),
-    ClientGone: (400, "SIZE_INVALID"),
-    VersionUnsupported: (505, "UNSUPPORTED"),
-    ExpectationFailed: (417, "UNSUPPORTED"),
-    TooManyConnections: (503, "TOOMANYREQUESTS"),
-    ParentUnreachable: (503, "MANIFEST_UNKNOWN"),
-    ConnectTimedOut: (503, "MANIFEST_UNKNOWN"),
-    KnownOffline: (503, "MANIFEST_UNKNOWN"),
-    LinkClosed: (503, "MANIFEST_UNKNOWN"),
-    LevelAway: (503, "MANIFEST_UNKNOWN"),
-    ParentBroken: (502, "MANIFEST_UNKNOWN"),
-    ParentUntrusted: (502, "MANIFEST_UNKNOWN"),
-    SchemaOne: (404, "MANIFEST_UNKNOWN"),
-    ParentErred: (502, "MANIFEST_UNKNOWN"),
-    TagMoved: (502, "MANIFEST_UNKNOWN"),
-    StillErring: (502, "MANIFEST_UNKNOWN"),
-    RedirectRefused: (502, "MANIFEST_UNKNOWN"),
-    ParentThrottled: (429, "TOOMANYREQUESTS"),
-    SlotsTaken: (429, "TOOMANYREQUESTS"),
-    ParentDenied: (404, "MANIFEST_UNKNOWN"),
-    LoginRefused: (404, "MANIFEST_UNKNOWN"),
-    ParentNotFound: (404, "MANIFEST_UNKNOWN"),
-    KeeperAway: (503, "MANIFEST_UNKNOWN"),
-    NodeFailed: (500, "MANIFEST_UNKNOWN"),
-    NodeFull: (507, "MANIFEST_UNKNOWN"),
-    NodeUnwritable: (503, "MANIFEST_UNKNOWN"),
-    FillGone: (500, "MANIFEST_UNKNOWN"),
-    RecordLost: (500, "MANIFEST_UNKNOWN"),
-    store_errors.DigestInvalid: (400, "DIGEST_INVALID"),
-    store_errors.NotHeld: (404, "MANIFEST_UNKNOWN"),
-    store_errors.ReadOnly: (405, "DENIED"),
-    store_errors.Locked: (405, "DENIED"),
-    store_errors.UploadUnknown: (404, "BLOB_UPLOAD_UNKNOWN"),
-    store_errors.UploadBusy: (416, "BLOB_UPLOAD_INVALID"),
-    store_errors.Exhausted: (507, "MANIFEST_UNKNOWN"),
-    store_errors.Unwritable: (503, "MANIFEST_UNKNOWN"),
-    store_errors.StoreError: (500, "MANIFEST_UNKNOWN"),
-}
-
-
-#: Refusals of the store whose sentence is for the client, and what they are here.
-_OF_STORE: dict[type[store_errors.StoreError], type[Refusal]] = {
-    store_errors.ReadOnly: ReadOnly,
-    store_errors.Locked: Locked,
-    store_errors.DigestMismatch: DigestInvalid,
-    store_errors.UploadUnknown: UploadUnknown,
+#: The refusal that an error of the store is; the most specific class wins.
+_STORE_ERRORS: dict[type[store_errors.StoreError], type[Refusal]] = {
+    store_errors.MalformedDigest: DigestInvalid,
+    store_errors.NotHeld: ManifestUnknown,
+    store_errors.StoreReadOnly: ReadOnly,
+    store_errors.ContentLocked: Locked,
+    store_errors.UploadNotFound: UploadUnknown,
     store_errors.UploadBusy: UploadOutOfOrder,
+    store_errors.Exhausted: NodeFull,
+    store_errors.Unwritable: NodeUnwritable,
+    store_errors.StoreError: NodeFailed,
 }
-TRANSLATED: tuple[type[store_errors.StoreError], ...] = (*_OF_STORE, store_errors.Unwritable)
+#: those whose text is written for the client
+_FOR_CLIENTS = (
+    store_errors.StoreReadOnly,
+    store_errors.ContentLocked,
+    store_errors.UploadNotFound,
+    store_errors.UploadBusy,
+)
+#: those of which `of_store` makes a refusal with a text of its own
+TRANSLATED: tuple[type[store_errors.StoreError], ...] = (
+    *_FOR_CLIENTS,
+    store_errors.DigestMismatch,
+    store_errors.Unwritable,
+)
+
+
+def _refusal_class(error: store_errors.StoreError) -> type[Refusal]:
+    return next(_STORE_ERRORS[kind] for kind in type(error).__mro__ if kind in _STORE_ERRORS)
 
 
 def of_store(error: store_errors.StoreError) -> Refusal:
-    """What a store's error is to a client. One that is nobody's plan tells nothing: it may name a file."""
-    for kind in type(error).__mro__:
-        if kind in _OF_STORE:
-            return _OF_STORE[kind](str(error))
+    """The refusal that a store's error is to a client. An unexpected error shows none of its text, which may name a
+    file."""
+    if isinstance(error, _FOR_CLIENTS):
+        return _refusal_class(error)(str(error))
+    if isinstance(
+        error, store_errors.DigestMismatch
+    ):  # of bytes that were pushed; those of a held blob are damage
+        return DigestInvalid(str(error))
     if isinstance(error, store_errors.Exhausted):
         return NodeFull(
             "the disk of this node is full; nothing was stored",
@@ -472,10 +443,34 @@ def of_store(error: store_errors.StoreError) -> Refusal:
     return NodeFailed("the store could not do it")
 
 
+def _kinds(kind: type[Refusal]) -> Iterator[type[Refusal]]:
+    for derived in kind.__subclasses__():
+        yield derived
+        yield from _kinds(derived)
+
+
+#: Every error that has an answer -> (status, code), as the classes declare them.
+TABLE: dict[type[Exception], tuple[int, str]] = {
+    kind: (kind.status, kind.default_code) for kind in _kinds(Refusal) if hasattr(kind, "status")
+} | {store: (kind.status, kind.default_code) for store, kind in _STORE_ERRORS.items()}
+
+
 def status_and_code(error: Exception) -> tuple[int, str]:
-    """The status and OCI code for an error; (500, MANIFEST_UNKNOWN) for one that is not in the table."""
-    for kind in type(error).__mro__:
-        row = TABLE.get(kind)
-        if row is not None:
-            return row[0], getattr(error, "code", None) or row[1]
-    return 500, "MANIFEST_UNKNOWN"
+    """The status and OCI code of an error; (500, MANIFEST_UNKNOWN) of one that declares none."""
+    kind: type[Refusal] = NodeFailed
+    if isinstance(error, Refusal):
+        kind = type(error) if hasattr(error, "status") else NodeFailed
+        return kind.status, error.code or kind.default_code
+    if isinstance(error, store_errors.StoreError):
+        kind = _refusal_class(error)
+    return kind.status, kind.default_code
+
+
+def markdown() -> str:
+    """Every refusal as a row of a Markdown table, by status; `docs/operate.md` holds it, and a test compares them."""
+    lines = ["| status | code | refusal | when |", "|---|---|---|---|"]
+    refusals = [kind for kind in TABLE if issubclass(kind, Refusal)]
+    for kind in sorted(refusals, key=lambda kind: (kind.status, kind.default_code, kind.__name__)):
+        when = " ".join((kind.__doc__ or "").split()).replace("|", "\\|")
+        lines.append(f"| {kind.status} | {kind.default_code} | {kind.__name__} | {when} |")
+    return "\n".join(lines)

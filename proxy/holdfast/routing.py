@@ -13,21 +13,42 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from holdfast.config import Configuration, Parent
+from holdfast.config import Configuration, ParentSection
 from holdfast.errors import NameUnknown, PathUnknown, QueryInvalid
-from holdfast.repository import Repository
+from holdfast.oci.names import DOCKER_HUB_HOSTS
+from holdfast.oci.names import repository as checked_name
 from holdfast.wire.message import Request
-from holdfast.wire.names import repository as checked_name
-
-#: Docker Hub goes by these names; one of them in a parent's configuration means all.
-HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-
 
 #: among a parent's namespaces: every name that no parent has for itself
 ANY = "*"
+#: routed repositories that are kept, and the longest `ns` of one
+SCOPES, NAMESPACE_CHARACTERS = 4096, 255
 
 
-class Scope(NamedTuple):
+class Repository(NamedTuple):
+    """A repository as this node knows it: the parent's name in the configuration ("" for the default parent and on a
+    root), and the name there.
+
+    The store sees one string, `key`. Names never hold a colon (references.md 2.1), so `namespace:name` splits in one
+    way only, and one cache entry is reached whichever way a client came.
+    """
+
+    namespace: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The store's name of it."""
+        return f"{self.namespace}:{self.name}" if self.namespace else self.name
+
+    @classmethod
+    def from_key(cls, key: str) -> Repository:
+        """The inverse of `key`."""
+        namespace, _, name = key.rpartition(":")
+        return cls(namespace, name)
+
+
+class RoutedRepository(NamedTuple):
     """A repository, its store key, whether a parent stands behind it, and the `ns` that scoped it or ""."""
 
     repository: Repository
@@ -42,12 +63,8 @@ class _Target(NamedTuple):
     allowed: re.Pattern[str]
 
 
-#: scopes that are remembered, and how long an `ns` of one may be
-SCOPES, NAMESPACE_CHARACTERS = 4096, 255
-
-
 class Router:
-    """Finds the scope of a request."""
+    """Finds the repository of a request, and its parent."""
 
     def __init__(self, config: Configuration) -> None:
         self._targets = {parent.name: _target(parent) for parent in config.parent}
@@ -66,15 +83,15 @@ class Router:
             self._adopted = adopted
             self._kept.cache_clear()
 
-    def scope(self, request: Request) -> Scope:
-        """The scope of a request's repository. Raises `NameInvalid`, `NameUnknown` when no parent takes it
+    def scope(self, request: Request) -> RoutedRepository:
+        """The repository that a request means. Raises `NameInvalid`, `NameUnknown` when no parent takes it
         or the allow-list leaves it out, `PathUnknown` for an unknown prefix before `/v2`."""
         route = request.route
-        return self._looked_up(route.prefix, route.name, namespace_of(request), request.host, request.sni)
+        return self._routed(route.prefix, route.name, namespace_of(request), request.host, request.sni)
 
-    def _looked_up(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
-        """What a client may write as it likes is no key of what is kept unless it leads somewhere: a host of 28 kB, or
-        ever new ones, cost no memory and push nothing out."""
+    def _routed(self, before: str, name: str, namespace: str, host: str, sni: str) -> RoutedRepository:
+        """The repository by the parts that a client chooses. A host that leads to no parent is no part of the cache's
+        key: a host of 28 kB, or ever new ones, cost no memory and displace nothing."""
         host, sni = host if host in self._hosts else "", sni if sni in self._hosts else ""
         namespace = namespace if self._targets else ""
         find = self._kept if len(namespace) <= NAMESPACE_CHARACTERS else self._find
@@ -84,6 +101,14 @@ class Router:
         """Raises `PathUnknown` unless `prefix` may stand before `/v2`."""
         if prefix and prefix not in self._prefixes:
             raise PathUnknown("no such path prefix")
+
+    def shown(self) -> list[tuple[str, str]]:
+        """Namespaces whose repositories a client without `ns` reaches, and the prefix of their names there."""
+        behind = (
+            (name, f"{target.prefixes[0]}/") for name, target in self._targets.items() if target.prefixes
+        )
+        default = self._default or ""
+        return [(default, ""), *(pair for pair in behind if pair[0] != default)]
 
     def listed(self, key: str) -> str | None:
         """The name under which a client without `ns` reaches the repository `key`; None when it cannot."""
@@ -103,12 +128,12 @@ class Router:
     def called(self, name: str, host: str, sni: str) -> str:
         """The same for a name that a client of `host` and `sni` writes elsewhere than in a path, as in the scope of a
         login."""
-        return self._named(self._looked_up("", name, "", host, sni))
+        return self._named(self._routed("", name, "", host, sni))
 
-    def _named(self, found: Scope) -> str:
-        return self._listed(found.repository) or found.key
+    def _named(self, routed: RoutedRepository) -> str:
+        return self._listed(routed.repository) or routed.key
 
-    def _find(self, before: str, name: str, namespace: str, host: str, sni: str) -> Scope:
+    def _find(self, before: str, name: str, namespace: str, host: str, sni: str) -> RoutedRepository:
         self.check_prefix(before)
         parent, scoped = self._parent(before, name, namespace, host, sni)
         if parent is None:
@@ -123,9 +148,9 @@ class Router:
         """The parent's name and the `ns` that chose it."""
         if namespace and self._targets:
             return self._of_namespace(namespace), namespace
-        for found in (self._hosts.get(host), self._hosts.get(sni), self._prefixes.get(before)):
-            if found is not None:
-                return found, ""
+        for named in (self._hosts.get(host), self._hosts.get(sni), self._prefixes.get(before)):
+            if named is not None:
+                return named, ""
         for prefix in self._prefixes:
             if name.startswith(f"{prefix}/"):
                 return self._prefixes[prefix], ""
@@ -160,8 +185,8 @@ def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
     )
 
 
-def _scope(repository: Repository, has_parent: bool, namespace: str = "") -> Scope:
-    return Scope(repository, repository.key, has_parent, namespace)
+def _scope(repository: Repository, has_parent: bool, namespace: str = "") -> RoutedRepository:
+    return RoutedRepository(repository, repository.key, has_parent, namespace)
 
 
 def _without_prefix(name: str, prefixes: tuple[str, ...]) -> str:
@@ -171,29 +196,30 @@ def _without_prefix(name: str, prefixes: tuple[str, ...]) -> str:
     return name
 
 
-def _target(parent: Parent) -> _Target:
+def _target(parent: ParentSection) -> _Target:
     return _Target(parent.name, tuple(_prefixes(parent)), compile_patterns(parent.repositories))
 
 
-def _prefixes(parent: Parent) -> list[str]:
+def _prefixes(parent: ParentSection) -> list[str]:
     """Longest first, so that a prefix that extends another wins."""
-    found = {prefix.strip("/") for prefix in (*parent.prefixes, parent.name)} - {""}
-    return sorted(found, key=lambda prefix: (-len(prefix), prefix))
+    prefixes = {prefix.strip("/") for prefix in (*parent.prefixes, parent.name)} - {""}
+    return sorted(prefixes, key=lambda prefix: (-len(prefix), prefix))
 
 
-def _namespaces(parent: Parent) -> list[str]:
+def _namespaces(parent: ParentSection) -> list[str]:
     """Its name, the configured ones, and the host of its URL; for Docker Hub all of Hub's names."""
     names = {name.lower() for name in (*parent.namespaces, parent.name, urlsplit(parent.url).netloc)} - {""}
-    return sorted(names | HUB if names & HUB else names)
+    # one of the names of Docker Hub in a parent's configuration means all of them
+    return sorted(names.union(DOCKER_HUB_HOSTS) if names.intersection(DOCKER_HUB_HOSTS) else names)
 
 
-def _index(parents: tuple[Parent, ...], names: Callable[[Parent], list[str]]) -> dict[str, str]:
+def _index(parents: tuple[ParentSection, ...], names: Callable[[ParentSection], list[str]]) -> dict[str, str]:
     """name -> parent, longest name first; the first parent in the file keeps a name two parents claim."""
     pairs = [(name, parent.name) for parent in reversed(parents) for name in names(parent)]
     return dict(sorted(dict(pairs).items(), key=lambda pair: -len(pair[0])))
 
 
-def default_parent(parents: tuple[Parent, ...]) -> str | None:
+def default_parent(parents: tuple[ParentSection, ...]) -> str | None:
     """The parent marked default, else the unnamed one, else the only one."""
     for parent in parents:
         if parent.default:

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from holdfast.admin import document
-from holdfast.config import Configuration, Control, Login
+from holdfast.admin import documents
+from holdfast.config import Configuration, ControlSection, LoginSection
 from holdfast.control import command
-from holdfast.control.resource import Identity, LoginServer
 from holdfast.gateway.connection_string import parse
-from support.admin import AdminServing, serve_admin
+from holdfast.resources.model import Identity, LoginServer
+from support.admin import AdminServing, admin_serving
 
 READ = "repositories/team/app/content/read"
 
@@ -38,11 +38,11 @@ def conforms(found: Any, kind: Any) -> None:
     assert json.loads(msgspec.json.encode(msgspec.convert(found, kind))) == found
 
 
-def test_a_connected_registry_from_creation_to_deletion(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_connected_registry_from_creation_to_deletion(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         made = await admin.ask("PUT", "connectedRegistries/Plant1", registry())
         assert made.status == 201
-        conforms(made.json, document.RegistryDocument)
+        conforms(made.json, documents.RegistryDocument)
         assert made.headers["etag"] == made.json["etag"]
         properties = made.json["properties"]
         assert (made.json["id"], made.json["name"]) == ("/connectedRegistries/Plant1", "Plant1")
@@ -53,13 +53,13 @@ def test_a_connected_registry_from_creation_to_deletion(tmp_path: Path) -> None:
         assert properties["parent"]["syncProperties"]["tokenId"] == "/tokens/Plant1"
         assert (await admin.good("GET", "connectedRegistries/plant1")) == made.json
         token = await admin.good("GET", "tokens/plant1")
-        conforms(token, document.TokenDocument)
+        conforms(token, documents.TokenDocument)
         assert token["properties"]["credentials"]["passwords"] == []
         permissions = await admin.good("GET", "connectedRegistries/plant1/permissions")
-        conforms(permissions, document.ScopeMapDocument)
+        conforms(permissions, documents.ScopeMapDocument)
         assert "repositories/team/app/content/read" in permissions["properties"]["actions"]
         gone = await admin.good("DELETE", "connectedRegistries/plant1?cleanup=true")
-        conforms(gone, document.ChangeDocument)
+        conforms(gone, documents.ChangeDocument)
         assert {(row["kind"], row["change"]) for row in gone["difference"]} == {
             ("connected-registry", "deleted"),
             ("scope-map", "deleted"),
@@ -68,11 +68,9 @@ def test_a_connected_registry_from_creation_to_deletion(tmp_path: Path) -> None:
         for path in ("connectedRegistries/plant1", "tokens/plant1", "scopeMaps/plant1"):
             assert (await admin.refused("GET", path))[0] == 404
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_put_again_is_no_change_and_a_put_of_immutables_is_refused_by_name(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_put_again_is_no_change_and_a_put_of_immutables_is_refused_by_name(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "connectedRegistries/plant1", registry())
         again = await admin.ask("PUT", "connectedRegistries/plant1", registry())
         assert again.status == 200
@@ -89,11 +87,9 @@ def test_a_put_again_is_no_change_and_a_put_of_immutables_is_refused_by_name(tmp
         assert (status, "cannot change after creation" in said) == (400, True)
         assert (await admin.good("GET", "connectedRegistries/plant1")) == replaced
 
-    serve_admin(tmp_path, test)
 
-
-def test_conditions(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_conditions(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         only_new = {"If-None-Match": "*"}
         assert (
             await admin.ask("PUT", "connectedRegistries/plant1", registry(), headers=only_new)
@@ -126,11 +122,9 @@ def test_conditions(tmp_path: Path) -> None:
         ignored = await admin.ask("POST", "connectedRegistries/plant1/resync", headers={"If-Match": old})
         assert ignored.status == 400
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_tree_pages_filters_and_the_two_queries(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_tree_pages_filters_and_the_two_queries(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "connectedRegistries/Alpha", registry(mode="ReadWrite"))
         for name in ("Beta1", "Beta2"):
             await admin.good("PUT", f"connectedRegistries/{name}", below("Alpha"))
@@ -141,7 +135,7 @@ def test_a_tree_pages_filters_and_the_two_queries(tmp_path: Path) -> None:
 
         async def names(query: str = "") -> list[str]:
             answer = await admin.good("GET", f"connectedRegistries{query}")
-            conforms(answer, document.RegistryList)
+            conforms(answer, documents.RegistryList)
             return [row["name"] for row in answer["value"]]
 
         assert await names() == ["Alpha", "Beta1", "Beta2", "Gamma", "XAlpha"]
@@ -159,13 +153,11 @@ def test_a_tree_pages_filters_and_the_two_queries(tmp_path: Path) -> None:
         assert (await admin.refused("GET", "connectedRegistries?parent=none1"))[0] == 404
         assert (await admin.refused("GET", "connectedRegistries?$filter=name%20eq%20'x'"))[0] == 400
 
-    serve_admin(tmp_path, test)
-
 
 @pytest.mark.parametrize("query", ["", "$filter=mode%20eq%20'ReadOnly'", "noChildren=true"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_pages_lead_on_and_lose_nothing(tmp_path: Path, size: int, query: str) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_pages_lead_on_and_lose_nothing(tmp_path: Path, size: int, query: str) -> None:
+    async with admin_serving(tmp_path) as admin:
         wanted = [f"plant{number}" for number in range(7)]
         for name in wanted:
             await admin.good("PUT", f"connectedRegistries/{name}", registry())
@@ -178,16 +170,14 @@ def test_pages_lead_on_and_lose_nothing(tmp_path: Path, size: int, query: str) -
                 break
         assert found == wanted
 
-    serve_admin(tmp_path, test)
-
 
 @pytest.mark.parametrize("noun", ["tokens", "scopeMaps"])
-def test_pages_of_the_other_lists(tmp_path: Path, noun: str) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_pages_of_the_other_lists(tmp_path: Path, noun: str) -> None:
+    async with admin_serving(tmp_path) as admin:
         for number in range(5):
             await admin.good("PUT", f"{noun}/Name{number}", scope_map())
         whole = await admin.good("GET", noun)
-        conforms(whole, document.TokenList if noun == "tokens" else document.ScopeMapList)
+        conforms(whole, documents.TokenList if noun == "tokens" else documents.ScopeMapList)
         found, path = [], f"{noun}?$top=2"
         while path:
             page = await admin.good("GET", path)
@@ -198,11 +188,9 @@ def test_pages_of_the_other_lists(tmp_path: Path, noun: str) -> None:
             f"Name{n}" for n in range(5)
         ]
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_change_of_a_registry(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_change_of_a_registry(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         for name in ("client1", "client2"):
             await admin.good("PUT", f"tokens/{name}", scope_map())
         await admin.good("PUT", "connectedRegistries/plant1", registry(clientTokenIds=["client1"]))
@@ -223,7 +211,7 @@ def test_a_change_of_a_registry(tmp_path: Path) -> None:
         assert found["clientTokenIds"] == ["/tokens/client2"]
         assert found["notificationsList"] == ["team/app:*:push"]
         tokens = await admin.good("GET", f"{path}/clientTokens")
-        conforms(tokens, document.TokenList)
+        conforms(tokens, documents.TokenList)
         assert [row["name"] for row in tokens["value"]] == ["client2"]
         window = {"properties": {"syncProperties": {"schedule": "* * * * *", "syncWindow": None}}}
         found = (await admin.good("PATCH", path, window))["properties"]
@@ -236,13 +224,11 @@ def test_a_change_of_a_registry(tmp_path: Path) -> None:
         nothing = await admin.good("PATCH", path, {"properties": {}})
         assert nothing == before == await admin.good("GET", path)
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_dry_run_says_what_would_change_and_changes_nothing(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_dry_run_says_what_would_change_and_changes_nothing(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         would = await admin.good("PUT", "connectedRegistries/plant1?dryRun=true", registry())
-        conforms(would, document.ChangeDocument)
+        conforms(would, documents.ChangeDocument)
         assert would["changed"]
         assert {row["change"] for row in would["difference"]} == {"created"}
         assert (await admin.refused("GET", "connectedRegistries/plant1"))[0] == 404
@@ -255,21 +241,19 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(tmp_path: Path) ->
         assert {row["name"] for row in would["difference"]} == {"plant1", "child1"}
         assert before == await admin.good("GET", "scopeMaps/plant1")
         done = await admin.good("POST", "connectedRegistries/child1/permissions", {"add": ["team/more"]})
-        conforms(done, document.ScopeMapDocument)
+        conforms(done, documents.ScopeMapDocument)
         above = await admin.good("GET", "scopeMaps/plant1")
         assert "repositories/team/more/content/read" in above["properties"]["actions"]
         await admin.good("POST", "connectedRegistries/plant1/permissions", {"remove": ["team/more"]})
         under = await admin.good("GET", "connectedRegistries/child1/permissions")
         assert not [one for one in under["properties"]["actions"] if "team/more" in one]
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_token_and_its_passwords(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_token_and_its_passwords(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         made = await admin.ask("PUT", "tokens/client1", scope_map())
         assert made.status == 201
-        conforms(made.json, document.TokenDocument)
+        conforms(made.json, documents.TokenDocument)
         values = [one["value"] for one in made.json["properties"]["credentials"]["passwords"]]
         assert (len(values), len(set(values))) == (2, 2)
         again = await admin.ask("PUT", "tokens/client1", scope_map())
@@ -278,7 +262,7 @@ def test_a_token_and_its_passwords(tmp_path: Path) -> None:
         assert "verifier" not in str(again.json)
         days = {"passwords": ["password2"], "expirationInDays": 2}
         new = await admin.good("POST", "tokens/client1/credentials", days)
-        conforms(new, document.NewCredentials)
+        conforms(new, documents.NewCredentials)
         assert (new["username"], [one["name"] for one in new["passwords"]]) == ("client1", ["password2"])
         assert new["passwords"][0]["expiry"] == "2027-01-17T08:00:00Z"
         chosen = {"passwords": ["password1"], "value": "vermilion otter sails"}
@@ -297,25 +281,23 @@ def test_a_token_and_its_passwords(tmp_path: Path) -> None:
         ]["status"] == "disabled"
         both = {"properties": {"actions": [READ], "expiry": "2030-01-31T00:00:00Z", "expirationInDays": 3}}
         assert (await admin.refused("PUT", "tokens/client2", both))[0] == 400
-        conforms(await admin.good("DELETE", "tokens/client1"), document.ChangeDocument)
-
-    serve_admin(tmp_path, test)
+        conforms(await admin.good("DELETE", "tokens/client1"), documents.ChangeDocument)
 
 
-def test_scope_maps(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_scope_maps(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         assert (await admin.ask("PUT", "scopeMaps/scope1", scope_map())).status == 201
         assert (await admin.ask("PUT", "scopeMaps/scope1", scope_map())).status == 200
         other = "repositories/other/content/read"
         change = {"properties": {"addActions": [other], "description": "for people"}}
         found = await admin.good("PATCH", "scopeMaps/scope1", change)
-        conforms(found, document.ScopeMapDocument)
+        conforms(found, documents.ScopeMapDocument)
         assert found["properties"]["actions"] == [READ, other]
         assert found["properties"]["description"] == "for people"
         found = await admin.good("PATCH", "scopeMaps/scope1", {"properties": {"actions": [other]}})
         assert found["properties"]["actions"] == [other]
         system = await admin.good("GET", "scopeMaps/_repositories_pull")
-        conforms(system, document.ScopeMapDocument)
+        conforms(system, documents.ScopeMapDocument)
         assert (await admin.refused("DELETE", "scopeMaps/_repositories_pull"))[0] in (400, 409)
         await admin.good("PUT", "tokens/client1", {"properties": {"scopeMapId": "scope1"}})
         status, said = await admin.refused("DELETE", "scopeMaps/scope1")
@@ -323,24 +305,22 @@ def test_scope_maps(tmp_path: Path) -> None:
         await admin.good("DELETE", "tokens/client1")
         await admin.good("DELETE", "scopeMaps/scope1")
 
-    serve_admin(tmp_path, test)
-
 
 def settings(**more: Any) -> dict[str, Any]:
     return {"parentProtocol": "http", **more}
 
 
-def test_settings_rotate_nothing_unless_told(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_settings_rotate_nothing_unless_told(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "connectedRegistries/plant1", registry())
         before = await admin.good("GET", "tokens/plant1")
         path = "connectedRegistries/plant1/settings"
         shown = await admin.good("POST", path, settings())
-        conforms(shown, document.SettingsDocument)
+        conforms(shown, documents.SettingsDocument)
         assert "SYNC_TOKEN_PASSWORD" not in shown
         assert before == await admin.good("GET", "tokens/plant1")
         made = await admin.good("POST", path, settings(generatePassword=2))
-        conforms(made, document.SettingsDocument)
+        conforms(made, documents.SettingsDocument)
         said = parse(made["ACR_REGISTRY_CONNECTION_STRING"])
         assert (said.registry, said.token, said.endpoint, said.protocol) == (
             "plant1",
@@ -357,8 +337,6 @@ def test_settings_rotate_nothing_unless_told(tmp_path: Path) -> None:
                 assert (await admin.refused("POST", path, wrong))[0] == 400
         assert after == await admin.good("GET", "tokens/plant1")
 
-    serve_admin(tmp_path, test)
-
 
 @pytest.mark.parametrize(
     ("config", "clients", "endpoint"),
@@ -367,14 +345,20 @@ def test_settings_rotate_nothing_unless_told(tmp_path: Path) -> None:
         (Configuration(), ("2001:db8::1", 5000), "[2001:db8::1]:5000"),
         (Configuration(), ("0.0.0.0", 5000), None),
         (Configuration(), ("::", 5000), None),
-        (Configuration(login=Login(server="root.example:8443")), ("0.0.0.0", 5000), "root.example:8443"),
+        (
+            Configuration(login=LoginSection(server="root.example:8443")),
+            ("0.0.0.0", 5000),
+            "root.example:8443",
+        ),
     ],
 )
-def test_where_the_parent_is(
+async def test_where_the_parent_is(
     tmp_path: Path, config: Configuration, clients: tuple[str, int], endpoint: str | None
 ) -> None:
-    async def test(admin: AdminServing) -> None:
-        await admin.good("PUT", "connectedRegistries/plant1", registry())
+    async with admin_serving(tmp_path, config, clients) as admin:
+        made = await admin.good("PUT", "connectedRegistries/plant1", registry())
+        told = made["properties"]["parent"]["syncProperties"]["gatewayEndpoint"]
+        assert told == f"http://{endpoint or ''}"
         path = "connectedRegistries/plant1/settings"
         if endpoint is None:
             status, said = await admin.refused("POST", path, settings())
@@ -385,22 +369,20 @@ def test_where_the_parent_is(
             shown = await admin.good("POST", path, settings())
             assert parse(shown["ACR_REGISTRY_CONNECTION_STRING"]).endpoint == endpoint
 
-    serve_admin(tmp_path, test, config, clients)
 
-
-async def control(admin: AdminServing, order: command.Order) -> command.Result:
+async def control(admin: AdminServing, order: command.ControlCommand) -> command.CommandResult:
     return command.result_of(await admin.port.control(msgspec.json.encode(order)))
 
 
-def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "connectedRegistries/plant1", registry(mode="ReadWrite"))
         await admin.good("PUT", "connectedRegistries/child1", below("plant1"))
         assert (await admin.refused("POST", "connectedRegistries/child1/settings", settings()))[0] == 400
         status, said = await admin.refused("POST", "connectedRegistries/plant1/resync")
         assert (status, "ConnectedRegistryHasOfflineChildren" in said) == (409, True)
         lease = await control(admin, command.Activate(name="plant1", instance="i" * 32, lease_seconds=300))
-        report = command.Report(
+        report = command.RecordReport(
             name="plant1",
             instance="i" * 32,
             generation=lease.generation,
@@ -410,7 +392,7 @@ def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: 
         )
         await control(admin, report)
         found = await admin.good("GET", "connectedRegistries/plant1")
-        conforms(found, document.RegistryDocument)
+        conforms(found, documents.RegistryDocument)
         properties = found["properties"]
         assert (properties["connectionState"], properties["version"]) == ("Online", "1.0")
         assert properties["activation"]["status"] == "Active"
@@ -418,6 +400,9 @@ def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: 
         assert [row["name"] for row in online["value"]] == ["plant1"]
         shown = await admin.good("POST", "connectedRegistries/child1/settings", settings())
         assert parse(shown["ACR_REGISTRY_CONNECTION_STRING"]).endpoint == "plant.example:5000"
+        child = await admin.good("GET", "connectedRegistries/child1")
+        told = child["properties"]["parent"]["syncProperties"]["gatewayEndpoint"]
+        assert told == "http://plant.example:5000"
         again = await admin.good("POST", "connectedRegistries/plant1/settings", settings())
         assert again["ACR_REGISTRY_LOGIN_SERVER"] == "plant.example:5000"
         for host in (
@@ -434,11 +419,9 @@ def test_a_node_that_reported_is_seen_deactivated_and_asked_to_resync(tmp_path: 
         after = await admin.good("POST", "connectedRegistries/plant1/deactivate")
         assert after["properties"]["activation"]["status"] == "Inactive"
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_managed_node_is_changed_at_its_parent(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_managed_node_is_changed_at_its_parent(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         await control(admin, command.Receive(identity=Identity(name="plant1", instance="i" * 32)))
         for method, path, body in [
             ("PUT", "connectedRegistries/child1", registry()),
@@ -449,34 +432,28 @@ def test_a_managed_node_is_changed_at_its_parent(tmp_path: Path) -> None:
             assert (status, "managed by its parent" in said) == (409, True)
         assert (await admin.good("GET", "tokens"))["value"] == []
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_limit_is_a_conflict(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_limit_is_a_conflict(tmp_path: Path) -> None:
+    async with admin_serving(
+        tmp_path, Configuration(control=ControlSection(connected_registries=1))
+    ) as admin:
         await admin.good("PUT", "connectedRegistries/plant1", registry())
         status, said = await admin.refused("PUT", "connectedRegistries/plant2", registry())
         assert (status, "control.connected_registries" in said) == (409, True)
 
-    serve_admin(tmp_path, test, Configuration(control=Control(connected_registries=1)))
-
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"x", b"null"])
-def test_an_operation_that_takes_no_body(tmp_path: Path, body: bytes) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_an_operation_that_takes_no_body(tmp_path: Path, body: bytes) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "connectedRegistries/plant1", registry())
         status, said = await admin.refused("POST", "connectedRegistries/plant1/deactivate", raw=body)
         assert (status, said) == (400, "the body: found one; allowed: none")
 
-    serve_admin(tmp_path, test)
 
-
-def test_a_body_that_is_too_long(tmp_path: Path) -> None:
-    async def test(admin: AdminServing) -> None:
+async def test_a_body_that_is_too_long(tmp_path: Path) -> None:
+    async with admin_serving(tmp_path) as admin:
         status, _ = await admin.refused("PUT", "scopeMaps/scope1", raw=b" " * ((16 << 20) + 1))
         assert status == 413
-
-    serve_admin(tmp_path, test)
 
 
 STRANGE_NAMES = [
@@ -492,10 +469,9 @@ STRANGE_NAMES = [
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
-def test_a_name_that_none_can_have_is_nowhere(tmp_path: Path, name: str) -> None:
+async def test_a_name_that_none_can_have_is_nowhere(tmp_path: Path, name: str) -> None:
     """In a field of a body, in a query and, escaped, in the path."""
-
-    async def test(admin: AdminServing) -> None:
+    async with admin_serving(tmp_path) as admin:
         await admin.good("PUT", "tokens/client1", scope_map())
         before = await admin.good("GET", "tokens/client1")
         above, token = {"id": name}, {"syncProperties": {"tokenId": name}}
@@ -518,5 +494,3 @@ def test_a_name_that_none_can_have_is_nowhere(tmp_path: Path, name: str) -> None
             assert answer.status == (200 if 0 < len(name) <= 512 else 400)
         assert before == await admin.good("GET", "tokens/client1")
         assert (await admin.good("GET", "connectedRegistries"))["value"] == []
-
-    serve_admin(tmp_path, test)

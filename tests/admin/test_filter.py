@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import pytest
 from holdfast.admin.filter import Filter, read_filter
-from holdfast.control.resource import ConnectedRegistry, ParentProperties, SyncProperties
 from holdfast.errors import QueryInvalid
+from holdfast.resources.model import ConnectedRegistry, ParentProperties, SyncProperties
 from hypothesis import given
 from hypothesis import strategies as st
 

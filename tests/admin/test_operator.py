@@ -6,9 +6,9 @@ import os
 import stat
 
 import pytest
-from holdfast.admin import operator
-from holdfast.admin.operator import Operator, ensure, is_example, read, weakness
-from holdfast.config_file import ConfigInvalid
+from holdfast.admin import auth
+from holdfast.admin.auth import Operator, ensure, is_example, read, weakness
+from holdfast.config import ConfigInvalid
 
 
 def write(data, mode=0o600, **kept):
@@ -98,7 +98,7 @@ def test_no_generated_secret_is_taken_for_an_example(tmp_path):
     for number in range(200):
         place = tmp_path / str(number)
         place.mkdir()
-        made = operator.secrets.token_urlsafe(operator.SECRET_BYTES)
+        made = auth.secrets.token_urlsafe(auth.SECRET_BYTES)
         assert not weakness("operator", made)
 
 
@@ -151,17 +151,17 @@ WRONG = [
 
 @pytest.mark.parametrize("said", WRONG)
 def test_wrong_credentials(said):
-    assert not ADA.is_said_by(said)
+    assert not ADA.matches(said)
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
 def test_right_credentials(scheme):
-    assert ADA.is_said_by(header("ada:k3-Vh7rWq0pLm2x", scheme))
+    assert ADA.matches(header("ada:k3-Vh7rWq0pLm2x", scheme))
 
 
 def test_a_password_with_colons_and_other_alphabets():
     ada = Operator("ada", "k3:Vh7:rWq0pßLm2x")
-    assert ada.is_said_by(header("ada:k3:Vh7:rWq0pßLm2x"))
+    assert ada.matches(header("ada:k3:Vh7:rWq0pßLm2x"))
 
 
 def test_s35_its_text_tells_no_password():

@@ -3,10 +3,10 @@
 import stat
 
 import pytest
-from holdfast.admin import place
-from holdfast.config import Configuration, Tls
+from holdfast.admin import address_file
+from holdfast.config import Configuration, TlsSection
 
-CERTIFIED = Configuration(tls=Tls(cert="a", key="b"))
+CERTIFIED = Configuration(tls=TlsSection(cert="a", key="b"))
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ CERTIFIED = Configuration(tls=Tls(cert="a", key="b"))
      ("fe80::1%eth0", False), ("192.0.2.1", False)],
 )  # fmt: skip
 def test_loopback(host, loopback):
-    assert place.is_loopback(host) is loopback
+    assert address_file.is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def test_loopback(host, loopback):
     ],
 )
 def test_url(host, config, url):
-    assert place.url_of((host, 99), config) == url
+    assert address_file.url_of((host, 99), config) == url
 
 
 def test_s36_written_read_and_removed(tmp_path):
-    place.write(tmp_path, "http://127.0.0.1:99")
-    assert place.read(tmp_path) == "http://127.0.0.1:99"
+    address_file.write(tmp_path, "http://127.0.0.1:99")
+    assert address_file.read(tmp_path) == "http://127.0.0.1:99"
     assert stat.S_IMODE((tmp_path / "admin.json").stat().st_mode) == 0o600
-    place.remove(tmp_path)
-    place.remove(tmp_path)
+    address_file.remove(tmp_path)
+    address_file.remove(tmp_path)
     with pytest.raises(FileNotFoundError):
-        place.read(tmp_path)
+        address_file.read(tmp_path)

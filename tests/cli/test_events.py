@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from holdfast.cli import events as verb
+from holdfast.cli.verbs import events as verb
 from support.command_line import command, logged_in
 
 

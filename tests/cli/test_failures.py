@@ -89,3 +89,22 @@ def test_what_a_node_says_cannot_write_on_the_terminal(admin):
     admin.on("GET", PLANT, errors("no \x1b[2Jplant\x07"), 404)
     done = command(*SHOW, env=logged_in(admin))
     assert done.err == "holdfast: no \\u001b[2Jplant\\u0007\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("serv",), "'serve'"),
+        (("tokn", "list"), "'token'"),
+        (("token", "lst"), "'list'"),
+        (("config", "chek"), "'check'"),
+        (("connected-registry", "get-setings"), "'get-settings'"),
+        (("token", "list", "--registri", "x"), "'--registry'"),
+        (("serve", "--lissten", "x"), "'--listen'"),
+        (("connected-registry", "create", "--repositry", "a", "b"), "'--repository'"),
+    ],
+)
+def test_case_trust_27_the_command_or_flag_that_was_meant_is_named(words, meant):
+    done = command(*words)
+    assert done.code == 2
+    assert meant in done.err.rpartition("id you mean")[2], done.err

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 from holdfast.cli import login
-from holdfast.cli.admin_client import AdminRefused, Endpoint, normal_url
+from holdfast.cli.admin_client import AdminEndpoint, AdminRefused, normal_url
 from support.command_line import PASSWORD, USERNAME, command, logged_in, recorded_admin
 
 LIST = ("token", "list")
@@ -257,4 +257,4 @@ def test_a_proxy_is_not_asked_for_this_machine(admin, home):
 
 
 def test_a_password_is_not_in_the_words_of_an_endpoint():
-    assert "secret-word" not in repr(Endpoint("http://localhost", "x", "secret-word", "test"))
+    assert "secret-word" not in repr(AdminEndpoint("http://localhost", "x", "secret-word", "test"))

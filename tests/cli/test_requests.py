@@ -294,7 +294,7 @@ def test_a_verb_asks_exactly_this(admin, words, wanted):
 REFUSED = [
     (create(), "exactly one of --repository and --sync-token"),
     (create("--repository", "a", "--sync-token", "b"), "exactly one of --repository and --sync-token"),
-    (create("--repository", "--mode", "ReadOnly"), "'--repository' takes at least one word"),
+    (create("--repository", "--mode", "ReadOnly"), "'--repository' takes at least one value"),
     (create("--repository", "a", "--mode", "Mirror2"), "ReadOnly"),
     (("connected-registry", "create", "--repository", "a"), "--name"),
     (("connected-registry", "show", "-n", "a/b"), "without spaces, slashes"),
@@ -357,16 +357,6 @@ DESTROYERS = [
     ("connected-registry", "delete", "-n", "plant"),
     ("connected-registry", "delete", "-n", "plant", "--cleanup"),
     ("connected-registry", "deactivate", "-n", "plant"),
-    (
-        "connected-registry",
-        "get-settings",
-        "-n",
-        "plant",
-        "--parent-protocol",
-        "http",
-        "--generate-password",
-        "1",
-    ),
     ("token", "delete", "-n", "phil"),
     ("token", "credential", "delete", "-n", "phil", "--password1"),
     ("scope-map", "delete", "-n", "readers"),
@@ -379,6 +369,41 @@ def test_nothing_is_destroyed_without_a_word(admin, words):
     done = command(*words, env=logged_in(admin), stdin="y\n")
     assert (done.code, admin.asked) == (2, [])
     assert "add --yes" in done.err
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "flags"),
+    [
+        ("http://root.example:5000", "--parent-protocol http"),
+        ("https://root.example", "--parent-protocol https"),
+        ("http://", "--parent-protocol http --parent-endpoint HOST:PORT"),
+        ("", "--parent-protocol https --parent-endpoint HOST:PORT"),
+    ],
+)
+def test_case_trust_18_what_comes_next_says_how_the_parent_serves(admin, endpoint, flags):
+    properties = {**REGISTRY["properties"], "parent": {"syncProperties": {"gatewayEndpoint": endpoint}}}
+    admin.on("PUT", PLANT, {"name": "plant", "properties": properties})
+    done = command(*create("--repository", "a"), env=logged_in(admin))
+    assert f"get-settings -n plant {flags} --generate-password 1\n" in done.err
+
+
+GENERATE = ("connected-registry", "get-settings", "-n", "plant", "--parent-protocol", "http")
+
+
+@pytest.mark.parametrize(("held", "code"), [(["password1"], 2), (["password2"], 0), ([], 0)])
+def test_case_trust_27_only_a_password_that_is_there_ends(admin, held, code):
+    sync = {"syncProperties": {"tokenId": "/tokens/plant-sync"}}
+    admin.on("GET", "connectedRegistries/plant", {"name": "plant", "properties": {"parent": sync}})
+    passwords = [{"name": name, "creationTime": None, "expiry": None} for name in held]
+    admin.on("GET", "tokens/plant-sync", {"properties": {"credentials": {"passwords": passwords}}})
+    admin.on("POST", "connectedRegistries/plant/settings", {"SYNC_TOKEN_USER": "plant-sync"})
+    done = command(*GENERATE, "--generate-password", "1", env=logged_in(admin), stdin="y\n")
+    assert done.code == code, done
+    assert [asked.path for asked in admin.asked if asked.method != "GET"] == (
+        [] if code else ["/api/v1/connectedRegistries/plant/settings"]
+    )
+    assert ("Password 1 of the sync token of plant will end" in done.err) == bool(code)
+    assert ("add --yes" in done.err) == bool(code)
 
 
 def test_a_list_is_read_page_by_page(admin):

@@ -6,6 +6,7 @@ STATUS = {
     "schedule": "0 22 * * *",
     "window": "PT6H",
     "windowOpen": True,
+    "opens": None,
     "closes": "2027-01-16T04:00:00Z",
     "running": "Scheduled",
     "asked": "",
@@ -55,7 +56,7 @@ PLAN = {
     "rate": 0.0,
     "window": 3600.0,
     "fits": None,
-    "verdict": "no rate was measured yet, so whether it fits cannot be said",
+    "verdict": "whether it fits is not known: no rate was measured yet",
     "words": [],
 }
 

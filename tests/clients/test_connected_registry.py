@@ -20,7 +20,7 @@ from support.tree import ARRIVES, QUICK, Operator, bearer, child, login, pull, t
 
 REPOSITORY = "team/app"
 READ = ("content/read", "metadata/read")
-#: how long a revocation may take to have effect once it has arrived (issue 4)
+#: how long a revocation may take to have effect once it has arrived (seconds)
 EFFECT = 5.0
 
 

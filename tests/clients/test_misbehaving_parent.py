@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
 from holdfast.testing.sample import Sample, build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.clients import CLIENTS, everything
@@ -86,23 +86,25 @@ class Misbehaviour:
 
 
 def cut(site: Site, name: str, layer: str, half: int) -> None:
-    site.parent.script(Fault(method="GET", path=layer, cut_after=half))
+    site.parent.script(ScriptedFault(method="GET", path=layer, cut_after=half))
 
 
 def reset(site: Site, name: str, layer: str, half: int) -> None:
-    site.parent.script(Fault(method="GET", path=layer, drop=True, reset=True))
+    site.parent.script(ScriptedFault(method="GET", path=layer, drop=True, reset=True))
 
 
 def one_503(site: Site, name: str, layer: str, half: int) -> None:
     site.parent.script(
-        Fault(method="GET", path=f"{name}/manifests/latest", status=503),
-        Fault(method="GET", path=layer, status=503),
+        ScriptedFault(method="GET", path=f"{name}/manifests/latest", status=503),
+        ScriptedFault(method="GET", path=layer, status=503),
     )
 
 
 def one_429(site: Site, name: str, layer: str, half: int) -> None:
     site.parent.script(
-        Fault(method="GET", path=f"{name}/manifests/latest", status=429, headers=[("Retry-After", "1")])
+        ScriptedFault(
+            method="GET", path=f"{name}/manifests/latest", status=429, headers=[("Retry-After", "1")]
+        )
     )
 
 
@@ -110,16 +112,20 @@ def expired_redirects(site: Site, name: str, layer: str, half: int) -> None:
     """The first signature is too old when it is used, the third in the middle of the layer."""
     site.storage.control("sample", {"name": name, "layer_bytes": LAYER_BYTES})
     site.parent.script(
-        Fault(method="GET", path=layer, times=-1, redirect=site.storage.url + "{path}?signature=secret")
+        ScriptedFault(
+            method="GET", path=layer, times=-1, redirect=site.storage.url + "{path}?signature=secret"
+        )
     )
     site.storage.script(
-        Fault(path=layer, status=403), Fault(path=layer, cut_after=half), Fault(path=layer, status=403)
+        ScriptedFault(path=layer, status=403),
+        ScriptedFault(path=layer, cut_after=half),
+        ScriptedFault(path=layer, status=403),
     )
 
 
 def expired_token(site: Site, name: str, layer: str, half: int) -> None:
     """The token runs out while the layer is sent: going on is refused with 401, and asked again."""
-    site.parent.script(Fault(method="GET", path=layer, cut_after=half, expire=True))
+    site.parent.script(ScriptedFault(method="GET", path=layer, cut_after=half, expire=True))
 
 
 MISBEHAVIOURS = {
@@ -175,7 +181,7 @@ def test_wrong_bytes_fail_the_pull_and_are_never_kept(client: str, site: Site, p
     name = f"library/{client}-flipped"
     sample = site.stocked(name)
     layer, body = layer_of(sample)
-    site.parent.script(Fault(method="GET", path=layer, times=-1, flip_at=len(body) // 3))
+    site.parent.script(ScriptedFault(method="GET", path=layer, times=-1, flip_at=len(body) // 3))
     (place / "first").mkdir()
     (place / "second").mkdir()
     with pytest.raises(AssertionError, match=r"exit [1-9]"):

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 from holdfast.testing.sample import Sample, build_sample
 from support.clients import CLIENTS, ORIGIN, everything
 from support.node import Node, parent_toml
@@ -39,7 +39,7 @@ def test_four_states(client: str, tmp_path: Path, short_path: Path) -> None:
     sample = build_sample(NAME, layer_bytes=(4_000, 3_000_000))
     places = iter(short_path / str(number) for number in range(4))
 
-    def pull(through: Link) -> None:
+    def pull(through: RelayLink) -> None:
         (place := next(places)).mkdir()
         ALL[client](f"127.0.0.1:{through.port}", place, NAME, sample)
 
@@ -47,7 +47,7 @@ def test_four_states(client: str, tmp_path: Path, short_path: Path) -> None:
         parent.push(NAME, sample, "latest", "1.0")
         with (
             Node(tmp_path / "node", configuration=parent_toml(parent.url)) as node,
-            Link("127.0.0.1", node.port) as link,
+            RelayLink("127.0.0.1", node.port) as link,
         ):
             pull(link)
             if client in LAZY:

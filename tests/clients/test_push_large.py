@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from support.node import Node
 from support.transfer import Answer, connect, fetch, target_of
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from holdfast.manifest import MEDIA_TYPES
+from holdfast.oci.manifest import MEDIA_TYPES
 from holdfast.testing.sample import build_sample
 from support.clients import CLIENTS
 from support.node import Node, parent_toml

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holdfast.testing.content import Generated, digest_of
+from holdfast.testing.random_content import GeneratedContent, digest_of
 from holdfast.testing.sample import build_sample
 from support.node import Node
 from support.programs import program, run
@@ -51,7 +51,7 @@ def referrers(node: Node, name: str, digest: str) -> list[dict[str, Any]]:
 def layer(place: Path) -> Path:
     """A tar with one file of 200 kB."""
     file, packed = place / "file.bin", place / "layer.tar"
-    file.write_bytes(Generated(200_000, "layer").read(0, 200_000))
+    file.write_bytes(GeneratedContent(200_000, "layer").read(0, 200_000))
     with tarfile.open(packed, "w") as archive:
         archive.add(file, "opt/file.bin")
     return packed

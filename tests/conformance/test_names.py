@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import OCI_INDEX
 from support.node import Node
 from support.transfer import Answer, fetch, target_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from holdfast.control import actions
-from holdfast.control.actions import GATEWAY_RIGHTS, RIGHTS, Grants, parse
 from holdfast.errors import ControlInvalid
+from holdfast.resources import actions
+from holdfast.resources.actions import GATEWAY_RIGHTS, RIGHTS, Grants, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +69,7 @@ lists = st.lists(granted, max_size=8)
 
 
 def naive(action: str, repository: str, right: str) -> bool:
-    """The words of connected-registry 4.2, one rule at a time."""
+    """The words of references.md 1.18, one rule at a time."""
     _, name, given_right = parse(action)
     if given_right != right:
         return False

@@ -6,25 +6,27 @@ from typing import Any
 
 import msgspec
 import pytest
+from holdfast import timestamps
 from holdfast.control import command as c
-from holdfast.control import moment, states
 from holdfast.control.activation import already_activated
-from holdfast.control.moment import stamp
-from holdfast.control.resource import (
+from holdfast.errors import ControlConflict, ControlInvalid, ControlUnknown
+from holdfast.resources import states
+from holdfast.resources.cron import silence_of
+from holdfast.resources.model import (
     SCOPE_MAP,
     STATUS,
     TOKEN,
-    Configuration,
     Identity,
     Lease,
     LoginServer,
+    RegistryConfiguration,
+    Revision,
     Status,
     StatusDetail,
     SyncProperties,
     SyncResult,
 )
-from holdfast.control.schedule import silence_of
-from holdfast.errors import ControlConflict, ControlInvalid, ControlUnknown
+from holdfast.timestamps import stamp
 from msgspec.structs import replace
 from support.control import NOW, Plane, registry
 
@@ -43,13 +45,15 @@ def plane() -> Plane:
     return plane
 
 
-def activate(plane: Plane, instance: str = "first", name: str = "plant", seconds: float = 300.0) -> c.Result:
+def activate(
+    plane: Plane, instance: str = "first", name: str = "plant", seconds: float = 300.0
+) -> c.CommandResult:
     return plane.do(c.Activate(name=name, instance=instance, lease_seconds=seconds, version="1.0"))
 
 
-def report(instance: str = "first", generation: int = 1, **more: object) -> c.Report:
+def report(instance: str = "first", generation: int = 1, **more: object) -> c.RecordReport:
     fields = {"name": "plant", "instance": instance, "generation": generation, "lease_seconds": 300.0, **more}
-    return msgspec.convert(msgspec.to_builtins(fields), c.Report)
+    return msgspec.convert(msgspec.to_builtins(fields), c.RecordReport)
 
 
 def state(plane: Plane, name: str = "plant") -> tuple[str, str]:
@@ -236,6 +240,14 @@ def test_a_resync_two_levels_down_waits_as_well(plane: Plane) -> None:
     assert plane.status("line1").registry_sync_result == new
 
 
+def test_case_trust_14_a_node_that_is_not_activated_misses_no_change() -> None:
+    lease = Lease(instance="i", generation=1, expires="2026-11-26T22:00:00Z")
+    behind, since = Revision(number=3, since="2026-11-26T21:00:00Z"), "2026-11-26T21:00:00Z"
+    assert states.missed(Status(lease=lease, revision=2), behind) == since
+    assert states.missed(Status(lease=lease, revision=3), behind) is None
+    assert states.missed(Status(revision=2), behind) is None
+
+
 def test_the_tables_name_every_state_and_what_is_not_in_them_is_refused() -> None:
     assert states.after("Inactive", "report") is None
     assert states.after("Active", "report") == "Active"
@@ -297,11 +309,11 @@ def test_case_trust_13_within_a_window_the_last_activity_decides(
     registry = replace(
         plane.registry("plant"), parent=replace(plane.registry("plant").parent, sync_properties=sync)
     )
-    at = moment.seconds(f"{day}{heard}Z")
-    expires = moment.stamp(at + 20 + silence_of(sync, at))
+    at = timestamps.seconds(f"{day}{heard}Z")
+    expires = timestamps.stamp(at + 20 + silence_of(sync, at))
     lease = Lease(instance="i", generation=1, expires=expires)
     status = Status(lease=lease, last_activity_time=f"{day}{heard}Z")
-    seen = moment.seconds(f"{day}{now}Z")
+    seen = timestamps.seconds(f"{day}{now}Z")
     assert states.is_held(status.lease, seen)
     assert states.connection(status, registry, seen) == wanted
     tomorrow = "2026-11-27T09:00:00Z" if now.startswith("11") else None
@@ -325,14 +337,14 @@ def test_what_a_node_says_of_those_below_it_is_taken_and_of_others_not(plane: Pl
     assert plane.view.get(STATUS, "absent") is None
 
 
-def configuration(plane: Plane, name: str) -> Configuration:
+def configuration(plane: Plane, name: str) -> RegistryConfiguration:
     """What a parent hands down, straight from its draft."""
     draft = plane.draft()
     own = plane.registry(name)
     below = [plane.registry(one) for one in plane.below(name)]
     tokens = [plane.token(one.parent.sync_properties.token_id) for one in [own, *below]]
     scopes = [draft.scope_map(token.scope_map_id) for token in tokens]
-    return Configuration(
+    return RegistryConfiguration(
         registry=own,
         etag='"x"',
         below=tuple(below),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from holdfast.control.bounds import BELOW_BYTES, LEAST_BYTES, STATUS_BYTES, fitting, relayed, share
-from holdfast.control.resource import (
+from holdfast.resources.model import (
     Certificate,
     Lease,
     LoginServer,
@@ -14,6 +13,7 @@ from holdfast.control.resource import (
     SyncProgress,
     SyncResult,
 )
+from holdfast.resources.report_bounds import BELOW_BYTES, LEAST_BYTES, STATUS_BYTES, fitting, relayed, share
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +63,15 @@ def test_case_trust_19_no_status_is_longer_than_its_share(status: Status) -> Non
         found = fitting(status, most)
         assert len(msgspec.json.encode(found)) <= most
         assert fitting(found, most) == found
+
+
+def test_case_trust_19_troubles_that_fill_the_share_to_a_byte_stay_within_it() -> None:
+    """The field around the troubles counts, too: it is not there while there are none."""
+    for length in range(1, 1000):
+        detail = StatusDetail(type="Disk", code="DiskError", description="x" * length)
+        found = fitting(Status(version="1", status_details=(detail,) * 100), LEAST_BYTES)
+        assert len(msgspec.json.encode(found)) <= LEAST_BYTES
+        assert found.status_details
 
 
 def test_case_trust_19_an_ordinary_status_is_handed_on_whole() -> None:

@@ -6,19 +6,21 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from holdfast.admin.documents import RegistryDocument, ScopeMapDocument, TokenDocument
 from holdfast.control import command as c
-from holdfast.control import view
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, Configuration, Identity, lowered
-from holdfast.control.system import SYSTEM_SCOPE_MAPS
+from holdfast.control.draft import SYSTEM_ETAG, etag_of
 from holdfast.errors import ControlInvalid
-from holdfast.testing.clock import FakeClock
+from holdfast.resources.model import REGISTRY, SCOPE_MAP, TOKEN, Identity, RegistryConfiguration, lowered
+from holdfast.resources.system_scope_maps import SYSTEM_SCOPE_MAPS
+from holdfast.testing.manual_clock import FakeClock
 from holdfast.testing.port import ScriptedPort
 from holdfast_core import Store
-from support.control import registry
+from support.control import registry, update_registry
 
 READ = ("repositories/base/content/read",)
 
@@ -32,7 +34,7 @@ class Node:
         self.port = ScriptedPort(self.store, self.clock)
         self.catalogue = Catalogue(self.store)
 
-    def do(self, command: c.Command) -> c.Result:
+    def do(self, command: c.Command) -> c.CommandResult:
         async def main() -> bytes:
             return await self.port.control(msgspec.json.encode(command))
 
@@ -65,7 +67,7 @@ def grow(node: Node) -> None:
         node.do(registry(name, "base", parent=parent))
     for name in ("plant", "line1", "other"):
         node.do(c.CreateToken(name=f"{name}-client", actions=READ))
-        node.do(c.UpdateRegistry(name=name, add_client_tokens=(f"{name}-client",)))
+        node.do(update_registry(name=name, add_client_tokens=(f"{name}-client",)))
 
 
 def test_case_fault_10_no_other_letter_is_an_ascii_one(node: Node) -> None:
@@ -113,6 +115,13 @@ def test_what_was_decoded_is_kept_until_something_changes(node: Node) -> None:
     assert node.catalogue.token("late-token") is None
 
 
+def test_changes_that_nobody_counts_have_no_number(node: Node) -> None:
+    """An older parent hands no revisions down, and refuses a report that names one."""
+    grow(node)
+    assert node.catalogue.number_of("plant") == node.catalogue.revision_of("plant").number > 0
+    assert node.catalogue.number_of("nobody") is None
+
+
 def test_an_activation_shows_though_it_is_no_revision(node: Node) -> None:
     grow(node)
     revision = node.catalogue.revision
@@ -153,7 +162,7 @@ def test_the_tree(node: Node) -> None:
 
 
 def test_children_of_a_name_that_begins_like_another_are_its_own(node: Node) -> None:
-    """The original's client matches a parent by the end of its id (connected-registry 2.4, defect c)."""
+    """The original's client matches a parent by the end of its id (references.md 1.8)."""
     for name, parent in (
         ("plant", None),
         ("xplant", None),
@@ -194,12 +203,12 @@ def test_the_etag_changes_with_the_content_and_only_with_it(node: Node) -> None:
         return found.etag
 
     first = etag()
-    node.do(c.UpdateRegistry(name="other", log_level="Debug"))
+    node.do(update_registry(name="other", log_level="Debug"))
     node.do(c.Activate(name="plant", instance="i", lease_seconds=9))
     assert etag() == first
     seen = {first}
     for command in (
-        c.UpdateRegistry(name="hall1", log_level="Debug"),
+        update_registry(name="hall1", log_level="Debug"),
         c.UpdateToken(name="line1-client", status="disabled"),
         c.GenerateCredentials(token="line1-client", passwords=("password1",)),
         c.UpdateScopeMap(name="line1-client-scope-map", add=("repositories/base/metadata/read",)),
@@ -211,10 +220,10 @@ def test_the_etag_changes_with_the_content_and_only_with_it(node: Node) -> None:
         seen.add(etag())
 
 
-def send(configuration: Configuration | None) -> Configuration:
+def send(configuration: RegistryConfiguration | None) -> RegistryConfiguration:
     """Through JSON, as the gateway does."""
     assert configuration is not None
-    return msgspec.json.decode(msgspec.json.encode(configuration), type=Configuration)
+    return msgspec.json.decode(msgspec.json.encode(configuration), type=RegistryConfiguration)
 
 
 def test_what_a_child_received_it_hands_on_as_its_parent_would(node: Node, child: Node) -> None:
@@ -235,6 +244,11 @@ def test_what_a_child_received_it_hands_on_as_its_parent_would(node: Node, child
     assert node.catalogue.identity() is None
 
 
+def as_json(document: msgspec.Struct) -> Any:
+    """A document as a client reads it."""
+    return msgspec.json.decode(msgspec.json.encode(document))
+
+
 # --- what the API shows ------------------------------------------------------------------------------------
 
 
@@ -243,12 +257,20 @@ def test_a_registry_is_shown_with_the_originals_names(node: Node) -> None:
     found = node.catalogue
     one = found.registry("hall1")
     assert one is not None
-    shown = view.registry_view(one, found.status("hall1"), node.clock.now(), found.etag(REGISTRY, "hall1"))
+    shown = as_json(
+        RegistryDocument.of(
+            one,
+            found.status("hall1"),
+            found.revision_of("hall1"),
+            node.clock.now(),
+            found.etag(REGISTRY, "hall1"),
+        )
+    )
     assert list(shown) == ["id", "name", "type", "etag", "properties"]
     assert (shown["id"], shown["name"], shown["etag"]) == (
         "/connectedRegistries/hall1",
         "hall1",
-        view.etag_of(node.store.resource(REGISTRY, "hall1")),
+        etag_of(node.store.documents.get(REGISTRY, "hall1")),
     )
     assert shown["properties"] == {
         "provisioningState": "Succeeded",
@@ -258,6 +280,7 @@ def test_a_registry_is_shown_with_the_originals_names(node: Node) -> None:
         "lastActivityTime": None,
         "lastActivitySeconds": None,
         "expectedTime": None,
+        "notTakenOverSince": None,
         "activation": {"status": "Inactive"},
         "parent": {
             "id": "/connectedRegistries/plant",
@@ -300,9 +323,15 @@ def test_no_verifier_and_no_lease_is_ever_shown(node: Node) -> None:
     assert scope is not None
     assert one is not None
     shown = [
-        view.token_view(token, found.etag(TOKEN, "plant-client")),
-        view.scope_map_view(scope, found.etag(SCOPE_MAP, scope.name)),
-        view.registry_view(one, found.status("plant"), node.clock.now(), found.etag(REGISTRY, "plant")),
+        TokenDocument.of(token, found.etag(TOKEN, "plant-client")),
+        ScopeMapDocument.of(scope, found.etag(SCOPE_MAP, scope.name)),
+        RegistryDocument.of(
+            one,
+            found.status("plant"),
+            found.revision_of("plant"),
+            node.clock.now(),
+            found.etag(REGISTRY, "plant"),
+        ),
     ]
     text = msgspec.json.encode(shown).decode()
     assert "password1" in text
@@ -313,6 +342,6 @@ def test_no_verifier_and_no_lease_is_ever_shown(node: Node) -> None:
 def test_system_scope_maps_are_shown_as_such(node: Node) -> None:
     scope = node.catalogue.scope_map("/scopeMaps/_repositories_ADMIN")
     assert scope is not None
-    shown = view.scope_map_view(scope, node.catalogue.etag(SCOPE_MAP, "_repositories_admin"))
-    assert (shown["etag"], shown["properties"]["type"]) == (view.SYSTEM_ETAG, "SystemDefined")
+    shown = as_json(ScopeMapDocument.of(scope, node.catalogue.etag(SCOPE_MAP, "_repositories_admin")))
+    assert (shown["etag"], shown["properties"]["type"]) == (SYSTEM_ETAG, "SystemDefined")
     assert len(shown["properties"]["actions"]) == 5

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 from holdfast.control import command as c
-from holdfast.control.actions import OF_MODE, of_gateway, of_repository
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, Identity
-from holdfast.control.view import etag_of
+from holdfast.control.draft import etag_of
 from holdfast.errors import (
     ControlConflict,
     ControlInvalid,
@@ -15,7 +13,9 @@ from holdfast.errors import (
     PreconditionFailed,
     Refusal,
 )
-from support.control import Plane, registry
+from holdfast.resources.actions import OF_MODE, of_gateway, of_repository
+from holdfast.resources.model import REGISTRY, SCOPE_MAP, TOKEN, Identity
+from support.control import Plane, create_registry, registry, update_registry
 
 READ = ("repositories/team/app/content/read", "repositories/team/app/metadata/read")
 WRITE = ("repositories/team/app/content/write",)
@@ -136,7 +136,7 @@ def test_a_scope_map_that_is_equal_is_used(plane: Plane) -> None:
         (c.DeleteScopeMap(name="_repositories_admin"), ControlConflict, "defined by the system"),
         (c.UpdateScopeMap(name="absent"), ControlUnknown, "no scope map 'absent'"),
         (c.DeleteScopeMap(name="absent"), ControlUnknown, "no scope map 'absent'"),
-        (c.UpdateRegistry(name="absent"), ControlUnknown, "no connected registry 'absent'"),
+        (update_registry(name="absent"), ControlUnknown, "no connected registry 'absent'"),
         (c.DeleteRegistry(name="absent"), ControlUnknown, "no connected registry 'absent'"),
         (c.Deactivate(name="absent"), ControlUnknown, "no connected registry"),
         (c.Resync(name="absent"), ControlUnknown, "no connected registry"),
@@ -244,10 +244,10 @@ def test_a_condition_that_does_not_hold_changes_nothing(plane: Plane) -> None:
     etags = {
         kind: etag_of(plane.view.get(kind, name)) for kind, name in ((REGISTRY, "plant"), (TOKEN, "reader"))
     }
-    plane.do(c.UpdateRegistry(name="plant", log_level="Debug", if_match=etags[REGISTRY]))
+    plane.do(update_registry(name="plant", log_level="Debug", if_match=etags[REGISTRY]))
     plane.do(c.UpdateToken(name="reader", status="disabled", if_match="*"))
     for command in (
-        c.UpdateRegistry(name="plant", log_level="Error", if_match=etags[REGISTRY]),
+        update_registry(name="plant", log_level="Error", if_match=etags[REGISTRY]),
         c.DeleteRegistry(name="plant", if_match=etags[REGISTRY]),
         c.UpdateToken(name="reader", status="enabled", if_match=etags[TOKEN]),
         c.DeleteToken(name="reader", if_match=etags[TOKEN]),
@@ -262,7 +262,7 @@ def test_a_heartbeat_changes_no_etag(plane: Plane) -> None:
     plane.do(registry("plant"))
     before = plane.view.get(REGISTRY, "plant")
     plane.do(c.Activate(name="plant", instance="i", lease_seconds=300))
-    plane.do(c.Report(name="plant", instance="i", generation=1, lease_seconds=300))
+    plane.do(c.RecordReport(name="plant", instance="i", generation=1, lease_seconds=300))
     assert plane.view.get(REGISTRY, "plant") == before
 
 
@@ -285,15 +285,15 @@ def test_a_registry_brings_a_sync_token_of_its_mode(plane: Plane, mode: str) -> 
 
 
 BAD_REGISTRIES = [
-    (c.CreateRegistry(name="plant", mode="ReadOnly"), ControlInvalid, "exactly one", "repositories"),
+    (create_registry(name="plant", mode="ReadOnly"), ControlInvalid, "exactly one", "repositories"),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), sync_token="token"),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), sync_token="token"),
         ControlInvalid,
         "exactly one",
         "repositories",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=()),
+        create_registry(name="plant", mode="ReadOnly", repositories=()),
         ControlInvalid,
         "is empty",
         "repositories",
@@ -303,37 +303,37 @@ BAD_REGISTRIES = [
     (registry("plant", parent="absent"), ControlInvalid, "no connected registry 'absent'", "parent.id"),
     (registry("plant", parent="plant"), ControlInvalid, "no connected registry 'plant'", "parent.id"),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), schedule="0 9 * * *"),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), schedule="0 9 * * *"),
         ControlInvalid,
         "syncWindow is missing",
         "syncWindow",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), message_ttl="P91D"),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), message_ttl="P91D"),
         ControlInvalid,
         "P1D to P90D",
         "messageTtl",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), gc_schedule="daily"),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), gc_schedule="daily"),
         ControlInvalid,
         "no schedule",
         "garbageCollection.schedule",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), notifications=("x",)),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), notifications=("x",)),
         ControlInvalid,
         "no pattern",
         "notificationsList",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",), client_tokens=("absent",)),
+        create_registry(name="plant", mode="ReadOnly", repositories=("a",), client_tokens=("absent",)),
         ControlConflict,
         "no token absent",
         "clientTokenIds",
     ),
     (
-        c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="absent"),
+        create_registry(name="plant", mode="ReadOnly", sync_token="absent"),
         ControlInvalid,
         "no token 'absent'",
         "parent.syncProperties.tokenId",
@@ -353,7 +353,7 @@ def test_created_again_it_is_replaced_where_it_can_change(plane: Plane) -> None:
     plane.do(first)
     unchanged(plane, first)
     unchanged(plane, registry("PLANT", "Team/App"))
-    plane.do(c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("team/app",), log_level="Error"))
+    plane.do(create_registry(name="plant", mode="ReadOnly", repositories=("team/app",), log_level="Error"))
     assert plane.registry("plant").logging.log_level == "Error"
     refused(plane, registry("plant", mode="ReadWrite"), ControlConflict, "mode cannot be changed", "mode")
     refused(plane, registry("plant", "other"), ControlConflict, "permissions update", "repositories")
@@ -361,16 +361,23 @@ def test_created_again_it_is_replaced_where_it_can_change(plane: Plane) -> None:
     refused(
         plane, registry("plant", parent="upper"), ControlConflict, "parent.id cannot be changed", "parent.id"
     )
-    given = c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="other")
+    given = create_registry(name="plant", mode="ReadOnly", sync_token="other")
     refused(plane, given, ControlConflict, "tokenId cannot be changed", "parent.syncProperties.tokenId")
-    only = c.CreateRegistry(name="plant", mode="ReadOnly", repositories=("team/app",), only_new=True)
+    only = create_registry(name="plant", mode="ReadOnly", repositories=("team/app",), only_new=True)
     refused(plane, only, PreconditionFailed, "exists")
+
+
+def test_the_former_names_of_modes_are_stored_as_the_present_ones(plane: Plane) -> None:
+    for name, mode, stored in (("works", "Registry", "ReadWrite"), ("plant", "Mirror", "ReadOnly")):
+        plane.do(create_registry(name=name, mode=mode, repositories=("team/app",)))
+        assert plane.registry(name).mode == stored
+        unchanged(plane, create_registry(name=name, mode=stored, repositories=("team/app",)))
 
 
 def test_an_update_changes_what_it_names(plane: Plane) -> None:
     plane.do(registry("plant"))
     plane.do(
-        c.UpdateRegistry(
+        update_registry(
             name="plant",
             schedule="0 9 * * *",
             sync_window="PT3H",
@@ -387,10 +394,10 @@ def test_an_update_changes_what_it_names(plane: Plane) -> None:
     assert (sync.schedule, sync.sync_window, sync.message_ttl) == ("0 9 * * *", "PT3H", "P5D")
     assert (held.logging.log_level, held.logging.audit_log_status) == ("Warning", "Enabled")
     assert (held.garbage_collection.enabled, held.garbage_collection.schedule) == (False, "5 4 * * *")
-    unchanged(plane, c.UpdateRegistry(name="plant", log_level="Warning", add_notifications=("*:*",)))
-    refused(plane, c.UpdateRegistry(name="plant", sync_window=None), ControlInvalid, "syncWindow is missing")
+    unchanged(plane, update_registry(name="plant", log_level="Warning", add_notifications=("*:*",)))
+    refused(plane, update_registry(name="plant", sync_window=None), ControlInvalid, "syncWindow is missing")
     plane.do(
-        c.UpdateRegistry(name="plant", sync_window=None, schedule="* * * * *", remove_notifications=("*:*",))
+        update_registry(name="plant", sync_window=None, schedule="* * * * *", remove_notifications=("*:*",))
     )
     assert plane.registry("plant").parent.sync_properties.sync_window is None
     assert plane.registry("plant").notifications_list == ("a:push",)
@@ -400,17 +407,17 @@ def test_client_tokens_are_a_set_whatever_their_casing(plane: Plane) -> None:
     plane.do(registry("plant"))
     for name in ("Alpha", "bravo"):
         plane.do(c.CreateToken(name=name, actions=READ))
-    plane.do(c.UpdateRegistry(name="plant", add_client_tokens=("Alpha", "ALPHA", "/tokens/bravo")))
+    plane.do(update_registry(name="plant", add_client_tokens=("Alpha", "ALPHA", "/tokens/bravo")))
     assert plane.registry("plant").client_token_ids == ("/tokens/Alpha", "/tokens/bravo")
-    unchanged(plane, c.UpdateRegistry(name="plant", add_client_tokens=("alpha",)))
-    plane.do(c.UpdateRegistry(name="plant", client_tokens=("bravo",)))
-    plane.do(c.UpdateRegistry(name="plant", remove_client_tokens=("BRAVO", "absent")))
+    unchanged(plane, update_registry(name="plant", add_client_tokens=("alpha",)))
+    plane.do(update_registry(name="plant", client_tokens=("bravo",)))
+    plane.do(update_registry(name="plant", remove_client_tokens=("BRAVO", "absent")))
     assert plane.registry("plant").client_token_ids == ()
-    both = c.UpdateRegistry(
+    both = update_registry(
         name="plant", add_client_tokens=("Alpha",), remove_client_tokens=("/tokens/alpha",)
     )
     refused(plane, both, ControlInvalid, "Update ambiguity", "clientTokenIds")
-    whole = c.UpdateRegistry(name="plant", client_tokens=("Alpha",), add_client_tokens=("bravo",))
+    whole = update_registry(name="plant", client_tokens=("Alpha",), add_client_tokens=("bravo",))
     refused(plane, whole, ControlInvalid, "replaces the whole list", "clientTokenIds")
 
 
@@ -419,7 +426,7 @@ def test_client_tokens_of_a_read_only_registry_only_read_however_one_tries(plane
     plane.do(registry("works", mode="ReadWrite"))
     plane.do(c.CreateToken(name="reader", actions=READ))
     plane.do(c.CreateToken(name="writer", actions=(*READ, *WRITE)))
-    add = c.UpdateRegistry(name="plant", add_client_tokens=("writer",))
+    add = update_registry(name="plant", add_client_tokens=("writer",))
     refused(
         plane,
         add,
@@ -427,8 +434,8 @@ def test_client_tokens_of_a_read_only_registry_only_read_however_one_tries(plane
         "writer of plant has repositories/team/app/content/write",
         "clientTokenIds",
     )
-    plane.do(c.UpdateRegistry(name="works", add_client_tokens=("writer",)))
-    plane.do(c.UpdateRegistry(name="plant", add_client_tokens=("reader",)))
+    plane.do(update_registry(name="works", add_client_tokens=("writer",)))
+    plane.do(update_registry(name="plant", add_client_tokens=("reader",)))
     refused(
         plane, c.UpdateScopeMap(name="reader-scope-map", add=WRITE), ControlConflict, "reader of plant has"
     )
@@ -438,7 +445,7 @@ def test_client_tokens_of_a_read_only_registry_only_read_however_one_tries(plane
         ControlConflict,
         "reader of plant has",
     )
-    created = c.CreateRegistry(name="third", mode="ReadOnly", repositories=("a",), client_tokens=("writer",))
+    created = create_registry(name="third", mode="ReadOnly", repositories=("a",), client_tokens=("writer",))
     refused(plane, created, ControlConflict, "writer of third has")
 
 
@@ -446,7 +453,7 @@ def test_a_deleted_token_leaves_every_list(plane: Plane) -> None:
     plane.do(c.CreateToken(name="reader", actions=READ))
     for name in ("plant", "works"):
         plane.do(registry(name))
-        plane.do(c.UpdateRegistry(name=name, add_client_tokens=("reader",)))
+        plane.do(update_registry(name=name, add_client_tokens=("reader",)))
     result = plane.do(c.DeleteToken(name="reader"))
     assert {d.name for d in result.difference} == {"plant", "works", "reader"}
     assert plane.registry("plant").client_token_ids == plane.registry("works").client_token_ids == ()
@@ -459,11 +466,11 @@ def test_a_sync_token_is_kept_while_its_registry_is(plane: Plane) -> None:
         plane,
         c.UpdateToken(name="plant", scope_map="_repositories_admin"),
         ControlConflict,
-        "nobody can change",
+        "cannot be changed",
     )
     refused(
         plane,
-        c.UpdateRegistry(name="plant", add_client_tokens=("plant",)),
+        update_registry(name="plant", add_client_tokens=("plant",)),
         ControlConflict,
         "is a sync token",
     )
@@ -484,9 +491,9 @@ def test_the_scope_map_of_a_sync_token_is_its_own(plane: Plane) -> None:
 
 def test_a_given_sync_token_gets_the_gateway(plane: Plane) -> None:
     plane.do(c.CreateToken(name="given", actions=READ))
-    plane.do(c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="given"))
+    plane.do(create_registry(name="plant", mode="ReadOnly", sync_token="given"))
     assert plane.scope("given-scope-map").actions == (*READ, *of_gateway("plant"))
-    second = c.CreateRegistry(name="works", mode="ReadOnly", sync_token="given")
+    second = create_registry(name="works", mode="ReadOnly", sync_token="given")
     refused(plane, second, ControlConflict, "another connected registry", "parent.syncProperties.tokenId")
 
 
@@ -504,7 +511,7 @@ def test_a_given_sync_token_has_what_its_mode_needs(
     plane: Plane, mode: str, given: tuple[str, ...], text: str
 ) -> None:
     plane.do(c.CreateToken(name="given", actions=given))
-    order = c.CreateRegistry(
+    order = create_registry(
         name="plant", mode="ReadWrite" if mode == "ReadWrite" else "ReadOnly", sync_token="given"
     )
     refused(plane, order, ControlConflict, text, "parent.syncProperties.tokenId")
@@ -512,23 +519,23 @@ def test_a_given_sync_token_has_what_its_mode_needs(
 
 def test_a_given_sync_token_is_nobody_elses(plane: Plane) -> None:
     plane.do(c.CreateToken(name="given", scope_map="_repositories_pull_metadata_read"))
-    order = c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="given")
+    order = create_registry(name="plant", mode="ReadOnly", sync_token="given")
     refused(plane, order, ControlConflict, "cannot be changed")
     plane.do(c.CreateScopeMap(name="shared", actions=READ))
     plane.do(c.CreateToken(name="first", scope_map="shared"))
     plane.do(c.CreateToken(name="second", scope_map="shared"))
     refused(
         plane,
-        c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="first"),
+        create_registry(name="plant", mode="ReadOnly", sync_token="first"),
         ControlConflict,
         "shares it with no other",
     )
     plane.do(registry("works"))
     plane.do(c.CreateToken(name="client", actions=READ))
-    plane.do(c.UpdateRegistry(name="works", add_client_tokens=("client",)))
+    plane.do(update_registry(name="works", add_client_tokens=("client",)))
     refused(
         plane,
-        c.CreateRegistry(name="plant", mode="ReadOnly", sync_token="client"),
+        create_registry(name="plant", mode="ReadOnly", sync_token="client"),
         ControlConflict,
         "is a sync token",
     )
@@ -606,7 +613,7 @@ def test_limits_are_kept_and_lowered_ones_stop_no_clean_up(
     plane.limits = Plane(**{key: 2}).limits
     refused(plane, command, ControlConflict, text, field)
     plane.limits = Plane(**{key: 1}).limits
-    plane.do(c.UpdateRegistry(name="first", log_level="Debug"))
+    plane.do(update_registry(name="first", log_level="Debug"))
     plane.do(c.DeleteRegistry(name="other", cleanup=True))
     refused(plane, command, ControlConflict, "allowed: 1")
 
@@ -628,8 +635,8 @@ def test_permissions_and_clients_are_limited_too() -> None:
     )  # by widening
     for name in ("first", "second"):
         plane.do(c.CreateToken(name=name, scope_map="_repositories_pull"))
-    plane.do(c.UpdateRegistry(name="plant", add_client_tokens=("first",)))
-    more = c.UpdateRegistry(name="plant", add_client_tokens=("second",))
+    plane.do(update_registry(name="plant", add_client_tokens=("first",)))
+    more = update_registry(name="plant", add_client_tokens=("second",))
     refused(plane, more, ControlConflict, "2 client tokens of plant; allowed: 1", "clientTokenIds")
 
 
@@ -639,7 +646,7 @@ def test_a_dry_run_answers_the_same_and_changes_nothing(plane: Plane) -> None:
     for command, dry in (
         (registry("line2", "c", parent="plant"), True),
         (c.UpdatePermissions(name="plant", remove=("a",)), True),
-        (c.UpdateRegistry(name="plant", log_level="Debug"), True),
+        (update_registry(name="plant", log_level="Debug"), True),
     ):
         before = plane.state()
         fields = {**{f: getattr(command, f) for f in command.__struct_fields__}, "dry_run": dry}
@@ -654,7 +661,7 @@ def test_a_managed_node_takes_no_operators_commands(plane: Plane) -> None:
     plane.do(c.Receive(identity=Identity(name="plant", instance="i")))
     for command in (
         registry("other"),
-        c.UpdateRegistry(name="plant"),
+        update_registry(name="plant"),
         c.DeleteRegistry(name="plant"),
         c.Deactivate(name="plant"),
         c.Resync(name="plant"),
@@ -678,10 +685,10 @@ def test_a_command_that_is_none_is_refused_by_field() -> None:
         (b'{"command":"Deactivate"}', "name"),
         (b'{"command":"Deactivate","name":1}', "name"),
         (b'{"command":"Deactivate","name":"plant","force":true}', "force"),
-        (b'{"command":"CreateRegistry","name":"plant","mode":"Mirror"}', "mode"),
+        (b'{"command":"CreateRegistry","name":"plant","properties":{"mode":"Neither"}}', "mode"),
     ):
         with pytest.raises(ControlInvalid, match=text):
-            c.understood(raw)
+            c.decode_command(raw)
 
 
 def test_every_refusal_names_a_status() -> None:

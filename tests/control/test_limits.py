@@ -13,20 +13,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from holdfast.admin.documents import TokenDocument
 from holdfast.clock import SystemClock
-from holdfast.config import Control as Limits
+from holdfast.config import ControlSection as Limits
 from holdfast.control import command as c
-from holdfast.control.actions import Grants, of_repository
 from holdfast.control.catalogue import Catalogue
 from holdfast.control.draft import Draft
-from holdfast.control.resource import QUIET, SCOPE_MAP, TOKEN, Password, ScopeMap, Token, id_of
-from holdfast.control.view import token_view
 from holdfast.errors import ControlConflict
+from holdfast.resources.actions import Grants, of_repository
+from holdfast.resources.model import QUIET, SCOPE_MAP, TOKEN, Password, ScopeMap, Token, id_of
 from holdfast.testing.port import ScriptedPort
 from holdfast_core import Store
+from holdfast_core.changes.resource_rows import ResourceView
 from holdfast_core.record import ResourceChange
-from holdfast_core.resources import ResourceView
-from support.control import Plane, registry
+from support.control import Plane, registry, update_registry
+
+pytestmark = pytest.mark.loop("asyncio")
 
 BATCH = 5_000
 #: Generous, because test machines are shared; the figures are printed.
@@ -54,7 +56,7 @@ def fill(store: Store, number: int) -> None:
                 draft.put(TOKEN, Token(name=f"t{n:06}", scope_map_id=scope, passwords=(password,)))
             return draft.changes()
 
-        store.change_resources(plan, quiet=frozenset()).result(120)
+        store.documents.change(plan, quiet=frozenset()).result(120)
 
 
 def took(what: str, work: Callable[[int], object], times: int = 20) -> float:
@@ -72,8 +74,8 @@ def took(what: str, work: Callable[[int], object], times: int = 20) -> float:
 @pytest.mark.parametrize("number", [20_000, 200_000])
 def test_tokens(store: Store, number: int) -> None:
     fill(store, number - 100)
-    port, catalogue = ScriptedPort(store, SystemClock()), Catalogue(store)
-    port.limits = Limits(tokens=number, scope_maps=number)
+    limits = Limits(tokens=number, scope_maps=number)
+    port, catalogue = ScriptedPort(store, SystemClock(), limits), Catalogue(store)
 
     def do(command: c.Command) -> None:
         asyncio.run(port.control(msgspec.json.encode(command)))
@@ -81,7 +83,7 @@ def test_tokens(store: Store, number: int) -> None:
     def page(n: int) -> None:
         fresh = Catalogue(store)
         page = fresh.tokens(after=f"t{n * (number // 25):06}", limit=100)
-        assert len([token_view(token, fresh.etag(TOKEN, token.name)) for token in page]) == 100
+        assert len([TokenDocument.of(token, fresh.etag(TOKEN, token.name)) for token in page]) == 100
 
     print(f"\n{number:,} tokens, {store.statistics().index_bytes / 1e6:.0f} MB of index:")
     assert (
@@ -103,24 +105,18 @@ def test_tokens(store: Store, number: int) -> None:
 
 def _registry(do: Callable[[c.Command], None], n: int) -> None:
     do(registry(f"plant{n}", f"team{n}/app"))
-    do(c.UpdateRegistry(name=f"plant{n}", add_client_tokens=(f"t{n:06}",)))
+    do(update_registry(name=f"plant{n}", add_client_tokens=(f"t{n:06}",)))
 
 
-def test_the_last_token_is_taken_and_the_next_refused(store: Store) -> None:
+async def test_the_last_token_is_taken_and_the_next_refused(store: Store) -> None:
     fill(store, 19_999)
     port = ScriptedPort(store, SystemClock())
-
-    async def main() -> None:
-        await port.control(msgspec.json.encode(c.CreateToken(name="last1", scope_map="_repositories_pull")))
-        with pytest.raises(
-            ControlConflict, match=r"20001 tokens; allowed: 20000 at most \(configuration: control.tokens"
-        ):
-            await port.control(
-                msgspec.json.encode(c.CreateToken(name="next1", scope_map="_repositories_pull"))
-            )
-
-    asyncio.run(main())
-    assert store.resource_count(TOKEN) == 20_000
+    await port.control(msgspec.json.encode(c.CreateToken(name="last1", scope_map="_repositories_pull")))
+    with pytest.raises(
+        ControlConflict, match=r"20001 tokens; allowed: 20000 at most \(configuration: control.tokens"
+    ):
+        await port.control(msgspec.json.encode(c.CreateToken(name="next1", scope_map="_repositories_pull")))
+    assert store.documents.count(TOKEN) == 20_000
 
 
 @pytest.mark.parametrize("scale", [1, 10])
@@ -134,8 +130,7 @@ def test_registries_clients_and_permissions(store: Store, scale: int) -> None:
     }
     names = [f"node{n:03}" for n in range(50 * scale)]
     plant(store, Plane(**limits), names)
-    port = ScriptedPort(store, SystemClock())
-    port.limits = Limits(**limits)
+    port = ScriptedPort(store, SystemClock(), Limits(**limits))
 
     def do(command: c.Command) -> None:
         asyncio.run(port.control(msgspec.json.encode(command)))
@@ -160,7 +155,7 @@ def test_registries_clients_and_permissions(store: Store, scale: int) -> None:
     for command, text in (
         (registry("onemore", "r0"), "connected registries; allowed"),
         (c.UpdatePermissions(name=names[0], add=("more",)), "permissions in the scope map"),
-        (c.UpdateRegistry(name=names[0], add_client_tokens=("extra",)), "client tokens"),
+        (update_registry(name=names[0], add_client_tokens=("extra",)), "client tokens"),
     ):
         with pytest.raises(ControlConflict, match=text):
             do(command)
@@ -176,9 +171,9 @@ def plant(store: Store, plane: Plane, names: list[str]) -> None:
     clients = [f"client{n:03}" for n in range(limits.client_tokens)]
     for client in [*clients, "extra"]:
         plane.do(c.CreateToken(name=client, scope_map="_repositories_pull_metadata_read", no_passwords=True))
-    plane.do(c.UpdateRegistry(name=names[0], client_tokens=tuple(clients)))
+    plane.do(update_registry(name=names[0], client_tokens=tuple(clients)))
     rows = [ResourceChange(row.kind, row.name, row.body) for row in plane.view.rows.values()]
-    store.change_resources(lambda view: rows, quiet=QUIET).result(120)
+    store.documents.change(lambda view: rows, quiet=QUIET).result(120)
 
 
 def _configuration(store: Store, name: str) -> int:

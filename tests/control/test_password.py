@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 
 import pytest
-from holdfast.control import password
 from holdfast.errors import ControlInvalid
+from holdfast.resources import password
 
 CHOSEN = "a horse of another colour"
 

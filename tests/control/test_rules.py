@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from holdfast.control import moment, rules
+from holdfast import timestamps
 from holdfast.errors import ControlConflict, ControlInvalid
+from holdfast.resources import rules
 from hypothesis import given
 from hypothesis import strategies as st
 from support.control import NOW
@@ -162,12 +163,12 @@ def test_a_limit_names_its_key() -> None:
 
 @given(st.floats(0, 4e9))
 def test_times_go_to_text_and_back(now: float) -> None:
-    assert moment.seconds(moment.stamp(now)) == int(now)
-    assert moment.is_past(moment.stamp(now), now)
-    assert not moment.is_past(moment.stamp(now + 1), int(now))
+    assert timestamps.seconds(timestamps.stamp(now)) == int(now)
+    assert timestamps.is_past(timestamps.stamp(now), now)
+    assert not timestamps.is_past(timestamps.stamp(now + 1), int(now))
 
 
 def test_never_is_not_past_and_no_time_is() -> None:
-    assert not moment.is_past(None, 1e12)
-    assert moment.is_past("soon", 0.0)
-    assert moment.is_past("2099-01-01T00:00:00", 0.0)
+    assert not timestamps.is_past(None, 1e12)
+    assert timestamps.is_past("soon", 0.0)
+    assert timestamps.is_past("2099-01-01T00:00:00", 0.0)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 from holdfast.control import command as c
-from holdfast.control.actions import OF_MODE, READ_RIGHTS, RIGHTS, Grants, of_gateway, of_repository, parse
 from holdfast.control.draft import LINK, decoded, links_of
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, ConnectedRegistry, ScopeMap, Token, name_in
-from holdfast.control.system import SYSTEM_SCOPE_MAPS
 from holdfast.errors import ControlConflict, ControlMistake, PreconditionFailed
+from holdfast.resources.actions import OF_MODE, READ_RIGHTS, RIGHTS, Grants, of_gateway, of_repository, parse
+from holdfast.resources.model import REGISTRY, SCOPE_MAP, TOKEN, ConnectedRegistry, ScopeMap, Token, name_in
+from holdfast.resources.system_scope_maps import SYSTEM_SCOPE_MAPS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.control import Plane, registry
+from support.control import Plane, create_registry, registry, update_registry
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_what_is_added_is_added_to_every_ancestor_with_the_rights_of_its_mode(tr
 
 
 def test_what_is_removed_is_removed_from_every_descendant_of_every_branch(tree: Plane) -> None:
-    """All branches: the original's client cleans up only the last child's (connected-registry 2.4, defect a)."""
+    """All branches: the original's client cleans up only the last child's (references.md 1.8)."""
     result = tree.do(c.UpdatePermissions(name="plant", remove=("base",)))
     assert {d.name for d in result.difference} == {"plant", "hall1", "hall2", "line1", "line2"}
     assert all(held(tree, name, "base") == set() for name in ("plant", "hall1", "hall2", "line1", "line2"))
@@ -192,7 +192,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(name=registries, parent=st.none() | registries, token=tokens)
     def create_with_token(self, name: str, parent: str | None, token: str) -> None:
-        self.do(c.CreateRegistry(name=name, mode="ReadOnly", parent=parent, sync_token=token))
+        self.do(create_registry(name=name, mode="ReadOnly", parent=parent, sync_token=token))
 
     @rule(name=registries, cleanup=st.booleans())
     def delete(self, name: str, cleanup: bool) -> None:
@@ -204,7 +204,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(name=registries, add=st.lists(tokens, max_size=2), remove=st.lists(tokens, max_size=1))
     def list_clients(self, name: str, add: list[str], remove: list[str]) -> None:
-        self.do(c.UpdateRegistry(name=name, add_client_tokens=tuple(add), remove_client_tokens=tuple(remove)))
+        self.do(update_registry(name=name, add_client_tokens=tuple(add), remove_client_tokens=tuple(remove)))
 
     @rule(name=tokens, scope=maps, given=st.none() | some_actions)
     def create_token(self, name: str, scope: str, given: tuple[str, ...] | None) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from blake3 import blake3
-from holdfast_core import Descriptor, Digest, FillState
+from holdfast_core import Descriptor, Digest, FillState, list_format
 from holdfast_core import format as layout
-from holdfast_core import frame as framing
 from holdfast_core.errors import Mistake, RecordDamaged
+from holdfast_core.journal import frame as framing
 from holdfast_core.record import TagMove
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ def test_a_short_value_is_noticed(value: bytes) -> None:
 
 def test_an_unknown_version_is_named() -> None:
     body = b"\x07payload"
-    value = body + blake3(b"B" + body).digest(framing.SEAL_BYTES)
+    value = body + blake3(b"B" + body).digest(layout.SEAL_BYTES)
     with pytest.raises(RecordDamaged, match="has version 7, this code reads 1"):
         layout.unseal(b"B", value)
 
@@ -78,12 +78,12 @@ def test_the_last_sixteen_moves_are_kept(moves: list[TagMove]) -> None:
 
 @given(st.lists(st.binary(max_size=900), max_size=30), times)
 def test_lists_of_any_length(items: list[bytes], fetched_at: float) -> None:
-    payloads = layout.encode_list(items, fetched_at)
-    assert layout.decode_list(payloads) == (items, fetched_at)
+    payloads = list_format.encode_list(items, fetched_at, list_format.LIST_ORDERS[layout.TAG_LIST])
+    assert list_format.decode_list(payloads) == (items, fetched_at)
     assert all(len(p) <= layout.SEGMENT_BYTES + 12 for p in payloads)
     if len(payloads) > 1:
         with pytest.raises(RecordDamaged):
-            layout.decode_list(payloads[:-1])
+            list_format.decode_list(payloads[:-1])
 
 
 @given(

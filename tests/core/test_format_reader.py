@@ -28,7 +28,7 @@ def test_the_reader_uses_nothing_of_the_store() -> None:
     assert not {name for name in names if name.split(".")[0] in ("holdfast", "holdfast_core", "support")}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_the_golden_stores_are_as_the_document_says(tmp_path: Path, number: int) -> None:
     root = golden.unpack(DATA / f"store-format-{number}.tar.xz", tmp_path)
     Store.create_or_open(root, write=True).close()

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from holdfast_core import (
     CHUNK_BYTES,
+    Child,
     Descriptor,
     Digest,
-    Event,
+    EventRecord,
+    LockTarget,
     ReferrersList,
     Resource,
     Store,
     TagList,
-    Target,
     fsck,
     opening,
     rebuild,
@@ -52,6 +53,7 @@ TABLES_SINCE = {
         *layout.DERIVED_TABLES,
     ),
     3: (layout.EVENT,),
+    4: (*(layout.CHILDREN, layout.EDGE, layout.ACCOUNT, layout.USE, layout.LOOSE), layout.PIN),
 }
 
 
@@ -73,58 +75,64 @@ def test_every_kind_of_record_is_in_it(root: Path, opener: Opener) -> None:
 def check_kept(store: Store, version: int) -> None:
     """What a rebuild must keep, too."""
     pushed = ["pushed/c"] if version >= 2 else []
-    assert store.repositories() == ["docker.io:library/b", "library/a", "library/b", *pushed]
+    assert store.references.repositories() == ["docker.io:library/b", "library/a", "library/b", *pushed]
     if version >= 2:
         check_pushed(store, version)
-    small = store.blob("docker.io:library/b", golden.SHA512)
+    assert store.space.pins() == ([golden.PIN] if version >= 4 else [])
+    if version >= 4:
+        children = [Child(b"b", Digest.of(golden.CHILD), len(golden.CHILD))]
+        assert store.space.children(Digest.of(golden.IMAGE)) == children
+    small = store.blobs.get("docker.io:library/b", golden.SHA512)
     assert small is not None
     assert (small.inline, small.owned) == (golden.SMALL, False)
-    cached = store.blob("library/b", Digest.of(golden.CACHED))
+    cached = store.blobs.get("library/b", Digest.of(golden.CACHED))
     assert cached is not None
     assert read_all(store, cached) == golden.CACHED
     bodies = {SUBJECT: golden.MANIFEST, SIGNATURE: golden.SIGNATURE}
     bodies[Digest.of(golden.LARGE_MANIFEST)] = golden.LARGE_MANIFEST
     for digest, body in bodies.items():
-        found = store.manifest("library/a", digest)
+        found = store.references.manifest("library/a", digest)
         assert found is not None
         assert (found.body, found.media_type, found.owned) == (body, MEDIA, digest == SUBJECT)
-    assert store.tag("library/a", "v1") == Tag("v1", SUBJECT, 2.0, 2.0, "local")
+    assert store.references.tag("library/a", "v1") == Tag("v1", SUBJECT, 2.0, 2.0, "local")
     moves = [TagMove(SUBJECT, 2.0, "local"), TagMove(SIGNATURE, 1.0, "parent")]
-    assert store.tag_moves("library/a", "v1") == moves
-    assert store.tag_list("library/a") == TagList(golden.TAGS, 3.0)
+    assert store.references.tag_moves("library/a", "v1") == moves
+    assert store.references.lists.tag_list("library/a") == TagList(golden.TAGS, 3.0)
     ours = Descriptor(MEDIA, str(SIGNATURE), len(golden.SIGNATURE))
-    assert store.referrers("library/a", SUBJECT) == ReferrersList((golden.DESCRIPTOR, ours), 4.0)
+    assert store.references.lists.referrers("library/a", SUBJECT) == ReferrersList(
+        (golden.DESCRIPTOR, ours), 4.0
+    )
 
 
 def check_pushed(store: Store, version: int) -> None:
     """What came with format 2."""
     digest = golden.PUSHED_SHA512
-    found = store.manifest("pushed/c", digest)
+    found = store.references.manifest("pushed/c", digest)
     assert found is not None
     assert (found.body, found.owned) == (golden.PUSHED, True)
-    assert store.tag("pushed/c", "kept") == Tag("kept", digest, 6.0, 6.0, "local")
-    assert store.tags("pushed/c") == (["logged"] if version >= 3 else [])
-    assert store.lock("pushed/c", Target("tag", "kept")) == golden.LOCK
+    assert store.references.tag("pushed/c", "kept") == Tag("kept", digest, 6.0, 6.0, "local")
+    assert store.references.tags("pushed/c") == (["logged"] if version >= 3 else [])
+    assert store.references.lock("pushed/c", LockTarget("tag", "kept")) == golden.LOCK
     moves = [TagMove(None, 8.0, "local"), TagMove(digest, 6.0, "local")]
-    assert store.tag_moves("pushed/c", "gone") == moves
-    assert store.is_deleted("pushed/c", "tag", "gone")
-    assert store.pending() == [("pushed/c", digest)]
-    assert store.blob("pushed/c", hashed(golden.UNLINKED)[0]) is None
-    assert store.resources("token") == [Resource("token", "Plant", 1, golden.DOCUMENT)]
-    assert (store.resource_count("token"), store.control_revision()) == (1, 1)
-    assert store.outbox() == [(2, golden.NOTE * 2)]
-    assert (store.outbox_last(), store.outbox_row(1)) == (2, None)
+    assert store.references.tag_moves("pushed/c", "gone") == moves
+    assert store.references.is_deleted("pushed/c", "tag", "gone")
+    assert store.references.outbox.pending() == [("pushed/c", digest)]
+    assert store.blobs.get("pushed/c", hashed(golden.UNLINKED)[0]) is None
+    assert store.documents.of_kind("token") == [Resource("token", "Plant", 1, golden.DOCUMENT)]
+    assert (store.documents.count("token"), store.documents.revision()) == (1, 1)
+    assert store.references.outbox.rows() == [(2, golden.NOTE * 2)]
+    assert (store.references.outbox.last(), store.references.outbox.row(1)) == (2, None)
 
 
 def check_logged(store: Store, version: int) -> None:
     """What came with format 3, and a rebuild does not bring back."""
-    head = store.event_head()
+    head = store.events.head()
     assert (head is not None) == (version >= 3)
     if head is None:
-        assert store.events(0, 10) == []
+        assert store.events.after(0, 10) == []
         return
     assert (head.last, head.floor, head.count) == (2, 0, 2)
-    named = Event(
+    named = EventRecord(
         "push",
         "tag",
         "pushed/c",
@@ -135,8 +143,8 @@ def check_logged(store: Store, version: int) -> None:
         len(golden.LOGGED),
         number=1,
     )
-    assert store.events(0, 10) == [named, replace(golden.RELAYED, number=2)]
-    assert store.events_since(head.log, 2, 10) == []
+    assert store.events.after(0, 10) == [named, replace(golden.RELAYED, number=2)]
+    assert store.events.since(head.log, 2, 10) == []
 
 
 @pytest.mark.parametrize("write", [True, False])
@@ -144,13 +152,13 @@ def test_everything_in_it_is_read(root: Path, opener: Opener, write: bool) -> No
     version = format_of(root)
     store = opener(write=write)
     check_kept(store, version)
-    assert store.fills() == [golden.FILL]
+    assert store.blobs.fills.states() == [golden.FILL]
     check_logged(store, version)
-    assert store.last_seen("library/a", SUBJECT) == 5.0
-    layer = store.blob("library/a", hashed(golden.LAYER)[0])
+    assert store.blobs.last_seen("library/a", SUBJECT) == 5.0
+    layer = store.blobs.get("library/a", hashed(golden.LAYER)[0])
     assert layer is not None
     assert (layer.size, layer.owned, layer.damaged) == (len(golden.LAYER), True, True)
-    with store.open_blob(layer) as reader:
+    with store.blobs.open(layer) as reader:
         assert reader.read(61 * CHUNK_BYTES, 10) == bytes(5)
         with pytest.raises(ChunkDamaged):
             reader.read(60 * CHUNK_BYTES, 1)
@@ -164,16 +172,16 @@ def test_case_76_an_older_store_is_brought_up_to_date_by_its_writer(root: Path, 
     store = opener()
     assert format_of(root) == layout.FORMAT
     push_file(store, "library/a", some_bytes(50_000))
-    store.mount_blob("library/c", hashed(golden.CACHED)[0], source="library/b", now=20.0).result()
-    store.delete_manifest("library/a", SUBJECT, now=20.0).result()
-    assert store.tag("library/a", "v1") is None
-    store.delete_manifest("library/a", SIGNATURE, now=20.0).result()
-    found = store.referrers("library/a", SUBJECT)
+    store.blobs.mount("library/c", hashed(golden.CACHED)[0], source="library/b", now=20.0).result()
+    store.references.delete_manifest("library/a", SUBJECT, now=20.0).result()
+    assert store.references.tag("library/a", "v1") is None
+    store.references.delete_manifest("library/a", SIGNATURE, now=20.0).result()
+    found = store.references.lists.referrers("library/a", SUBJECT)
     assert found is not None
     assert found.descriptors == (golden.DESCRIPTOR,)
-    store.delete_blob("library/b", hashed(golden.CACHED)[0], now=20.0).result()
-    assert store.sweep(now=30.0, grace=5.0).result() >= len(golden.MANIFEST) + len(golden.SIGNATURE)
-    assert store.blob("library/c", hashed(golden.CACHED)[0]) is not None
+    store.blobs.delete("library/b", hashed(golden.CACHED)[0], now=20.0).result()
+    assert store.upkeep.sweep(now=30.0, grace=5.0).result() >= len(golden.MANIFEST) + len(golden.SIGNATURE)
+    assert store.blobs.get("library/c", hashed(golden.CACHED)[0]) is not None
     store.close()
     assert [p for p in fsck(root, (1, 1)).problems if "quarantined" not in p] == []
 
@@ -203,6 +211,6 @@ def test_it_is_sound_and_can_be_rebuilt(root: Path, opener: Opener) -> None:
     assert rebuild(root).problems == []
     store = opener()
     check_kept(store, version)
-    layer = store.blob("library/a", hashed(golden.LAYER)[0])
+    layer = store.blobs.get("library/a", hashed(golden.LAYER)[0])
     assert layer is not None
     assert read_all(store, layer) == golden.LAYER

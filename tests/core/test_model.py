@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from holdfast_core import Descriptor, Digest, Lock, Store, Target, fsck, rebuild
+from holdfast_core import Descriptor, Digest, Lock, LockTarget, Store, fsck, rebuild
 from holdfast_core import format as layout
-from holdfast_core.errors import Locked, NotHeld, StoreError, StoreRefused, Unsent
+from holdfast_core.errors import ContentLocked, NotHeld, StoreError, StoreRefused, Unsent
 from holdfast_core.record import TagMove
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -60,20 +60,20 @@ class Model:
     tags: dict[tuple[str, str], tuple[Digest, str]] = field(default_factory=dict)
     moves: dict[tuple[str, str], list[TagMove]] = field(default_factory=dict)
     referrers: dict[tuple[str, Digest, Digest], Descriptor] = field(default_factory=dict)
-    locks: dict[tuple[str, Target], Lock] = field(default_factory=dict)
+    locks: dict[tuple[str, LockTarget], Lock] = field(default_factory=dict)
     deleted: set[tuple[str, str, str]] = field(default_factory=set)
     pending: set[tuple[str, Digest]] = field(default_factory=set)
     bytes: dict[Digest, bool] = field(default_factory=dict)  # held -> owned
     unlinked: dict[Digest, float] = field(default_factory=dict)
 
-    def lock(self, repository: str, target: Target) -> Lock:
+    def lock(self, repository: str, target: LockTarget) -> Lock:
         return self.locks.get((repository, target), Lock())
 
-    def refusal(self, repository: str, action: str, *targets: Target) -> type[StoreError] | None:
-        every = (Target("repository"), *targets)
+    def refusal(self, repository: str, action: str, *targets: LockTarget) -> type[StoreError] | None:
+        every = (LockTarget("repository"), *targets)
         needed = ("delete", "write") if action == "delete" else (action,)
         allowed = all(getattr(self.lock(repository, t), one) for t in every for one in needed)
-        return None if allowed else Locked
+        return None if allowed else ContentLocked
 
     def is_linked(self, digest: Digest) -> bool:
         return any(d == digest for _, d in (*self.blobs, *self.manifests))
@@ -101,7 +101,7 @@ class Model:
 
     def drop_tag(self, repository: str, tag: str, now: float, tombstone: bool, origin: str = "local") -> None:
         del self.tags[repository, tag]
-        self.locks.pop((repository, Target("tag", tag)), None)
+        self.locks.pop((repository, LockTarget("tag", tag)), None)
         self.move(repository, tag, None, now, origin)
         if tombstone:
             self.deleted.add((repository, "tag", tag))
@@ -112,7 +112,9 @@ class Model:
     def refuses_delete(self, repository: str, digest: Digest) -> type[StoreError] | None:
         held = (repository, digest) in self.manifests
         names = self.tags_at(repository, digest)
-        targets = [Target("manifest", str(digest)), *(Target("tag", n) for n in names)] if held else []
+        targets = (
+            [LockTarget("manifest", str(digest)), *(LockTarget("tag", n) for n in names)] if held else []
+        )
         return self.refusal(repository, "delete", *targets) or (None if held else NotHeld)
 
     def drop_manifest(
@@ -124,7 +126,7 @@ class Model:
         for key in [key for key in self.referrers if (key[0], key[2]) == (repository, digest)]:
             del self.referrers[key]
         self.pending.discard((repository, digest))
-        self.locks.pop((repository, Target("manifest", str(digest))), None)
+        self.locks.pop((repository, LockTarget("manifest", str(digest))), None)
         if tombstone:
             self.deleted.add((repository, "manifest", str(digest)))
         self.loosen(digest, now)
@@ -196,9 +198,9 @@ class Stores(RuleBasedStateMachine):
         if by_upload:
             name = stage(store, body, next(self.names))
             table = hashed(body, digest.algorithm)[1]
-            future = store.push_upload(repository, name, len(body), digest, table, now=self.now)
+            future = store.blobs.push_upload(repository, name, len(body), digest, table, now=self.now)
         else:
-            future = store.push_inline_blob(repository, digest, body, now=self.now)
+            future = store.blobs.push_inline(repository, digest, body, now=self.now)
         if not self.happens(future, refusal):
             if by_upload:
                 (self.root / "uploads" / name).unlink()
@@ -211,9 +213,11 @@ class Stores(RuleBasedStateMachine):
     def mount(self, repository: str, source: str | None, digest: Digest) -> None:
         model = self.model
         sources = REPOSITORIES if source is None else [source]
-        shown = any((s, digest) in model.blobs and model.lock(s, Target("repository")).read for s in sources)
+        shown = any(
+            (s, digest) in model.blobs and model.lock(s, LockTarget("repository")).read for s in sources
+        )
         refusal = model.refusal(repository, "write") or (None if shown else NotHeld)
-        future = self.store.mount_blob(repository, digest, source=source, now=self.now)
+        future = self.store.blobs.mount(repository, digest, source=source, now=self.now)
         if self.happens(future, refusal):
             model.blobs.add((repository, digest))
             model.hold(repository, digest, True)
@@ -239,9 +243,9 @@ class Stores(RuleBasedStateMachine):
         model, body, now = self.model, BODY_OF[digest], self.now
         # a digest's subject is in its bytes: it never changes
         subject = next((s for r, s, d in model.referrers if (r, d) == (repository, digest)), subject)
-        targets = [Target("manifest", str(digest)), *(Target("tag", name) for name in names)]
+        targets = [LockTarget("manifest", str(digest)), *(LockTarget("tag", name) for name in names)]
         refusal = model.refusal(repository, "write", *targets)
-        future = self.store.push_manifest(
+        future = self.store.references.push_manifest(
             repository, digest, media_type, body, tags=names, now=now, subject=subject, pending=pending
         )
         if not self.happens(future, refusal):
@@ -261,9 +265,9 @@ class Stores(RuleBasedStateMachine):
     @rule(repository=repositories, tag=tags, tombstone=st.booleans())
     def delete_tag(self, repository: str, tag: str, tombstone: bool) -> None:
         model, now = self.model, self.now
-        refusal = model.refusal(repository, "delete", Target("tag", tag))
+        refusal = model.refusal(repository, "delete", LockTarget("tag", tag))
         refusal = refusal or (None if (repository, tag) in model.tags else NotHeld)
-        future = self.store.delete_tag(repository, tag, now=now, tombstone=tombstone)
+        future = self.store.references.delete_tag(repository, tag, now=now, tombstone=tombstone)
         if self.happens(future, refusal):
             model.drop_tag(repository, tag, now, tombstone)
 
@@ -271,7 +275,7 @@ class Stores(RuleBasedStateMachine):
     def delete_manifest(self, repository: str, digest: Digest, tombstone: bool) -> None:
         model, now = self.model, self.now
         refusal = model.refuses_delete(repository, digest)
-        future = self.store.delete_manifest(repository, digest, now=now, tombstone=tombstone)
+        future = self.store.references.delete_manifest(repository, digest, now=now, tombstone=tombstone)
         if self.happens(future, refusal):
             model.drop_manifest(repository, digest, now, tombstone, "local")
 
@@ -280,11 +284,11 @@ class Stores(RuleBasedStateMachine):
     @rule(repository=repositories, tag=tags)
     def remove_tag(self, repository: str, tag: str) -> None:
         model, now = self.model, self.now
-        refusal = model.refusal(repository, "delete", Target("tag", tag))
+        refusal = model.refusal(repository, "delete", LockTarget("tag", tag))
         refusal = refusal or (None if (repository, tag) in model.tags else NotHeld)
         if refusal is None and model.tags[repository, tag][1] == "local":
             refusal = Unsent
-        if self.happens(self.store.remove_tag(repository, tag, now=now), refusal):
+        if self.happens(self.store.references.remove_tag(repository, tag, now=now), refusal):
             model.drop_tag(repository, tag, now, False, "parent")
 
     @rule(repository=repositories, digest=digests)
@@ -296,7 +300,7 @@ class Stores(RuleBasedStateMachine):
             model.tags[repository, name][1] == "local" for name in names
         )
         refusal = refusal or (Unsent if unsent else None)
-        if self.happens(self.store.remove_manifest(repository, digest, now=now), refusal):
+        if self.happens(self.store.references.remove_manifest(repository, digest, now=now), refusal):
             model.drop_manifest(repository, digest, now, False, "parent")
 
     @rule(repository=repositories)
@@ -309,7 +313,7 @@ class Stores(RuleBasedStateMachine):
         refusal = model.refusal(repository, "delete", *targets) or (Unsent if unsent else None)
         if repository not in model.known:
             refusal = NotHeld
-        if self.happens(self.store.remove_repository(repository, now=now), refusal):
+        if self.happens(self.store.references.remove_repository(repository, now=now), refusal):
             model.drop_repository(repository, now)
 
     # --- clients -------------------------------------------------------------------------------------------
@@ -319,7 +323,7 @@ class Stores(RuleBasedStateMachine):
         model, now = self.model, self.now
         refusal = model.refusal(repository, "delete")
         refusal = refusal or (None if (repository, digest) in model.blobs else NotHeld)
-        future = self.store.delete_blob(repository, digest, now=now, tombstone=tombstone)
+        future = self.store.blobs.delete(repository, digest, now=now, tombstone=tombstone)
         if self.happens(future, refusal):
             model.blobs.discard((repository, digest))
             if tombstone:
@@ -328,19 +332,19 @@ class Stores(RuleBasedStateMachine):
 
     @rule(
         repository=repositories,
-        on=st.just(Target("repository"))
-        | st.builds(Target, st.just("tag"), tags)
-        | st.builds(Target, st.just("manifest"), digests.map(str)),
+        on=st.just(LockTarget("repository"))
+        | st.builds(LockTarget, st.just("tag"), tags)
+        | st.builds(LockTarget, st.just("manifest"), digests.map(str)),
         lock=locks | st.just(Lock()),
     )
-    def set_lock(self, repository: str, on: Target, lock: Lock) -> None:
+    def set_lock(self, repository: str, on: LockTarget, lock: Lock) -> None:
         model = self.model
         there = {
             "repository": lambda: repository in model.known,
             "tag": lambda: (repository, on.name) in model.tags,
             "manifest": lambda: (repository, Digest.parse(on.name)) in model.manifests,
         }[on.kind]()
-        future = self.store.set_lock(repository, on, lock, now=self.now)
+        future = self.store.references.set_lock(repository, on, lock, now=self.now)
         if self.happens(future, None if there else NotHeld):
             model.locks[repository, on] = lock
 
@@ -349,11 +353,13 @@ class Stores(RuleBasedStateMachine):
     @rule(repository=repositories, digest=digests)
     def fill(self, repository: str, digest: Digest) -> None:
         model, body, now = self.model, BODY_OF[digest], self.now
-        part = self.store.open_part(repository, digest, len(body))
+        part = self.store.blobs.fills.open_part(repository, digest, len(body))
         part.write(0, body)
         part.close()
         table = hashed(body, digest.algorithm)[1]
-        self.happens(self.store.commit_fill(part, repository, digest, table, owned=False, now=now), None)
+        self.happens(
+            self.store.blobs.fills.commit(part, repository, digest, table, owned=False, now=now), None
+        )
         if (repository, "blob", str(digest)) in model.deleted:
             model.bytes.setdefault(digest, False)
             model.loosen(digest, now)
@@ -366,14 +372,14 @@ class Stores(RuleBasedStateMachine):
         model, now = self.model, self.now
         refusal = NotHeld if (repository, "manifest", str(digest)) in model.deleted else None
         body = BODY_OF[digest]
-        future = self.store.put_manifest(repository, digest, "m/1", body, owned=False, now=now)
+        future = self.store.references.put_manifest(repository, digest, "m/1", body, owned=False, now=now)
         if not self.happens(future, refusal):
             return
         model.manifests[repository, digest] = "m/1"
         model.hold(repository, digest, False)
         now = self.now
         refusal = NotHeld if (repository, "tag", tag) in model.deleted else None
-        if self.happens(self.store.put_tag(repository, tag, digest, now=now), refusal):
+        if self.happens(self.store.references.put_tag(repository, tag, digest, now=now), refusal):
             model.point(repository, tag, digest, now, "parent")
 
     # --- time ----------------------------------------------------------------------------------------------
@@ -382,13 +388,15 @@ class Stores(RuleBasedStateMachine):
     def sweep(self) -> None:
         model = self.model
         ripe = [d for d, since in model.unlinked.items() if since <= self.now - GRACE]
-        assert self.store.sweep(now=self.now, grace=GRACE).result(60) == sum(len(BODY_OF[d]) for d in ripe)
+        assert self.store.upkeep.sweep(now=self.now, grace=GRACE).result(60) == sum(
+            len(BODY_OF[d]) for d in ripe
+        )
         for digest in ripe:
             del model.unlinked[digest], model.bytes[digest]
 
     @rule()
     def sync(self) -> None:
-        self.store.sync_cached().result(60)
+        self.store.upkeep.sync_cached().result(60)
 
     @rule()
     def reopen(self) -> None:
@@ -434,7 +442,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def bytes_are_the_models(self) -> None:
         for digest in DIGESTS:
-            found = self.store.blob_anywhere(digest)
+            found = self.store.blobs.anywhere(digest)
             assert (found is not None) == (digest in self.model.bytes)
             if found is not None:
                 assert found.owned == self.model.bytes[digest]
@@ -447,10 +455,10 @@ class Stores(RuleBasedStateMachine):
             for digest in DIGESTS:
                 refused = model.refusal(repository, "read")
                 held = (repository, digest) in model.blobs
-                found = answered(refused, store.blob, repository, digest)
-                assert found is Locked if refused else (found is not None) == held
-                refused = model.refusal(repository, "read", Target("manifest", str(digest)))
-                manifest = answered(refused, store.manifest, repository, digest)
+                found = answered(refused, store.blobs.get, repository, digest)
+                assert found is ContentLocked if refused else (found is not None) == held
+                refused = model.refusal(repository, "read", LockTarget("manifest", str(digest)))
+                manifest = answered(refused, store.references.manifest, repository, digest)
                 if refused is None and (repository, digest) in model.manifests:
                     assert manifest.body == BODY_OF[digest]
                     assert manifest.media_type == model.manifests[repository, digest]
@@ -461,34 +469,38 @@ class Stores(RuleBasedStateMachine):
     def tags_are_the_models(self) -> None:
         model, store = self.model, self.store
         for repository in REPOSITORIES:
-            listed = [t for r, t in model.tags if r == repository and model.lock(r, Target("tag", t)).list]
-            assert store.tags(repository) == sorted(listed)
+            listed = [
+                t for r, t in model.tags if r == repository and model.lock(r, LockTarget("tag", t)).list
+            ]
+            assert store.references.tags(repository) == sorted(listed)
             for tag in TAGS:
-                assert store.tag_moves(repository, tag) == model.moves.get((repository, tag), [])
-                refused = model.refusal(repository, "read", Target("tag", tag))
-                found = answered(refused, store.tag, repository, tag)
+                assert store.references.tag_moves(repository, tag) == model.moves.get((repository, tag), [])
+                refused = model.refusal(repository, "read", LockTarget("tag", tag))
+                found = answered(refused, store.references.tag, repository, tag)
                 if refused is None and (repository, tag) in model.tags:
                     assert (found.digest, found.origin) == model.tags[repository, tag]
                 else:
                     assert found is refused
-        listed = [r for r in model.known if model.lock(r, Target("repository")).list]
-        assert store.repositories() == sorted(listed)
+        listed = [r for r in model.known if model.lock(r, LockTarget("repository")).list]
+        assert store.references.repositories() == sorted(listed)
 
     @invariant()
     def notes_are_the_models(self) -> None:
         model, store = self.model, self.store
-        assert set(store.pending()) == model.pending
+        assert set(store.references.outbox.pending()) == model.pending
         for repository in REPOSITORIES:
             names = {"tag": TAGS, "manifest": list(map(str, DIGESTS)), "blob": list(map(str, DIGESTS))}
             for kind, name in ((k, n) for k, every in names.items() for n in every):
-                assert store.is_deleted(repository, kind, name) == ((repository, kind, name) in model.deleted)
+                assert store.references.is_deleted(repository, kind, name) == (
+                    (repository, kind, name) in model.deleted
+                )
             for subject in DIGESTS:
-                found = store.referrers(repository, subject)
+                found = store.references.lists.referrers(repository, subject)
                 wanted = {
                     str(d)
                     for r, s, d in model.referrers
                     if (r, s) == (repository, subject)
-                    and model.lock(r, Target("manifest", str(d))).list
+                    and model.lock(r, LockTarget("manifest", str(d))).list
                     and (r, "manifest", str(d)) not in model.deleted
                 }
                 assert {d.digest for d in (found.descriptors if found else ())} == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from holdfast_core import Digest, Store, directory, index, opening
-from holdfast_core.errors import RecordDamaged, StoreError, StoreRefused
-from holdfast_core.filesystem import filesystem_type
+from holdfast_core import Digest, Store, opening
+from holdfast_core.errors import Exhausted, RecordDamaged, StoreError, StoreRefused
+from holdfast_core.filesystem import files
+from holdfast_core.filesystem.syscalls import filesystem_type, reserve, start_writeback, syncfs
+from holdfast_core.index import lmdb_index
 from support.stores import flip_bit, put_file, put_manifest, some_bytes
 
 Opener = Callable[..., Store]
@@ -36,6 +39,26 @@ def test_a_reader_does_not_make_a_store(root: Path) -> None:
     with pytest.raises(StoreRefused, match="holds no store"):
         Store.create_or_open(root, write=False)
     assert not root.exists()
+
+
+def test_a_first_start_without_room_says_that_it_may_be_inodes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    with pytest.raises(Exhausted, match=r"No space left on device; free space or inodes \(df, df -i\)"):
+        Store.create_or_open(root, write=True)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: reserve(-1, 0, 1), lambda: syncfs(-1), lambda: start_writeback(-1, 0, 1)]
+)
+def test_a_call_that_failed_says_why(call: Callable[[], None]) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as caught:
+        call()
+    assert caught.value.errno == errno.EBADF
 
 
 def test_a_deleted_index_is_refused(closed: Path) -> None:
@@ -75,7 +98,7 @@ def test_blobs_without_an_identity_are_refused(closed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 0}, {"format": 4}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}], ids=str
+    "change", [{"format": 0}, {"format": 5}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}], ids=str
 )
 def test_another_format_is_refused(closed: Path, change: dict[str, object]) -> None:
     text = json.loads((closed / "store.json").read_text())
@@ -114,9 +137,9 @@ def test_a_free_page_past_the_end_is_no_damage(closed: Path, monkeypatch: pytest
         walked.append(path)
         return []
 
-    monkeypatch.setattr(index, "verify", nothing_wrong)
+    monkeypatch.setattr(lmdb_index, "verify", nothing_wrong)
     os.truncate(closed / "index" / "data.mdb", 8192)
-    index.check_meta(closed / "index" / "data.mdb")
+    lmdb_index.check_meta(closed / "index" / "data.mdb")
     assert walked
 
 
@@ -133,10 +156,10 @@ def test_flipped_bits_in_values_are_noticed(closed: Path) -> None:
             for at in flips:
                 flip_bit(data, at, seed % 8)
             with pytest.raises(RecordDamaged):
-                store.manifest("r", Digest.of(body))
+                store.references.manifest("r", Digest.of(body))
             for at in flips:
                 flip_bit(data, at, seed % 8)
-            assert store.manifest("r", Digest.of(body)) is not None
+            assert store.references.manifest("r", Digest.of(body)) is not None
     finally:
         store.close()
 
@@ -150,7 +173,7 @@ def test_a_damaged_record_is_healed_by_the_write_that_replaces_it(closed: Path, 
         at = data.read_bytes().find(b"manifest 7\0", at + 1)
     store = opener()
     digest = put_manifest(store, "r", body)
-    found = store.manifest("r", digest)
+    found = store.references.manifest("r", digest)
     assert found is not None
     assert found.body == body
 
@@ -183,21 +206,21 @@ def test_a_store_does_not_survive_a_fork(store: Store) -> None:
     if child == 0:
         status = 1
         try:
-            store.manifest("r", digest)
+            store.references.manifest("r", digest)
         except StoreError as error:
             status = 0 if "opened before a fork" in str(error) else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert store.manifest("r", digest) is not None
+    assert store.references.manifest("r", digest) is not None
 
 
 def test_network_file_systems_are_refused(
     root: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opener().close()
-    for number, name in directory.NETWORK.items():
-        monkeypatch.setattr(directory, "filesystem_type", lambda fd, number=number: number)
+    for number, name in files.NETWORK.items():
+        monkeypatch.setattr(files, "filesystem_type", lambda fd, number=number: number)
         with pytest.raises(StoreRefused, match=f"is on {name}"):
             Store.create_or_open(root, write=True)
     opener(allow_network=True)
@@ -206,7 +229,7 @@ def test_network_file_systems_are_refused(
 def test_the_kernels_own_word_is_used(root: Path, opener: Opener) -> None:
     opener()
     fd = os.open(root, os.O_RDONLY)
-    assert filesystem_type(fd) not in directory.NETWORK
+    assert filesystem_type(fd) not in files.NETWORK
     os.close(fd)
 
 
@@ -235,7 +258,7 @@ def test_a_creation_cut_short_is_taken_up(root: Path, opener: Opener, left: str)
     store = opener()
     digest = put_manifest(store, "r", b"x")
     store.close()
-    assert opener().manifest("r", digest) is not None
+    assert opener().references.manifest("r", digest) is not None
 
 
 def test_a_refused_store_keeps_no_descriptor(root: Path, opener: Opener) -> None:

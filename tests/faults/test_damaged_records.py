@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast_core import Store
 from support.node import Node
 from support.pushing import OCI_MANIFEST, image

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node, parent_toml
-from support.programs import PATIENCE, wait_until
+from support.patience import PROGRAM_PATIENCE
+from support.programs import wait_until
 from support.transfer import connect
 
 NAME = "library/drain"
@@ -36,7 +37,7 @@ def parent() -> Iterator[ScriptedProcess]:
 
 def half_asked(node: Node) -> socket.socket:
     """A connection that has begun to ask for readiness."""
-    begun = socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE)
+    begun = socket.create_connection(("127.0.0.1", node.port), timeout=PROGRAM_PATIENCE)
     begun.sendall(HALF_ASKED)
     answered(begun).read()
     return begun
@@ -81,7 +82,7 @@ def test_readiness_is_refused_while_a_slow_client_is_served(
             found.update(piece)
         assert f"sha256:{found.hexdigest()}" == digest
         slow.close()
-        assert node.program.process.wait(PATIENCE) == 0
+        assert node.program.process.wait(PROGRAM_PATIENCE) == 0
 
 
 def system_signal(node: Node) -> None:
@@ -116,6 +117,6 @@ def test_case_trust_7_sigterm_to_the_group_finishes_a_fill(
             found.update(piece)
         assert f"sha256:{found.hexdigest()}" == digest
         client.close()
-        assert node.program.process.wait(PATIENCE) == 0
+        assert node.program.process.wait(PROGRAM_PATIENCE) == 0
         assert node.children("keeper") == keeper
         assert not [event for event in node.events() if event.get("event") == "child died"]

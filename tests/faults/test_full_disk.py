@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holdfast.testing.content import Generated
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import Sample, build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.disk import Disk
@@ -93,7 +93,7 @@ def gets(parent: ScriptedProcess, digest: str) -> int:
 
 def slow_pull(node: Node, digest: str) -> None:
     """A pull of more than the disk has."""
-    content = Generated(SLOW_BYTES, "slow")
+    content = GeneratedContent(SLOW_BYTES, "slow")
     answer = fetch(node.url, f"/v2/{FRESH}/blobs/{digest}")
     assert (answer.status, answer.body == content.read(0, SLOW_BYTES)) == (200, True)
 
@@ -154,6 +154,23 @@ def refused(answer: Answer, code: str) -> None:
     assert (answer.status, said["code"]) == (507, code)
     assert said["message"] == "the disk of this node is full; nothing was stored"
     assert "frees space" in said["detail"]
+
+
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
+def test_case_fault_2_a_push_that_was_refused_is_told_to_the_operator(
+    disk: Disk, tmp_path: Path, what: str
+) -> None:
+    """Workers write uploads, so no write of the keeper met the full disk."""
+    with Node(tmp_path / "node", "--anonymous", "push", configuration=SETTINGS, workers=2) as node:
+        fillers = [disk.fill_up()] if what == "bytes" else disk.fill_up_inodes()
+        body = bytes(1 << 20)
+        target = f"/v2/app/blobs/uploads/?digest={digest_of(body)}"
+        refused(fetch(node.url, target, "POST", body=body), "BLOB_UPLOAD_INVALID")
+        wait_until(lambda: says(node, "DiskError: the disk is full"), "the operator to be told")
+        for filler in fillers:
+            filler.unlink()
+        wait_until(lambda: not says(node, "DiskError"), "the disk to be found writable")
+        push(node.url, "app", "after", b"after" * 9000)
 
 
 def test_case_fault_2_pushes_to_a_full_root_are_refused_and_what_was_acknowledged_stays(

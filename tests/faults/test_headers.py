@@ -8,15 +8,18 @@ from contextlib import closing
 from http.client import HTTPResponse
 from pathlib import Path
 
-from holdfast.testing.content import Generated
-from holdfast.testing.fault import Fault, Gate
+import pytest
+from holdfast.testing.fault import RequestGate, ScriptedFault
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_parent import ScriptedParent
 from support.node import Node, parent_toml
-from support.programs import PATIENCE
+from support.patience import PROGRAM_PATIENCE
 from support.transfer import connect, fetch
 
+pytestmark = pytest.mark.loop("asyncio")
+
 NAME = "library/same"
-BLOB = Generated(3_000_000, "same")
+BLOB = GeneratedContent(3_000_000, "same")
 #: what may differ between two answers that are the same
 MOMENT = {"date"}
 Headers = list[tuple[str, str]]
@@ -38,59 +41,52 @@ def asked(node: Node, method: str, target: str) -> Headers:
         return told(answer)
 
 
-def filling(node: Node, target: str, gate: Gate, loop: asyncio.AbstractEventLoop) -> Headers:
+def filling(node: Node, target: str, gate: RequestGate, loop: asyncio.AbstractEventLoop) -> Headers:
     """The headers of a GET that are here while the parent still owes the rest of the body."""
     with closing(connect(node.url)) as connection:
         connection.request("GET", target)
         answer = connection.getresponse()
         headers = told(answer)
         assert answer.read(1) == BLOB.read(0, 1)
-        asyncio.run_coroutine_threadsafe(gate.wait_arrived(), loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(gate.wait_arrived(), loop).result(PROGRAM_PATIENCE)
         loop.call_soon_threadsafe(gate.release)
         assert answer.read() == BLOB.read(1, BLOB.size)
         return headers
 
 
-def test_a_blob_is_described_the_same_before_while_and_after_it_comes(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with ScriptedParent() as parent:
-            digest, gate = parent.add_blob(NAME, BLOB), Gate()
-            loop, target = asyncio.get_running_loop(), f"/v2/{NAME}/blobs/{digest}"
-            parent.script(
-                Fault(method="GET", path=digest, cut_after=BLOB.size // 2),
-                Fault(method="GET", path=digest, gate=gate),
-            )
-            with Node(tmp_path, configuration=parent_toml(parent.url)) as node:
-                before = await asyncio.to_thread(asked, node, "HEAD", target)
-                assert parent.count("GET", digest) == 0
-                while_filling = await asyncio.to_thread(filling, node, target, gate, loop)
-                assert parent.count("GET", digest) == 2
-                after = [await asyncio.to_thread(asked, node, method, target) for method in ("GET", "HEAD")]
-                assert parent.count("GET", digest) == 2
-        names = [name for name, _ in before]
-        assert len(names) == len(set(names))
-        assert set(names) >= {"content-length", "content-type", "docker-content-digest", "etag"}
-        assert [while_filling, *after] == [before] * 3
-
-    asyncio.run(test())
+async def test_a_blob_is_described_the_same_before_while_and_after_it_comes(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        digest, gate = parent.add_blob(NAME, BLOB), RequestGate()
+        loop, target = asyncio.get_running_loop(), f"/v2/{NAME}/blobs/{digest}"
+        parent.script(
+            ScriptedFault(method="GET", path=digest, cut_after=BLOB.size // 2),
+            ScriptedFault(method="GET", path=digest, gate=gate),
+        )
+        with Node(tmp_path, configuration=parent_toml(parent.url)) as node:
+            before = await asyncio.to_thread(asked, node, "HEAD", target)
+            assert parent.count("GET", digest) == 0
+            while_filling = await asyncio.to_thread(filling, node, target, gate, loop)
+            assert parent.count("GET", digest) == 2
+            after = [await asyncio.to_thread(asked, node, method, target) for method in ("GET", "HEAD")]
+            assert parent.count("GET", digest) == 2
+    names = [name for name, _ in before]
+    assert len(names) == len(set(names))
+    assert set(names) >= {"content-length", "content-type", "docker-content-digest", "etag"}
+    assert [while_filling, *after] == [before] * 3
 
 
-def test_a_manifest_is_described_the_same_before_and_after_it_comes(tmp_path: Path) -> None:
+async def test_a_manifest_is_described_the_same_before_and_after_it_comes(tmp_path: Path) -> None:
     """By tag and by digest; the answers by tag differ in nothing either while the tag is fresh."""
-
-    async def test() -> None:
-        async with ScriptedParent() as parent:
-            sample = parent.add_sample(NAME)
-            with Node(tmp_path, configuration=parent_toml(parent.url)) as node:
-                for reference in (sample.images["amd64"], "latest"):
-                    target = f"/v2/{NAME}/manifests/{reference}"
-                    answers = [
-                        await asyncio.to_thread(asked, node, method, target)
-                        for method in ("HEAD", "GET", "HEAD", "GET")
-                    ]
-                    assert answers == [answers[0]] * 4
-                    assert parent.count("GET", reference) == 1
-                known = await asyncio.to_thread(fetch, node.url, f"/v2/{NAME}/manifests/{sample.index}")
-                assert dict(answers[0])["etag"] == known.headers["etag"]
-
-    asyncio.run(test())
+    async with ScriptedParent() as parent:
+        sample = parent.add_sample(NAME)
+        with Node(tmp_path, configuration=parent_toml(parent.url)) as node:
+            for reference in (sample.images["amd64"], "latest"):
+                target = f"/v2/{NAME}/manifests/{reference}"
+                answers = [
+                    await asyncio.to_thread(asked, node, method, target)
+                    for method in ("HEAD", "GET", "HEAD", "GET")
+                ]
+                assert answers == [answers[0]] * 4
+                assert parent.count("GET", reference) == 1
+            known = await asyncio.to_thread(fetch, node.url, f"/v2/{NAME}/manifests/{sample.index}")
+            assert dict(answers[0])["etag"] == known.headers["etag"]

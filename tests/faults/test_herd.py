@@ -10,12 +10,15 @@ from http.client import HTTPResponse
 from pathlib import Path
 from threading import Barrier
 
-from holdfast.testing.content import Generated
+import pytest
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast.testing.scripted_wire import Recorded
 from support.node import Node, parent_toml
 from support.transfer import connect
+
+pytestmark = pytest.mark.loop("asyncio")
 
 NAME = "library/herd"
 CLIENTS, BLOB_BYTES, BLOCK_BYTES = 60, 6_000_000, 1 << 16
@@ -64,30 +67,26 @@ def token_requests(parent: ScriptedParent) -> Counter[str]:
     return Counter(scope_of(request) for request in parent.log if request.path == "/token")
 
 
-def test_a_herd_on_a_cold_tag_and_a_cold_blob_asks_the_parent_once(tmp_path: Path) -> None:
-    sample, blob = build_sample("herd"), Generated(BLOB_BYTES, "herd")
+async def test_a_herd_on_a_cold_tag_and_a_cold_blob_asks_the_parent_once(tmp_path: Path) -> None:
+    sample, blob = build_sample("herd"), GeneratedContent(BLOB_BYTES, "herd")
     (index,) = [body for digest, _, body in sample.manifests if digest == sample.index]
     right = [(200, True)] * CLIENTS
-
-    async def test() -> None:
-        async with ScriptedParent() as parent:
-            parent.add_sample(NAME, sample=sample)
-            digest = parent.add_blob(NAME, blob)
-            parent.door.scheme, parent.latency = "bearer", LATENCY
-            parent.door.username, parent.door.password = "herd", "secret"
-            # who comes after the first answer, on a slow machine, finds it fresh
-            settings = parent_toml(parent.url).replace("floating_ttl = 0.0", "floating_ttl = 3600.0") + LOGIN
-            with Node(tmp_path, configuration=settings, workers=2) as node:
-                tag = await asyncio.to_thread(herd, node, f"/v2/{NAME}/manifests/latest", index)
-                assert tag == right
-                manifests = admitted(parent, "manifests")
-                assert manifests["HEAD"] <= 1
-                assert manifests["GET"] == 1
-                bytes_ = blob.read(0, BLOB_BYTES)
-                assert await asyncio.to_thread(herd, node, f"/v2/{NAME}/blobs/{digest}", bytes_) == right
-                assert admitted(parent, "blobs") == {"GET": 1}
-                assert parent.bytes_sent == {sample.index: len(index), digest: BLOB_BYTES}
-                assert token_requests(parent) == {f"repository:{NAME}:pull": 1}
-                assert len(parent.log) <= 6, parent.requests
-
-    asyncio.run(test())
+    async with ScriptedParent() as parent:
+        parent.add_sample(NAME, sample=sample)
+        digest = parent.add_blob(NAME, blob)
+        parent.door.scheme, parent.latency = "bearer", LATENCY
+        parent.door.username, parent.door.password = "herd", "secret"
+        # who comes after the first answer, on a slow machine, finds it fresh
+        settings = parent_toml(parent.url).replace("floating_ttl = 0.0", "floating_ttl = 3600.0") + LOGIN
+        with Node(tmp_path, configuration=settings, workers=2) as node:
+            tag = await asyncio.to_thread(herd, node, f"/v2/{NAME}/manifests/latest", index)
+            assert tag == right
+            manifests = admitted(parent, "manifests")
+            assert manifests["HEAD"] <= 1
+            assert manifests["GET"] == 1
+            bytes_ = blob.read(0, BLOB_BYTES)
+            assert await asyncio.to_thread(herd, node, f"/v2/{NAME}/blobs/{digest}", bytes_) == right
+            assert admitted(parent, "blobs") == {"GET": 1}
+            assert parent.bytes_sent == {sample.index: len(index), digest: BLOB_BYTES}
+            assert token_requests(parent) == {f"repository:{NAME}:pull": 1}
+            assert len(parent.log) <= 6, parent.requests

@@ -18,10 +18,11 @@ from pathlib import Path
 from threading import Lock
 
 import pytest
-from holdfast.testing.content import Generated
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node, parent_toml, restarted
-from support.programs import PATIENCE, run, wait_until
+from support.patience import PROGRAM_PATIENCE
+from support.programs import run, wait_until
 from support.transfer import connect, fetch
 
 NAME = "library/kills"
@@ -96,7 +97,7 @@ class Download:
         size, given_up = -1, 0.0
         while self._size > size or time.monotonic() < given_up:  # tries without a byte come to an end
             if self._size > size:
-                size, given_up = self._size, time.monotonic() + PATIENCE
+                size, given_up = self._size, time.monotonic() + PROGRAM_PATIENCE
             with suppress(OSError, http.client.HTTPException):
                 if self._go_on():
                     return f"sha256:{self._hasher.hexdigest()}"
@@ -148,7 +149,7 @@ def deaths(node: Node) -> int:
 
 def test_hits_do_not_notice_that_the_keeper_died(parent: ScriptedProcess, tmp_path: Path) -> None:
     (digest,) = add_blobs(parent, 1, BLOB_BYTES)
-    body = Generated(BLOB_BYTES, "0").read(0, BLOB_BYTES)
+    body = GeneratedContent(BLOB_BYTES, "0").read(0, BLOB_BYTES)
     with node_before(parent, tmp_path) as node:
         target = f"/v2/{NAME}/blobs/{digest}"
         wait_until(lambda: fetch(node.url, target).body == body, "the blob to be here")
@@ -273,7 +274,7 @@ def test_a_drain_finishes_what_is_being_sent(parent: ScriptedProcess, tmp_path: 
         while block := answer.read(BLOCK_BYTES):
             hasher.update(block)
         assert f"sha256:{hasher.hexdigest()}" == digest
-        assert node.program.process.wait(PATIENCE) == 0
+        assert node.program.process.wait(PROGRAM_PATIENCE) == 0
 
 
 def test_a_drain_refuses_new_connections(parent: ScriptedProcess, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from support.node import Node
-from support.programs import wait_until
+from support.node import COMMAND, Node
+from support.programs import Program, wait_until
 from support.transfer import fetch
 
 
@@ -39,6 +40,20 @@ def test_hanging_up_many_times_at_once_leaves_one_process_a_slot(tmp_path: Path)
         members = group(node)
         assert node.stop() == 0
         assert not [pid for pid in members if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_hanging_up_while_a_node_starts_does_not_end_it(tmp_path: Path, workers: int) -> None:
+    """A reload that follows a start at once, as a configuration tool sends it."""
+    command = (*COMMAND, "--data", tmp_path / "data", "--listen", "127.0.0.1:0", "--workers", str(workers))
+    with Program(command, tmp_path / "log") as node:
+        wait_until((tmp_path / "data").exists, "the command has begun")
+        while "serving on" not in node.output():
+            node.signal(signal.SIGHUP)
+            assert node.process.poll() is None, node.output()
+            time.sleep(0.001)
+        node.wait_for('"configuration reloaded"' if workers else '"configuration refused"')
+        assert node.stop() == 0
 
 
 def test_a_worker_that_dies_while_the_node_reloads_is_replaced_once(tmp_path: Path) -> None:

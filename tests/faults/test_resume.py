@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import pytest
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from holdfast_core.digest import CHUNK_BYTES
 from holdfast_core.store import Store
@@ -51,7 +51,7 @@ def sent(parent: ScriptedProcess, digest: str) -> int:
 def test_a_gigabyte_over_a_link_cut_every_50_megabytes(tmp_path: Path) -> None:
     with scripted_process("--blob", f"{NAME}={1000 * MB}:g") as parent:
         (digest,) = parent.hello["blobs"].values()
-        parent.script(Fault(method="GET", path=digest, times=-1, cut_after=50 * MB))
+        parent.script(ScriptedFault(method="GET", path=digest, times=-1, cut_after=50 * MB))
         with Node(tmp_path, configuration=parent_toml(parent.url), workers=1) as node:
             connection, answer = started_pull(node, digest)
             with closing(connection), closing(answer):
@@ -65,7 +65,7 @@ def is_noted(node: Node, least: int) -> bool:
     """Whether a node's store would find so many bytes of its one fill again after a kill."""
     store = Store.create_or_open(node.data, write=False)
     try:
-        return sum(len(state.chunks) for state in store.fills()) * CHUNK_BYTES >= least
+        return sum(len(state.chunks) for state in store.blobs.fills.states()) * CHUNK_BYTES >= least
     finally:
         store.close()
 
@@ -84,7 +84,7 @@ def test_case_fault_12_two_kills_in_the_middle_of_a_blob(tmp_path: Path, what: s
     size, there = 60 * MB, 20 * MB
     with scripted_process("--blob", f"{NAME}={size}:k") as parent:
         (digest,) = parent.hello["blobs"].values()
-        parent.script(Fault(method="GET", path=digest, stall_after=there, times=2))
+        parent.script(ScriptedFault(method="GET", path=digest, stall_after=there, times=2))
         with Node(tmp_path, configuration=parent_toml(parent.url), workers=workers) as node:
             connection, answer = started_pull(node, digest)
             first = b""
@@ -118,8 +118,9 @@ def test_a_fill_goes_on_after_a_restart_without_a_client(tmp_path: Path) -> None
     size, there = 40 * MB, 15 * MB
     with scripted_process("--blob", f"{NAME}={size}:r") as parent:
         (digest,) = parent.hello["blobs"].values()
-        parent.script(Fault(method="GET", path=digest, stall_after=there))
-        with Node(tmp_path, configuration=parent_toml(parent.url), workers=1) as node:
+        parent.script(ScriptedFault(method="GET", path=digest, stall_after=there))
+        configuration = parent_toml(parent.url) + '[fills]\non_leave = "finish"\n'
+        with Node(tmp_path, configuration=configuration, workers=1) as node:
             connection, answer = started_pull(node, digest)
             answer.read(there)
             answer.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from holdfast.fill.repair import TRIES
-from holdfast.testing.content import Generated
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
+from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from holdfast_core import Digest
 from support.disk import Disk
@@ -73,7 +73,7 @@ def found_damaged(node: Node) -> set[int]:
 def test_case_fault_1_rot_below_a_file_that_was_served(
     kind: str, workers: int, parent: ScriptedProcess, tmp_path: Path
 ) -> None:
-    body = Generated(SIZE, "rot").read(0, SIZE)
+    body = GeneratedContent(SIZE, "rot").read(0, SIZE)
     (digest,) = parent.hello["blobs"].values()
     asked = f"GET /v2/{NAME}/blobs/{digest}"
     settings = parent_toml(parent.url)
@@ -111,7 +111,7 @@ def test_case_fault_9_rot_on_a_disk_that_turned_read_only(
 ) -> None:
     """Nothing can be put in place there: what is bad passes through from the parent, and nothing else crosses the link,
     whether it was known to be bad before or not. Of the request that finds out, what was under way is lost."""
-    body = Generated(SIZE, "rot").read(0, SIZE)
+    body = GeneratedContent(SIZE, "rot").read(0, SIZE)
     (digest,) = parent.hello["blobs"].values()
 
     def crossed() -> int:
@@ -126,7 +126,7 @@ def test_case_fault_9_rot_on_a_disk_that_turned_read_only(
         wait_until(partial(all_have_read, node, digest, body), "every process to have read it")
         rots(disk, node, digest, 1000, MIB + 7, 3 * MIB)
         if known:
-            parent.script(Fault(method="GET", path="/blobs/", cut_after=0, times=TRIES))
+            parent.script(ScriptedFault(method="GET", path="/blobs/", cut_after=0, times=TRIES))
             assert get(node, digest).status == 503
         disk.error()
         before = crossed()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node
 from support.programs import wait_until
@@ -76,10 +76,12 @@ def test_nothing_that_a_node_writes_holds_a_secret(parent: ScriptedProcess, tmp_
     first, second = sample["layers"]["amd64"]
     with Node(tmp_path, configuration=configuration(parent.url)) as node:
         signed = f"{parent.url}{{path}}?X-Amz-Signature={SIGNATURE}"
-        parent.script(Fault(path=f"blobs/{first}$", redirect=signed))
+        parent.script(ScriptedFault(path=f"blobs/{first}$", redirect=signed))
         assert pull(node, "latest", first) == (200, 200)
         parent.control("expire")
-        parent.script(Fault(path=f"blobs/{second}", redirect="ftp://x/{path}?X-Amz-Signature=" + SIGNATURE))
+        parent.script(
+            ScriptedFault(path=f"blobs/{second}", redirect="ftp://x/{path}?X-Amz-Signature=" + SIGNATURE)
+        )
         pull(node, sample["index"], second)
         parent.control("settings", {"offline": True})
         pull(node, "latest", second)

@@ -16,24 +16,26 @@ import pytest
 from holdfast.clock import SystemClock
 from holdfast.config_file import from_table
 from holdfast.errors import KnownOffline, ParentUnreachable
-from holdfast.gateway.child import Failed
+from holdfast.gateway.agent_state import NoAnswer
 from holdfast.gateway.environment import joined
-from holdfast.gateway.link import Link
-from holdfast.keeper.switches import KIND, NAME, Switches
+from holdfast.gateway.gateway_client import GatewayClient
+from holdfast.http.health import Health
+from holdfast.parent.availability import SETTLE_SECONDS
 from holdfast.parent.client import Parent
-from holdfast.parent.health import Health
-from holdfast.process.assembly import make_keeper, make_rounds
-from holdfast.sync.offline import SETTLE_SECONDS
-from holdfast.testing.clock import FakeClock
-from holdfast.testing.content import Generated, digest_of
-from holdfast.testing.fault import Fault
+from holdfast.parent.switch import KIND, NAME, Switches
+from holdfast.process.assembly import make_keeper
+from holdfast.testing.fault import ScriptedFault
+from holdfast.testing.manual_clock import FakeClock
+from holdfast.testing.random_content import GeneratedContent, digest_of
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.store import Store
-from support.fills import run, until
+from support.fills import until
 from support.node import Node, parent_toml
 from support.parent_cases import settings_for
 from support.programs import wait_until
 from support.transfer import fetch
+
+pytestmark = pytest.mark.loop("asyncio")
 
 NAME_THERE, PARENT = "library/held", "registry.example"
 MISSES = 500
@@ -56,14 +58,7 @@ def held(node: Node) -> int:
     return fetch(node.url, f"/v2/{NAME_THERE}/manifests/latest").status
 
 
-def test_off_is_silence_through_a_kill_and_a_restart_and_auto_asks_at_once(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with ScriptedParent() as parent:
-            parent.add_sample(NAME_THERE)
-            with Node(
-                tmp_path, configuration=parent_toml(parent.url, probe_interval=0.05), workers=1
-            ) as node:
-                await asyncio.to_thread(used, node, parent)
+async def test_off_is_silence_through_a_kill_and_a_restart_and_auto_asks_at_once(tmp_path: Path) -> None:
 
     def used(node: Node, parent: ScriptedParent) -> None:
         assert held(node) == 200
@@ -95,29 +90,34 @@ def test_off_is_silence_through_a_kill_and_a_restart_and_auto_asks_at_once(tmp_p
             assert (status, after > 0) == (503, True)
             assert held(node) == 200
         said = json.loads(fetch(node.url, "/readyz").body)
-        assert any(f"{PARENT} is offline" in trouble for trouble in said["troubles"]), said
+        assert any(
+            f"{PARENT} is offline because an operator switched it off" in one for one in said["troubles"]
+        ), said
+        assert any(
+            f"`holdfast parent set {PARENT} auto` switches it on again" in one for one in said["troubles"]
+        )
 
-    asyncio.run(test())
+    async with ScriptedParent() as parent:
+        parent.add_sample(NAME_THERE)
+        with Node(tmp_path, configuration=parent_toml(parent.url, probe_interval=0.05), workers=1) as node:
+            await asyncio.to_thread(used, node, parent)
 
 
-def test_one_probe_an_interval_whatever_is_asked() -> None:
-    async def case() -> None:
-        clock = FakeClock(jump=False)
-        async with ScriptedParent() as scripted:
-            scripted.script(Fault(status=503, times=-1))
-            parent = Parent(settings_for(scripted.url, probe_interval=10.0), clock)
-            parent.endpoints[0].health.unreachable(clock.monotonic(), decisive=True)
-            for interval in range(1, 4):
-                clock.advance(10.0)
-                for _ in range(2):
-                    asks = (parent.get_manifest("team/app", f"v{n}") for n in range(MISSES))
-                    found = await asyncio.gather(*asks, return_exceptions=True)
-                    assert {type(one) for one in found} == {KnownOffline}
-                    assert await ended(parent)
-                assert scripted.count() == scripted.count("GET", "^/v2/$") == interval
-            await parent.close()
-
-    run(case())
+async def test_one_probe_an_interval_whatever_is_asked() -> None:
+    clock = FakeClock(jump=False)
+    async with ScriptedParent() as scripted:
+        scripted.script(ScriptedFault(status=503, times=-1))
+        parent = Parent(settings_for(scripted.url, probe_interval=10.0), clock)
+        parent.endpoints[0].health.unreachable(clock.monotonic(), decisive=True)
+        for interval in range(1, 4):
+            clock.advance(10.0)
+            for _ in range(2):
+                asks = (parent.get_manifest("team/app", f"v{n}") for n in range(MISSES))
+                found = await asyncio.gather(*asks, return_exceptions=True)
+                assert {type(one) for one in found} == {KnownOffline}
+                assert await ended(parent)
+            assert scripted.count() == scripted.count("GET", "^/v2/$") == interval
+        await parent.close()
 
 
 async def ended(parent: Parent) -> bool:
@@ -128,37 +128,34 @@ async def ended(parent: Parent) -> bool:
     return True
 
 
-def test_what_is_under_way_ends_and_the_gateway_is_silent_too() -> None:
-    async def case() -> None:
-        clock = FakeClock(jump=False)
-        async with ScriptedParent() as scripted:
-            blob = Generated(4 << 20, "long")
-            scripted.add_blob("team/app", blob)
-            scripted.script(Fault(path="/blobs/", stall_after=2 << 20, times=1))
-            settings = settings_for(scripted.url)
-            parent, link = Parent(settings, clock), Link(settings, "plant", clock)
-            parent.oversee(link.transport)
-            reading = asyncio.create_task(read(parent, blob.digest))
-            while parent.counters["bytes"] < 2 << 20:
-                await asyncio.sleep(0.002)
-            await parent.turn("offline")
-            with pytest.raises(ParentUnreachable):
-                await reading
-            made = scripted.connections_made
-            with pytest.raises(KnownOffline):
-                await read(parent, blob.digest)
-            assert not await parent.probe()
-            outcome = await link.activate("instance", "1")
-            assert isinstance(outcome, Failed)
-            assert "switched off by the operator" in outcome.why
-            assert scripted.connections_made == made
-            await parent.turn("auto")
-            assert parent.state == "degraded"
-            assert await read(parent, blob.digest) == blob.size
-            await parent.close()
-            await link.close()
-
-    run(case())
+async def test_what_is_under_way_ends_and_the_gateway_is_silent_too() -> None:
+    clock = FakeClock(jump=False)
+    async with ScriptedParent() as scripted:
+        blob = GeneratedContent(4 << 20, "long")
+        scripted.add_blob("team/app", blob)
+        scripted.script(ScriptedFault(path="/blobs/", stall_after=2 << 20, times=1))
+        settings = settings_for(scripted.url)
+        parent, link = Parent(settings, clock), GatewayClient(settings, "plant", clock)
+        parent.add_transport(link.transport)
+        reading = asyncio.create_task(read(parent, blob.digest))
+        while parent.counters["bytes"] < 2 << 20:
+            await asyncio.sleep(0.002)
+        await parent.set_switch("offline")
+        with pytest.raises(ParentUnreachable):
+            await reading
+        made = scripted.connections_made
+        with pytest.raises(KnownOffline):
+            await read(parent, blob.digest)
+        assert not await parent.probe()
+        outcome = await link.activate("instance", "1")
+        assert isinstance(outcome, NoAnswer)
+        assert "switched off by the operator" in outcome.why
+        assert scripted.connections_made == made
+        await parent.set_switch("auto")
+        assert parent.state == "degraded"
+        assert await read(parent, blob.digest) == blob.size
+        await parent.close()
+        await link.close()
 
 
 async def read(parent: Parent, digest: str) -> int:
@@ -172,7 +169,7 @@ def test_bulk_work_waits_for_a_parent_that_came_back() -> None:
     health: Health = parent.endpoints[0].health
     assert parent.availability.transfers(4, clock.monotonic()) == 4
     health.unreachable(clock.monotonic(), decisive=True)
-    assert parent.availability.look(clock.monotonic()) == "offline"
+    assert parent.availability.refresh(clock.monotonic()) == "offline"
     clock.advance(1.0)
     health.answered("")
     assert parent.availability.transfers(4, clock.monotonic()) == 0
@@ -180,50 +177,41 @@ def test_bulk_work_waits_for_a_parent_that_came_back() -> None:
     assert parent.availability.transfers(4, clock.monotonic()) == 1
 
 
-def test_the_switch_is_a_record_and_says_what_it_means_for_a_connected_registry(tmp_path: Path) -> None:
-    async def case() -> None:
-        clock = FakeClock()
-        store = Store.create_or_open(tmp_path / "store", write=True)
-        parent = Parent(settings_for("http://127.0.0.1:9"), clock)
-        switches = Switches(store, {"": parent}, clock, "")
-        await switches.turn("default", "offline")
-        (report,) = switches.reports()
-        assert (report.name, report.state) == ("default", "offline")
-        assert "the lease of this connected registry runs out" in report.note
-        held = store.resource(KIND, NAME)
-        assert held is not None
-        assert json.loads(held.body) == ["default"]
-        parent.availability.turn("auto", clock.monotonic())
-        await switches.take_up()
-        assert parent.availability.switch == "offline"
-        store.close()
-
-    run(case())
+async def test_the_switch_is_a_record_and_says_what_it_means_for_a_connected_registry(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = Store.create_or_open(tmp_path / "store", write=True)
+    parent = Parent(settings_for("http://127.0.0.1:9"), clock)
+    switches = Switches(store, {"": parent}, clock, "")
+    await switches.set("default", "offline")
+    (report,) = switches.reports()
+    assert (report.name, report.state) == ("default", "offline")
+    assert "the lease of this connected registry expires" in report.note
+    held = store.documents.get(KIND, NAME)
+    assert held is not None
+    assert json.loads(held.body) == ["default"]
+    parent.availability.set_switch("auto", clock.monotonic())
+    await switches.load()
+    assert parent.availability.switch == "offline"
+    store.close()
 
 
-def test_a_connected_registry_whose_parent_is_off_says_nothing_to_it(tmp_path: Path) -> None:
+async def test_a_connected_registry_whose_parent_is_off_says_nothing_to_it(tmp_path: Path) -> None:
     """Gateway, notices and synchronisation have connections of their own; none of them makes one."""
-
-    async def case() -> None:
-        async with ScriptedParent() as scripted:
-            said = (
-                "ConnectedRegistryName=plant;SyncTokenName=plant;SyncTokenPassword=secret;"
-                f"ParentGatewayEndpoint=127.0.0.1:{scripted.port};ParentEndpointProtocol=http"
-            )
-            config = joined(from_table({"gateway": {"connection_string": said}}), {})
-            for off in (True, False):
-                store = Store.create_or_open(tmp_path / "store", write=True, mode="ReadOnly")
-                keeper = make_keeper(config, store, SystemClock())
-                rounds = make_rounds(config, keeper)
-                assert rounds is not None
-                if off:
-                    await keeper.switches.turn("default", "offline")
-                await keeper.start()
-                await rounds.start()
-                await until(lambda rounds=rounds: "switched off" in rounds.child.trouble)  # type: ignore[misc]
-                assert scripted.connections_made == 0
-                await rounds.close()
-                await keeper.close()
-                store.close()
-
-    run(case())
+    async with ScriptedParent() as scripted:
+        said = (
+            "ConnectedRegistryName=plant;SyncTokenName=plant;SyncTokenPassword=secret;"
+            f"ParentGatewayEndpoint=127.0.0.1:{scripted.port};ParentEndpointProtocol=http"
+        )
+        config = joined(from_table({"gateway": {"connection_string": said}}), {})
+        for off in (True, False):
+            store = Store.create_or_open(tmp_path / "store", write=True, mode="ReadOnly")
+            keeper = make_keeper(config, store, SystemClock())
+            own = keeper.parts.own_registry
+            assert own is not None
+            if off:
+                await keeper.parts.switches.set("default", "offline")
+            await keeper.start()
+            await until(lambda own=own: "switched off" in own.state.trouble)  # type: ignore[misc]
+            assert scripted.connections_made == 0
+            await keeper.close()
+            store.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from holdfast.server import CERTIFICATE_SECONDS
+from holdfast.server.server import CERTIFICATE_SECONDS
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.certificates import make_pair
 from support.node import Node, parent_toml

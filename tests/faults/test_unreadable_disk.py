@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from holdfast.process.group import members
+from holdfast.process.process_group import members
 from holdfast.testing.sample import build_sample
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.disk import Disk

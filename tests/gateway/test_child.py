@@ -6,23 +6,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from holdfast.control.resource import SyncProperties
-from holdfast.gateway.child import (
-    Activate,
+from holdfast.gateway.agent_state import (
+    AccessRefused,
     Activated,
+    AgentState,
+    AskActivation,
     BrokenOff,
-    Child,
     Configured,
-    CutLoose,
-    Denied,
-    Elsewhere,
-    Failed,
-    Fetch,
-    Report,
+    Deactivated,
+    FetchConfiguration,
+    NoAnswer,
+    OtherInstanceActive,
+    Outcome,
     Reported,
     Rest,
+    SendReport,
     Unchanged,
 )
+from holdfast.resources.model import SyncProperties
 from support.executed_word import ExecutedWord
 from support.lease_world import START, SYNC, ModelWord, Word, World
 
@@ -30,128 +31,128 @@ SEEDS = range(60)
 HOUR = 3600.0
 
 
-def child(**more: object) -> Child:
+def child(**more: object) -> AgentState:
     """A child that draws the longest pause each time."""
-    return Child(60.0, lambda limit: limit, **more)  # type: ignore[arg-type]
+    return AgentState(60.0, lambda limit: limit, **more)  # type: ignore[arg-type]
 
 
-def activated(now: float = 0.0) -> Child:
+def activated(now: float = 0.0) -> AgentState:
     """A child that is active and configured."""
     one = child()
-    one.took(Activated(1, 300.0), now, now)
-    one.took(Configured("v1", SYNC), now, now)
+    one.apply(Activated(1, 300.0), now, now)
+    one.apply(Configured("v1", SYNC), now, now)
     return one
 
 
 def test_the_first_words_are_activate_config_status() -> None:
     one = child()
-    assert one.next(0, START) == Activate()
-    one.took(Activated(3, 300.0), 0, 1)
-    assert one.next(1, START) == Fetch("", 0.0)
-    one.took(Configured("v1", SYNC), 1, 2)
-    assert one.next(2, START) == Report()
-    one.took(Reported(300.0), 2, 3)
-    assert one.next(3, START) == Fetch("v1", 55.0)
-    one.took(Unchanged(), 3, 58)
-    assert one.next(58, START) == Fetch("v1", 5.0)
-    one.took(Unchanged(), 58, 63)
-    assert one.next(63, START) == Report()
+    assert one.next(0, START) == AskActivation()
+    one.apply(Activated(3, 300.0), 0, 1)
+    assert one.next(1, START) == FetchConfiguration("", 0.0)
+    one.apply(Configured("v1", SYNC), 1, 2)
+    assert one.next(2, START) == SendReport()
+    one.apply(Reported(300.0), 2, 3)
+    assert one.next(3, START) == FetchConfiguration("v1", 55.0)
+    one.apply(Unchanged(), 3, 58)
+    assert one.next(58, START) == FetchConfiguration("v1", 5.0)
+    one.apply(Unchanged(), 58, 63)
+    assert one.next(63, START) == SendReport()
 
 
 def test_a_parent_that_does_not_wait_is_not_asked_in_a_loop() -> None:
     one = activated()
-    one.took(Reported(300.0), 0, 0)
-    one.took(Unchanged(), 0, 0)
+    one.apply(Reported(300.0), 0, 0)
+    one.apply(Unchanged(), 0, 0)
     assert one.next(0, START) == Rest(1.0)
 
 
 def test_a_change_is_reported_at_once() -> None:
     one = activated()
-    one.took(Reported(300.0), 0, 0)
-    one.took(Configured("v2", SYNC), 0, 20)
-    assert one.next(20, START) == Report()
+    one.apply(Reported(300.0), 0, 0)
+    one.apply(Configured("v2", SYNC), 0, 20)
+    assert one.next(20, START) == SendReport()
     assert one.etag == "v2"
 
 
 def test_a_lease_counts_from_the_asking() -> None:
     one = child()
-    one.took(Activated(1, 300.0), 100, 109)
+    one.apply(Activated(1, 300.0), 100, 109)
     assert one.holds_lease(398)
     assert not one.holds_lease(399)
-    one.took(Reported(300.0), 350, 350)
+    one.apply(Reported(300.0), 350, 350)
     assert one.holds_lease(648)
 
 
 def test_a_lease_is_renewed_in_time_whatever_the_poll_is() -> None:
     one = activated()
-    one.took(Reported(30.0), 0, 0)
-    assert one.next(9, START) == Fetch("v1", 1.0)
-    assert one.next(10, START) == Report()
+    one.apply(Reported(30.0), 0, 0)
+    assert one.next(9, START) == FetchConfiguration("v1", 1.0)
+    assert one.next(10, START) == SendReport()
 
 
 def test_the_parent_never_gives_the_place_away_while_its_child_holds_it() -> None:
     for tenth in range(20):
         word, asked = ExecutedWord(), START + tenth / 10
         one = child()
-        one.took(word.activate("a", 10.0, asked), asked, asked)
+        one.apply(word.activate("a", 10.0, asked), asked, asked)
         for later in range(80, 120):
             at = asked + later / 10
             if one.holds_lease(at):
-                assert word.activate("b", 10.0, at) == Elsewhere(), (tenth, later)
+                assert word.activate("b", 10.0, at) == OtherInstanceActive(), (tenth, later)
 
 
 def test_pauses_double_up_to_the_poll_and_end_with_an_answer() -> None:
     one, now, pauses = activated(), 0.0, []
     for _ in range(9):
-        one.took(Failed("away"), now, now)
+        one.apply(NoAnswer("away"), now, now)
         rest = one.next(now, START)
         assert isinstance(rest, Rest)
         pauses.append(rest.seconds)
         now += rest.seconds
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert one.trouble == "away"
-    one.took(Reported(300.0), now, now)
+    one.apply(Reported(300.0), now, now)
     assert one.trouble == ""
-    one.took(Failed("away", retry_after=120.0), now, now)
+    one.apply(NoAnswer("away", retry_after=120.0), now, now)
     assert one.next(now, START) == Rest(120.0)
 
 
 def test_case_trust_19_configuration_is_fetched_whatever_becomes_of_the_report() -> None:
-    one, now, asked = activated(), 0.0, {Report: 0, Fetch: 0}
+    one, now, asked = activated(), 0.0, {SendReport: 0, FetchConfiguration: 0}
     while now < HOUR:
         action = one.next(now, START)
         if isinstance(action, Rest):
             now += action.seconds
-        elif isinstance(action, Report):
-            asked[Report] += 1
-            one.took(Failed("the parent answered 400"), now, now)
+        elif isinstance(action, SendReport):
+            asked[SendReport] += 1
+            one.apply(NoAnswer("the parent answered 400"), now, now)
         else:
-            assert isinstance(action, Fetch)
-            asked[Fetch] += 1
-            one.took(Unchanged(), now, now + action.wait)
+            assert isinstance(action, FetchConfiguration)
+            asked[FetchConfiguration] += 1
+            one.apply(Unchanged(), now, now + action.wait)
             now += action.wait
             assert one.trouble == "the parent answered 400"
-    assert asked[Report] <= HOUR / 60 + 10
-    assert asked[Fetch] >= asked[Report]
-    one.took(Configured("v2", SYNC), now, now)
-    assert one.next(now, START) == Report()
-    one.took(Reported(300.0), now, now)
+    assert asked[SendReport] <= HOUR / 60 + 10
+    assert asked[FetchConfiguration] >= asked[SendReport]
+    one.apply(Configured("v2", SYNC), now, now)
+    assert one.next(now, START) == SendReport()
+    one.apply(Reported(300.0), now, now)
     assert one.trouble == ""
 
 
 def test_case_trust_19_a_link_that_comes_back_is_reported_over_at_once() -> None:
     one, now = activated(), 0.0
     for _ in range(8):
-        assert isinstance(one.next(now, START), Report | Fetch)
-        one.took(Failed("away"), now, now)
+        assert isinstance(one.next(now, START), SendReport | FetchConfiguration)
+        one.apply(NoAnswer("away"), now, now)
         rest = one.next(now, START)
         assert isinstance(rest, Rest)
         now += rest.seconds
-    while isinstance(one.next(now, START), Report):
-        one.took(Failed("away"), now, now)
+    while isinstance(one.next(now, START), SendReport):
+        one.apply(NoAnswer("away"), now, now)
         now += 60.0
-    one.took(Unchanged(), now, now)
-    assert one.next(now + 1.0, START) == Report()
+    one.apply(Unchanged(), now, now)
+    assert one.next(now + 1.0, START) == SendReport()
 
 
 def test_case_trust_19_news_keep_no_question_from_being_answered() -> None:
@@ -160,18 +161,18 @@ def test_case_trust_19_news_keep_no_question_from_being_answered() -> None:
         action = one.next(now, START)
         if isinstance(action, Rest):
             now += action.seconds
-        elif isinstance(action, Report):
-            one.took(Reported(300.0), now, now)
+        elif isinstance(action, SendReport):
+            one.apply(Reported(300.0), now, now)
         else:
-            assert isinstance(action, Fetch)
+            assert isinstance(action, FetchConfiguration)
             answered += action.wait == 0.0
-            one.took(BrokenOff() if action.wait else Unchanged(), now, now)
+            one.apply(BrokenOff() if action.wait else Unchanged(), now, now)
     assert answered >= 60 // 5
 
 
 def test_a_refused_token_is_said_and_tried_again() -> None:
     one = activated()
-    one.took(Denied("the parent refuses the sync token"), 0, 0)
+    one.apply(AccessRefused("the parent refuses the sync token"), 0, 0)
     assert "sync token" in one.trouble
     assert one.next(0, START) == Rest(1.0)
     assert one.active
@@ -179,41 +180,149 @@ def test_a_refused_token_is_said_and_tried_again() -> None:
 
 def test_who_is_cut_loose_leaves_room_for_a_lease() -> None:
     one = activated()
-    one.took(CutLoose(), 10, 10)
+    one.apply(Deactivated(), 10, 10)
     assert not one.holds_lease(10)
     assert one.next(10, START) == Rest(300.0)
-    assert one.next(310, START) == Activate()
+    assert one.next(310, START) == AskActivation()
     assert "deactivated" in one.trouble
 
 
 def test_a_second_instance_asks_again_within_a_poll() -> None:
     one = child()
-    one.took(Elsewhere(), 0, 0)
+    one.apply(OtherInstanceActive(), 0, 0)
     assert one.next(0, START) == Rest(60.0)
     assert "ALREADY_ACTIVATED" in one.trouble
 
 
+#: eight o'clock is closed
+NINE = SyncProperties(token_id="t", schedule="0 9 * * *", sync_window="PT1H")
+DAY = 86_400.0
+
+
+def contacted(one: AgentState, now: float) -> list[str]:
+    """What is asked outside the window until the node rests."""
+    asked = list[str]()
+    while not isinstance(action := one.next(now, START), Rest):
+        asked.append(type(action).__name__)
+        answers: dict[type, Outcome] = {
+            AskActivation: Activated(1, 300.0),
+            FetchConfiguration: Unchanged(),
+            SendReport: Reported(300.0),
+        }
+        one.apply(answers[type(action)], now, now)
+    return asked
+
+
 def test_outside_its_window_it_stays_silent() -> None:
-    nine = SyncProperties(token_id="t", schedule="0 9 * * *", sync_window="PT1H")
-    one = child(etag="v1", sync=nine)
-    assert one.next(0, START) == Rest(60.0)  # eight o'clock
+    one = child(etag="v1", sync=NINE)
+    contacted(one, 0)
+    assert one.next(0, START) == Rest(60.0)
     assert one.next(3570, START + 3570) == Rest(30.0)
-    assert one.next(3600, START + 3600) == Activate()
-    one.took(Activated(1, 300.0), 3600, 3600)
-    assert one.next(7199, START + 7199) == Report()
+    assert one.next(3600, START + 3600) == SendReport()
+    one.apply(Reported(300.0), 3600, 3600)
+    assert one.next(3600, START + 3600) == FetchConfiguration("v1", 55.0)
+    one.apply(Unchanged(), 3600, 3655)
     assert isinstance(one.next(7200, START + 7200), Rest)
 
 
+def test_case_trust_14_a_contact_outside_the_window_at_the_start_on_demand_and_daily() -> None:
+    one = child(etag="v1", sync=NINE)
+    assert contacted(one, 0) == ["AskActivation", "FetchConfiguration", "SendReport"]
+    assert contacted(one, DAY - 1) == []
+    one.contact(DAY - 1)
+    assert contacted(one, DAY - 1) == ["FetchConfiguration", "SendReport"]
+    assert contacted(one, 2 * DAY - 2) == []
+    assert contacted(one, 2 * DAY - 1) == ["FetchConfiguration", "SendReport"]
+
+
+def test_case_trust_14_another_schedule_that_a_contact_brings_counts_at_once() -> None:
+    one = child(etag="v1", sync=NINE)
+    one.apply(Activated(1, 300.0), 0, 0)
+    assert one.next(0, START) == FetchConfiguration("v1", 0.0)
+    one.apply(Configured("v2", SYNC), 0, 0)
+    assert one.next(0, START) == SendReport()
+    one.apply(Reported(300.0), 0, 0)
+    assert one.next(0, START) == FetchConfiguration("v2", 55.0)
+
+
+def test_case_trust_14_a_schedule_that_closes_is_reported_once_it_is_taken_over() -> None:
+    one = activated()
+    one.apply(Reported(300.0), 0, 0)
+    one.apply(Configured("v2", NINE), 0, 5)
+    assert contacted(one, 5) == ["SendReport"]
+    assert contacted(one, DAY) == []
+    assert contacted(one, DAY + 5) == ["FetchConfiguration", "SendReport"]
+
+
+def test_case_trust_14_a_link_that_is_there_in_windows_alone_is_no_trouble() -> None:
+    one, now, tries = child(etag="v1", sync=NINE), 0.0, 0
+    while now < 3600:
+        action = one.next(now, START)
+        if isinstance(action, Rest):
+            now += action.seconds
+            continue
+        tries += 1
+        one.apply(NoAnswer("away"), now, now)
+    assert tries <= 15
+    assert one.trouble == ""
+    one.contact(now)  # an operator waits for no pause
+    assert one.next(now, START) == AskActivation()
+    one.apply(NoAnswer("away"), now, now)
+    assert one.next(now + 1, START + 3600) == AskActivation()  # and the window for none
+    assert one.next(now + 1, START) == Rest(60.0)
+    one.contact(now)
+    one.next(now, START)
+    one.apply(AccessRefused("the parent refuses the sync token"), now, now)
+    assert "sync token" in one.trouble
+
+
+def test_case_trust_14_a_report_that_is_not_taken_keeps_nobody_from_the_configuration() -> None:
+    """Outside the window, too: else a schedule that was wrong could not be undone while reports are refused."""
+    one = child(etag="v1", sync=NINE)
+    one.apply(Activated(1, 300.0), 0, 0)
+    assert one.next(0, START) == FetchConfiguration("v1", 0.0)
+    one.apply(Unchanged(), 0, 0)
+    assert one.next(0, START) == SendReport()
+    one.apply(NoAnswer("the parent answered 400"), 0, 0)
+    rest = one.next(0, START)
+    assert isinstance(rest, Rest)
+    assert one.next(rest.seconds, START) == FetchConfiguration("v1", 0.0)
+    one.apply(Configured("v2", SYNC), rest.seconds, rest.seconds)
+    assert one.next(rest.seconds, START) == SendReport()
+
+
+def test_case_trust_14_a_second_instance_asks_seldom_outside_the_window() -> None:
+    one, now, tries = child(etag="v1", sync=NINE), 0.0, 0
+    while now < 3600:
+        action = one.next(now, START)
+        if isinstance(action, Rest):
+            now += action.seconds
+            continue
+        assert action == AskActivation()
+        tries += 1
+        one.apply(OtherInstanceActive(), now, now)
+    assert tries == 4
+
+
+def test_case_trust_14_an_operator_is_not_kept_waiting_by_a_failure() -> None:
+    one = activated()
+    for _ in range(6):
+        one.apply(NoAnswer("away"), 0, 0)
+    assert isinstance(one.next(0, START), Rest)
+    one.contact(0)
+    assert one.next(0, START) == SendReport()
+
+
 def test_who_was_never_configured_waits_for_no_window() -> None:
-    assert child().next(0, START) == Activate()
+    assert child().next(0, START) == AskActivation()
 
 
 def test_a_wall_clock_that_jumps_holds_nothing_up() -> None:
     one = activated()
-    one.took(Reported(300.0), 0, 0)
-    one.took(Unchanged(), 0, 58)
+    one.apply(Reported(300.0), 0, 0)
+    one.apply(Unchanged(), 0, 58)
     for wall in (0.0, START, START + 1e9):
-        assert one.next(60, wall) == Report()
+        assert one.next(60, wall) == SendReport()
 
 
 def disturbed(world: World, until: float, *, deactivations: bool) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from holdfast.cli.serve import join
-from holdfast.config import Configuration
-from holdfast.config_file import ConfigInvalid, from_table, load
+from holdfast.cli.verbs.serve import join
+from holdfast.config import ConfigInvalid, Configuration
+from holdfast.config_file import from_table, load
+from holdfast.gateway.agent import login_server
 from holdfast.gateway.connection_string import parse
 from holdfast.gateway.environment import crosses_network_in_clear, joined
-from holdfast.gateway.rounds import login_server
 
 STRING = (
     "ConnectedRegistryName=plantA;SyncTokenName=plantA;SyncTokenPassword=a+b/c==;"
@@ -31,6 +31,21 @@ def test_the_string_alone_makes_a_child() -> None:
     assert not parent.insecure
     assert (config.store_mode, config.anonymous, config.data) == ("ReadOnly", "", "here")
     assert parse(config.gateway.connection_string).registry == "plantA"
+
+
+@pytest.mark.parametrize("quote", ["'", '"', ""])
+def test_case_trust_27_quotes_that_docker_hands_on_are_taken_off(quote: str) -> None:
+    """`get-settings -o env` quotes for a shell; docker --env-file takes what follows the `=` as it stands."""
+    environ = {
+        "ACR_REGISTRY_CONNECTION_STRING": f"{quote}{STRING}{quote}\r\n",
+        "ACR_REGISTRY_DATA_VOLUME": f"{quote}/var/acr/data{quote}",
+        "ACR_REGISTRY_LOGIN_SERVER": f"{quote}edge.example:5000{quote}",
+        "ACR_PARENT_GATEWAY_ENDPOINT": f"{quote}upper:1{quote}",
+    }
+    config = child(environ)
+    assert config.parent[0].url == "https://upper:1"
+    assert config.parent[0].credentials.password == "a+b/c=="
+    assert (config.data, config.login.server) == ("/var/acr/data", "edge.example:5000")
 
 
 def test_a_file_may_hold_the_string(tmp_path: Path) -> None:
@@ -135,3 +150,19 @@ def test_a_node_that_listens_everywhere_does_not_know_where_it_is_reached(
 ) -> None:
     config = from_table({"listen": listen, "login": {"server": server}})
     assert login_server(config).host == found
+
+
+@pytest.mark.parametrize(
+    ("listen", "own", "found"),
+    [
+        ("0.0.0.0:5000", "10.0.0.7", "10.0.0.7:5000"),
+        ("[::]:5000", "2001:db8::7", "[2001:db8::7]:5000"),
+        ("[::]:5000", "fe80::7%eth0", "[fe80::7]:5000"),
+        ("192.0.2.7:5000", "10.0.0.7", "192.0.2.7:5000"),
+        ("0.0.0.0:0", "10.0.0.7", ""),
+    ],
+)
+def test_case_trust_18_a_node_that_listens_everywhere_says_where_it_meets_its_parent(
+    listen: str, own: str, found: str
+) -> None:
+    assert login_server(from_table({"listen": listen}), own).host == found

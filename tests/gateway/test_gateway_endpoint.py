@@ -9,15 +9,16 @@ import msgspec
 import pytest
 from holdfast.config import Configuration
 from holdfast.control import command
-from holdfast.control.bounds import STATUS_BYTES
-from holdfast.control.resource import Configuration as Received
-from holdfast.control.resource import Identity, Status, StatusDetail
+from holdfast.resources.model import Identity, Status, StatusDetail
+from holdfast.resources.model import RegistryConfiguration as Received
+from holdfast.resources.report_bounds import STATUS_BYTES
+from support.control import update_registry
 from support.gateway import BASE, FIRST, Tree, refused, tree
 from support.serving import Answer, Serving
 
 
-def test_activation_is_a_lease(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_activation_is_a_lease(tmp_path: Path) -> None:
+    async with tree(tmp_path, lease=30.0) as root:
         first = msgspec.json.decode((await root.ask("POST", f"{BASE}/activate", FIRST)).body)
         assert (first["generation"], first["leaseSeconds"]) == (1, 30.0)
         second = await root.ask("POST", f"{BASE}/activate", {"instance": "second"})
@@ -40,11 +41,9 @@ def test_activation_is_a_lease(tmp_path: Path) -> None:
             assert answer.status == 409
             assert "ALREADY_ACTIVATED" in refused(answer)
 
-    tree(tmp_path, test, lease=30.0)
 
-
-def test_a_schedule_keeps_its_place_between_its_slots(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_schedule_keeps_its_place_between_its_slots(tmp_path: Path) -> None:
+    async with tree(tmp_path, lease=30.0) as root:
         await root.registry("daily", schedule="0 9 * * *", sync_window="PT1H")
         said = await root.ask("POST", "/acr/gateway/v1/daily/activate", FIRST, "daily")
         lease = msgspec.json.decode(said.body)["leaseSeconds"]
@@ -55,11 +54,9 @@ def test_a_schedule_keeps_its_place_between_its_slots(tmp_path: Path) -> None:
         second = await root.ask("POST", "/acr/gateway/v1/daily/activate", {"instance": "second"}, "daily")
         assert second.status == 200
 
-    tree(tmp_path, test, lease=30.0)
 
-
-def test_status_is_kept_and_what_is_below_only_of_descendants(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_status_is_kept_and_what_is_below_only_of_descendants(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         await root.registry("plantC")
         generation = await root.activate()
         below = {"plantB": Status(version="7"), "plantC": Status(version="7"), "nobody": Status(version="7")}
@@ -79,11 +76,9 @@ def test_status_is_kept_and_what_is_below_only_of_descendants(tmp_path: Path) ->
         assert msgspec.structs.replace(kept, timestamp="") == detail
         assert [find(name).version for name in ("plantB", "plantC", "nobody")] == ["7", None, None]
 
-    tree(tmp_path, test)
 
-
-def test_case_trust_19_a_report_is_cut_to_what_its_parent_can_hand_up(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_case_trust_19_a_report_is_cut_to_what_its_parent_can_hand_up(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         generation = await root.activate()
         said = {
             "instance": "first",
@@ -98,17 +93,15 @@ def test_case_trust_19_a_report_is_cut_to_what_its_parent_can_hand_up(tmp_path: 
         }
         answer = await root.ask("PUT", f"{BASE}/status", said)
         assert answer.status == 200
-        for held in root.held.store.resources("status"):
+        for held in root.held.store.documents.of_kind("status"):
             assert len(held.body) <= STATUS_BYTES, held.name
         find = root.held.node.access.catalogue.status
         assert (find("plantA").version or "").startswith("777")
         assert (find("plantB").version or "").startswith("\0\0")
 
-    tree(tmp_path, test)
 
-
-def test_deactivation_by_the_instance_itself(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_deactivation_by_the_instance_itself(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         generation = await root.activate()
         other = {"instance": "second", "generation": generation}
         assert (await root.ask("POST", f"{BASE}/deactivate", other)).status == 200
@@ -117,11 +110,9 @@ def test_deactivation_by_the_instance_itself(tmp_path: Path) -> None:
         assert (await root.ask("POST", f"{BASE}/deactivate", own)).status == 200
         assert (await root.ask("POST", f"{BASE}/activate", {"instance": "second"})).status == 200
 
-    tree(tmp_path, test)
 
-
-def test_deactivation_by_the_operator_is_told(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_deactivation_by_the_operator_is_told(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         generation = await root.activate()
         asked = asyncio.ensure_future(
             config(root, f"wait=20&instance=first&generation={generation}", await etag(root))
@@ -132,8 +123,6 @@ def test_deactivation_by_the_operator_is_told(tmp_path: Path) -> None:
         assert (answer.status, "NOT_ACTIVATED" in refused(answer)) == (409, True)
         answer = await root.ask("PUT", f"{BASE}/status", {"instance": "first", "generation": generation})
         assert (answer.status, "NOT_ACTIVATED" in refused(answer)) == (409, True)
-
-    tree(tmp_path, test)
 
 
 async def etag(root: Tree) -> str:
@@ -146,11 +135,11 @@ async def config(root: Tree, query: str, known: str, user: str = "plantA") -> An
     return await root.ask("GET", f"{BASE}/config?{query}", user=user, If_None_Match=known)
 
 
-def test_configuration_has_what_is_needed_below_and_no_more(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_configuration_has_what_is_needed_below_and_no_more(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         await root.token("reader", "repositories/team/app/content/read")
         await root.token("stranger", "repositories/team/app/content/read")
-        await root.order(command.UpdateRegistry(name="plantB", add_client_tokens=("reader",)))
+        await root.order(update_registry(name="plantB", add_client_tokens=("reader",)))
         found = msgspec.json.decode((await root.ask("GET", f"{BASE}/config")).body, type=Received)
         assert found.registry.name == "plantA"
         assert [one.name for one in found.below] == ["plantB"]
@@ -158,11 +147,9 @@ def test_configuration_has_what_is_needed_below_and_no_more(tmp_path: Path) -> N
         text = msgspec.json.encode(found).decode()
         assert not any(password in text for password in root.passwords.values())
 
-    tree(tmp_path, test)
 
-
-def test_an_unchanged_configuration_is_304_at_once_or_after_the_wait(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_an_unchanged_configuration_is_304_at_once_or_after_the_wait(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         known = await etag(root)
         assert known.startswith('"')
         assert (await config(root, "wait=0", known)).status == 304
@@ -173,11 +160,9 @@ def test_an_unchanged_configuration_is_304_at_once_or_after_the_wait(tmp_path: P
         assert answer.status == 304
         assert 10 <= root.held.clock.monotonic() - before < 12
 
-    tree(tmp_path, test)
 
-
-def test_a_change_ends_the_wait(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_change_ends_the_wait(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         known, before = await etag(root), root.held.clock.monotonic()
         asked = asyncio.ensure_future(config(root, "wait=20", known))
         await asyncio.sleep(0.05)
@@ -185,17 +170,15 @@ def test_a_change_ends_the_wait(tmp_path: Path) -> None:
         root.held.clock.advance(0.5)
         await asyncio.sleep(0.05)
         assert not asked.done()
-        await root.order(command.UpdateRegistry(name="plantA", log_level="Debug"))
+        await root.order(update_registry(name="plantA", log_level="Debug"))
         answer = await root.pass_time(asked)
         assert (answer.status, answer.headers["etag"] != known) == (200, True)
         assert root.held.clock.monotonic() - before < 5
 
-    tree(tmp_path, test)
-
 
 @pytest.mark.parametrize("gone", ["token", "right", "registry"])
-def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         right = "gateway/planta/config/read"
         await root.token("relay", right, "gateway/planta/config/write")
         asked = asyncio.ensure_future(config(root, "wait=20", await etag(root), "relay"))
@@ -209,18 +192,14 @@ def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
             await root.order(command.DeleteRegistry(name="plantA"))
         assert (await root.pass_time(asked)).status == {"token": 401, "right": 403, "registry": 404}[gone]
 
-    tree(tmp_path, test)
 
-
-def test_a_draining_node_lets_its_children_go(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_draining_node_lets_its_children_go(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         asked = asyncio.ensure_future(config(root, "wait=20", await etag(root)))
         await asyncio.sleep(0.05)
         root.held.node.draining, before = True, root.held.clock.monotonic()
         assert (await root.pass_time(asked)).status == 304
         assert root.held.clock.monotonic() - before < 2
-
-    tree(tmp_path, test)
 
 
 RIGHTS = {
@@ -234,11 +213,10 @@ RIGHTS = {
 
 
 @pytest.mark.parametrize("what", RIGHTS)
-def test_each_question_needs_its_own_right(what: str, tmp_path: Path) -> None:
+async def test_each_question_needs_its_own_right(what: str, tmp_path: Path) -> None:
     method, right, body = RIGHTS[what]
     every = {"config/read", "config/write", "message/read", "message/write"}
-
-    async def test(root: Tree) -> None:
+    async with tree(tmp_path) as root:
         await root.activate()
         await root.token("entitled", f"gateway/planta/{right}")
         await root.token("nearly", *(f"gateway/planta/{other}" for other in every - {right}))
@@ -252,11 +230,9 @@ def test_each_question_needs_its_own_right(what: str, tmp_path: Path) -> None:
         stranger = await root.held.ask(f"{BASE}/{what}", method)
         assert (stranger.status, "www-authenticate" in stranger.headers) == (401, True)
 
-    tree(tmp_path, test)
 
-
-def test_who_may_not_cannot_tell_whether_it_is_there(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_who_may_not_cannot_tell_whether_it_is_there(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         there = await root.ask("GET", "/acr/gateway/v1/plantb/config", user="plantB")
         assert there.status == 403  # its own, and this is not its parent
         await root.token("curious", "repositories/*/content/read")
@@ -267,21 +243,17 @@ def test_who_may_not_cannot_tell_whether_it_is_there(tmp_path: Path) -> None:
         assert {answer.status for answer in answers} == {403}
         assert answers[0].body == answers[1].body.replace(b"nobody", b"planta")
 
-    tree(tmp_path, test)
 
-
-def test_a_registry_connects_to_its_own_parent(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_registry_connects_to_its_own_parent(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         for user in ("plantB", "plantA"):  # plantA may relay, but not here
             answer = await root.ask("POST", "/acr/gateway/v1/plantb/activate", FIRST, user)
             assert answer.status == 403
             assert "the parent of connected registry plantB is plantA; this is the root" in refused(answer)
 
-    tree(tmp_path, test)
 
-
-def test_a_managed_node_is_the_parent_of_those_directly_below(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_managed_node_is_the_parent_of_those_directly_below(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         await root.registry("plantC", parent="plantB")
         found = msgspec.json.decode((await root.ask("GET", f"{BASE}/config")).body, type=Received)
         passwords = dict(root.passwords)
@@ -304,8 +276,6 @@ def test_a_managed_node_is_the_parent_of_those_directly_below(tmp_path: Path) ->
         async with serving(tmp_path / "below", Configuration()) as held:
             await below(held)
 
-    tree(tmp_path, test)
-
 
 MALFORMED = [
     (b"", "not as it must be"),
@@ -318,21 +288,17 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("body", "why"), MALFORMED, ids=range(len(MALFORMED)))
-def test_a_malformed_body_is_400_and_says_why(body: bytes, why: str, tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_malformed_body_is_400_and_says_why(body: bytes, why: str, tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         answer = await root.ask("POST", f"{BASE}/deactivate", msgspec.Raw(body) if body else None)
         assert answer.status == 400
         assert why in refused(answer)
 
-    tree(tmp_path, test)
 
-
-def test_what_is_no_question_is_refused(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_what_is_no_question_is_refused(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         assert (await root.ask("GET", f"{BASE}/nothing")).status == 404
         wrong = await root.ask("POST", f"{BASE}/config", FIRST)
         assert (wrong.status, wrong.headers["allow"]) == (405, "GET")
         for wait in ("-1", "x", "nan", "1e9"):
             assert (await root.ask("GET", f"{BASE}/config?wait={wait}")).status == 400, wait
-
-    tree(tmp_path, test)

@@ -9,19 +9,20 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from holdfast.control import command, states
-from holdfast.control.moment import stamp
-from holdfast.control.resource import STATUS, Status, StatusDetail, SyncProgress, SyncResult
+from holdfast.control import command
 from holdfast.errors import ControlConflict, NodeFull
 from holdfast.keeper import heartbeats
-from holdfast.testing.clock import FakeClock
+from holdfast.resources import states
+from holdfast.resources.model import STATUS, Status, StatusDetail, SyncProgress, SyncResult
+from holdfast.testing.manual_clock import FakeClock
 from holdfast.testing.port import ScriptedPort
+from holdfast.timestamps import stamp
+from holdfast_core.changes.resource_rows import ResourceView
 from holdfast_core.errors import Exhausted
 from holdfast_core.record import ResourceChange
-from holdfast_core.resources import ResourceView
 from holdfast_core.store import Store
+from support.control import create_registry
 
 LEASE = 300.0
 NOON = 1_795_694_400.0
@@ -33,9 +34,7 @@ class Root:
     def __init__(self, place: Path) -> None:
         self.place, self.clock = place, FakeClock(NOON)
         self.open()
-        self.tell(
-            command.CreateRegistry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",))
-        )
+        self.tell(create_registry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",)))
         self.activate("first")
 
     def open(self) -> None:
@@ -50,7 +49,7 @@ class Root:
 
     def end(self) -> None:
         """It ends in good order. The next one begins."""
-        asyncio.run(self.port.write_heartbeats())
+        asyncio.run(self.port.control_plane.write_heartbeats())
         self.kill()
 
     def cut_power(self, disk: Path) -> None:
@@ -78,9 +77,9 @@ class Root:
         """Whether it is shown as connected."""
         return states.is_held(self.shown().lease, self.clock.now())
 
-    def tell(self, order: command.Command) -> command.Result:
+    def tell(self, order: command.Command) -> command.CommandResult:
         """One command."""
-        return asyncio.run(self.port.execute(order))
+        return asyncio.run(self.port.control_plane.execute(order))
 
     def activate(self, instance: str) -> int:
         """A lease for an instance; its generation."""
@@ -90,19 +89,18 @@ class Root:
 
     def report(self, **said: object) -> None:
         """The first instance is there."""
-        order = command.Report(name="plant", instance="first", generation=1, lease_seconds=LEASE, **said)  # type: ignore[arg-type]
-        self.tell(order)
+        lease = {"name": "plant", "instance": "first", "generation": 1, "lease_seconds": LEASE}
+        self.tell(command.RecordReport(**lease, **said))  # type: ignore[arg-type]
 
     def written(self) -> tuple[int, int]:
         """What the store has written of it: the revision of the document, and the journal's length."""
-        held = self.store.resource(STATUS, "plant")
+        held = self.store.documents.get(STATUS, "plant")
         assert held is not None
         return held.revision, sum(file.stat().st_size for file in (self.place / "journal").iterdir())
 
     def shown(self) -> Status:
         """What is known of it."""
-        said = asyncio.run(self.port.statuses())
-        return msgspec.json.decode(said, type=dict[str, Status])["plant"]
+        return asyncio.run(self.port.statuses())["plant"]
 
 
 @pytest.fixture
@@ -223,7 +221,7 @@ def test_an_end_in_good_order_leaves_the_last_word(root: Root) -> None:
     root.clock.advance(120)
     root.report()
     said = root.shown()
-    asyncio.run(root.port.write_heartbeats())
+    asyncio.run(root.port.control_plane.write_heartbeats())
     root.kill()
     assert root.shown().last_activity_time == said.last_activity_time
 
@@ -287,8 +285,8 @@ def test_case_fault_11_what_is_heard_after_an_end_in_good_order_outlives_a_power
 def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_power_cut(root: Root, tmp_path: Path) -> None:
     root.clock.advance(60)
     root.report()
-    asyncio.run(root.port.write_heartbeats())
-    root.store.sync_cached().result()
+    asyncio.run(root.port.control_plane.write_heartbeats())
+    root.store.upkeep.sync_cached().result()
     shutil.copytree(root.place, tmp_path / "disk")
     root.clock.advance(60)
     root.report()
@@ -301,7 +299,7 @@ def test_case_fault_11_a_lease_outlives_a_power_cut_at_the_moment_of_its_activat
     root: Root, tmp_path: Path
 ) -> None:
     root.tell(command.Deactivate(name="plant"))
-    root.store.sync_cached().result()
+    root.store.upkeep.sync_cached().result()
     shutil.copytree(root.place, tmp_path / "disk")
     root.activate("first")
     root.cut_power(tmp_path / "disk")
@@ -312,7 +310,7 @@ def test_case_fault_11_a_lease_outlives_a_power_cut_at_the_moment_of_its_write(
     root: Root, tmp_path: Path
 ) -> None:
     """An hour after the one before, as far back as a renewal may lie that is not on the disk."""
-    root.store.sync_cached().result()
+    root.store.upkeep.sync_cached().result()
     shutil.copytree(root.place, tmp_path / "disk")
     for _ in range(60):
         root.clock.advance(states.WRITE_SECONDS / 60 + 1)
@@ -325,7 +323,7 @@ def test_case_fault_11_a_lease_outlives_a_power_cut_at_the_moment_of_its_write(
 def test_case_fault_11_a_word_behind_the_last_ones_outlives_a_kill(root: Root) -> None:
     root.clock.advance(60)
     root.report()
-    asyncio.run(root.port.write_heartbeats())
+    asyncio.run(root.port.control_plane.write_heartbeats())
     root.clock.advance(60)
     root.report()
     root.kill()
@@ -355,7 +353,7 @@ def test_case_fault_11_a_registry_that_was_made_anew_is_another(root: Root) -> N
     left = root.written()[0]
     root.tell(command.DeleteRegistry(name="plant"))
     root.clock.advance(LEASE + 60)
-    root.tell(command.CreateRegistry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",)))
+    root.tell(create_registry(name="plant", mode="ReadWrite", parent=None, repositories=("team/*",)))
     root.activate("first")
     while root.written()[0] < left:
         root.report(version=f"1.{root.written()[0]}")
@@ -370,9 +368,9 @@ def test_case_fault_11_a_registry_that_was_made_anew_is_another(root: Root) -> N
 @pytest.mark.parametrize("body", [b"{", b'{"plant": 7}'])
 def test_a_record_of_leases_that_cannot_be_read_is_as_after_a_kill(root: Root, body: bytes) -> None:
     root.clock.advance(LEASE + 60)
-    asyncio.run(root.port.write_heartbeats())
+    asyncio.run(root.port.control_plane.write_heartbeats())
     row = ResourceChange(heartbeats.KIND, heartbeats.NAME, body)
-    root.store.change_resources(lambda view: [row], quiet=frozenset({heartbeats.KIND})).result()
+    root.store.documents.change(lambda view: [row], quiet=frozenset({heartbeats.KIND})).result()
     root.kill()
     assert root.refused("second")
 
@@ -392,7 +390,7 @@ def test_case_fault_11_what_could_not_be_written_was_not_said(
     root.clock.advance(60)
     root.report()
     told = root.shown()
-    change = root.store.change_resources
+    change = root.store.documents.change
 
     def refused(plan: Callable[[ResourceView], Sequence[ResourceChange]], **more: Any) -> Future[None]:
         def failing(view: ResourceView) -> Sequence[ResourceChange]:
@@ -403,7 +401,7 @@ def test_case_fault_11_what_could_not_be_written_was_not_said(
         return change(failing, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(root.store, "change_resources", refused)
+        patch.setattr(root.store.documents, "change", refused)
         for _ in range(2):
             root.clock.advance(60)
             with pytest.raises(NodeFull):

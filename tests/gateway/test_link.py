@@ -10,12 +10,35 @@ from typing import Any
 import msgspec
 import pytest
 from holdfast.clock import SystemClock
-from holdfast.config import Credentials, Parent
-from holdfast.control.resource import Configuration, ConnectedRegistry, ParentProperties, SyncProperties
-from holdfast.gateway.child import Activated, CutLoose, Denied, Elsewhere, Failed, Reported, Unchanged
-from holdfast.gateway.link import Answer, Link, NoticesRefused, meaning, meaning_for_notices, said_in
-from holdfast.gateway.message import Contents, Lease, StatusReport
-from support.programs import PATIENCE
+from holdfast.config import CredentialsSection, ParentSection
+from holdfast.gateway.agent_state import (
+    AccessRefused,
+    Activated,
+    Deactivated,
+    NoAnswer,
+    OtherInstanceActive,
+    Reported,
+    Unchanged,
+)
+from holdfast.gateway.gateway_client import (
+    GatewayAnswer,
+    GatewayClient,
+    NoticesRefused,
+    meaning,
+    meaning_for_notices,
+    reason_in,
+)
+from holdfast.gateway.protocol import Contents, LeaseAnswer, StatusReport
+from holdfast.resources.model import (
+    ConnectedRegistry,
+    ParentProperties,
+    RegistryConfiguration,
+    Revision,
+    Status,
+    SyncProperties,
+    Token,
+)
+from support.patience import patience
 
 PLANT = ConnectedRegistry(
     name="plantA",
@@ -33,24 +56,24 @@ def refusal(message: str, detail: str = "") -> bytes:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (409, refusal("already activated", "ALREADY_ACTIVATED"), Elsewhere, ""),
-        (409, refusal("ALREADY_ACTIVATED: by another"), Elsewhere, ""),
-        (409, refusal("not active", "NOT_ACTIVATED"), CutLoose, ""),
-        (409, refusal("something else"), Failed, "409: something else"),
-        (401, refusal("wrong"), Denied, "the sync token (401)"),
-        (403, refusal("no gateway right"), Denied, "no gateway right"),
-        (404, b"<html>", Denied, "(404): it gives no reason"),
-        (413, b"<html>too large</html>", Failed, "413: it gives no reason"),
-        (500, b"", Failed, "500"),
-        (307, b"", Failed, "307"),
+        (409, refusal("already activated", "ALREADY_ACTIVATED"), OtherInstanceActive, ""),
+        (409, refusal("ALREADY_ACTIVATED: by another"), OtherInstanceActive, ""),
+        (409, refusal("not active", "NOT_ACTIVATED"), Deactivated, ""),
+        (409, refusal("something else"), NoAnswer, "409: something else"),
+        (401, refusal("wrong"), AccessRefused, "the sync token (401)"),
+        (403, refusal("no gateway right"), AccessRefused, "no gateway right"),
+        (404, b"<html>", AccessRefused, "(404): it gives no reason"),
+        (413, b"<html>too large</html>", NoAnswer, "413: it gives no reason"),
+        (500, b"", NoAnswer, "500"),
+        (307, b"", NoAnswer, "307"),
     ],
 )
 def test_a_refusal_has_one_meaning(status: int, body: bytes, kind: type[Any], words: str) -> None:
-    outcome = meaning(Answer(status, "", 7.0, body))
+    outcome = meaning(GatewayAnswer(status, "", 7.0, body))
     assert type(outcome) is kind
     if words:
         assert words in outcome.why  # type: ignore[union-attr]
-    if isinstance(outcome, Failed):
+    if isinstance(outcome, NoAnswer):
         assert outcome.retry_after == 7.0
 
 
@@ -61,38 +84,38 @@ UNSUPPORTED = msgspec.json.encode({"errors": [{"code": "UNSUPPORTED", "message":
     ("status", "body", "kind"),
     [
         (400, UNSUPPORTED, NoticesRefused),
-        (413, UNSUPPORTED, Failed),
-        (500, UNSUPPORTED, Failed),
-        (429, UNSUPPORTED, Failed),
-        (405, UNSUPPORTED, Failed),
-        (401, UNSUPPORTED, Denied),
-        (403, UNSUPPORTED, Denied),
-        (404, UNSUPPORTED, Denied),
-        (400, b"<html>a proxy</html>", Failed),
-        (400, b'{"errors":[{"code":"SIZE_INVALID","message":"the body broke off"}]}', Failed),
+        (413, UNSUPPORTED, NoAnswer),
+        (500, UNSUPPORTED, NoAnswer),
+        (429, UNSUPPORTED, NoAnswer),
+        (405, UNSUPPORTED, NoAnswer),
+        (401, UNSUPPORTED, AccessRefused),
+        (403, UNSUPPORTED, AccessRefused),
+        (404, UNSUPPORTED, AccessRefused),
+        (400, b"<html>a proxy</html>", NoAnswer),
+        (400, b'{"errors":[{"code":"SIZE_INVALID","message":"the body broke off"}]}', NoAnswer),
     ],
 )
 def test_case_fault_8_only_the_parents_own_word_on_a_notice_says_that_it_never_takes_it(
     status: int, body: bytes, kind: type[Any]
 ) -> None:
-    assert type(meaning_for_notices(Answer(status, "", 0.0, body))) is kind
+    assert type(meaning_for_notices(GatewayAnswer(status, "", 0.0, body))) is kind
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b'{"errors": 5}', b"\xff", b"[" * 4000, b'{"errors":[{"code":5}]}']
 )
 def test_no_body_is_too_strange(body: bytes) -> None:
-    assert said_in(body) == ""
+    assert reason_in(body) == ""
 
 
 def test_what_a_parent_says_is_one_short_line() -> None:
-    assert said_in(refusal("a\nb" + "c" * 1000)) == ("a b" + "c" * 1000)[:300]
+    assert reason_in(refusal("a\nb" + "c" * 1000)) == ("a b" + "c" * 1000)[:300]
 
 
 Handle = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
-def asked(handle: Handle, question: Callable[[Link], Awaitable[Any]]) -> tuple[Any, list[bytes]]:
+def asked(handle: Handle, question: Callable[[GatewayClient], Awaitable[Any]]) -> tuple[Any, list[bytes]]:
     """One question to a server that answers as the test writes it, and the heads that came."""
     heads: list[bytes] = []
 
@@ -104,9 +127,9 @@ def asked(handle: Handle, question: Callable[[Link], Awaitable[Any]]) -> tuple[A
     async def main() -> Any:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        credentials = Credentials(username="plantA", password="s3cret-of-the-sync-token")
-        parent = Parent(url=f"http://127.0.0.1:{port}", insecure=True, credentials=credentials)
-        link = Link(parent, "plantA", SystemClock())
+        credentials = CredentialsSection(username="plantA", password="s3cret-of-the-sync-token")
+        parent = ParentSection(url=f"http://127.0.0.1:{port}", insecure=True, credentials=credentials)
+        link = GatewayClient(parent, "plantA", SystemClock())
         try:
             async with server:
                 return await question(link)
@@ -128,7 +151,7 @@ def answering(status: str, body: bytes = b"", *headers: str) -> Handle:
 
 
 def test_activation_carries_the_sync_token_and_the_lower_cased_name() -> None:
-    lease = msgspec.json.encode(Lease(generation=3, lease_seconds=300.0))
+    lease = msgspec.json.encode(LeaseAnswer(generation=3, lease_seconds=300.0))
     outcome, heads = asked(answering("200 OK", lease), lambda link: link.activate("me", "1.0"))
     assert outcome == Activated(3, 300.0)
     assert heads[0].startswith(b"POST /acr/gateway/v1/planta/activate HTTP/1.1\r\n")
@@ -142,8 +165,38 @@ def test_a_newer_parent_may_say_more() -> None:
     assert outcome == Reported(9.0)
 
 
+def test_configuration_of_a_newer_parent_is_taken_as_far_as_it_is_known() -> None:
+    """Else the node of a parent that was replaced first would hear of no token that ended. What was left out is asked
+    for again by a version that knows it: no etag is kept for it."""
+    whole = RegistryConfiguration(
+        registry=PLANT,
+        etag='"v2"',
+        tokens=(Token(name="phil", scope_map_id="/scopeMaps/phil", creation_date="2026-11-26T22:00:00Z"),),
+        revisions={"planta": Revision(number=3)},
+    )
+    document = msgspec.json.decode(msgspec.json.encode(whole))
+    sync = document["registry"]["parent"]["syncProperties"]
+    places = [document, document["registry"], sync, document["tokens"][0], document["revisions"]["planta"]]
+    for place in places:
+        place["mood"] = {"is": ["good"]}
+        answers = answering("200 OK", msgspec.json.encode(document), 'ETag: "v2"')
+        (found, etag), _ = asked(answers, lambda link: link.configuration("me", 3, "v1", 0.0))
+        assert (found, etag) == (msgspec.structs.replace(whole, etag=""), "v2")
+    sync["schedule"] = 5
+    outcome, _ = asked(
+        answering("200 OK", msgspec.json.encode(document)), lambda link: link.configuration("me", 3, "", 0.0)
+    )
+    assert isinstance(outcome, NoAnswer)
+
+
+def test_a_report_says_nothing_that_an_older_parent_does_not_know() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(REPORT)) == {"instance": "i", "generation": 1}
+    below = msgspec.structs.replace(REPORT, below={"hall1": Status(version="1.0")})
+    assert "revision" not in msgspec.json.decode(msgspec.json.encode(below))["below"]["hall1"]
+
+
 def test_configuration_comes_with_its_etag() -> None:
-    body = msgspec.json.encode(Configuration(registry=PLANT))
+    body = msgspec.json.encode(RegistryConfiguration(registry=PLANT))
     (found, etag), heads = asked(
         answering("200 OK", body, 'ETag: "v2"'), lambda link: link.configuration("me", 3, "v1", 0.0)
     )
@@ -162,7 +215,9 @@ STRANGE: list[tuple[str, Handle, str]] = [
         "another's",
         answering(
             "200 OK",
-            msgspec.json.encode(Configuration(registry=msgspec.structs.replace(PLANT, name="plantB"))),
+            msgspec.json.encode(
+                RegistryConfiguration(registry=msgspec.structs.replace(PLANT, name="plantB"))
+            ),
         ),
         "another connected registry, 'plantB'",
     ),
@@ -175,24 +230,24 @@ STRANGE: list[tuple[str, Handle, str]] = [
 @pytest.mark.parametrize(("handle", "words"), [row[1:] for row in STRANGE], ids=[row[0] for row in STRANGE])
 def test_a_strange_answer_is_a_failure_with_words(handle: Handle, words: str) -> None:
     outcome, heads = asked(handle, lambda link: link.configuration("me", 3, "", 0.0))
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, NoAnswer)
     assert words in outcome.why
     assert "s3cret" not in outcome.why
     assert len(heads) == 1
 
 
 def test_a_parent_that_is_away_is_a_failure() -> None:
-    parent = Parent(url="http://127.0.0.1:1", insecure=True)
+    parent = ParentSection(url="http://127.0.0.1:1", insecure=True)
 
     async def main() -> Any:
-        link = Link(parent, "plantA", SystemClock())
+        link = GatewayClient(parent, "plantA", SystemClock())
         try:
             return await link.activate("me", "1")
         finally:
             await link.close()
 
     outcome = asyncio.run(main())
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, NoAnswer)
     assert "Connect call failed" in outcome.why or "connection" in outcome.why
 
 
@@ -208,11 +263,11 @@ def test_a_list_is_had_while_another_question_is_held_open() -> None:
         else:
             await listing(head, writer)
 
-    async def question(link: Link) -> Any:
+    async def question(link: GatewayClient) -> Any:
         listening = asyncio.create_task(link.messages("i", 1, "log-1", 50.0))
         await held.wait()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with patience():
                 return await link.contents("i", 1, "")
         finally:
             listening.cancel()

@@ -9,18 +9,19 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from holdfast.config import Configuration, Parent
+from holdfast.config import Configuration, ParentSection
 from holdfast.control import command
-from holdfast.control.resource import Configuration as Received
-from holdfast.control.resource import Identity
-from holdfast.endpoint import messages
-from holdfast.endpoint.messages import Place, written
-from holdfast.gateway.message import Contents, Entry, Message, Messages
-from holdfast_core import Digest, Event, Lock, ResourceChange, Target
+from holdfast.endpoint.gateway import messages
+from holdfast.endpoint.gateway.messages import ListingPosition, encode_position
+from holdfast.gateway.protocol import Contents, ContentsEntry, Message, Messages
+from holdfast.resources.model import Identity
+from holdfast.resources.model import RegistryConfiguration as Received
+from holdfast_core import Digest, EventRecord, Lock, LockTarget, ResourceChange
 from holdfast_core import format as layout
-from holdfast_core.listing import FIRST
+from holdfast_core.index.list_pages import FIRST
 from support.gateway import BASE, Tree, refused, tree
-from support.serving import MEDIA_TYPE, Answer, Serving, serving, until
+from support.patience import until
+from support.serving import MEDIA_TYPE, Answer, Serving, serving
 from support.stores import push
 
 CANARY = "secret-canary"
@@ -51,12 +52,12 @@ async def listed(root: Tree, most: int = 1000, user: str = "plantA") -> list[Con
     return pages
 
 
-def test_what_follows_a_cursor_is_told_in_order(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_what_follows_a_cursor_is_told_in_order(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         store, now, began = root.held.store, root.held.clock.now(), await heard(root)
         assert (began.messages, began.more) == ((), False)
         digest = pushed(root, "team/app", b"one", "v1", now=now, artifact_type="a/b")
-        store.delete_tag("team/app", "v1", now=now + 1).result()
+        store.references.delete_tag("team/app", "v1", now=now + 1).result()
         found = await heard(root, began.cursor)
         text = str(digest)
         assert found.messages == (
@@ -69,16 +70,14 @@ def test_what_follows_a_cursor_is_told_in_order(tmp_path: Path) -> None:
         rest = await heard(root, part.cursor)
         assert ([one.number for one in rest.messages], rest.more) == ([2], False)
 
-    tree(tmp_path, test)
 
-
-def test_s52_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_s52_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         began, store = await heard(root), root.held.store
         pushed(root, CANARY, b"one", "v1")
         pushed(root, f"team/app/{CANARY}", b"one", "v1")
-        relayed = Event("push", "tag", "team/app", root.held.clock.now(), CANARY, registry="plantB")
-        store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [relayed]).result()
+        relayed = EventRecord("push", "tag", "team/app", root.held.clock.now(), CANARY, registry="plantB")
+        store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [relayed]).result()
         answer = await root.ask("GET", f"{BASE}/messages?after={began.cursor}")
         found = msgspec.json.decode(answer.body, type=Messages)
         assert (found.messages, found.more, CANARY in answer.body.decode()) == ((), False, False)
@@ -86,26 +85,21 @@ def test_s52_what_does_not_concern_the_child_only_moves_its_cursor(tmp_path: Pat
         pushed(root, "team/app", b"one", "v1")
         assert [one.number for one in (await heard(root, found.cursor)).messages] == [4]
 
-    tree(tmp_path, test)
 
-
-def test_a_conflict_over_a_tag_moves_nothing_at_a_child(tmp_path: Path) -> None:
+async def test_a_conflict_over_a_tag_moves_nothing_at_a_child(tmp_path: Path) -> None:
     """The tag that won is an event of its own."""
-
-    async def test(root: Tree) -> None:
+    async with tree(tmp_path) as root:
         began, store = await heard(root), root.held.store
         ours, now = str(Digest.of(b"ours")), root.held.clock.now()
-        conflict = Event("conflict", "tag", "team/app", now, "v1", ours, winner="parent")
-        store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [conflict]).result()
+        conflict = EventRecord("conflict", "tag", "team/app", now, "v1", ours, winner="parent")
+        store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [conflict]).result()
         found = await heard(root, began.cursor)
         assert found.messages == ()
         assert found.cursor.endswith("-1")
 
-    tree(tmp_path, test)
 
-
-def test_a_held_question_ends_with_the_first_message(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_held_question_ends_with_the_first_message(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         began, before = await heard(root), root.held.clock.monotonic()
         asked = asyncio.ensure_future(root.ask("GET", f"{BASE}/messages?after={began.cursor}&wait=20"))
         await asyncio.sleep(0.05)
@@ -118,11 +112,9 @@ def test_a_held_question_ends_with_the_first_message(tmp_path: Path) -> None:
         assert [one.number for one in found.messages] == [2]
         assert root.held.clock.monotonic() - before < 5
 
-    tree(tmp_path, test)
 
-
-def test_a_question_that_nothing_ends_has_the_cursor_of_its_end(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_question_that_nothing_ends_has_the_cursor_of_its_end(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         began, before = await heard(root), root.held.clock.monotonic()
         asked = asyncio.ensure_future(root.ask("GET", f"{BASE}/messages?after={began.cursor}&wait=10"))
         await asyncio.sleep(0.05)
@@ -130,8 +122,6 @@ def test_a_question_that_nothing_ends_has_the_cursor_of_its_end(tmp_path: Path) 
         found = msgspec.json.decode((await root.pass_time(asked)).body, type=Messages)
         assert (found.messages, found.cursor[-2:]) == ((), "-1")
         assert 10 <= root.held.clock.monotonic() - before < 12
-
-    tree(tmp_path, test)
 
 
 async def gone(root: Tree, cursor: str) -> Answer:
@@ -141,8 +131,8 @@ async def gone(root: Tree, cursor: str) -> Answer:
     return answer
 
 
-def test_what_is_not_kept_any_more_is_410(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_what_is_not_kept_any_more_is_410(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         store, now = root.held.store, root.held.clock.now()
         began = (await heard(root)).cursor
         log = began.partition("-")[0]
@@ -153,33 +143,29 @@ def test_what_is_not_kept_any_more_is_410(tmp_path: Path) -> None:
         assert [one.number for one in (await heard(root, f"{log}-2")).messages] == [3, 4]
         await gone(root, f"{log}-5")  # of the future
         await gone(root, f"{'0' * 32}-4")  # of another log
-        store.trim_events(before=0.0, keep=1).result()
+        store.events.trim(before=0.0, keep=1).result()
         await gone(root, f"{log}-2")
         assert [one.number for one in (await heard(root, f"{log}-3")).messages] == [4]
-        store.keep_events(False).result()
+        store.events.keep(False).result()
         away = await root.ask("GET", f"{BASE}/messages?after={log}-4")
         assert (away.status, away.headers["retry-after"]) == (503, "1")
-        store.keep_events(True).result()
+        store.events.keep(True).result()
         await gone(root, f"{log}-4")
-
-    tree(tmp_path, test)
 
 
 @pytest.mark.parametrize(
     "cursor", ["", "x", "1", f"{'0' * 32}", f"{'0' * 32}-", f"{'0' * 32}-01", f"{'G' * 32}-1"]
 )
-def test_a_cursor_that_is_none_is_400_in_words(cursor: str, tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_cursor_that_is_none_is_400_in_words(cursor: str, tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         answer = await root.ask("GET", f"{BASE}/messages?after={cursor}")
         assert (answer.status, "the cursor of an earlier answer" in refused(answer)) == (400, True)
         for most in ("0", "-1", "x", "1e3", "9" * 10):
             assert (await root.ask("GET", f"{BASE}/messages?max={most}")).status == 400, most
 
-    tree(tmp_path, test)
 
-
-def test_contents_are_every_tag_and_every_untagged_manifest(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_contents_are_every_tag_and_every_untagged_manifest(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         await root.order(command.UpdatePermissions(name="plantA", add=("other/*",)))
         image = pushed(root, "team/app", b"image", "v2", "v1")
         signature = pushed(root, "team/app", b"signature", subject=image)
@@ -187,18 +173,16 @@ def test_contents_are_every_tag_and_every_untagged_manifest(tmp_path: Path) -> N
         away = pushed(root, "other/one", b"image", "v1")
         began = (await heard(root)).cursor
         expected = [
-            Entry("other/one", str(away), "v1", MEDIA_TYPE, 5),
-            Entry("team/app", str(signature), "", MEDIA_TYPE, 9, str(image)),
-            Entry("team/app", str(image), "v1", MEDIA_TYPE, 5),
-            Entry("team/app", str(image), "v2", MEDIA_TYPE, 5),
+            ContentsEntry("other/one", str(away), "v1", MEDIA_TYPE, 5),
+            ContentsEntry("team/app", str(signature), "", MEDIA_TYPE, 9, str(image)),
+            ContentsEntry("team/app", str(image), "v1", MEDIA_TYPE, 5),
+            ContentsEntry("team/app", str(image), "v2", MEDIA_TYPE, 5),
         ]
         for most in (1000, 2, 1):
             pages = await listed(root, most)
             assert [one for page in pages for one in page.entries] == expected
             assert {page.cursor for page in pages} == {began}
             assert all(len(page.entries) <= most for page in pages)
-
-    tree(tmp_path, test)
 
 
 async def held_open(root: Tree, cursor: str, user: str = "plantA", **more: object) -> asyncio.Future[Answer]:
@@ -210,8 +194,8 @@ async def held_open(root: Tree, cursor: str, user: str = "plantA", **more: objec
     return asked
 
 
-def test_s52_a_scope_that_changes_meanwhile_counts_for_what_comes(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_s52_a_scope_that_changes_meanwhile_counts_for_what_comes(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         began = (await heard(root)).cursor
         pushed(root, "other/one", b"before", "v1")
         asked = await held_open(root, began)
@@ -223,11 +207,9 @@ def test_s52_a_scope_that_changes_meanwhile_counts_for_what_comes(tmp_path: Path
         assert [(one.number, one.repository) for one in found.messages] == [(3, "other/one")]
         assert CANARY.encode() not in answer.body
 
-    tree(tmp_path, test)
 
-
-def test_who_is_not_the_active_instance_any_more_is_told_while_he_waits(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_who_is_not_the_active_instance_any_more_is_told_while_he_waits(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         generation = await root.activate()
         began = (await heard(root)).cursor
         asked = await held_open(root, began, instance="first", generation=generation)
@@ -240,12 +222,10 @@ def test_who_is_not_the_active_instance_any_more_is_told_while_he_waits(tmp_path
             answer = await root.ask("GET", f"{BASE}/{what}?instance=first&generation={generation}")
             assert (answer.status, "ALREADY_ACTIVATED" in refused(answer)) == (409, True), what
 
-    tree(tmp_path, test)
-
 
 @pytest.mark.parametrize("gone", ["token", "right", "registry"])
-def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         right = "gateway/planta/message/read"
         await root.token("relay", right, "gateway/planta/message/write")
         asked = await held_open(root, (await heard(root)).cursor, "relay")
@@ -258,13 +238,10 @@ def test_a_right_that_ends_ends_the_wait(gone: str, tmp_path: Path) -> None:
             await root.order(command.DeleteRegistry(name="plantA"))
         assert (await root.pass_time(asked)).status == {"token": 401, "right": 403, "registry": 404}[gone]
 
-    tree(tmp_path, test)
 
-
-def test_s52_another_token_hears_no_more_than_it_may_pull_itself(tmp_path: Path) -> None:
+async def test_s52_another_token_hears_no_more_than_it_may_pull_itself(tmp_path: Path) -> None:
     """Nor more than the registry's own, however much it may pull."""
-
-    async def test(root: Tree) -> None:
+    async with tree(tmp_path) as root:
         await root.order(command.UpdatePermissions(name="plantA", add=("other/one",)))
         await root.token("relay", "gateway/planta/message/read", "repositories/team/*/content/read")
         began = (await heard(root)).cursor
@@ -276,11 +253,9 @@ def test_s52_another_token_hears_no_more_than_it_may_pull_itself(tmp_path: Path)
         entries = [one.repository for page in await listed(root, user="relay") for one in page.entries]
         assert entries == ["team/app"]
 
-    tree(tmp_path, test)
 
-
-def test_s52_what_a_lock_hides_is_neither_told_nor_listed(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_s52_what_a_lock_hides_is_neither_told_nor_listed(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         store = root.held.store
         await root.order(command.UpdatePermissions(name="plantA", add=("shut",)))
         began = (await heard(root)).cursor
@@ -288,55 +263,50 @@ def test_s52_what_a_lock_hides_is_neither_told_nor_listed(tmp_path: Path) -> Non
         unread = pushed(root, "team/app", b"unread")
         pushed(root, "shut", b"image", CANARY)
         for repository, target, lock in (
-            ("team/app", Target("tag", CANARY), Lock(list=False)),
-            ("team/app", Target("manifest", str(unread)), Lock(read=False)),
-            ("shut", Target("repository"), Lock(list=False)),
+            ("team/app", LockTarget("tag", CANARY), Lock(list=False)),
+            ("team/app", LockTarget("manifest", str(unread)), Lock(read=False)),
+            ("shut", LockTarget("repository"), Lock(list=False)),
         ):
-            store.set_lock(repository, target, lock, now=1.0).result()
+            store.references.set_lock(repository, target, lock, now=1.0).result()
         found = (await heard(root, began)).messages
         assert [(one.tag, one.digest) for one in found] == [("v1", str(image))]
         for most in (1000, 1):
             entries = [one for page in await listed(root, most) for one in page.entries]
             assert [(one.tag, one.digest) for one in entries] == [("v1", str(image))]
 
-    tree(tmp_path, test)
 
-
-def test_s52_a_place_that_was_made_up_shows_nothing(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_s52_a_place_that_was_made_up_shows_nothing(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         pushed(root, CANARY, b"one", CANARY)
         cursor = (await heard(root)).cursor
         for at in (FIRST, b"t", b"m" + bytes(600), b"t" + b"\xff" * 600, b"?", b""):
-            text = written(Place(cursor, CANARY, at))
+            text = encode_position(ListingPosition(cursor, CANARY, at))
             answer = await root.ask("GET", f"{BASE}/contents?after={text}")
             found = msgspec.json.decode(answer.body, type=Contents)
             assert (found.entries, found.next, CANARY in answer.body.decode()) == ((), "", False)
-            text = written(Place(cursor, "team/app", at))
+            text = encode_position(ListingPosition(cursor, "team/app", at))
             assert (await root.ask("GET", f"{BASE}/contents?after={text}")).status == 200
         made_up = (
-            written(Place("x")),
-            written(Place("")),
+            encode_position(ListingPosition("x")),
+            encode_position(ListingPosition("")),
             "x",
             "%C3%A9",
             "gA",
             "=",
-            written(Place(cursor))[:-3],
+            encode_position(ListingPosition(cursor))[:-3],
         )
         for text in made_up:
             answer = await root.ask("GET", f"{BASE}/contents?after={text}")
             assert (answer.status, "`next` of an earlier page" in refused(answer)) == (400, True), text
 
-    tree(tmp_path, test)
 
-
-def test_an_answer_looks_at_so_many_records_and_no_more(
+async def test_an_answer_looks_at_so_many_records_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients of the node do not wait for a child that was long away, or whose repositories are few among many."""
     monkeypatch.setattr(messages, "EVENTS_LOOKED_AT", 20)
     monkeypatch.setattr(messages, "MEMBERS_LOOKED_AT", 10)
-
-    async def test(root: Tree) -> None:
+    async with tree(tmp_path) as root:
         began = (await heard(root)).cursor
         for number in range(50):
             pushed(root, f"{CANARY}/{number}", b"one", "v1")
@@ -351,11 +321,9 @@ def test_an_answer_looks_at_so_many_records_and_no_more(
         assert max(len(page.entries) for page in pages) == 10
         assert len(pages) == 8  # 51 repositories, an untagged look, 25 tags
 
-    tree(tmp_path, test)
 
-
-def test_an_event_that_cannot_be_read_is_410_for_who_did_not_hear_it(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+async def test_an_event_that_cannot_be_read_is_410_for_who_did_not_hear_it(tmp_path: Path) -> None:
+    async with tree(tmp_path) as root:
         began = (await heard(root)).cursor
         for number in range(3):
             pushed(root, "team/app", b"%d" % number, "v1")
@@ -366,11 +334,14 @@ def test_an_event_that_cannot_be_read_is_410_for_who_did_not_hear_it(tmp_path: P
         await gone(root, f"{log}-1")
         assert [one.number for one in (await heard(root, f"{log}-2")).messages] == [3]
 
-    tree(tmp_path, test)
 
+async def test_a_repository_of_another_parent_is_named_as_it_is_asked_for(tmp_path: Path) -> None:
 
-def test_a_repository_of_another_parent_is_named_as_it_is_asked_for(tmp_path: Path) -> None:
-    async def test(root: Tree) -> None:
+    parents = (
+        ParentSection(url="https://one.example", name=""),
+        ParentSection(url="https://two.example", name="mirror"),
+    )
+    async with tree(tmp_path, parents=parents) as root:
         await root.order(command.UpdatePermissions(name="plantA", add=("mirror/app",)))
         began = (await heard(root)).cursor
         pushed(root, "mirror:app", b"one", "v1")
@@ -379,20 +350,16 @@ def test_a_repository_of_another_parent_is_named_as_it_is_asked_for(tmp_path: Pa
         entries = [one.repository for page in await listed(root) for one in page.entries]
         assert entries == ["mirror/app"]
 
-    parents = (Parent(url="https://one.example", name=""), Parent(url="https://two.example", name="mirror"))
-    tree(tmp_path, test, parents=parents)
-
 
 def remember(held: Serving, result: dict[str, str]) -> None:
     """How the last full synchronisation of a managed node went, as its keeper writes it down."""
     document = ResourceChange("sync", "self", msgspec.json.encode({"result": result}))
-    held.store.change_resources(lambda _: [document], quiet=frozenset({"sync"})).result()
+    held.store.documents.change(lambda _: [document], quiet=frozenset({"sync"})).result()
 
 
-def test_contents_of_a_node_that_lacks_some_itself_say_so(tmp_path: Path) -> None:
+async def test_contents_of_a_node_that_lacks_some_itself_say_so(tmp_path: Path) -> None:
     """A child must not take for gone what its parent has not brought yet, as after the parent lost its disk."""
-
-    async def test(root: Tree) -> None:
+    async with tree(tmp_path) as root:
         assert (await listed(root))[-1].complete
         answer = await root.ask("GET", f"{BASE}/config")
         received = msgspec.json.decode(answer.body, type=Received)
@@ -408,5 +375,3 @@ def test_contents_of_a_node_that_lacks_some_itself_say_so(tmp_path: Path) -> Non
                 remember(held, result)
                 said = await node.ask("GET", "/acr/gateway/v1/plantb/contents", user="plantB")
                 assert msgspec.json.decode(said.body, type=Contents).complete == complete
-
-    tree(tmp_path, test)

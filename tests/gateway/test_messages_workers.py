@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-from holdfast.gateway.message import Contents, Messages
+from holdfast.gateway.protocol import Contents, Messages
 from support.node import Node, restarted
 from support.plain_push import push
 from support.programs import wait_until

@@ -21,7 +21,7 @@ from support.tree import ARRIVES, QUICK, Operator, bearer, child, login, pull, t
 REPOSITORY = "team/app"
 READ = ("content/read", "metadata/read")
 SCOPE = f"repository:{REPOSITORY}:pull"
-#: how long a revocation may take to have effect once it has arrived (issue 4)
+#: how long a revocation may take to have effect once it has arrived (seconds)
 EFFECT = 5.0
 
 

@@ -9,28 +9,36 @@ from typing import Any
 
 import msgspec
 import pytest
-from holdfast.config import Login
+from holdfast.config import LoginSection
 from holdfast.control import command as commands
-from holdfast.control.actions import Grants
-from holdfast.control.moment import seconds, stamp
-from holdfast.login.caller import OF_LEVEL, Holder, Stranger
-from holdfast.login.given import AGAIN, LEAST_LEFT, LONGEST, REMEMBERED, Given, Question, Recent
+from holdfast.login.caller import OF_LEVEL, Stranger, TokenHolder
+from holdfast.login.token_cache import (
+    AGAIN,
+    LEAST_LEFT,
+    LONGEST,
+    REMEMBERED,
+    CachedToken,
+    TokenCache,
+    TokenCacheKey,
+)
+from holdfast.resources.actions import Grants
 from holdfast.routing import compile_patterns
+from holdfast.timestamps import seconds, stamp
 from support.login import CLOSED, READ, Client, access, actions, bearer, claims, do, post, token
-from support.pushing import Registry, run
+from support.pushing import Registry, running
 
 PULL = "repository:a:pull"
 STRANGER = Stranger(OF_LEVEL["none"], compile_patterns(()))
-HOLDER = Holder("client", Grants.of(actions("a", *READ)), STRANGER, "password1:x")
-QUESTION = Question(HOLDER, "node", "node", "", (PULL,))
+HOLDER = TokenHolder("client", Grants.of(actions("a", *READ)), STRANGER, "password1:x")
+QUESTION = TokenCacheKey(HOLDER, "node", "node", "", (PULL,))
 
 
-def given(at: int = 1000, life: int = 300, text: str = "token") -> Given:
-    return Given(text, (), at, at + life)
+def given(at: int = 1000, life: int = 300, text: str = "token") -> CachedToken:
+    return CachedToken(text, (), at, at + life)
 
 
 def test_the_same_question_has_the_same_answer_for_a_moment() -> None:
-    recent = Recent()
+    recent = TokenCache()
     assert recent.find(QUESTION, 1000.0) is None
     assert recent.keep(QUESTION, given()) == given()
     for now in (1000.0, 1000.5, 1000 + AGAIN - 0.01):
@@ -57,14 +65,14 @@ OTHERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", OTHERS)
 def test_another_question_has_another_answer(change: dict[str, Any]) -> None:
-    recent = Recent()
+    recent = TokenCache()
     recent.keep(QUESTION, given())
     assert recent.find(QUESTION._replace(**change), 1001.0) is None
     assert recent.find(QUESTION._replace(caller=replace(HOLDER)), 1001.0) == given()
 
 
 def test_no_token_is_given_again_that_clients_would_use_too_long() -> None:
-    recent = Recent()
+    recent = TokenCache()
     recent.keep(QUESTION, given(life=int(LEAST_LEFT) + 5))
     assert recent.find(QUESTION, 1005.0) == given(life=int(LEAST_LEFT) + 5)
     assert recent.find(QUESTION, 1005.1) is None
@@ -73,7 +81,7 @@ def test_no_token_is_given_again_that_clients_would_use_too_long() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    recent = Recent()
+    recent = TokenCache()
     for number in range(2 * REMEMBERED):
         recent.keep(QUESTION._replace(service=str(number)), given())
     assert len(recent) == REMEMBERED
@@ -94,8 +102,8 @@ async def asked(client: Client, *scopes: str) -> dict[str, Any]:
     return dict(json.loads(answer.body))
 
 
-def test_a_token_that_is_given_again_tells_its_own_age(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_a_token_that_is_given_again_tells_its_own_age(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         client = Client(node, "client", await token(node, "client", *actions("a", *READ)))
         first = await asked(client, PULL)
         assert (first["expires_in"], access(first["token"])) == (300, {"repository:a": {"pull"}})
@@ -112,8 +120,6 @@ def test_a_token_that_is_given_again_tells_its_own_age(tmp_path: Path) -> None:
         assert (by_form["token"], by_form["scope"]) == (first["token"], PULL)
         node.clock.advance(AGAIN - 7)
         assert (await asked(client, PULL))["token"] != first["token"]
-
-    run(tmp_path, test, CLOSED)
 
 
 async def disabled(node: Registry) -> None:
@@ -133,10 +139,11 @@ async def expired(node: Registry) -> None:
 
 
 @pytest.mark.parametrize("end", [disabled, deleted, regenerated, expired], ids=lambda end: end.__name__)
-def test_s22_what_ends_a_login_ends_it_at_once_though_it_was_right_just_now(tmp_path: Path, end: Any) -> None:
+async def test_s22_what_ends_a_login_ends_it_at_once_though_it_was_right_just_now(
+    tmp_path: Path, end: Any
+) -> None:
     """A password that was right and a token that was given are remembered; neither counts any longer than it does."""
-
-    async def test(node: Registry) -> None:
+    async with running(tmp_path, CLOSED) as node:
         await token(node, "client", *actions("a", *READ))
         soon = stamp(node.clock.now() + 5)
         order = commands.GenerateCredentials(token="client", passwords=("password1",), expiry=soon)
@@ -149,11 +156,9 @@ def test_s22_what_ends_a_login_ends_it_at_once_though_it_was_right_just_now(tmp_
         assert (await client.ask("GET", "/v2/")).status == 401
         assert (await node.ask("GET", "/v2/", Authorization=bearer(before[0]))).status == 401
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_s22_rights_that_change_are_in_the_next_answer(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_s22_rights_that_change_are_in_the_next_answer(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         client = Client(node, "client", await token(node, "client", *actions("a", *READ)))
         both = (PULL, "repository:b:pull")
         assert access(await client.token(*both)) == {"repository:a": {"pull"}}
@@ -163,14 +168,14 @@ def test_s22_rights_that_change_are_in_the_next_answer(tmp_path: Path) -> None:
         await do(node, commands.UpdateToken(name="client", scope_map="other"))
         assert access(await client.token(*both)) == {"repository:b": {"pull"}}
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_s32_a_wrong_password_is_refused_beside_a_right_one_and_is_not_remembered(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_s32_a_wrong_password_is_refused_beside_a_right_one_and_is_not_remembered(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, CLOSED) as node:
         client = Client(node, "client", await token(node, "client", *actions("a", *READ)))
         await client.token(PULL)
-        given = node.node.access.given
+        given = node.node.access.cached_tokens
         held = len(given)
         for name, secret in (
             ("client", client.secret + "x"),
@@ -184,15 +189,12 @@ def test_s32_a_wrong_password_is_refused_beside_a_right_one_and_is_not_remembere
         assert len(given) == held
         assert (await Client(node, "CLIENT", client.secret).ask_token(PULL)).status == 200
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_an_address_that_may_more_shares_no_token_with_one_that_may_not(tmp_path: Path) -> None:
+async def test_an_address_that_may_more_shares_no_token_with_one_that_may_not(tmp_path: Path) -> None:
     config = msgspec.structs.replace(
-        CLOSED, login=Login(client_addresses=("10.9.0.0/16",), trusted_proxies=("127.0.0.1",))
+        CLOSED, login=LoginSection(client_addresses=("10.9.0.0/16",), trusted_proxies=("127.0.0.1",))
     )
-
-    async def test(node: Registry) -> None:
+    async with running(tmp_path, config) as node:
         client = Client(node, "client", await token(node, "client", *actions("a", *READ)))
         target = f"/oauth2/token?scope={PULL}%20repository:b:pull"
         for address, wanted in (("10.9.1.1", {"a", "b"}), ("10.8.1.1", {"a"}), ("10.9.1.2", {"a", "b"})):
@@ -200,5 +202,3 @@ def test_an_address_that_may_more_shares_no_token_with_one_that_may_not(tmp_path
                 answer = await node.ask("GET", target, None, **client.credentials, X_Forwarded_For=address)
                 names = {name.partition(":")[2] for name in access(json.loads(answer.body)["token"])}
                 assert names == wanted, address
-
-    run(tmp_path, test, config)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from holdfast.config import Configuration, Login
+from holdfast.config import Configuration, LoginSection
 from holdfast.control import command as commands
-from holdfast.login import limiter, proof
+from holdfast.login import limiter, password_check
+from holdfast.login.caller import Network, neighbourhood
 from holdfast.login.limiter import Limiter
-from holdfast.login.network import Network, neighbourhood
 from hypothesis import given
 from hypothesis import strategies as st
 from support.login import CLOSED, READ, Client, actions, bearer, do, token
-from support.pushing import Registry, code, run
+from support.pushing import code, running
 
-FEW = msgspec.structs.replace(CLOSED, login=Login(failures=3, trusted_proxies=("127.0.0.1",)))
+FEW = msgspec.structs.replace(CLOSED, login=LoginSection(failures=3, trusted_proxies=("127.0.0.1",)))
 CHOSEN = "what somebody chose himself"
 
 
@@ -78,8 +78,8 @@ def test_addresses_of_one_place_count_as_one() -> None:
     assert "10.1.2.3" not in Network(())
 
 
-def test_s32_too_many_failures_are_429_and_hold_nobody_else_up(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_s32_too_many_failures_are_429_and_hold_nobody_else_up(tmp_path: Path) -> None:
+    async with running(tmp_path, FEW) as node:
         digest = await node.blob("a", b"a blob")
         victim = Client(node, "victim", await token(node, "victim", *actions("a", *READ)))
         said = bearer(await victim.token("repository:a:pull"))
@@ -107,11 +107,9 @@ def test_s32_too_many_failures_are_429_and_hold_nobody_else_up(tmp_path: Path) -
         node.clock.advance(21)
         assert (await node.ask("GET", "/v2/", None, **wrong_one, X_Forwarded_For="10.0.0.3")).status == 401
 
-    run(tmp_path, test, FEW)
 
-
-def test_a_chosen_password_is_held_up_but_not_from_where_it_was_right(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_a_chosen_password_is_held_up_but_not_from_where_it_was_right(tmp_path: Path) -> None:
+    async with running(tmp_path, FEW) as node:
         await token(node, "person", *actions("a", *READ))
         await do(node, commands.GenerateCredentials(token="person", passwords=("password1",), secret=CHOSEN))
         right, wrong = (Client(node, "person", secret).credentials for secret in (CHOSEN, "wrong"))
@@ -123,14 +121,11 @@ def test_a_chosen_password_is_held_up_but_not_from_where_it_was_right(tmp_path: 
         assert (await node.ask("GET", "/v2/", None, **right, X_Forwarded_For="10.0.0.3")).status == 429
         assert (await node.ask("GET", "/v2/", None, **right, X_Forwarded_For="10.0.0.2")).status == 200
 
-    run(tmp_path, test, FEW)
 
-
-def test_slow_hashes_run_one_at_a_time_and_not_in_the_way_of_others(tmp_path: Path) -> None:
+async def test_slow_hashes_run_one_at_a_time_and_not_in_the_way_of_others(tmp_path: Path) -> None:
     """While a crowd tries wrong passwords, a pull by token takes what it takes; who does not fit is told to wait."""
-    many = msgspec.structs.replace(CLOSED, login=Login(failures=10_000))
-
-    async def test(node: Registry) -> None:
+    many = msgspec.structs.replace(CLOSED, login=LoginSection(failures=10_000))
+    async with running(tmp_path, many) as node:
         digest = await node.blob("a", b"a blob")
         await token(node, "person", *actions("a", *READ))
         await do(node, commands.GenerateCredentials(token="person", passwords=("password1",), secret=CHOSEN))
@@ -145,16 +140,12 @@ def test_slow_hashes_run_one_at_a_time_and_not_in_the_way_of_others(tmp_path: Pa
         waiting = sum(not task.done() for task in crowd)
         answers = await asyncio.gather(*crowd)
         assert {answer.status for answer in answers} == {401, 429}
-        assert sum(answer.status == 401 for answer in answers) >= proof.QUEUE
+        assert sum(answer.status == 401 for answer in answers) >= password_check.QUEUE
         assert waiting > 0  # the pulls stood behind nobody's hashes
 
-    run(tmp_path, test, many)
 
-
-def test_nobody_to_log_in_means_that_credentials_mean_nothing(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_nobody_to_log_in_means_that_credentials_mean_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, Configuration(anonymous="pull")) as node:
         for said in ("Basic YTpi", "Bearer x", "nonsense"):
             assert (await node.ask("GET", "/v2/", Authorization=said)).status == 200
         assert "login failed" not in json.dumps(node.logs, default=str)
-
-    run(tmp_path, test, Configuration(anonymous="pull"))

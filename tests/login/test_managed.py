@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import ssl
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,16 +15,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from holdfast.config import Configuration, Gateway, Login, Tls
-from holdfast.config_file import ConfigInvalid, from_table
+from holdfast.config import (
+    ConfigInvalid,
+    Configuration,
+    GatewaySection,
+    LoginSection,
+    ParentSection,
+    TlsSection,
+)
+from holdfast.config_file import from_table
 from holdfast.control import command as commands
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.resource import Identity, Mode
+from holdfast.resources.model import Identity, Mode
 from support.certificates import make_pair
+from support.control import create_registry, update_registry
 from support.login import ALL, CLOSED, READ, Client, actions, bearer, challenge, claims, do, token
-from support.pushing import Registry, code, pushing, run
+from support.pushing import Registry, code, pushing, running
 from support.serving import Client as Connection
-from support.serving import serve
+from support.serving import serving
 
 IDENTITY = Identity(name="plant", instance="here", activated="2026-11-26T22:00:00Z", generation=1)
 
@@ -31,12 +40,10 @@ IDENTITY = Identity(name="plant", instance="here", activated="2026-11-26T22:00:0
 async def tree(root: Registry, mode: Mode = "ReadOnly") -> dict[str, str]:
     """plant with line below it, a client token of each, and one that is nobody's; their passwords."""
     secrets = {name: await token(root, name, *actions("a", *READ)) for name in ("clerk", "robot", "outsider")}
-    await do(
-        root, commands.CreateRegistry(name="plant", mode=mode, repositories=("a",), client_tokens=("clerk",))
-    )
+    await do(root, create_registry(name="plant", mode=mode, repositories=("a",), client_tokens=("clerk",)))
     await do(
         root,
-        commands.CreateRegistry(
+        create_registry(
             name="line1", mode="ReadOnly", parent="plant", repositories=("a",), client_tokens=("robot",)
         ),
     )
@@ -62,8 +69,8 @@ async def may_log_in(node: Registry, secrets: dict[str, str]) -> set[str]:
     return found
 
 
-def test_who_logs_in_where(tmp_path: Path) -> None:
-    async def test(root: Registry) -> None:
+async def test_who_logs_in_where(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as root:
         secrets = await tree(root)
         assert await may_log_in(root, secrets) == set(secrets)
         async with pushing(tmp_path / "child", Configuration()) as node:
@@ -76,16 +83,14 @@ def test_who_logs_in_where(tmp_path: Path) -> None:
             said = bearer(await clerk.token("repository:a:pull"))
             assert (await node.ask("GET", "/v2/a/manifests/x", Authorization=said)).status == 404
             # taken off the list at the root, and arrived: at once, for tokens already issued too
-            await do(root, commands.UpdateRegistry(name="plant", remove_client_tokens=("clerk",)))
+            await do(root, update_registry(name="plant", remove_client_tokens=("clerk",)))
             await receive(root, node)
             assert (await node.ask("GET", "/v2/a/manifests/x", Authorization=said)).status == 401
             assert await may_log_in(node, secrets) == {"line1"}
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_the_log_says_why_a_login_failed_and_the_answer_does_not(tmp_path: Path) -> None:
-    async def test(root: Registry) -> None:
+async def test_the_log_says_why_a_login_failed_and_the_answer_does_not(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as root:
         secrets = await tree(root)
         async with pushing(tmp_path / "child", Configuration()) as node:
             await receive(root, node)
@@ -96,28 +101,32 @@ def test_the_log_says_why_a_login_failed_and_the_answer_does_not(tmp_path: Path)
                 "a password in the wrong place": ("", "x", "no such token"),
             }
             bodies = set()
-            for name, (known, secret, why) in asked.items():
+
+            async def failure(number: int) -> dict[str, Any]:
+                """The log line of one; it comes after the answer."""
+                while len(lines := [one for one in node.logs if one.get("event") == "login failed"]) < number:
+                    await asyncio.sleep(0.001)
+                return dict(lines[number - 1])
+
+            for number, (name, (known, secret, why)) in enumerate(asked.items(), 1):
                 bodies.add((await Client(node, name, secret).ask("GET", "/v2/")).body)
-                line = [line for line in node.logs if line.get("event") == "login failed"][-1]
+                line = await failure(number)
                 assert (line["token"], line["reason"]) == (known, why)
             await do(root, commands.UpdateToken(name="clerk", status="disabled"))
             await receive(root, node)
             bodies.add((await Client(node, "clerk", secrets["clerk"]).ask("GET", "/v2/")).body)
-            assert node.logs[-1]["reason"] == "the token is disabled"
+            assert (await failure(len(asked) + 1))["reason"] == "the token is disabled"
             assert len(bodies) == 1
             assert "wrong place" not in repr(node.logs)
 
-    run(tmp_path, test, CLOSED)
-
 
 @pytest.mark.parametrize("mode", ["ReadOnly", "ReadWrite"])
-def test_the_mode_is_the_parents_word(tmp_path: Path, mode: Mode) -> None:
+async def test_the_mode_is_the_parents_word(tmp_path: Path, mode: Mode) -> None:
     config = Configuration(mode="ReadOnly" if mode == "ReadWrite" else "ReadWrite")
-
-    async def test(root: Registry) -> None:
+    async with running(tmp_path, CLOSED) as root:
         await tree(root, mode)
         secret = await token(root, "writer", *actions("a", *ALL))
-        order = commands.UpdateRegistry(name="plant", add_client_tokens=("writer",))
+        order = update_registry(name="plant", add_client_tokens=("writer",))
         if mode == "ReadOnly":  # a client token there reads alone
             await do(root, commands.UpdateScopeMap(name="writer-scope-map", actions=actions("a", *READ)))
         await do(root, order)
@@ -130,26 +139,27 @@ def test_the_mode_is_the_parents_word(tmp_path: Path, mode: Mode) -> None:
                 assert code(answer) == "DENIED"
                 assert b"This operation is not allowed on this registry." in answer.body
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_a_node_that_never_reached_its_parent_lets_nobody_in(tmp_path: Path) -> None:
-    config = Configuration(gateway=Gateway(connection_string="ConnectedRegistryName=plant"))
-
-    async def test(node: Registry) -> None:
+async def test_a_node_that_never_reached_its_parent_lets_nobody_in(tmp_path: Path) -> None:
+    string = (
+        "ConnectedRegistryName=plant;SyncTokenName=plant-token;SyncTokenPassword=secret;"
+        "ParentGatewayEndpoint=127.0.0.1:9;ParentEndpointProtocol=http"
+    )
+    config = Configuration(
+        gateway=GatewaySection(connection_string=string),
+        parent=(ParentSection(url="http://127.0.0.1:9", default=True, insecure=True),),
+    )
+    async with running(tmp_path, config) as node:
         answer = await node.ask("GET", "/v2/")
         assert answer.status == 401
         assert challenge(answer)["service"] == "node.test"
         assert (await Client(node, "client", "secret").ask("GET", "/v2/")).status == 401
         assert claims(await Client(node).token("repository:a:pull"))["access"] == []
 
-    run(tmp_path, test, config)
 
-
-def test_an_address_pulls_without_login(tmp_path: Path) -> None:
-    login = Login(client_addresses=("127.0.0.0/8",))
-
-    async def test(node: Registry) -> None:
+async def test_an_address_pulls_without_login(tmp_path: Path) -> None:
+    login = LoginSection(client_addresses=("127.0.0.0/8",))
+    async with running(tmp_path, msgspec.structs.replace(CLOSED, login=login)) as node:
         digest = await node.blob("a", b"a blob")
         await token(node, "client", *actions("b", *READ))
         assert (await node.ask("GET", "/v2/")).status == 200
@@ -158,21 +168,16 @@ def test_an_address_pulls_without_login(tmp_path: Path) -> None:
         assert (await node.ask("POST", "/v2/a/blobs/uploads/", b"")).status == 401
         assert (await node.ask("DELETE", f"/v2/a/blobs/{digest}")).status == 401
 
-    run(tmp_path, test, msgspec.structs.replace(CLOSED, login=login))
 
-
-def test_what_an_address_gives_does_not_travel_with_a_token(tmp_path: Path) -> None:
+async def test_what_an_address_gives_does_not_travel_with_a_token(tmp_path: Path) -> None:
     """A token used from an address that may pull everything, then from one that may not."""
-    login = Login(client_addresses=("10.0.0.1",), trusted_proxies=("127.0.0.1",))
-
-    async def test(node: Registry) -> None:
+    login = LoginSection(client_addresses=("10.0.0.1",), trusted_proxies=("127.0.0.1",))
+    async with running(tmp_path, msgspec.structs.replace(CLOSED, login=login)) as node:
         client = Client(node, "client", await token(node, "client", *actions("b", *READ)))
         said = bearer(await client.token("repository:b:pull"))
         for address, status in (("10.0.0.1", 404), ("10.0.0.2", 401), ("10.0.0.1", 404)):
             answer = await node.ask("GET", "/v2/a/manifests/x", Authorization=said, X_Forwarded_For=address)
             assert answer.status == status
-
-    run(tmp_path, test, msgspec.structs.replace(CLOSED, login=login))
 
 
 def client_pair(folder: Path, authority: Path) -> ssl.SSLContext:
@@ -208,15 +213,15 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_pulls_without_login(tmp_path: Path) -> None:
+async def test_a_certificate_pulls_without_login(tmp_path: Path) -> None:
     """Classic dockerd sends mirrors no credentials. Without a certificate of ours a client is a stranger."""
     pair, ours, others = (
         make_pair(tmp_path / name, name, authority=name != "node") for name in ("node", "ours", "others")
     )
     config = msgspec.structs.replace(
         CLOSED,
-        tls=Tls(cert=str(pair / "cert.pem"), key=str(pair / "key.pem")),
-        login=Login(client_ca=str(ours / "cert.pem")),
+        tls=TlsSection(cert=str(pair / "cert.pem"), key=str(pair / "key.pem")),
+        login=LoginSection(client_ca=str(ours / "cert.pem")),
     )
 
     async def ask(address: tuple[str, int], context: ssl.SSLContext, target: str, method: str = "GET") -> int:
@@ -227,8 +232,8 @@ def test_a_certificate_pulls_without_login(tmp_path: Path) -> None:
         finally:
             connection.close()
 
-    async def test(node: object) -> None:
-        address = node.address  # type: ignore[attr-defined]
+    async with serving(tmp_path, config) as node:
+        address = node.address
         mine = client_pair(tmp_path / "mine", ours)
         assert await ask(address, mine, "/v2/") == 200
         assert await ask(address, mine, "/v2/a/manifests/x") == 404
@@ -236,8 +241,6 @@ def test_a_certificate_pulls_without_login(tmp_path: Path) -> None:
         assert await ask(address, trusting(), "/v2/a/manifests/x") == 401
         with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
             await ask(address, client_pair(tmp_path / "foreign", others), "/v2/a/manifests/x")
-
-    serve(tmp_path, test, config)
 
 
 WRONG = [

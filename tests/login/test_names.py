@@ -7,18 +7,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from holdfast.config import Parent
+from holdfast.config import ParentSection
 from holdfast.control import command as commands
+from support.control import create_registry
 from support.login import CLOSED, READ, Client, access, actions, bearer, challenge, do, token
-from support.pushing import Registry, run
+from support.pushing import running
 
 DEAD = "http://127.0.0.1:1"
 SEVERAL = msgspec.structs.replace(
     CLOSED,
     on_miss="strict",
     parent=(
-        Parent(url=DEAD, insecure=True, name="docker.io", prefixes=("hub",), hosts=("hub.test",)),
-        Parent(url=DEAD, insecure=True, name="ghcr.io", repositories=("owner/**",)),
+        ParentSection(url=DEAD, insecure=True, name="docker.io", prefixes=("hub",), hosts=("hub.test",)),
+        ParentSection(url=DEAD, insecure=True, name="ghcr.io", repositories=("owner/**",)),
     ),
 )
 #: target, host, whether the map that gives docker.io/library/* lets it by
@@ -38,10 +39,10 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("target", "host", "allowed"), WAYS)
-def test_s20_every_way_to_a_repository_is_the_same_repository(
+async def test_s20_every_way_to_a_repository_is_the_same_repository(
     tmp_path: Path, target: str, host: str, allowed: bool
 ) -> None:
-    async def test(node: Registry) -> None:
+    async with running(tmp_path, SEVERAL) as node:
         client = Client(node, "client", await token(node, "client", *actions("docker.io/library/*", *READ)))
         for credential in (
             client.credentials["Authorization"],
@@ -56,13 +57,10 @@ def test_s20_every_way_to_a_repository_is_the_same_repository(
         if allowed:
             assert challenge(stranger)["scope"] == "repository:docker.io/library/x:pull"
 
-    run(tmp_path, test, SEVERAL)
 
-
-def test_a_default_parent_has_plain_names(tmp_path: Path) -> None:
-    row = Parent(url=DEAD, insecure=True, name="docker.io", default=True)
-
-    async def test(node: Registry) -> None:
+async def test_a_default_parent_has_plain_names(tmp_path: Path) -> None:
+    row = ParentSection(url=DEAD, insecure=True, name="docker.io", default=True)
+    async with running(tmp_path, msgspec.structs.replace(CLOSED, on_miss="strict", parent=(row,))) as node:
         client = Client(node, "client", await token(node, "client", *actions("library/*", *READ)))
         said = await client.token("repository:docker.io/library/x:pull", "repository:library/y:pull")
         assert access(said) == {"repository:library/x": {"pull"}, "repository:library/y": {"pull"}}
@@ -70,14 +68,11 @@ def test_a_default_parent_has_plain_names(tmp_path: Path) -> None:
             answer = await node.ask("GET", f"/v2/{target}/manifests/1", Authorization=bearer(said))
             assert answer.status not in (401, 403)
 
-    run(tmp_path, test, msgspec.structs.replace(CLOSED, on_miss="strict", parent=(row,)))
 
-
-def test_a_gateway_is_for_its_own_sync_token(tmp_path: Path) -> None:
+async def test_a_gateway_is_for_its_own_sync_token(tmp_path: Path) -> None:
     target = "/acr/gateway/v1/Plant1/config"
-
-    async def test(node: Registry) -> None:
-        order = commands.CreateRegistry(name="Plant1", mode="ReadOnly", repositories=("a",))
+    async with running(tmp_path, CLOSED) as node:
+        order = create_registry(name="Plant1", mode="ReadOnly", repositories=("a",))
         await do(node, order)
         made = await do(node, commands.GenerateCredentials(token="Plant1", passwords=("password1",)))
         sync = Client(node, "Plant1", made.passwords[0].value)
@@ -93,5 +88,3 @@ def test_a_gateway_is_for_its_own_sync_token(tmp_path: Path) -> None:
         assert (await node.ask("GET", target, Authorization=bearer(given))).status == 403
         await do(node, commands.UpdateToken(name="Plant1", status="disabled"))
         assert (await sync.ask("GET", target)).status == 401
-
-    run(tmp_path, test, CLOSED)

@@ -1,4 +1,4 @@
-"""The numbered cases about tokens and scopes (oci-spec 5, cases 66 and 67), each in one place."""
+"""The numbered cases about tokens and scopes (references.md 4.2, cases 66 and 67), each in one place."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from holdfast.errors import QueryInvalid
-from holdfast.login import scope
-from holdfast.login.scope import Scope
-from holdfast.login.token import Entry, Forged, Mint
+from holdfast.login import token_scope
+from holdfast.login.access_token import Forged, GrantedResource, TokenSigner
+from holdfast.login.token_scope import TokenScope
 
 NOW, LIFE = 1_800_000_000.0, 300
 
 
-def issue(mint: Mint) -> str:
-    return mint.issue("client", "node.test", NOW, LIFE, access=(Entry("repository", "a", ("pull",)),))
+def issue(mint: TokenSigner) -> str:
+    return mint.issue(
+        "client", "node.test", NOW, LIFE, access=(GrantedResource("repository", "a", ("pull",)),)
+    )
 
 
 def encoded(part: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
-def refused(mint: Mint, text: str, now: float = NOW) -> None:
+def refused(mint: TokenSigner, text: str, now: float = NOW) -> None:
     with pytest.raises(Forged):
         mint.read(text, now)
 
 
 @pytest.fixture
-def mint(tmp_path: Path) -> Mint:
-    return Mint("node-1", tmp_path)
+def mint(tmp_path: Path) -> TokenSigner:
+    return TokenSigner("node-1", tmp_path)
 
 
-def test_case_66_the_time_of_a_token_is_its_own_nodes_time(mint: Mint) -> None:
+def test_case_66_the_time_of_a_token_is_its_own_nodes_time(mint: TokenSigner) -> None:
     """No leeway at the end: who made the token reads it, by the same clock. 5 s at the start, for a clock set back."""
     own = issue(mint)
     mint.read(own, NOW + LIFE - 1)
@@ -58,13 +60,13 @@ def test_case_66_the_time_of_a_token_is_its_own_nodes_time(mint: Mint) -> None:
         {"nbf": int(NOW) + 60},
     ],
 )
-def test_case_66_another_audience_issuer_or_beginning(mint: Mint, claims: dict[str, Any]) -> None:
+def test_case_66_another_audience_issuer_or_beginning(mint: TokenSigner, claims: dict[str, Any]) -> None:
     base = msgspec.to_builtins(mint.read(issue(mint), NOW))
     assert mint.read(mint._sign(base), NOW).sub == "client"
     refused(mint, mint._sign({**base, **claims}))
 
 
-def test_case_66_no_algorithm_no_key_and_no_length_but_ours(mint: Mint) -> None:
+def test_case_66_no_algorithm_no_key_and_no_length_but_ours(mint: TokenSigner) -> None:
     head, payload, signature = issue(mint).split(".")
     public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -105,7 +107,7 @@ def test_case_66_no_algorithm_no_key_and_no_length_but_ours(mint: Mint) -> None:
     ],
 )  # fmt: skip
 def test_case_67_scopes_are_read_by_their_grammar(texts: list[str], found: list[Any]) -> None:
-    assert scope.parse(texts) == tuple(Scope(*row) for row in found)
+    assert token_scope.parse(texts) == tuple(TokenScope(*row) for row in found)
 
 
 def test_case_67_a_thousand_scopes_are_refused() -> None:
@@ -114,5 +116,5 @@ def test_case_67_a_thousand_scopes_are_refused() -> None:
         [" ".join(f"repository:r{n}:pull" for n in range(21))],
     ):
         with pytest.raises(QueryInvalid):
-            scope.parse(texts)
-    assert len(scope.parse(["repository:a:pull"] * 100)) == 1
+            token_scope.parse(texts)
+    assert len(token_scope.parse(["repository:a:pull"] * 100)) == 1

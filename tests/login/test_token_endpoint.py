@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from holdfast.config import Configuration, Login
+from holdfast.config import Configuration, LoginSection
 from holdfast.control import command as commands
+from support.control import create_registry
 from support.login import (
     ALL,
     CLOSED,
@@ -26,13 +27,13 @@ from support.login import (
     post,
     token,
 )
-from support.pushing import Registry, code, run
+from support.pushing import code, running
 
 PULL = "repository:plant/line:pull"
 
 
-def test_a_client_is_asked_to_log_in_and_then_may(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_a_client_is_asked_to_log_in_and_then_may(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         secret = await token(node, "client", *actions("plant/*", *READ))
         stranger, client = Client(node), Client(node, "client", secret)
         ping = await stranger.ask("GET", "/v2/")
@@ -47,11 +48,9 @@ def test_a_client_is_asked_to_log_in_and_then_may(tmp_path: Path) -> None:
         missing = await client.with_token("GET", "/v2/plant/line/manifests/v1", PULL)
         assert (missing.status, code(missing)) == (404, "MANIFEST_UNKNOWN")
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_what_is_pushed_is_pulled_with_tokens_and_with_basic(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_what_is_pushed_is_pulled_with_tokens_and_with_basic(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         writer = Client(node, "writer", await token(node, "writer", *actions("plant/*", *ALL)))
         reader = Client(node, "reader", await token(node, "reader", *actions("plant/*", *READ)))
         body = await node.image_body("plant/line")
@@ -82,11 +81,9 @@ def test_what_is_pushed_is_pulled_with_tokens_and_with_basic(tmp_path: Path) -> 
         listed = await reader.with_token("GET", "/v2/plant/line/tags/list", PULL)
         assert json.loads(listed.body)["tags"] == ["v1"]
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_many_scopes_repeated_and_joined_are_merged(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_many_scopes_repeated_and_joined_are_merged(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         acts = (*actions("a", *ALL), *actions("b/*", *READ))
         client = Client(node, "client", await token(node, "client", *acts))
         for path in ("/acr/oauth2/token", "/oauth2/token"):
@@ -113,11 +110,9 @@ def test_many_scopes_repeated_and_joined_are_merged(tmp_path: Path) -> None:
         }
         assert access(await client.token()) == {}
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_the_form_gives_what_the_query_gives(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_the_form_gives_what_the_query_gives(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         secret = await token(node, "client", *actions("a", *READ))
         fields = {"grant_type": "password", "service": HOST, "client_id": "docker", "username": "client"}
         answer = await post(
@@ -127,14 +122,11 @@ def test_the_form_gives_what_the_query_gives(tmp_path: Path) -> None:
         assert (answer.status, told["scope"]) == (200, "repository:a:pull")
         assert access(told["access_token"]) == {"repository:a": {"pull"}}
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_case_trust_3_no_login_is_handed_what_ends_before_its_password(tmp_path: Path) -> None:
+async def test_case_trust_3_no_login_is_handed_what_ends_before_its_password(tmp_path: Path) -> None:
     """docker asks for a refresh token at a login and, where it gets one, forgets the password. One that is brought
     from elsewhere, or was given by an earlier version, is told to log in again."""
-
-    async def test(node: Registry) -> None:
+    async with running(tmp_path, CLOSED) as node:
         secret = await token(node, "client", *actions("a", *READ))
         client = Client(node, "client", secret)
         by_query = await client.ask_token(query="offline_token=true&client_id=docker")
@@ -147,8 +139,6 @@ def test_case_trust_3_no_login_is_handed_what_ends_before_its_password(tmp_path:
         )
         assert stale.status == 401
         assert b"log in with name and password" in stale.body
-
-    run(tmp_path, test, CLOSED)
 
 
 BAD_FORMS = [
@@ -165,29 +155,24 @@ BAD_FORMS = [
 
 
 @pytest.mark.parametrize(("fields", "status"), BAD_FORMS)
-def test_bad_forms_are_refused(tmp_path: Path, fields: dict[str, str], status: int) -> None:
-    async def test(node: Registry) -> None:
+async def test_bad_forms_are_refused(tmp_path: Path, fields: dict[str, str], status: int) -> None:
+    async with running(tmp_path, CLOSED) as node:
         await token(node, "client", *actions("a", *READ))
         assert (await post(node, **fields)).status == status
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_what_is_no_form_is_refused(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_what_is_no_form_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         for body, kind in ((b"{}", "application/json"), (b"", FORM), (b"a=\xff", FORM), (b"a=%zz", FORM)):
             answer = await node.ask("POST", "/oauth2/token", body, Content_Type=kind)
             assert answer.status == 400, (body, kind)
         for said in ("Bearer x", "Negotiate x", "Basic !", "Basic " + "A" * 9000):
             assert (await node.ask("GET", "/oauth2/token", Authorization=said)).status == 401
 
-    run(tmp_path, test, CLOSED)
 
-
-def test_strangers_get_what_strangers_may(tmp_path: Path) -> None:
-    config = Configuration(anonymous="none", login=Login(anonymous_repositories=("public/**",)))
-
-    async def test(node: Registry) -> None:
+async def test_strangers_get_what_strangers_may(tmp_path: Path) -> None:
+    config = Configuration(anonymous="none", login=LoginSection(anonymous_repositories=("public/**",)))
+    async with running(tmp_path, config) as node:
         await token(node, "client", *actions("a", *READ))
         stranger = Client(node)
         scopes = ("repository:public/tool:pull,push", "repository:a:pull", "registry:catalog:*")
@@ -206,13 +191,10 @@ def test_strangers_get_what_strangers_may(tmp_path: Path) -> None:
         assert (await node.ask("GET", "/v2/", Authorization=bearer(given))).status == 200
         assert (await stranger.ask("GET", "/v2/")).status == 401
 
-    run(tmp_path, test, config)
 
-
-def test_tokens_can_be_used_where_strangers_may_pull(tmp_path: Path) -> None:
+async def test_tokens_can_be_used_where_strangers_may_pull(tmp_path: Path) -> None:
     """A mirror that also has tokens asks at `/v2/`, so that clients log in; who does not log in pulls all the same."""
-
-    async def test(node: Registry) -> None:
+    async with running(tmp_path, Configuration(anonymous="pull")) as node:
         assert (await node.ask("GET", "/v2/")).status == 200
         secret = await token(node, "writer", *actions("a", *ALL))
         assert (await node.ask("GET", "/v2/")).status == 401
@@ -223,28 +205,25 @@ def test_tokens_can_be_used_where_strangers_may_pull(tmp_path: Path) -> None:
         # a login takes nothing away that anybody may
         assert (await writer.with_token("GET", "/v2/other/tags/list")).status == 404
 
-    run(tmp_path, test, Configuration(anonymous="pull"))
 
-
-def test_level_none_is_what_a_node_with_connected_registries_has(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_level_none_is_what_a_node_with_connected_registries_has(tmp_path: Path) -> None:
+    async with running(tmp_path, Configuration()) as node:
         assert (await node.ask("GET", "/v2/a/manifests/x")).status == 404
-        await do(node, commands.CreateRegistry(name="plant", mode="ReadOnly", repositories=("a",)))
+        await do(node, create_registry(name="plant", mode="ReadOnly", repositories=("a",)))
         node.clock.advance(0.6)
         assert (await node.ask("GET", "/v2/a/manifests/x")).status == 401
-        (told,) = (line for line in node.logs if line["event"] == "what strangers may do has changed")
+        (told,) = (line for line in node.logs if line["event"] == "rights without login changed")
         assert (told["was"], told["now"]) == ("pull", "none")
         await do(node, commands.DeleteRegistry(name="plant", cleanup=True))
         node.clock.advance(0.6)
         assert (await node.ask("GET", "/v2/a/manifests/x")).status == 404
 
-    run(tmp_path, test, Configuration())
 
-
-def test_a_node_answers_for_its_own_address_alone(tmp_path: Path) -> None:
-    config = msgspec.structs.replace(CLOSED, login=Login(server="registry.example:443", scheme="https"))
-
-    async def test(node: Registry) -> None:
+async def test_a_node_answers_for_its_own_address_alone(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(
+        CLOSED, login=LoginSection(server="registry.example:443", scheme="https")
+    )
+    async with running(tmp_path, config) as node:
         assert (await node.ask("GET", "/v2/")).status == 421
         assert (await node.ask("GET", "/oauth2/token")).status == 421
         assert (await node.ask("GET", "/healthz")).status == 200
@@ -258,11 +237,9 @@ def test_a_node_answers_for_its_own_address_alone(tmp_path: Path) -> None:
         client.send(b"GET /v2/ HTTP/1.1\r\nHost: registry.example:8443\r\n\r\n")
         assert (await client.answer()).status == 421
 
-    run(tmp_path, test, config)
 
-
-def test_case_69_authorization_is_read_strictly(tmp_path: Path) -> None:
-    async def test(node: Registry) -> None:
+async def test_case_69_authorization_is_read_strictly(tmp_path: Path) -> None:
+    async with running(tmp_path, CLOSED) as node:
         secret = await token(node, "client", *actions("a", *READ))
         good = basic("CLIENT", secret)  # names compare without casing
         assert (await node.ask("GET", "/v2/", Authorization=good)).status == 200
@@ -284,5 +261,3 @@ def test_case_69_authorization_is_read_strictly(tmp_path: Path) -> None:
             f"GET /v2/ HTTP/1.1\r\nHost: a\r\nAuthorization: {good}\r\nAuthorization: {good}\r\n\r\n".encode()
         )
         assert (await client.answer()).status == 401
-
-    run(tmp_path, test, CLOSED)

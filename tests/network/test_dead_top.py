@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from holdfast.demo.seed import seed
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 from holdfast.testing.sample import build_sample
 from support.node import Node
 from support.programs import wait_until
@@ -27,9 +27,9 @@ def test_case_trust_6_a_miss_below_a_dead_top_costs_one_request_a_level(tmp_path
     seed(tmp_path / "top" / "data", NAME, "latest", sample, 1.0)
     with ExitStack() as stack:
         top = stack.enter_context(Node(tmp_path / "top", "--anonymous", "push", workers=1))
-        nodes, links, above = list[Node](), list[Link](), top
+        nodes, links, above = list[Node](), list[RelayLink](), top
         for depth in range(1, LEVELS + 1):
-            link = stack.enter_context(Link("127.0.0.1", above.port, round_trip=0.0))
+            link = stack.enter_context(RelayLink("127.0.0.1", above.port, round_trip=0.0))
             file = (
                 f'[[parent]]\nurl = "http://127.0.0.1:{link.port}"\ninsecure = true\nprobe_interval = 1.0\n'
             )

@@ -36,8 +36,12 @@ def tags_taken(root: SiteNode) -> list[str]:
     """The tag of each move that a root committed, by its log of events."""
     store = Store.create_or_open(root.data, write=False)
     try:
-        assert store.event_head() is not None
-        return [event.tag for event in store.events(0, 10_000) if (event.verb, event.kind) == ("push", "tag")]
+        assert store.events.head() is not None
+        return [
+            event.tag
+            for event in store.events.after(0, 10_000)
+            if (event.verb, event.kind) == ("push", "tag")
+        ]
     finally:
         store.close()
 

@@ -76,7 +76,7 @@ def refers(node: SiteNode, image: Image) -> bool:
     """Whether it has the artifact."""
     store = Store.create_or_open(node.data, write=False)
     try:
-        return store.manifest(image.repository, Digest.parse(image.sample.artifact)) is not None
+        return store.references.manifest(image.repository, Digest.parse(image.sample.artifact)) is not None
     finally:
         store.close()
 

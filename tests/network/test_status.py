@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from support.certificates import make_pair
 from support.disk import SMALL, Disk
 from support.disk_node import data_on, pull_image
 from support.node import COMMAND, Node
+from support.plain_push import push
 from support.programs import wait_until
 from support.transfer import fetch
-from support.tree import QUICK, Operator, child
+from support.tree import QUICK, Operator, child, login
 
 NAME = "library/sample"
 ABSENT = f"/v2/{NAME}/manifests/new"
@@ -67,8 +69,8 @@ def test_a_healthy_node(root: Node) -> None:
 
 def test_case_trust_5_a_wrong_password_and_one_that_cannot_be_read(tmp_path: Path, root: Node) -> None:
     Operator(root).registry("plant", "library/*")
-    for number, login in enumerate(('password = "wrong"', 'password_file = "/nowhere"')):
-        configuration = below(root.url, f'[parent.credentials]\nusername = "plant"\n{login}')
+    for number, secret in enumerate(('password = "wrong"', 'password_file = "/nowhere"')):
+        configuration = below(root.url, f'[parent.credentials]\nusername = "plant"\n{secret}')
         with Node(tmp_path / f"node{number}", configuration=configuration, workers=1) as node:
             assert fetch(node.url, ABSENT).status == 404
             said = wrong(node)
@@ -84,6 +86,29 @@ class Stranger(socketserver.BaseRequestHandler):
             self.server.context.wrap_socket(self.request, server_side=True)  # type: ignore[attr-defined]
 
 
+def test_a_connected_registry_with_a_wrong_authority(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path / "pair", "own", authority=True)
+    flags = ("--tls-cert", str(pair / "cert.pem"), "--tls-key", str(pair / "key.pem"))
+    with SecureRoot(tmp_path / "root", *flags, configuration=QUICK, workers=1) as root:
+        operator = Operator(root)
+        operator.registry("plant", "library/*")
+        wanted = {"parentProtocol": "https", "generatePassword": 1, "parentEndpoint": root.address}
+        said = operator.call("POST", "connectedRegistries/plant/settings", wanted)
+        with child(tmp_path / "plant", said["ACR_REGISTRY_CONNECTION_STRING"]) as plant:
+            wait_until(lambda: "TLS with the parent failed" in wrong(plant), "it knows")
+            assert "look at `gateway.ca`" in wrong(plant)
+            assert "SYNC     idle, no schedule is known yet, last complete never" in status(plant)[1]
+        lines = [one for one in root.events() if one["event"] == "handshake failed"]
+        assert "it may not trust it" in lines[0]["reason"]
+
+
+class SecureRoot(Node):
+    """A root whose readiness is not asked for in clear."""
+
+    def wait_ready(self) -> None:
+        self.program.wait_for("worker ready")
+
+
 def test_case_trust_5_a_wrong_authority(tmp_path: Path) -> None:
     pair = make_pair(tmp_path / "pair", "own")
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as server:
@@ -97,12 +122,67 @@ def test_case_trust_5_a_wrong_authority(tmp_path: Path) -> None:
         server.shutdown()
 
 
+#: the clock of every process of a node, two hours ahead
+AHEAD = "import time\nnow = time.time\ntime.time = lambda: now() + 7200\n"
+
+
+def test_a_wrong_clock(tmp_path: Path, root: Node) -> None:
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead" / "sitecustomize.py").write_text(AHEAD)
+    environ = {"PYTHONPATH": str(tmp_path / "ahead")}
+    with Node(tmp_path / "node", configuration=below(root.url), workers=1, env=environ) as node:
+
+        def is_known() -> bool:
+            fetch(node.url, ABSENT)
+            return status(node)[0] == 1
+
+        wait_until(is_known, "two answers said so")
+        said = wrong(node)
+        assert said.startswith("the clock of this node is 2 h ahead of that of parent")
+        assert "set it, or have it set by NTP" in said
+
+
+def test_a_closed_window(tmp_path: Path, root: Node) -> None:
+    operator = Operator(root)
+    operator.registry("plant", "library/*")
+    with child(tmp_path / "plant", operator.string("plant", root)) as plant:
+        operator.wait_online("plant")
+        wait_until(lambda: "last complete 2" in status(plant)[1], "it has synchronised")
+        month = (datetime.now(UTC).month + 5) % 12 + 1
+        operator.change("plant", syncProperties={"schedule": f"0 3 1 {month} *", "syncWindow": "PT1H"})
+        wait_until(lambda: "window closed" in status(plant)[1], "it knows its window")
+        code, screen = status(plant)
+        assert code == 0, screen
+        assert re.search(
+            rf"SYNC +idle, window closed until \d+-{month:02}-01T03:00:00Z: nothing is synchronised"
+            r" \(holdfast sync run does it now\), last complete \d",
+            screen,
+        ), screen
+
+
+def test_a_cap_of_nothing_on_pushes(tmp_path: Path, root: Node) -> None:
+    operator = Operator(root)
+    password = operator.token("pusher", "library/*", "content/read", "content/write", "metadata/read")
+    operator.registry("plant", "library/*", mode="ReadWrite", clients=("pusher",))
+    cap = f'{QUICK}[[link.caps]]\nmbit = 0\nwork = "push"\n'
+    with child(tmp_path / "plant", operator.string("plant", root), configuration=cap) as plant:
+        known = login("pusher", password)
+        begin = "/v2/library/app/blobs/uploads/"
+        wait_until(
+            lambda: fetch(plant.url, begin, "POST", headers=known).status == 202, "the mode is taken up"
+        )
+        push(plant.url, "library/app", "v1", b"layer", known)
+        held = r"OUTBOX +2 to go up, 2 of them when a cap of 0 on pushes is over \(link\.caps\)"
+        wait_until(lambda: re.search(held, status(plant)[1]) is not None, "it says what holds it")
+
+
 def test_no_such_host(tmp_path: Path) -> None:
     with Node(tmp_path / "node", configuration=below("http://no.such.host.invalid"), workers=1) as node:
         wait_until(
             lambda: fetch(node.url, ABSENT).status == 503 and "offline" in wrong(node), "it is offline"
         )
         assert "(the parent's name does not resolve)" in wrong(node)
+        assert "look at its `url`, at DNS and the link" in wrong(node)
 
 
 def test_case_trust_6_a_parents_parent_that_is_away(tmp_path: Path) -> None:
@@ -115,6 +195,7 @@ def test_case_trust_6_a_parents_parent_that_is_away(tmp_path: Path) -> None:
         top.program.kill()
         wait_until(lambda: fetch(node.url, ABSENT).status == 503, "the loss is known")
         assert "level 2 above this node is away" in wrong(node)
+        assert "`holdfast status` at the parent says why" in wrong(node)
 
 
 def test_case_trust_15_a_full_disk_is_seen_here_and_at_the_root(tmp_path: Path, root: Node) -> None:

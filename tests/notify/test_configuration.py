@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from holdfast.config_file import ConfigInvalid, from_table
+from holdfast.config import ConfigInvalid
+from holdfast.config_file import from_table
 
 CANARY = "canary-5e1f"
 URL = "https://hooks.example/services/x"
@@ -33,15 +34,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"url": f"https://u:{CANARY}@hooks.example/"}, "webhook[0].url: found a user name in the URL"),
     ({"url": f"https://hooks.example/#{CANARY}"}, "webhook[0].url: found something else"),
     ({"url": f"https://hooks.example:99999/{CANARY}"}, "webhook[0].url: found something else"),
-    ({"url": [CANARY]}, "webhook[0].url: found ***; allowed: str"),
-    ({"secret": [CANARY]}, "webhook[0].secret: found ***; allowed: str"),
+    ({"url": [CANARY]}, "webhook[0].url: found ***; allowed: text in quotes: https://"),
+    ({"secret": [CANARY]}, "webhook[0].secret: found ***; allowed: text in quotes"),
     ({"secret": CANARY, "secret_env": "X"}, "webhook[0].secret: found several; allowed: one of"),
     ({"headers": [f"Authorization {CANARY}"]}, "webhook[0].headers: found a line that is no header"),
     ({"headers": [f"A: {CANARY}\r\nB: c"]}, "webhook[0].headers: found a line that is no header"),
     ({"headers": [f"Content-Length: {CANARY}"]}, "webhook[0].headers: found Content-Length, which this node"),
-    ({"headers": [["X", CANARY]]}, "webhook[0].headers[0]: found ***; allowed: str"),
-    ({"headers": {"Authorization": CANARY}}, "webhook[0].headers: found ***; allowed: array"),
-    ({"patterns": []}, "webhook[0].patterns: found none; give what is to be told"),
+    ({"headers": [["X", CANARY]]}, "webhook[0].headers[0]: found ***; allowed: text in quotes"),
+    ({"headers": {"Authorization": CANARY}}, "webhook[0].headers: found ***; allowed: a list of texts"),
+    ({"patterns": []}, 'webhook[0].patterns: found none; give the events to send, such as "*:*"'),
     (
         {"patterns": ["team/app"]},
         "webhook[0].patterns: found 'team/app'; allowed: name[:tag][@digest]:action",
@@ -52,15 +53,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"timeout": 1000}, "webhook[0].timeout: found 1000; allowed: "),
     ({"format": "xml"}, 'webhook[0].format: found \'xml\'; allowed: "eventgrid" or "acr"'),
     ({"ca": "/nowhere.pem"}, "webhook[0].ca: found '/nowhere.pem'; allowed: a readable file"),
-    ({"retries": 3}, "webhook[0].retries: unknown key; allowed here: ca, format, headers"),
+    ({"retries": 3}, "webhook[0].retries: unknown key; allowed here: ca, direct, format, headers"),
 ]
 
 
 @pytest.mark.parametrize(("keys", "words"), WRONG)
 def test_what_cannot_be_is_refused_in_words_without_its_secrets(keys: dict[str, Any], words: str) -> None:
-    said = refused({"name": "ci", "url": URL, **keys})
-    assert words in said
-    assert CANARY not in said
+    message = refused({"name": "ci", "url": URL, **keys})
+    assert words in message
+    assert CANARY not in message
 
 
 def test_two_of_a_name_are_refused() -> None:

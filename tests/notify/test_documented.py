@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.config_file import from_table
-from holdfast.notify.standing import OF_THE_EVENT, REFUSALS
-from holdfast.sync.notification import SIGNATURE_HEADER, Event, body_of, signature
+from holdfast.notify.delivery_state import CONTENT_REFUSED, REFUSALS
+from holdfast.resources.notification import SIGNATURE_HEADER, Event, body_of, signature
 
 TEXT = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
 SECTION = TEXT.partition("## Webhooks and events\n")[2].partition("\n## ")[0]
@@ -17,8 +17,8 @@ SECTION = TEXT.partition("## Webhooks and events\n")[2].partition("\n## ")[0]
 
 def block(language: str) -> str:
     """The one block of a language in the section."""
-    (found,) = SECTION.split(f"```{language}\n")[1:]
-    return found.partition("```")[0]
+    (block,) = SECTION.split(f"```{language}\n")[1:]
+    return block.partition("```")[0]
 
 
 def test_the_example_is_a_configuration() -> None:
@@ -50,5 +50,5 @@ def test_the_shown_event_has_the_fields_of_one() -> None:
 
 
 def test_the_statuses_by_which_an_event_is_refused_are_named() -> None:
-    assert ", ".join(map(str, sorted(OF_THE_EVENT)[:-1])) + f" or {max(OF_THE_EVENT)}" in SECTION
-    assert f"dropped after {REFUSALS} tries" in SECTION
+    assert ", ".join(map(str, sorted(CONTENT_REFUSED)[:-1])) + f" or {max(CONTENT_REFUSED)}" in SECTION
+    assert f"tries this event {REFUSALS} times, drops it" in SECTION

@@ -1,17 +1,16 @@
-"""What a parent takes of a child's notices: once, of whom it may speak of, and in bounds."""
+"""What a parent takes of a child's notices: once, of the registries below it, and in bounds."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from holdfast.control.command import Activate, DeleteRegistry, Receive, Result, TakeNotices
+from holdfast.control.command import Activate, CommandResult, DeleteRegistry, Receive, TakeNotices
 from holdfast.control.execute import Context, execute
-from holdfast.control.resource import Configuration, Identity
 from holdfast.errors import ControlConflict, ControlInvalid, ControlUnknown
-from holdfast.gateway.message import Notice
-from holdfast.sync.notification import Event
-from holdfast_core.record import Event as Row
+from holdfast.resources.model import Identity, RegistryConfiguration
+from holdfast.resources.notification import Event, Notice
+from holdfast_core.record import EventRecord
 from support.control import NOW, Plane, registry
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -38,18 +37,18 @@ class Parent:
 
     def __init__(self) -> None:
         self.plane = Plane()
-        self.log: list[Row] = []
+        self.log: list[EventRecord] = []
         for name, parent in (("plantA", None), ("plantB", "plantA"), ("plantC", None)):
             self.plane.do(registry(name, parent=parent))
         self.plane.do(Activate(name="plantA", instance="one", lease_seconds=60.0))
 
-    def take(self, *notices: Notice, **more: Any) -> Result:
+    def take(self, *notices: Notice, **more: Any) -> CommandResult:
         """plantA tells; what the event log would have is kept."""
         fields = {"name": "plantA", "instance": "one", "generation": 1, "log": LOG, "notices": notices}
         order = TakeNotices(**{**fields, **more})
         outcome = execute(self.plane.view, order, Context(self.plane.now, self.plane.limits))
         self.plane.view.apply(outcome.changes)
-        self.log += outcome.told
+        self.log += outcome.events
         return outcome.result
 
     @property
@@ -61,7 +60,7 @@ def test_a_notice_becomes_an_event_of_the_registry_where_it_happened() -> None:
     parent = Parent()
     assert parent.take(notice(3), notice(9, "PLANTB", id="plantb/x-1")).number == 9
     first, second = parent.log
-    assert first == Row(
+    assert first == EventRecord(
         "push",
         "tag",
         "team/app",
@@ -108,8 +107,8 @@ def test_s51_a_child_speaks_for_itself_and_those_below_alone() -> None:
         notice(5, id=f"plantC/{LOG}-5"),
         notice(6, id=f"{LOG}-6"),
     ]
-    found = parent.take(*forged, notice(7))
-    assert (found.refused, found.number, parent.tags) == (6, 7, ["v7"])  # they hold up nothing behind them
+    result = parent.take(*forged, notice(7))
+    assert (result.refused, result.number, parent.tags) == (6, 7, ["v7"])  # they hold up nothing behind them
 
 
 def test_s51_who_is_not_the_active_instance_tells_nothing() -> None:
@@ -185,7 +184,7 @@ def test_a_managed_node_forgets_the_count_of_who_is_not_below_it_any_more() -> N
     identity = Identity(name="plantC", instance="x")
     for below, count in (((kept,), 1), ((), 0)):
         moved = tuple(_below(one, own.name) for one in below)
-        received = Configuration(
+        received = RegistryConfiguration(
             registry=own,
             below=moved,
             tokens=(token, *(tree.token("plantA") for _ in below)),

@@ -27,7 +27,7 @@ def push(node: Node, tag: str) -> None:
 
 
 def tags(receiver: Receiver) -> list[str]:
-    """The tags that were told."""
+    """The tags that were delivered."""
     return [event["data"]["target"]["tag"] for event in receiver.events]
 
 
@@ -38,8 +38,8 @@ def test_a_ping_and_an_event(workers: int, tmp_path: Path) -> None:
         Node(tmp_path, "--anonymous", "push", configuration=hook(receiver), workers=workers) as node,
     ):
         operator = Operator(node)
-        found = operator.call("POST", "webhooks/ci/ping")
-        assert found == {"name": "ci", "taken": True, "answer": "answered 202"}
+        pinged = operator.call("POST", "webhooks/ci/ping")
+        assert pinged == {"name": "ci", "taken": True, "answer": "answered 202"}
         push(node, "v1")
         receiver.wait_for(2)
         assert receiver.events[1]["subject"] == "team/app:v1"

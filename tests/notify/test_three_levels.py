@@ -1,4 +1,5 @@
-"""Real nodes: what is pushed at a grandchild is told by the root's webhook, whoever was down or killed in between."""
+"""Real nodes: what is pushed at a grandchild is delivered by the root's webhook, whichever node was down or killed in
+between."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from holdfast.sync.notification import SIGNATURE_HEADER, signature
+from holdfast.resources.notification import SIGNATURE_HEADER, signature
 from support.node import Node
 from support.programs import wait_until
 from support.pushing import OCI_MANIFEST, image
@@ -41,17 +42,17 @@ def push(node: Node, headers: dict[str, str], tag: str) -> tuple[str, int]:
 
 def of(receiver: Receiver, registry: str) -> dict[str, bytes]:
     """The bodies that tell of a connected registry, by tag; the same event always has the same one."""
-    found: dict[str, bytes] = {}
-    for told in list(receiver.told):
-        data = told.event["data"]
+    bodies: dict[str, bytes] = {}
+    for post in list(receiver.posts):
+        data = post.event["data"]
         if data.get("connectedregistry", {}).get("name") == registry:
             tag = data["target"].get("tag", "")
-            assert found.setdefault(tag, told.body) == told.body
-            assert told.headers[SIGNATURE_HEADER.lower()] == signature(b"s3cret", told.body)
-    return found
+            assert bodies.setdefault(tag, post.body) == post.body
+            assert post.headers[SIGNATURE_HEADER.lower()] == signature(b"s3cret", post.body)
+    return bodies
 
 
-def test_a_push_at_a_grandchild_is_told_by_the_root_through_outages_and_kills(tmp_path: Path) -> None:
+def test_a_push_at_a_grandchild_is_delivered_by_the_root_through_outages_and_kills(tmp_path: Path) -> None:
     with Receiver() as receiver:
         hook = f'[[webhook]]\nname = "ci"\nurl = "{receiver.url}"\ninsecure = true\nsecret = "s3cret"\n'
         with Node(tmp_path / "root", configuration=QUICK + hook, workers=1) as root:
@@ -86,8 +87,8 @@ def follow(receiver: Receiver, operator: Operator, middle: Node, last: Node, who
         "repository": REPOSITORY,
         "tag": "v1",
     }
-    told = [one for one in receiver.events if one["id"] == event["id"]]
-    assert len(told) == 1
+    repeated = [one for one in receiver.events if one["id"] == event["id"]]
+    assert len(repeated) == 1
     killed(receiver, operator, middle, last, who)
     from_above(receiver, operator.root, who)
     assert set(of(receiver, "plantA")) == set()  # its list is empty
@@ -97,7 +98,7 @@ def follow(receiver: Receiver, operator: Operator, middle: Node, last: Node, who
 
 
 def killed(receiver: Receiver, operator: Operator, middle: Node, last: Node, who: dict[str, str]) -> None:
-    """A push while the middle is down; every node is killed before it is told."""
+    """A push while the middle is down; every node is killed before it is delivered."""
     root, first = operator.root, json.loads(of(receiver, "plantB")["v1"])
     middle.program.kill()
     push(last, who, "v2")
@@ -110,7 +111,7 @@ def killed(receiver: Receiver, operator: Operator, middle: Node, last: Node, who
     shown = operator.call("GET", "events?registry=plantB")["value"]
     assert [row["properties"]["tag"] for row in shown] == ["v1", "v2"]
     assert shown[0]["properties"]["eventId"] == first["id"]
-    wait_until(lambda: operator.call("GET", "webhooks/ci")["properties"]["pending"] == 0, "all is told")
+    wait_until(lambda: operator.call("GET", "webhooks/ci")["properties"]["pending"] == 0, "all is delivered")
     # the push itself went up, too: the root tells of its own copy without a registry
     wait_until(
         lambda: (
@@ -126,6 +127,6 @@ def killed(receiver: Receiver, operator: Operator, middle: Node, last: Node, who
 
 
 def from_above(receiver: Receiver, root: Node, who: dict[str, str]) -> None:
-    """What a connected registry synchronises is an event of it, too; nobody pulls."""
+    """What a connected registry synchronises is an event of it as well, without any pull."""
     push(root, who, "v3")
     wait_until(lambda: "v3" in of(receiver, "plantB"), "what came from the root to the last one")

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import pytest
-import structlog
-from holdfast.config import Configuration, Gateway
-from holdfast.control.resource import (
+from holdfast.gateway.agent_state import AccessRefused, Deactivated, NoAnswer, Outcome
+from holdfast.gateway.gateway_client import GatewayClient, NoticesRefused
+from holdfast.gateway.own_registry import OwnRegistry
+from holdfast.gateway.protocol import Notices, Taken
+from holdfast.notify.delivery_record import Sent, sent_of
+from holdfast.notify.notices import PAGE, ROW, NoticeSender
+from holdfast.resources.model import (
     REGISTRY,
     ConnectedRegistry,
     ParentProperties,
     SyncProperties,
 )
-from holdfast.gateway.child import CutLoose, Denied, Failed, Outcome
-from holdfast.gateway.environment import joined
-from holdfast.gateway.link import Link, NoticesRefused
-from holdfast.gateway.message import Notice, Notices, Taken
-from holdfast.gateway.rounds import Rounds
-from holdfast.notify.progress import Sent, sent_of
-from holdfast.notify.upward import PAGE, ROW, Upward
-from holdfast.testing.clock import FakeClock
+from holdfast.resources.notification import Notice
+from holdfast.testing.manual_clock import FakeClock
 from holdfast_core.digest import Digest
-from holdfast_core.record import Event as Row
-from holdfast_core.record import ResourceChange
+from holdfast_core.record import EventRecord, ResourceChange
 from holdfast_core.store import Store
 from msgspec.structs import replace
+from support.logs import captured_logs
 from support.stores import push
+
+pytestmark = pytest.mark.loop("asyncio")
 
 
 class Parent:
@@ -40,7 +40,7 @@ class Parent:
 
     def __init__(self) -> None:
         self.script: deque[Outcome] = deque()
-        self.asked: list[Notices] = []
+        self.requests: list[Notices] = []
         self.taken: list[Notice] = []
         #: the answers to so many are lost after they were taken
         self.mute = 0
@@ -49,19 +49,19 @@ class Parent:
         #: it understands no order at all; or none with a notice
         self.understands_order = self.understands_notices = True
 
-    async def notices(self, said: Notices) -> Taken | NoticesRefused | Outcome:
-        self.asked.append(said)
+    async def notices(self, request: Notices) -> Taken | NoticesRefused | Outcome:
+        self.requests.append(request)
         if self.script:
             return self.script.popleft()
-        is_strange = not self.understands_order or (said.notices and not self.understands_notices)
-        if is_strange or any(notice.event.tag in self.foreign for notice in said.notices):
+        is_strange = not self.understands_order or (request.notices and not self.understands_notices)
+        if is_strange or any(notice.event.tag in self.foreign for notice in request.notices):
             return NoticesRefused("the parent answered 400: the body is not as it must be")
         last = self.taken[-1].number if self.taken else 0
-        self.taken += [notice for notice in said.notices if notice.number > last]
+        self.taken += [notice for notice in request.notices if notice.number > last]
         if self.mute:
             self.mute -= 1
-            return Failed("no answer from the parent within 10 s")
-        return Taken(said.log, max([last, *(notice.number for notice in said.notices)]))
+            return NoAnswer("no answer from the parent within 10 s")
+        return Taken(request.log, max([last, *(notice.number for notice in request.notices)]))
 
     async def close(self) -> None: ...
 
@@ -76,27 +76,27 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.store = Store.create_or_open(path / "store", write=True)
-        self.store.keep_events(True).result()
+        self.store.events.keep(True).result()
         self.clock, self.parent = FakeClock(), Parent()
-        self.standing: tuple[str, int] | None = ("one", 3)
+        self.active: tuple[str, int] | None = ("one", 3)
         self.list("*:*")
 
     def list(self, *patterns: str) -> None:
         """The operator's notificationsList arrives."""
         sync = SyncProperties(token_id="/tokens/plantA")
-        found = ConnectedRegistry(
+        registry = ConnectedRegistry(
             name="plantA",
             mode="ReadWrite",
             parent=ParentProperties(sync_properties=sync),
             notifications_list=patterns,
         )
-        change = ResourceChange(REGISTRY, "plantA", msgspec.json.encode(found))
-        self.store.change_resources(lambda view: [change], quiet=frozenset()).result()
+        change = ResourceChange(REGISTRY, "plantA", msgspec.json.encode(registry))
+        self.store.documents.change(lambda view: [change], quiet=frozenset()).result()
 
-    def keeper(self) -> Upward:
+    def keeper(self) -> NoticeSender:
         """Another keeper's."""
-        link = cast(Link, self.parent)
-        return Upward(self.store, "plantA", link, lambda: self.standing, self.clock)
+        link = cast(GatewayClient, self.parent)
+        return NoticeSender(self.store, "plantA", link, lambda: self.active, self.clock)
 
     def push(self, *tags: str, repository: str = "team/app") -> None:
         for tag in tags:
@@ -104,7 +104,7 @@ class World:
 
     def relay(self, tag: str) -> None:
         """A notice of plantB, below, was taken."""
-        row = Row(
+        row = EventRecord(
             "push",
             "tag",
             "team/app",
@@ -115,49 +115,50 @@ class World:
             id="plantB/feed-1",
             happened=7.0,
         )
-        self.store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [row]).result()
+        self.store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [row]).result()
 
 
-def run(path: Path, test: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-    """Run a test in a world of its own."""
+@contextmanager
+def opened(path: Path) -> Iterator[World]:
+    """A world of its own."""
     world = World(path)
     try:
-        asyncio.run(test(world))
+        yield world
     finally:
         world.store.close()
 
 
-async def all_of(upward: Upward) -> None:
+async def all_of(upward: NoticeSender) -> None:
     """Step until there is nothing to do now."""
     while await upward.step():
         pass
 
 
-def test_what_the_list_names_goes_up_with_the_originals_fields(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_what_the_list_names_goes_up_with_the_originals_fields(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         world.list("team/*:push")
         world.push("before")
         upward = world.keeper()
         await all_of(upward)
         world.push("v1")
         world.push("v2", repository="other")
-        world.store.delete_manifest("team/app", Digest.of(b"v1"), now=1.0, tombstone=False).result()
+        world.store.references.delete_manifest(
+            "team/app", Digest.of(b"v1"), now=1.0, tombstone=False
+        ).result()
         await all_of(upward)
-        head = world.store.event_head()
+        head = world.store.events.head()
         assert head is not None
-        (said,) = world.parent.asked
-        assert (said.instance, said.generation, said.log) == ("one", 3, head.log)
-        (notice,) = said.notices
+        (request,) = world.parent.requests
+        assert (request.instance, request.generation, request.log) == ("one", 3, head.log)
+        (notice,) = request.notices
         assert (notice.number, notice.registry) == (2, "plantA")
         assert notice.event.id == f"plantA/{head.log}-2"
         assert (notice.event.verb, notice.event.repository, notice.event.tag) == ("push", "team/app", "v1")
         assert sent_of(world.store) == Sent(head.log, head.last)
 
-    run(tmp_path, test)
 
-
-def test_what_came_from_below_goes_up_whatever_the_list_says(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_what_came_from_below_goes_up_whatever_the_list_says(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         world.list()
         upward = world.keeper()
         await all_of(upward)
@@ -167,11 +168,9 @@ def test_what_came_from_below_goes_up_whatever_the_list_says(tmp_path: Path) -> 
         (notice,) = world.parent.taken
         assert (notice.registry, notice.event.id, notice.event.at) == ("plantB", "plantB/feed-1", 7.0)
 
-    run(tmp_path, test)
 
-
-def test_what_is_of_another_parent_of_the_node_does_not(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_what_is_of_another_parent_of_the_node_does_not(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         world.push("v1", repository="docker.io:library/alpine")
@@ -179,27 +178,23 @@ def test_what_is_of_another_parent_of_the_node_does_not(tmp_path: Path) -> None:
         await all_of(upward)
         assert world.parent.tags == ["v2"]
 
-    run(tmp_path, test)
 
-
-def test_nothing_is_said_while_the_node_may_not_speak(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_nothing_is_said_while_the_node_may_not_speak(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
-        world.standing = None
+        world.active = None
         world.push("v1", "v2")
         assert not await upward.step()
-        assert not world.parent.asked
-        world.standing = ("one", 4)
+        assert not world.parent.requests
+        world.active = ("one", 4)
         await all_of(upward)
         assert world.parent.tags == ["v1", "v2"]
-        assert world.parent.asked[0].generation == 4
-
-    run(tmp_path, test)
+        assert world.parent.requests[0].generation == 4
 
 
-def test_a_batch_whose_answer_was_lost_is_taken_once(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_a_batch_whose_answer_was_lost_is_taken_once(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         first = world.keeper()
         await all_of(first)
         world.push("v1", "v2")
@@ -208,20 +203,20 @@ def test_a_batch_whose_answer_was_lost_is_taken_once(tmp_path: Path) -> None:
         again = world.keeper()  # the first one was killed
         world.push("v3")
         await all_of(again)
-        assert len(world.parent.asked) == 2
+        assert len(world.parent.requests) == 2
         assert world.parent.tags == ["v1", "v2", "v3"]
 
-    run(tmp_path, test)
 
-
-def test_failures_are_pauses_and_change_nothing(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_failures_are_pauses_and_change_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         world.push("v1")
-        world.parent.script.extend([Failed("away"), Denied("no right"), CutLoose(), Failed("busy", 60.0)])
+        world.parent.script.extend(
+            [NoAnswer("away"), AccessRefused("no right"), Deactivated(), NoAnswer("busy", 60.0)]
+        )
         pauses = []
-        with structlog.testing.capture_logs() as logs:
+        with captured_logs() as logs:
             while world.parent.script:
                 assert not await upward.step()
                 assert not await upward.step()
@@ -230,40 +225,35 @@ def test_failures_are_pauses_and_change_nothing(tmp_path: Path) -> None:
                 world.clock.advance(pauses[-1])
             await all_of(upward)
         assert pauses == [5.0, 10.0, 20.0, 60.0]
-        assert [line["event"] for line in logs].count("notices not taken") == 4
+        assert [line["event"] for line in logs].count("notices not accepted") == 4
         assert (world.parent.tags, upward.notes()) == (["v1"], [])
 
-    run(tmp_path, test)
 
-
-def test_case_fault_8_what_the_parent_will_never_take_holds_up_nothing_behind_it(
+async def test_case_fault_8_what_the_parent_will_never_take_holds_up_nothing_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a parent of an older version does with a conflict. It is found by halves, said once, and left out; the others
-    go in whole batches again."""
+    """As a parent of an older version does with a conflict. It is found by halving, logged once, and left out; the
+    others go in whole batches again."""
     page = 16
-    monkeypatch.setattr("holdfast.notify.upward.PAGE", page)
-
-    async def test(world: World) -> None:
+    monkeypatch.setattr("holdfast.notify.notices.PAGE", page)
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         tags = [f"v{number}" for number in range(3 * page)]
         world.push(*tags)
         world.parent.foreign = {"v0", "v13", f"v{3 * page - 1}"}
-        with structlog.testing.capture_logs() as logs:
+        with captured_logs() as logs:
             await all_of(upward)
         assert world.parent.tags == [tag for tag in tags if tag not in world.parent.foreign]
         left_out = [line["tag"] for line in logs if line["event"] == "notice left out"]
         assert set(left_out) == world.parent.foreign
         assert len(left_out) == 3
-        assert len(world.parent.asked) <= 3 * 2 * page.bit_length() + 3
-        head = world.store.event_head()
+        assert len(world.parent.requests) <= 3 * 2 * page.bit_length() + 3
+        head = world.store.events.head()
         assert head is not None
         assert sent_of(world.store) == Sent(head.log, head.last)
         (note,) = upward.notes()
         assert "does not understand 3 of the notices" in note
-
-    run(tmp_path, test)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +263,13 @@ def test_case_fault_8_what_the_parent_will_never_take_holds_up_nothing_behind_it
         *(("understands_notices", events) for events in (ROW, PAGE)),
     ],
 )
-def test_case_fault_8_a_parent_that_refuses_every_order_loses_nothing(
+async def test_case_fault_8_a_parent_that_refuses_every_order_loses_nothing(
     tmp_path: Path, way: str, events: int
 ) -> None:
-    """Its words are those for one strange notice. Nothing is left out, it is left alone and said to be in trouble; once
-    it understands, it gets all of them. Fewer than three of which it takes none are strange ones, if it takes an order
-    without any."""
-
-    async def test(world: World) -> None:
+    """It answers as for one strange notice. Nothing is left out, the sender pauses and the parent is reported as a
+    trouble; once it understands, it gets all of them. Fewer than three of which it takes none are strange ones, if it
+    takes an order without any."""
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         before = sent_of(world.store)
@@ -288,12 +277,12 @@ def test_case_fault_8_a_parent_that_refuses_every_order_loses_nothing(
         world.push(*tags)
         setattr(world.parent, way, False)
         for attempt in range(1, 5):
-            world.parent.asked.clear()
-            with structlog.testing.capture_logs() as logs:
+            world.parent.requests.clear()
+            with captured_logs() as logs:
                 await all_of(upward)
-            assert len(world.parent.asked) <= PAGE.bit_length() + ROW * 2**attempt
+            assert len(world.parent.requests) <= PAGE.bit_length() + ROW * 2**attempt
             assert "notice left out" not in [line["event"] for line in logs]
-            assert [note for note in upward.notes() if "does not take notices" in note]
+            assert [note for note in upward.notes() if "does not accept notices" in note]
             assert sent_of(world.store) == before
             pause = upward._due - world.clock.monotonic()
             assert pause >= 5.0
@@ -303,13 +292,12 @@ def test_case_fault_8_a_parent_that_refuses_every_order_loses_nothing(
         assert world.parent.tags == tags
         assert upward.notes() == []
 
-    run(tmp_path, test)
 
-
-def test_case_fault_8_many_strange_ones_in_a_row_hold_up_nothing_behind_them_for_long(tmp_path: Path) -> None:
+async def test_case_fault_8_many_strange_ones_in_a_row_hold_up_nothing_behind_them_for_long(
+    tmp_path: Path,
+) -> None:
     """As an older parent has it with the conflicts after an outage."""
-
-    async def test(world: World) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         tags = [f"v{number}" for number in range(21)]
@@ -324,82 +312,60 @@ def test_case_fault_8_many_strange_ones_in_a_row_hold_up_nothing_behind_them_for
         (note,) = upward.notes()
         assert "does not understand 20 of the notices" in note
 
-    run(tmp_path, test)
 
-
-def test_many_go_in_batches(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_many_go_in_batches(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
         tags = [f"v{number}" for number in range(2 * PAGE + 1)]
         world.push(*tags)
         await all_of(upward)
-        assert [len(said.notices) for said in world.parent.asked] == [PAGE, PAGE, 1]
+        assert [len(request.notices) for request in world.parent.requests] == [PAGE, PAGE, 1]
         assert world.parent.tags == tags
 
-    run(tmp_path, test)
 
-
-def test_what_the_log_lost_is_told_and_another_log_is_followed(tmp_path: Path) -> None:
-    async def test(world: World) -> None:
+async def test_what_the_log_lost_is_reported_and_another_log_is_followed(tmp_path: Path) -> None:
+    with opened(tmp_path) as world:
         upward = world.keeper()
         await all_of(upward)
-        world.standing = None
+        world.active = None
         world.push("v1", "v2")
         assert not await upward.step()
-        world.store.trim_events(before=0.0, keep=1).result()
-        world.standing = ("one", 3)
-        with structlog.testing.capture_logs() as logs:
+        world.store.events.trim(before=0.0, keep=1).result()
+        world.active = ("one", 3)
+        with captured_logs() as logs:
             await all_of(upward)
-            world.store.keep_events(False).result()
+            world.store.events.keep(False).result()
             assert not await upward.step()
-            world.store.keep_events(True).result()
+            world.store.events.keep(True).result()
             world.push("v3")
             await all_of(upward)
         assert [line["event"] for line in logs] == ["notices lost", "notices lost"]
         assert world.parent.tags == ["v2", "v3"]
-        assert world.parent.asked[-1].log != world.parent.asked[0].log
-
-    run(tmp_path, test)
+        assert world.parent.requests[-1].log != world.parent.requests[0].log
 
 
-def test_a_node_may_speak_while_it_is_active_and_its_schedule_is_open(tmp_path: Path) -> None:
-    string = (
-        "ConnectedRegistryName=plantA;SyncTokenName=plantA;SyncTokenPassword=abcdefghijklmnop;"
-        "ParentGatewayEndpoint=127.0.0.1:9;ParentEndpointProtocol=http"
-    )
-    config = joined(Configuration(gateway=Gateway(connection_string=string)), {})
-    store = Store.create_or_open(tmp_path / "store", write=True)
-
-    async def control(_: bytes) -> bytes:
-        raise AssertionError
-
-    async def test() -> None:
-        noon = datetime(2026, 11, 27, 12, 0, tzinfo=UTC).timestamp()
-        clock = FakeClock(noon)
-        rounds = Rounds(config, "plantA", store, control, list, clock)
-        sync = SyncProperties(token_id="/tokens/plantA", schedule="0 12 * * *", sync_window="PT1H")
-        assert rounds.standing() is None
-        rounds.child.active, rounds.child.generation = True, 5
-        assert rounds.standing() is None  # nothing is known yet of when it may
-        rounds.child.sync = sync
-        assert rounds.standing() == (rounds.identity.instance, 5)
-        clock.step(3601.0)
-        assert rounds.standing() is None
-        rounds.child.sync = replace(sync, schedule="* * * * *")
-        assert rounds.standing() == (rounds.identity.instance, 5)
-        rounds.child.active = False
-        assert rounds.standing() is None
-        await rounds.close()
-
-    asyncio.run(test())
-    store.close()
+def test_a_node_may_speak_while_it_is_active_and_its_schedule_is_open() -> None:
+    noon = datetime(2026, 11, 27, 12, 0, tzinfo=UTC).timestamp()
+    clock = FakeClock(noon)
+    own = OwnRegistry("plantA", 60.0, clock)
+    sync = SyncProperties(token_id="/tokens/plantA", schedule="0 12 * * *", sync_window="PT1H")
+    assert own.active_instance() is None
+    own.state.active, own.state.generation = True, 5
+    assert own.active_instance() is None  # nothing is known yet of when it may
+    own.state.sync = sync
+    assert own.active_instance() == (own.identity.instance, 5)
+    clock.step(3601.0)
+    assert own.active_instance() is None
+    own.state.sync = replace(sync, schedule="* * * * *")
+    assert own.active_instance() == (own.identity.instance, 5)
+    own.state.active = False
+    assert own.active_instance() is None
 
 
-def test_case_fault_11_with_nothing_to_tell_nothing_is_written(tmp_path: Path) -> None:
+async def test_case_fault_11_with_nothing_to_tell_nothing_is_written(tmp_path: Path) -> None:
     """A day of looks at an empty log, and at one whose events the list does not name."""
-
-    async def test(world: World) -> None:
+    with opened(tmp_path) as world:
         world.list("other/*:push")
         upward = world.keeper()
         await all_of(upward)
@@ -413,34 +379,30 @@ def test_case_fault_11_with_nothing_to_tell_nothing_is_written(tmp_path: Path) -
             await all_of(upward)
         now = world.store.statistics()
         assert now.committed == before.committed + 1  # where it is, once that is an hour old
-        head = world.store.event_head()
+        head = world.store.events.head()
         assert head is not None
         assert sent_of(world.store) == Sent(head.log, head.last)
 
-    run(tmp_path, test)
-
 
 @pytest.mark.parametrize("patterns", [(), ("team/*:push",), ("*:*",)])
-def test_case_fault_8_a_conflict_goes_up_whatever_the_list_says(
+async def test_case_fault_8_a_conflict_goes_up_whatever_the_list_says(
     tmp_path: Path, patterns: tuple[str, ...]
 ) -> None:
-    async def test(world: World) -> None:
+    with opened(tmp_path) as world:
         world.list(*patterns)
         upward = world.keeper()
         await all_of(upward)
         ours, theirs = (str(Digest.of(name)) for name in (b"ours", b"theirs"))
-        row = Row("conflict", "tag", "team/app", 5.0, "v1", ours, theirs=theirs, winner="parent")
-        world.store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [row]).result()
+        row = EventRecord("conflict", "tag", "team/app", 5.0, "v1", ours, theirs=theirs, winner="parent")
+        world.store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [row]).result()
         await all_of(upward)
         (notice,) = world.parent.taken
-        found = notice.event
-        assert (found.verb, found.tag, found.digest, found.theirs, found.winner) == (
+        event = notice.event
+        assert (event.verb, event.tag, event.digest, event.theirs, event.winner) == (
             "conflict",
             "v1",
             ours,
             theirs,
             "parent",
         )
-        assert (notice.registry, found.id.startswith("plantA/")) == ("plantA", True)
-
-    run(tmp_path, test)
+        assert (notice.registry, event.id.startswith("plantA/")) == ("plantA", True)

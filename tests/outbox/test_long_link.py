@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 from support.node import Node
 from support.plain_push import digest_of, has, put_blob
 from support.programs import wait_until
@@ -39,7 +39,7 @@ def test_case_fault_15_an_image_of_five_layers_costs_at_most_twelve_requests(
     """Those for its content, and for what is there already; what the gateway tells besides goes by time."""
     with (
         Node(tmp_path / "root", *FLAGS, configuration=QUICK, workers=1) as root,
-        Link("127.0.0.1", root.port, round_trip=0.05) as link,
+        RelayLink("127.0.0.1", root.port, round_trip=0.05) as link,
     ):
         operator = Operator(root)
         operator.registry("plant", "plant/*", mode="ReadWrite")
@@ -66,7 +66,7 @@ def test_case_fault_15_no_bytes_go_up_before_it_is_known_who_may_send_them(tmp_p
     were sent to find out would be sent twice."""
     with (
         Node(tmp_path / "root", configuration=QUICK, workers=1) as root,
-        Link("127.0.0.1", root.port, round_trip=0.05) as link,
+        RelayLink("127.0.0.1", root.port, round_trip=0.05) as link,
     ):
         operator = Operator(root)
         operator.registry("plant", "plant/*", mode="ReadWrite")

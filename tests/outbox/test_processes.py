@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from holdfast.testing.link import Link
+from holdfast.testing.link import RelayLink
 from support.node import Node, parent_toml, restarted
 from support.plain_push import digest_of, has, push
 from support.programs import wait_until
@@ -22,7 +22,7 @@ READ_WRITE = (*FLAGS, "--mode", "ReadWrite")
 def test_fifty_pushes_arrive_after_an_outage_and_two_kills(tmp_path: Path) -> None:
     with (
         Node(tmp_path / "root", *FLAGS, workers=1) as root,
-        Link("127.0.0.1", root.port) as link,
+        RelayLink("127.0.0.1", root.port) as link,
     ):
         root.stop()
         configuration = parent_toml(link.url, probe_interval=0.5)

@@ -6,23 +6,23 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvloop
-from holdfast.admin.dispatch import Admin
-from holdfast.admin.operator import Operator
+from holdfast.admin.auth import Operator
+from holdfast.admin.listener import AdminApi
 from holdfast.config import Configuration
 from holdfast.endpoint.node import Node
 from holdfast.routing import Router
-from holdfast.server import Server
-from holdfast.testing.clock import FakeClock
+from holdfast.server.server import Server
+from holdfast.testing.manual_clock import FakeClock
 from holdfast.testing.port import ScriptedPort
 from holdfast_core.store import Store
-from support.serving import Client, record_logs
+from support.logs import record_logs
+from support.serving import Client
 
 OPERATOR = Operator("operator", "Xq7-a-long-one-for-tests-9Kd2")
 CLIENTS = ("127.0.0.1", 5000)
@@ -102,15 +102,15 @@ class AdminServing:
 
 @asynccontextmanager
 async def admin_serving(
-    path: Path, config: Configuration, clients: tuple[str, int] = CLIENTS
+    path: Path, config: Configuration | None = None, clients: tuple[str, int] = CLIENTS
 ) -> AsyncIterator[AdminServing]:
     """Serve the admin API over a fresh store below `path`."""
+    config = config or Configuration()
     clock, logs = FakeClock(), record_logs()
     store = Store.create_or_open(path / "store", write=True)
-    port = ScriptedPort(store, clock)
-    port.limits = config.control
+    port = ScriptedPort(store, clock, config.control)
     node = Node(store, port, Router(config), config, clock)
-    admin = Admin(OPERATOR, clock, clients, config.login.failures)
+    admin = AdminApi(OPERATOR, clock, clients, config.login.failures)
     server = Server(node, plain=True, dispatch=admin.answer)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         await server.start([listener])
@@ -119,18 +119,3 @@ async def admin_serving(
         finally:
             await server.close()
             store.close()
-
-
-def serve_admin(
-    path: Path,
-    test: Callable[[AdminServing], Coroutine[Any, Any, None]],
-    config: Configuration | None = None,
-    clients: tuple[str, int] = CLIENTS,
-) -> None:
-    """Run a test against a served admin API."""
-
-    async def run() -> None:
-        async with admin_serving(path, config or Configuration(), clients) as held:
-            await test(held)
-
-    uvloop.run(run())

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import Sample
 from support.docker_engine import DockerEngine
 from support.programs import Program, program, run, run_bytes

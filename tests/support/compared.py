@@ -161,7 +161,7 @@ class Compared:
 
     def sweep(self, expire: bool) -> None:
         """Bytes that nobody links go, and with `expire` every session."""
-        self.do(self.node.keeper.tidy(0.0 if expire else 1e10, 0.0))
+        self.do(self.node.keeper.parts.upkeep.sweep(0.0 if expire else 1e10, 0.0))
         if expire:
             self.model.sessions.clear()
         linked = {digest for _, digest in (*self.model.blobs, *self.model.manifests)}
@@ -195,7 +195,7 @@ class Compared:
             Uploads.name(id, session.repository): len(session.data) for id, session in sessions
         }
         assert os.listdir(self.data / "fills") == []
-        assert [event for event in self.node.logs if event.get("log_level") in ("error", "critical")] == []
+        assert [event for event in self.node.logs if event["level"] in ("error", "critical")] == []
 
     def everything_is_the_models(self) -> None:
         """All that can be asked for in the repositories that a step was about, and now and then in all."""

@@ -1,6 +1,6 @@
 """The OCI distribution conformance program: run against a registry, its results read, and judged.
 
-Its exit code is 0 after an error in its own configuration and with a filter (oci-spec 3.8), so nothing is
+Its exit code is 0 after an error in its own configuration and with a filter (references.md 2.16), so nothing is
 believed but a results file that it has just written. Its JUnit file calls what was disabled skipped, so what
 each test did is read from the report on its stdout.
 """

@@ -6,13 +6,16 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
-from holdfast.config import Control
-from holdfast.control.command import Command, CreateRegistry, Result
+import msgspec
+from holdfast.config import ControlSection
+from holdfast.control.command import Command, CommandResult, CreateRegistry, UpdateRegistry
 from holdfast.control.draft import Draft
 from holdfast.control.execute import Context, execute
 from holdfast.control.hierarchy import descendants
-from holdfast.control.resource import QUIET, ConnectedRegistry, ScopeMap, Status, Token
+from holdfast.resources.model import QUIET, ConnectedRegistry, ScopeMap, Status, Token
+from holdfast.resources.registry_requests import NewRegistryProperties, RegistryChangeProperties
 from holdfast_core.record import Resource, ResourceChange
 
 #: 2026-11-26T22:00:00Z
@@ -68,14 +71,14 @@ class Plane:
     def __init__(self, **limits: int) -> None:
         self.view = Memory()
         self.now = NOW
-        self.limits = Control(**limits)
+        self.limits = ControlSection(**limits)
         self.secrets = count(1)
 
     def generate(self) -> tuple[str, str]:
         number = next(self.secrets)
         return f"secret-{number}", f"verifier-{number}"
 
-    def do(self, command: Command, *, verifier: str = "") -> Result:
+    def do(self, command: Command, *, verifier: str = "") -> CommandResult:
         """Do it; what it raises is raised, and then nothing was changed."""
         context = Context(self.now, self.limits, verifier, self.generate)
         outcome = execute(self.view, command, context)
@@ -117,9 +120,58 @@ def registry(
 ) -> CreateRegistry:
     """The command that creates one, as an operator would."""
     assert mode in ("ReadOnly", "ReadWrite")
-    return CreateRegistry(
-        name=name,
-        mode="ReadWrite" if mode == "ReadWrite" else "ReadOnly",
-        parent=parent,
-        repositories=repositories or ("team/app",),
-    )
+    return create_registry(name, mode, parent=parent, repositories=repositories or ("team/app",))
+
+
+#: words of `create_registry` and `update_registry` -> where a request has them
+SETTINGS = {
+    "repositories": ("repositories",),
+    "client_tokens": ("clientTokenIds",),
+    "add_client_tokens": ("addClientTokens",),
+    "remove_client_tokens": ("removeClientTokens",),
+    "notifications": ("notificationsList",),
+    "add_notifications": ("addNotifications",),
+    "remove_notifications": ("removeNotifications",),
+    "log_level": ("logging", "logLevel"),
+    "audit_log_status": ("logging", "auditLogStatus"),
+    "gc_enabled": ("garbageCollection", "enabled"),
+    "gc_schedule": ("garbageCollection", "schedule"),
+    "sync_token": ("syncProperties", "tokenId"),
+    "schedule": ("syncProperties", "schedule"),
+    "sync_window": ("syncProperties", "syncWindow"),
+    "message_ttl": ("syncProperties", "messageTtl"),
+}
+
+
+def create_registry(
+    name: str,
+    mode: str,
+    *,
+    parent: str | None = None,
+    only_new: bool = False,
+    dry_run: bool = False,
+    **settings: Any,
+) -> CreateRegistry:
+    """The command that creates a connected registry, its settings as plain words."""
+    document = request(settings)
+    document |= {"mode": mode, "parent": {"id": parent, "syncProperties": document.pop("syncProperties", {})}}
+    properties = msgspec.convert(document, NewRegistryProperties)
+    return CreateRegistry(name=name, properties=properties, only_new=only_new, dry_run=dry_run)
+
+
+def update_registry(
+    name: str, *, if_match: str | None = None, dry_run: bool = False, **settings: Any
+) -> UpdateRegistry:
+    """The command that changes a connected registry, its settings as plain words."""
+    properties = msgspec.convert(request(settings), RegistryChangeProperties)
+    return UpdateRegistry(name=name, properties=properties, if_match=if_match, dry_run=dry_run)
+
+
+def request(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the properties of a request."""
+    document: dict[str, Any] = {}
+    for word, value in settings.items():
+        *above, key = SETTINGS[word]
+        within = document.setdefault(above[0], {}) if above else document
+        within[key] = value
+    return document

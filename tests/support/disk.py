@@ -102,6 +102,16 @@ class Disk:
                         os.fdatasync(filler.fileno())
         return path
 
+    def fill_up_inodes(self) -> list[Path]:
+        """Files that take every inode that is left."""
+        made = list[Path]()
+        with contextlib.suppress(OSError):
+            while True:
+                path = self.root / f"inode-{len(made)}"
+                path.touch()
+                made.append(path)
+        return made
+
     def flip(self, path: Path, offset: int, bit: int = 0) -> None:
         """Flip one bit of a file on the device, below the file system: inode and times stay. What memory has of
         the file is dropped, so the next read comes from the device; what another process has mapped stays."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.control import activation, moment
-from holdfast.control.command import Activate, Report
-from holdfast.control.context import Context
-from holdfast.control.draft import Draft
-from holdfast.control.resource import (
+from holdfast import timestamps
+from holdfast.control import activation
+from holdfast.control.command import Activate, RecordReport
+from holdfast.control.draft import Context, Draft
+from holdfast.errors import ControlConflict
+from holdfast.gateway.agent_state import Activated, Deactivated, OtherInstanceActive, Outcome, Reported
+from holdfast.resources.model import (
     REGISTRY,
     STATUS,
     ConnectedRegistry,
     ParentProperties,
     SyncProperties,
 )
-from holdfast.errors import ControlConflict
-from holdfast.gateway.child import Activated, CutLoose, Elsewhere, Outcome, Reported
 from holdfast_core.record import Resource, ResourceChange
 from msgspec.structs import replace
 
@@ -81,18 +81,18 @@ class ExecutedWord:
         try:
             result = activation.activate(draft, order, Context(now))
         except ControlConflict as refused:
-            return Elsewhere() if refused.detail == "ALREADY_ACTIVATED" else CutLoose()
+            return OtherInstanceActive() if refused.detail == "ALREADY_ACTIVATED" else Deactivated()
         self.view.apply(draft.changes())
         return Activated(result.generation, lease)
 
     def report(self, instance: str, generation: int, lease: float, now: float) -> Outcome:
         """See `Word`."""
-        order = Report(name="plantA", instance=instance, generation=generation, lease_seconds=lease)
+        order = RecordReport(name="plantA", instance=instance, generation=generation, lease_seconds=lease)
         draft = Draft(self.view)
         try:
             activation.report(draft, order, Context(now))
         except ControlConflict as refused:
-            return CutLoose() if refused.detail == "NOT_ACTIVATED" else Elsewhere()
+            return Deactivated() if refused.detail == "NOT_ACTIVATED" else OtherInstanceActive()
         self.view.apply(draft.changes())
         return Reported(lease)
 
@@ -105,4 +105,6 @@ class ExecutedWord:
     def holder(self) -> tuple[str, int, float] | None:
         """See `Word`."""
         lease = Draft(self.view).status("plantA").lease
-        return None if lease is None else (lease.instance, lease.generation, moment.seconds(lease.expires))
+        return (
+            None if lease is None else (lease.instance, lease.generation, timestamps.seconds(lease.expires))
+        )

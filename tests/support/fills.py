@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from holdfast import config
 from holdfast.clock import Clock, SystemClock
-from holdfast.fill import hashing
-from holdfast.fill.fills import Fills
-from holdfast.fill.reader import Reader
+from holdfast.fill import buffer
+from holdfast.fill.readers import Reader
+from holdfast.fill.registry import FillRegistry
 from holdfast.parent.client import Parent
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.store import Store
-from support.programs import PATIENCE
+from support.patience import PATIENCE
+from support.patience import until as patiently
 
 MIB = 1 << 20
 BLOBS = "/blobs/"
@@ -36,7 +37,7 @@ class Site:
     parent: ScriptedParent
     store: Store
     client: Parent
-    fills: Fills
+    fills: FillRegistry
 
     def sent(self, digest: str) -> int:
         """Bytes of the blob that the parent handed to its kernel."""
@@ -50,13 +51,13 @@ class Site:
         """The Range of each GET of a blob, "" for none."""
         return [r.header("range") or "" for r in self.parent.log if r.method == "GET" and BLOBS in r.path]
 
-    def script(self, **fault: Any) -> Fault:
+    def script(self, **fault: Any) -> ScriptedFault:
         """Misbehave at GETs of blobs."""
-        return self.parent.script(Fault(method="GET", path=BLOBS, **fault))
+        return self.parent.script(ScriptedFault(method="GET", path=BLOBS, **fault))
 
     def held(self, repository: str, digest: str) -> bool:
         """Whether the store has the blob for the repository."""
-        return self.store.blob(repository, Digest.parse(digest)) is not None
+        return self.store.blobs.get(repository, Digest.parse(digest)) is not None
 
 
 @asynccontextmanager
@@ -65,7 +66,7 @@ async def filling(
 ) -> AsyncIterator[Site]:
     """A node on an open store. `silence` is what a silent parent is given, in seconds."""
     clock = clock or SystemClock()
-    where = config.Parent(
+    where = config.ParentSection(
         url=parent.url,
         stall_timeout=silence,
         answer_timeout=300.0,
@@ -73,7 +74,7 @@ async def filling(
         connections=64,
     )
     client = Parent(where, clock)
-    fills = Fills(store, {"": client}.__getitem__, config.Fills(**policy), clock)
+    fills = FillRegistry(store, {"": client}.__getitem__, config.FillsSection(**policy), clock)
     await fills.start()
     try:
         yield Site(parent, store, client, fills)
@@ -106,20 +107,19 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 def held_hashing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """No byte is hashed, and so no fill comes to its end, before the event is set."""
-    go_on, hash_pieces = threading.Event(), hashing.hash_pieces
+    go_on, hash_pieces = threading.Event(), buffer.hash_pieces
 
     def held_up(*what: Any) -> None:
         assert go_on.wait(PATIENCE)
         hash_pieces(*what)
 
-    monkeypatch.setattr(hashing, "hash_pieces", held_up)
+    monkeypatch.setattr(buffer, "hash_pieces", held_up)
     return go_on
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something to become true."""
-    while not condition():
-        await asyncio.sleep(0.002)
+    """Wait for something to become true; a fill has many small steps."""
+    await patiently(condition, 0.002)
 
 
 class Drain:
@@ -158,9 +158,9 @@ class Drain:
                 at += len(data)
 
     def _held(self, start: int, stop: int) -> bytes:
-        blob = self.node.store.blob(self.repository, Digest.parse(self.digest))
+        blob = self.node.store.blobs.get(self.repository, Digest.parse(self.digest))
         assert blob is not None
-        with self.node.store.open_blob(blob) as held:
+        with self.node.store.blobs.open(blob) as held:
             while len(self.out) < stop - start:
                 self.out += held.read(start + len(self.out), stop - start - len(self.out))
         return bytes(self.out)

@@ -14,6 +14,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import msgspec
 from blake3 import blake3
 
 CHUNK, SEGMENT = 1 << 20, 60
-JOURNALED = b"RLBCTHPDGONZVE"
+JOURNALED = b"RLBCTHPDGONZVEp"
 ALGORITHMS = {1: ("sha256", 32), 2: ("sha512", 64)}
 JSON_KINDS = (
     *("connected-registry", "status", "scope-map", "token", "identity", "notices"),
@@ -91,7 +92,17 @@ class FormatReader:
             look = getattr(self, f"_look_{table}", self._look_elsewhere)
             for key, payload in rows.items():
                 self.check(f"{table} {key.hex()[:120]}", partial(look, key, payload))
-        for part in (self._lists, self._derived, self._events, self._counted, self._journal, self._files):
+        for part in (
+            self._lists,
+            self._derived,
+            self._graph,
+            self._accounts,
+            self._uses,
+            self._events,
+            self._counted,
+            self._journal,
+            self._files,
+        ):
             self.check(part.__name__.strip("_"), part)
         self.check("identity", lambda: need(self.rows["S"][b""].hex() == self.uuid, "another store's index"))
         return self.problems
@@ -105,7 +116,7 @@ class FormatReader:
 
     def _identity(self, found: dict[str, Any]) -> None:
         self.uuid = found["uuid"].replace("-", "")
-        need(found["format"] in (1, 2, 3) and found["engine"] == "lmdb-0.9", f"{found}")
+        need(found["format"] in (1, 2, 3, 4) and found["engine"] == "lmdb-0.9", f"{found}")
 
     def _read_index(self) -> None:
         environment = lmdb.open(str(self.root / "index"), readonly=True, lock=os.access(self.root, os.W_OK))
@@ -118,7 +129,7 @@ class FormatReader:
 
     def _sealed(self, key: bytes, value: bytes) -> None:
         table = key[:1].decode()
-        need(table in "SJRLBCUXTHPDGFKAONZVMQEWYI", "no such table")
+        need(table in "SJRLBCUXTHPDGFKAONZVMQEWYIceaugp", "no such table")
         need(len(value) >= 9 and value == seal(key, value[1:-8]), "the seal does not fit")
         self.rows[table][key[1:]] = value[1:-8]
         self.counts[f"{table} records"] += 1
@@ -299,10 +310,26 @@ class FormatReader:
         else:
             need(kind == b"link" and body == b"", "of a kind that the document does not have")
 
+    def _look_g(self, key: bytes, payload: bytes) -> None:
+        need(key[16:] and only_digest(key[16:]), "its digest")
+        times(payload, 1)
+        need(len(payload) == 8, "its length")
+
+    def _look_p(self, key: bytes, payload: bytes) -> None:
+        need(key[:16] in self.repositories, "its repository has no name")
+        need(key[16:17] in b"tm", "its noun")
+        self._target(key[16:])
+        pinned, until, referrers = struct.unpack("<ddB", payload)
+        need(pinned < until and referrers in (0, 1), "until when it holds")
+
     # --- what belongs together
 
     def _lists(self) -> None:
-        for table, is_item in (("P", bytes.decode), ("G", self._descriptor)):
+        orders = (
+            ("P", 31, bytes.decode),
+            ("G", 30, lambda item: self._descriptor(item) or msgspec.msgpack.decode(item)[1]),
+        )
+        for table, bit, place in orders:
             lists: dict[bytes, list[bytes]] = defaultdict(list)
             for key, payload in sorted(self.rows[table].items()):
                 need(
@@ -310,9 +337,11 @@ class FormatReader:
                 )
                 lists[key[:-4]].append(payload)
             for key, parts in lists.items():
-                need(struct.unpack_from("<dI", parts[0])[1] == len(parts), f"{table} {key.hex()}: segments")
-                for item in self._items(parts):
-                    is_item(item)
+                count = struct.unpack_from("<dI", parts[0])[1]
+                need(count & ~(3 << 30) == len(parts), f"{table} {key.hex()}: segments")
+                places = [place(item) for item in self._items(parts)]
+                rises = all(low < high for low, high in pairwise(places))
+                need(rises or not count >> bit & 1, f"{table} {key.hex()}: its items do not rise")
 
     def _items(self, parts: list[bytes]) -> Iterator[bytes]:
         for number, part in enumerate(parts):
@@ -333,6 +362,86 @@ class FormatReader:
         for table, wanted in (("W", holders), ("Y", tagged), ("I", subjects)):
             need(set(self.rows[table]) == wanted, f"{table} is not what it is derived from")
             need(not any(self.rows[table].values()), f"{table} has values")
+
+    def _children(self, manifest: bytes) -> dict[bytes, tuple[bytes, int]]:
+        """Digest key -> (kind, size) of what a manifest names."""
+        parts = [payload for key, payload in sorted(self.rows["c"].items()) if key[:-4] == manifest]
+        need(parts, f"the children of {manifest.hex()} are not noted")
+        need(struct.unpack_from("<I", parts[0])[0] == len(parts), "a segment of children is missing")
+        raw, at, children = parts[0][4:] + b"".join(parts[1:]), 0, {}
+        while at < len(raw):
+            kind, size = struct.unpack_from("<cQ", raw, at)
+            digest = digest_at(raw, at + 9)
+            need(kind in (b"b", b"m") and digest not in children, "a child")
+            children[digest] = (kind, size)
+            at += 9 + len(digest)
+        return children
+
+    def _named(self, manifest: bytes) -> dict[bytes, tuple[bytes, int]]:
+        """The same out of its body."""
+        row = self.rows["B"][manifest]
+        body = row[25:] if row[0] & 2 else self.path_of(manifest).read_bytes()
+        named: dict[bytes, tuple[bytes, int]] = {}
+        try:
+            read = json.loads(body)
+            for field, kind in (("manifests", b"m"), ("config", b"b"), ("layers", b"b"), ("blobs", b"b")):
+                rows = read.get(field) or []
+                for descriptor in [rows] if isinstance(rows, dict) else rows:
+                    named.setdefault(self._key(descriptor["digest"]), (kind, descriptor.get("size", 0)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            spelled = re.findall(rb"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])", body)
+            named = {self._key(digest.decode()): (b"b", 0) for digest in spelled}
+        return named
+
+    def _key(self, spelled: str) -> bytes:
+        """The digest key of a digest as clients write it."""
+        algorithm, _, digest = spelled.partition(":")
+        return {"sha256": b"\1", "sha512": b"\2"}[algorithm] + bytes.fromhex(digest)
+
+    def _graph(self) -> None:
+        linked = {key[17:] for key in self.rows["L"] if key[16:17] == b"m"}
+        need({key[:-4] for key in self.rows["c"]} == linked, "children are not those of the linked manifests")
+        children = {manifest: self._children(manifest) for manifest in linked}
+        for manifest in linked:
+            need(children[manifest] == self._named(manifest), f"children of {manifest.hex()}")
+        edges = {child + link for link in self.manifests for child in children[link[16:]]}
+        need(set(self.rows["e"]) == edges and not any(self.rows["e"].values()), "the edges")
+        links = {key[:16] + key[17:] for key in self.rows["L"]}
+        tagged = {key[:16] + payload[17:] for key, payload in self.rows["T"].items()}
+        named = {edge[len(digest_at(edge, 0)) :][:16] + digest_at(edge, 0) for edge in edges}
+        need(set(self.rows["g"]) == links - tagged - named, "what is loose")
+
+    def _accounts(self) -> None:
+        holders: dict[bytes, set[bytes]] = defaultdict(set)
+        for key in self.rows["L"]:
+            holders[key[17:]].add(key[:16])
+        accounts: dict[bytes, list[int]] = defaultdict(lambda: [0] * 5)
+        for key in self.rows["L"]:
+            accounts[key[:16]][0 if key[16:17] == b"m" else 1] += 1
+        store = [0] * 6
+        for digest, row in self.rows["B"].items():
+            flags, size = struct.unpack_from("<BQ", row)
+            of_files = not flags & 2
+            store[0 if of_files else 4] += 1
+            store[1 if of_files else 5] += size
+            for repository in holders[digest]:
+                accounts[repository][2 if of_files else 4] += size
+                accounts[repository][3] += size if of_files and len(holders[digest]) == 1 else 0
+            if of_files and holders[digest]:
+                store[2 if len(holders[digest]) == 1 else 3] += size
+        counted = {repository: struct.pack("<5Q", *account) for repository, account in accounts.items()}
+        counted |= {b"": struct.pack("<6Q", *store)} if any(store) else {}
+        need(self.rows["a"] == counted, "the accounts")
+
+    def _uses(self) -> None:
+        hours: dict[bytes, int] = {}
+        for key, payload in self.rows["L"].items():
+            place = key[:16] + key[17:]
+            seen = self.rows["A"].get(place)
+            whens = [struct.unpack_from("<d", payload)[0], *(struct.unpack("<d", seen) if seen else ())]
+            hours[place] = max(hours.get(place, 0), *(int(when // 3600) for when in whens))
+        rows = {hour.to_bytes(4, "big") + place for place, hour in hours.items()}
+        need(set(self.rows["u"]) == rows and not any(self.rows["u"].values()), "the order of use")
 
     def _events(self) -> None:
         head = self.rows["M"].get(b"")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from holdfast.config import Configuration, Gateway, Parent
+from holdfast.config import Configuration, GatewaySection, ParentSection
 from holdfast.control import command
-from support.programs import PATIENCE
-from support.serving import Answer, Serving, serve
+from support.control import create_registry
+from support.patience import patience
+from support.serving import Answer, Serving, serving
 
 BASE = "/acr/gateway/v1/planta"
 FIRST = {"instance": "first", "version": "1"}
@@ -23,18 +25,16 @@ class Tree:
 
     def __init__(self, held: Serving) -> None:
         self.held, self.passwords = held, dict[str, str]()
-        held.store.keep_events(True).result()
+        held.store.events.keep(True).result()
 
-    async def order(self, order: command.Command) -> command.Result:
+    async def order(self, order: command.Command) -> command.CommandResult:
         """One command of the operator."""
         return command.result_of(await self.held.port.control(msgspec.json.encode(order)))
 
     async def registry(self, name: str, parent: str | None = None, **more: Any) -> None:
         """A connected registry and a password of its sync token."""
         await self.order(
-            command.CreateRegistry(
-                name=name, mode="ReadOnly", parent=parent, repositories=("team/app",), **more
-            )
+            create_registry(name=name, mode="ReadOnly", parent=parent, repositories=("team/app",), **more)
         )
         made = await self.order(command.GenerateCredentials(token=name, passwords=("password1",)))
         self.passwords[name] = made.passwords[0].value
@@ -72,29 +72,23 @@ class Tree:
 
     async def pass_time(self, asked: asyncio.Future[Answer]) -> Answer:
         """Let the node's clock run until the answer is there."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience():
             while not asked.done():
                 await asyncio.sleep(0.005)
                 self.held.clock.advance(0.5)
         return await asked
 
 
-def tree(
-    path: Path,
-    test: Callable[[Tree], Coroutine[Any, Any, None]],
-    parents: tuple[Parent, ...] = (),
-    **gateway: float,
-) -> None:
-    """Run a test against a root with plantA below it and plantB below that."""
-
-    async def run(held: Serving) -> None:
+@asynccontextmanager
+async def tree(path: Path, parents: tuple[ParentSection, ...] = (), **gateway: float) -> AsyncIterator[Tree]:
+    """A root with plantA below it and plantB below that."""
+    config = Configuration(gateway=GatewaySection(**gateway), parent=parents)  # type: ignore[arg-type]
+    async with serving(path, config) as held:
         held.clock._jump = False
         root = Tree(held)
         await root.registry("plantA")
         await root.registry("plantB", parent="plantA")
-        await test(root)
-
-    serve(path, run, Configuration(gateway=Gateway(**gateway), parent=parents))  # type: ignore[arg-type]
+        yield root
 
 
 def refused(answer: Answer) -> str:

@@ -7,6 +7,7 @@ Run it when the format changes, and only then; the files of earlier formats stay
 
 from __future__ import annotations
 
+import math
 import os
 import tarfile
 import tempfile
@@ -16,12 +17,13 @@ from holdfast_core import (
     CHUNK_BYTES,
     Descriptor,
     Digest,
-    Event,
+    EventRecord,
     FillState,
     Lock,
+    LockTarget,
+    Pin,
     ResourceChange,
     Store,
-    Target,
 )
 from holdfast_core import format as layout
 from support.stores import file_of, hashed, push, push_file, put_file, put_manifest
@@ -56,7 +58,14 @@ NOTE = b"what the parent is to be told"
 DOCUMENT = b'{"name":"Plant"}'
 # since format 3
 LOGGED = b'{"schemaVersion":2,"logged":1}'
-RELAYED = Event("push", "tag", "below/d", 11.0, "v1", str(PUSHED_SHA512), registry="plant")
+RELAYED = EventRecord("push", "tag", "below/d", 11.0, "v1", str(PUSHED_SHA512), registry="plant")
+# since format 4
+CHILD = b"a layer of an image"
+IMAGE = b'{"schemaVersion":2,"layers":[{"digest":"%s","size":%d}]}' % (
+    str(Digest.of(CHILD)).encode(),
+    len(CHILD),
+)
+PIN = Pin("library/b", "tag", "pinned", math.inf, True, 13.0)
 
 
 def build(path: Path) -> None:
@@ -68,13 +77,13 @@ def build(path: Path) -> None:
     subject = put_manifest(store, "library/a", MANIFEST, owned=True)
     put_manifest(store, "library/a", SIGNATURE, subject=subject)
     put_manifest(store, "library/a", LARGE_MANIFEST)
-    store.put_tag("library/a", "v1", Digest.of(SIGNATURE), now=1.0)
-    store.put_tag("library/a", "v1", subject, now=2.0, origin="local")
-    store.put_tag_list("library/a", TAGS, now=3.0)
-    store.put_referrers("library/a", subject, [DESCRIPTOR], now=4.0)
-    store.open_part(FILL.repository, FILL.digest, FILL.size).close()
-    store.put_fill(FILL)
-    store.seen("library/a", subject, 5.0)
+    store.references.put_tag("library/a", "v1", Digest.of(SIGNATURE), now=1.0)
+    store.references.put_tag("library/a", "v1", subject, now=2.0, origin="local")
+    store.references.lists.put_tag_list("library/a", TAGS, now=3.0)
+    store.references.lists.put_referrers("library/a", subject, [DESCRIPTOR], now=4.0)
+    store.blobs.fills.open_part(FILL.repository, FILL.digest, FILL.size).close()
+    store.blobs.fills.checkpoint(FILL)
+    store.blobs.seen("library/a", subject, 5.0)
     push(
         store,
         "pushed/c",
@@ -86,17 +95,20 @@ def build(path: Path) -> None:
         pending=True,
         notes=lambda before: [NOTE, NOTE],
     )
-    store.set_lock("pushed/c", Target("tag", "kept"), LOCK, now=7.0)
-    store.delete_tag("pushed/c", "gone", now=8.0, tombstone=True)
+    store.references.set_lock("pushed/c", LockTarget("tag", "kept"), LOCK, now=7.0)
+    store.references.delete_tag("pushed/c", "gone", now=8.0, tombstone=True)
     unlinked = push_file(store, "pushed/c", UNLINKED)
-    store.delete_blob("pushed/c", unlinked.digest, now=9.0)
-    store.change_outbox([(2, NOTE * 2)], [1])
+    store.blobs.delete("pushed/c", unlinked.digest, now=9.0)
+    store.references.outbox.change([(2, NOTE * 2)], [1])
     document = ResourceChange("token", "Plant", DOCUMENT)
-    store.change_resources(lambda view: [document], quiet=frozenset()).result()
-    store.keep_events(True)
+    store.documents.change(lambda view: [document], quiet=frozenset()).result()
+    put_file(store, "library/b", CHILD)
+    put_manifest(store, "library/b", IMAGE)
+    store.events.keep(True)
     push(store, "pushed/c", LOGGED, "logged", now=10.0)
-    store.change_resources(lambda view: [], quiet=frozenset(), told=lambda: [RELAYED]).result()
-    store.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
+    store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [RELAYED]).result()
+    store.blobs.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
+    store.space.pin(PIN, now=13.0).result()
     store.close()
 
 

@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from holdfast.control.resource import SyncProperties
-from holdfast.gateway.child import (
-    Activate,
+from holdfast.gateway.agent_state import (
     Activated,
-    Child,
+    AgentState,
+    AskActivation,
     Configured,
-    CutLoose,
-    Elsewhere,
-    Failed,
-    Fetch,
+    Deactivated,
+    FetchConfiguration,
+    NoAnswer,
+    OtherInstanceActive,
     Outcome,
-    Report,
     Reported,
     Rest,
+    SendReport,
     Unchanged,
 )
+from holdfast.resources.model import SyncProperties
 
 #: what the tests begin at, on the wall (s): 2027-01-15 08:00 UTC
 START = 1_800_000_000.0
@@ -54,7 +54,7 @@ class ModelWord:
         """Whoever is active, or the first to ask after its lease ran out."""
         if self.held is not None and self.held[0] != instance:
             if now < self.held[2]:
-                return Elsewhere()
+                return OtherInstanceActive()
             self.held = None
         if self.held is None:
             self.generation += 1
@@ -64,9 +64,9 @@ class ModelWord:
     def report(self, instance: str, generation: int, lease: float, now: float) -> Outcome:
         """Renews, also after the lease ran out, as long as nobody took over."""
         if self.held is None:
-            return CutLoose()
+            return Deactivated()
         if self.held[:2] != (instance, generation):
-            return Elsewhere()
+            return OtherInstanceActive()
         self.held = (instance, generation, now + lease)
         return Reported(lease)
 
@@ -84,7 +84,7 @@ class Instance:
     """One running node, or one that is down: then `child` is None, and what it kept is all there is."""
 
     name: str
-    child: Child | None = None
+    child: AgentState | None = None
     #: kept on its disk
     etag: str = ""
     sync: SyncProperties | None = None
@@ -132,7 +132,7 @@ class World:
         """Start an instance with what it kept."""
         one = self.instances[name]
         one.life += 1
-        one.child = Child(self.poll, lambda limit: self.chance.uniform(0, limit), one.etag, one.sync)
+        one.child = AgentState(self.poll, lambda limit: self.chance.uniform(0, limit), one.etag, one.sync)
         self._later(self.now, name, "next")
 
     def stop(self, name: str) -> None:
@@ -166,7 +166,7 @@ class World:
         if what == "answer":
             outcome, asked = self._answers.pop(number)
             self._keep(one, outcome)
-            one.child.took(outcome, asked, self.now)
+            one.child.apply(outcome, asked, self.now)
             self.history.append((self.now, one.name, type(outcome).__name__))
         action = one.child.next(self.now, START + self.now)
         if isinstance(action, Rest):
@@ -175,28 +175,32 @@ class World:
         asked, there = self.now, self.now + self.chance.uniform(0.0, 2.0)
         back = there + self.chance.uniform(0.0, 2.0)
         if there < one.cut_until:
-            self._later(asked + 10.0, one.name, "answer", (Failed("no answer"), asked))
+            self._later(asked + 10.0, one.name, "answer", (NoAnswer("no answer"), asked))
             return
         # asked now, heard at `there`: what is heard in between by others does not matter, time only grows
         outcome, back = self._heard(one, action, there, back)
         if back < one.cut_until or self.chance.random() < 0.02:
-            outcome, back = Failed("the answer was lost"), asked + 10.0
+            outcome, back = NoAnswer("the answer was lost"), asked + 10.0
         self._later(back, one.name, "answer", (outcome, asked))
 
     def _heard(
-        self, one: Instance, action: Activate | Report | Fetch, there: float, back: float
+        self,
+        one: Instance,
+        action: AskActivation | SendReport | FetchConfiguration,
+        there: float,
+        back: float,
     ) -> tuple[Outcome, float]:
         assert one.child is not None
         wall, generation = START + there, one.child.generation
-        if isinstance(action, Activate):
+        if isinstance(action, AskActivation):
             return self.word.activate(one.name, self.lease, wall), back
-        if isinstance(action, Report):
+        if isinstance(action, SendReport):
             return self.word.report(one.name, generation, self.lease, wall), back
         holder = self.word.holder()
         if holder is None:
-            return CutLoose(), back
+            return Deactivated(), back
         if holder[:2] != (one.name, generation):
-            return Elsewhere(), back
+            return OtherInstanceActive(), back
         if action.etag != self.etag:
             return Configured(self.etag, self.sync), back
         return Unchanged(), back + min(action.wait, 25.0)

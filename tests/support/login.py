@@ -37,7 +37,7 @@ def bearer(token: str) -> str:
     return f"Bearer {token}"
 
 
-async def do(node: Registry, order: commands.Command) -> commands.Result:
+async def do(node: Registry, order: commands.Command) -> commands.CommandResult:
     """One command of the operator."""
     return commands.result_of(await node.keeper.control(msgspec.json.encode(order)))
 

@@ -6,34 +6,35 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 from holdfast.clock import Clock, SystemClock
-from holdfast.config import Sync
+from holdfast.config import SyncSection
 from holdfast.config_file import from_table
 from holdfast.control import command
-from holdfast.control.actions import of_repository
-from holdfast.control.resource import (
-    Configuration,
+from holdfast.fill.registry import FillRegistry
+from holdfast.gateway.agent_state import Outcome
+from holdfast.gateway.gateway_client import GatewayClient, Trimmed, Unlogged
+from holdfast.gateway.own_registry import OwnRegistry
+from holdfast.gateway.protocol import Contents, ContentsEntry, Message, Messages
+from holdfast.keeper.keeper import Keeper
+from holdfast.process.assembly import compose, make_parents
+from holdfast.resources.actions import of_repository
+from holdfast.resources.model import (
     ConnectedRegistry,
     Identity,
     Mode,
     ParentProperties,
+    RegistryConfiguration,
     ScopeMap,
     SyncProperties,
     Token,
 )
-from holdfast.gateway.child import Outcome
-from holdfast.gateway.link import Link, Trimmed, Unlogged
-from holdfast.gateway.message import Contents, Entry, Message, Messages
-from holdfast.gateway.rounds import Rounds
-from holdfast.keeper.keeper import Keeper
-from holdfast.process.assembly import make_keeper
-from holdfast.replica.managed import Managed
-from holdfast.replica.replica import Replica
-from holdfast.testing.content import Content
+from holdfast.sync.source.managed_source import ManagedSource
+from holdfast.testing.random_content import ScriptedContent
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.store import Store
 from msgspec.structs import replace
@@ -55,7 +56,7 @@ class ScriptedLog:
         self.complete = True
         self._changed = asyncio.Event()
 
-    def push(self, name: str, tag: str, *layers: Content | bytes) -> str:
+    def push(self, name: str, tag: str, *layers: ScriptedContent | bytes) -> str:
         """An image arrives at the parent, with `tag` "" by digest alone; its digest."""
         digest = image_of(self.parent, name, tag, *layers)
         self.parent.repository(name).tags.pop("", None)
@@ -89,7 +90,7 @@ class ScriptedLog:
     async def messages(
         self, instance: str, generation: int, after: str, wait: float
     ) -> Messages | Trimmed | Unlogged | Outcome:
-        """See `Link`."""
+        """See `GatewayClient`."""
         self.asked["messages"] += 1
         if self.answers:
             return self._given()
@@ -106,7 +107,7 @@ class ScriptedLog:
     async def contents(
         self, instance: str, generation: int, after: str
     ) -> Contents | Trimmed | Unlogged | Outcome:
-        """See `Link`."""
+        """See `GatewayClient`."""
         self.asked["contents"] += 1
         if self.answers:
             return self._given()
@@ -114,7 +115,8 @@ class ScriptedLog:
         cursor, _, at = after.partition(" ") if after else (self.head, "", "0")
         start = int(at)
         entries = tuple(
-            Entry(repository, digest, tag) for repository, tag, digest in rows[start : start + self.page]
+            ContentsEntry(repository, digest, tag)
+            for repository, tag, digest in rows[start : start + self.page]
         )
         left = f"{cursor} {start + self.page}" if start + self.page < len(rows) else ""
         return Contents(cursor, entries, left, self.complete)
@@ -134,37 +136,39 @@ class ScriptedLog:
         return rows
 
     async def close(self) -> None:
-        """See `Link`."""
+        """See `GatewayClient`."""
 
 
-def configured(*repositories: str, mode: Mode = "ReadOnly", resync: str = "", **sync: str) -> Configuration:
+def configured(
+    *repositories: str, mode: Mode = "ReadOnly", resync: str = "", **sync: str
+) -> RegistryConfiguration:
     """What a parent says to its connected registry."""
     properties = SyncProperties(token_id="/tokens/plant", **sync)
     registry = ConnectedRegistry(
         name="plant", mode=mode, parent=ParentProperties(sync_properties=properties), resync_requested=resync
     )
     actions = [action for name in repositories for action in of_repository(name, READ)]
-    return Configuration(
+    return RegistryConfiguration(
         registry=registry,
         tokens=(Token(name="plant", scope_map_id="/scopeMaps/plant"),),
         scope_maps=(ScopeMap(name="plant", actions=tuple(actions)),),
     )
 
 
-async def receive(keeper: Keeper, said: Configuration) -> None:
+async def receive(keeper: Keeper, said: RegistryConfiguration) -> None:
     """The node takes it up."""
     identity = Identity(name="plant", instance="i", activated="2026-11-26T22:00:00Z", generation=1)
     await keeper.control(msgspec.json.encode(command.Receive(identity=identity, configuration=said)))
     keeper.store.set_mode(said.registry.mode)
-    assert keeper.replica is not None
-    keeper.replica.wake()
+    assert keeper.parts.synchroniser is not None
+    keeper.parts.synchroniser.wake()
 
 
 @asynccontextmanager
 async def managed(
     place: Path,
     log: ScriptedLog,
-    said: Configuration | None = None,
+    said: RegistryConfiguration | None = None,
     *rows: dict[str, Any],
     clock: Clock | None = None,
     sync: dict[str, Any] | None = None,
@@ -180,12 +184,15 @@ async def managed(
         "connections": connections,
     }
     config = from_table({"parent": [parent], "fills": {"reserve_bytes": 0}, "link": link or {}})
-    config = replace(config, sync=msgspec.convert({"repositories": rows, **(sync or {})}, Sync))
+    config = replace(config, sync=msgspec.convert({"repositories": rows, **(sync or {})}, SyncSection))
     store = Store.create_or_open(place / "store", write=True, mode="ReadOnly")
-    keeper = make_keeper(config, store, clock or SystemClock())
-    rounds = Rounds(config, "plant", store, keeper.control, list, keeper.clock)
-    rounds.child.active, rounds.child.generation = True, 1
-    keeper.replica = Replica(keeper, Managed(keeper, config, rounds, cast(Link, log)))
+    clock = clock or SystemClock()
+    own, client = OwnRegistry("plant", config.gateway.poll, clock), cast(GatewayClient, log)
+    own.state.active, own.state.generation = True, 1
+    parents = make_parents(config, clock)
+    fills = FillRegistry(store, parents.__getitem__, config.fills, clock)
+    source = partial(ManagedSource, config=config, own=own, client=client)
+    keeper = compose(config, store, clock, parents, fills, make_source=source)
     await keeper.start()
     try:
         if said is not None:
@@ -193,5 +200,4 @@ async def managed(
         yield keeper
     finally:
         await keeper.close()
-        await rounds.link.close()
         store.close()

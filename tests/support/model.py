@@ -87,7 +87,7 @@ def _descriptor(body: bytes, media_type: str, algorithm: str = "sha256") -> dict
 
 
 _CONFIG = _descriptor(CONFIG, "application/vnd.oci.empty.v1+json")
-#: says no media type of its own, so that it may be pushed under two (oci-spec §5, case 43)
+#: says no media type of its own, so that it may be pushed under two (references.md 4.2, case 43)
 INDEX = _document("INDEX", (OCI_INDEX, DOCKER_LIST), manifests=[])
 IMAGE = _document(
     "IMAGE",

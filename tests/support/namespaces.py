@@ -21,7 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 from support.node import Node
-from support.programs import PATIENCE, program, run
+from support.patience import PROGRAM_PATIENCE
+from support.programs import program, run
 from support.tap import Tap
 from support.tree import Operator
 
@@ -238,7 +239,7 @@ def guarded(sites: Sequence[Site]) -> Iterator[None]:
         finally:
             assert guard.stdin
             guard.stdin.close()
-            guard.wait(PATIENCE)
+            guard.wait(PROGRAM_PATIENCE)
 
 
 class SiteNode(Node):

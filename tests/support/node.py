@@ -65,14 +65,22 @@ class Node:
         self.wait_ready()
 
     def ready(self) -> bool:
-        """Whether /readyz says yes."""
+        """Whether every worker has its connection to the keeper, so that each answers for the node, and /readyz says
+        yes."""
+        connected: dict[int, bool] = {}
+        for event in self.events():
+            if event.get("event") in ("keeper connected", "keeper lost"):
+                connected[event["pid"]] = event["event"] == "keeper connected"
         try:
-            return fetch(self.url, "/readyz").status == 200
+            return (
+                all(connected.get(worker) for worker in self.children("worker"))
+                and fetch(self.url, "/readyz").status == 200
+            )
         except OSError:
             return False
 
     def wait_ready(self) -> None:
-        """Wait until /readyz says yes."""
+        """Wait until the node is `ready`."""
         wait_until(self.ready, f"{self.url}/readyz, see {self.log}")
 
     def stop(self) -> int:

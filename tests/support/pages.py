@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
+import time
 from pathlib import Path
 
 #: linux/mman.h
@@ -26,17 +28,38 @@ def maps_of(path: Path, process: int | str = "self") -> list[tuple[int, int, int
 
 
 def evict(path: Path, start: int = 0, end: int | None = None) -> None:
-    """Have the kernel evict [start, end) of a file, whole pages, from this process's maps and from memory."""
+    """Have the kernel evict [start, end) of a file, whole pages, from this process's maps and from memory.
+
+    One call is a wish: a page that waits in another processor's list of pages to be filed stays. So it is repeated
+    until none of them is mapped; fadvise has the lists of all processors emptied."""
     with path.open("rb") as file:
         os.fsync(file.fileno())  # what is not on the disk yet is not evicted
     last = os.stat(path).st_size if end is None else end
     for address, length, offset in maps_of(path):
         first, stop = max(start, offset), min(-(-last // PAGE) * PAGE, offset + length)
-        if first < stop and _madvise(address + first - offset, stop - first, MADV_PAGEOUT) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        if first < stop:
+            _page_out(path, address + first - offset, stop - first)
     if start == 0 and end is None:
         drop_cached(path)
+
+
+def _page_out(path: Path, address: int, length: int) -> None:
+    for _ in range(100):
+        if _madvise(address, length, MADV_PAGEOUT) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if not _mapped(address, length):
+            return
+        drop_cached(path)
+        time.sleep(0.01)
+    raise OSError(f"the kernel keeps pages of {path} in memory")
+
+
+def _mapped(address: int, length: int) -> bool:
+    """Whether this process has a page of a range in its map (/proc/pid/pagemap: bit 63 of its entry)."""
+    with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        entries = os.pread(pagemap.fileno(), length // PAGE * 8, address // PAGE * 8)
+    return any(entry >> 63 for (entry,) in struct.iter_unpack("=Q", entries))
 
 
 def drop_cached(path: Path) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from holdfast import config
 from holdfast.clock import Clock
-from holdfast.manifest import OCI_MANIFEST
+from holdfast.http.body import BodyPace
+from holdfast.oci.manifest import OCI_MANIFEST
 from holdfast.parent.client import Parent
-from holdfast.parent.pace import Pace
-from holdfast.testing.clock import FakeClock
-from holdfast.testing.content import Generated, digest_of
+from holdfast.testing.manual_clock import FakeClock
+from holdfast.testing.random_content import GeneratedContent, digest_of
 from holdfast.testing.scripted_parent import ScriptedParent
 
 #: a case that takes longer hangs
@@ -29,7 +28,7 @@ IMAGE = json.dumps(
         "layers": [],
     }
 ).encode()
-BLOB = Generated(300_000, "blob")
+BLOB = GeneratedContent(300_000, "blob")
 
 
 def stocked(scripted: ScriptedParent) -> str:
@@ -38,16 +37,16 @@ def stocked(scripted: ScriptedParent) -> str:
     return scripted.add_manifest("team/app", IMAGE, OCI_MANIFEST, "v1")
 
 
-def settings_for(url: str, **changes: Any) -> config.Parent:
+def settings_for(url: str, **changes: Any) -> config.ParentSection:
     """A parent's configuration; what a test does not say never runs out while it runs."""
     defaults = {"insecure": True, "connect_timeout": 60.0, "answer_timeout": 300.0, "stall_timeout": 600.0}
-    return config.Parent(url=url, **{**defaults, **changes})
+    return config.ParentSection(url=url, **{**defaults, **changes})
 
 
 def silent_when(monkeypatch: pytest.MonkeyPatch, quiet: Callable[[], bool]) -> None:
     """The parent's silence counts only while `quiet` holds, and not where a slow machine makes it."""
-    left = Pace.left
-    monkeypatch.setattr(Pace, "left", lambda pace: left(pace) if quiet() else 3600.0)
+    left = BodyPace.left
+    monkeypatch.setattr(BodyPace, "left", lambda pace: left(pace) if quiet() else 3600.0)
 
 
 @asynccontextmanager
@@ -61,16 +60,6 @@ async def client_of(
         yield parent
     finally:
         await parent.close()
-
-
-def run(case: Callable[[ScriptedParent], Awaitable[None]], **parent: Any) -> None:
-    """Run one asynchronous case with a scripted parent, within a bounded time."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(LIMIT_SECONDS), ScriptedParent(**parent) as scripted:
-            await case(scripted)
-
-    asyncio.run(bounded())
 
 
 async def read_all(parent: Parent, name: str, digest: str, **options: Any) -> bytes:

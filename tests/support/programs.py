@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from support.patience import PROGRAM_PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools" / "bin"
-#: Longest wait (s) for anything. It ends a hang: a loaded machine is slow, and no test depends on it.
-PATIENCE = 120.0
 SEARCH = os.pathsep.join([str(TOOLS), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -30,7 +29,7 @@ def program(name: str) -> str:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, limit: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], object], what: str, limit: float = PROGRAM_PATIENCE) -> None:
     """Look every 10 ms until the condition holds. Raises AssertionError that says what was waited for."""
     deadline = time.monotonic() + limit
     while not condition():
@@ -88,7 +87,7 @@ class Program:
             said.seek(self._start)
             return said.read().decode(errors="replace")
 
-    def wait_for(self, pattern: str, limit: float = PATIENCE) -> re.Match[str]:
+    def wait_for(self, pattern: str, limit: float = PROGRAM_PATIENCE) -> re.Match[str]:
         """Wait until it says something in a whole line. Raises AssertionError with all it said when it ends
         first."""
         match: re.Match[str] | None = None
@@ -110,7 +109,7 @@ class Program:
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
-    def stop(self, limit: float = PATIENCE) -> int:
+    def stop(self, limit: float = PROGRAM_PATIENCE) -> int:
         """SIGTERM, and wait for the end; its exit code. Whatever is left of its group is killed."""
         self.signal(signal.SIGTERM)
         try:
@@ -122,7 +121,7 @@ class Program:
         """SIGKILL for the whole group."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
+        self.process.wait(PROGRAM_PATIENCE)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import OCI_INDEX, Sample
 from support.clients import ARCHITECTURE, CONTAINERD, everything
 from support.programs import Program, program, run

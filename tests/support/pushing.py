@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -16,20 +16,21 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
-import uvloop
 from holdfast.clock import SystemClock
-from holdfast.config import Configuration, Parent
+from holdfast.config import Configuration, ParentSection
 from holdfast.endpoint.node import Node
 from holdfast.keeper.keeper import Keeper
+from holdfast.outbox.sender import OutboxSender
 from holdfast.process.assembly import make_keeper
 from holdfast.routing import Router
-from holdfast.server import Server
-from holdfast.testing.clock import FakeClock
+from holdfast.server.server import Server
+from holdfast.testing.manual_clock import FakeClock
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core import format as layout
 from holdfast_core.digest import Digest
 from holdfast_core.store import Store
-from support.serving import Answer, Client, record_logs
+from support.logs import record_logs
+from support.serving import Answer, Client
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -52,6 +53,8 @@ class Registry:
     data: Path
     parent: ScriptedParent | None
     logs: list[dict[str, Any]]
+    #: those of a node whose outbox waits
+    idle_senders: list[OutboxSender]
     clients: list[Client] = field(default_factory=list)
 
     @property
@@ -207,18 +210,20 @@ async def pushing(
     clock: FakeClock | SystemClock = FakeClock(jump=False)
     logs = record_logs()
     if parent is not None:
-        row = Parent(url=parent.url, insecure=True)
+        row = ParentSection(url=parent.url, insecure=True)
         config = msgspec.structs.replace(config, parent=(row,))
         clock = SystemClock()  # what waits for a parent waits in real time
     async with AsyncExitStack() as stack:
         # a root has a clock of its own here, which is no trouble of the node below it
-        stack.enter_context(patch("holdfast.keeper.switches.SKEW_SECONDS", inf))
+        stack.enter_context(patch("holdfast.parent.switch.SKEW_SECONDS", inf))
         store = Store.create_or_open(
             data, write=True, inline_bytes=config.inline_bytes, mode=config.store_mode
         )
         stack.callback(store.close)
         keeper = make_keeper(config, store, clock)
-        keeper.climbs = keeper.climbs if going_up else []
+        idle_senders = [] if going_up else list(keeper.parts.senders)
+        if not going_up:
+            keeper.parts.senders.clear()
         await keeper.start()
         stack.push_async_callback(keeper.close)
         node = Node(store, keeper, Router(config), config, clock)
@@ -227,7 +232,9 @@ async def pushing(
         await server.start([listener])
         stack.push_async_callback(server.close)
         scripted = parent if isinstance(parent, ScriptedParent) else None
-        held = Registry(store, keeper, clock, node, server, listener.getsockname(), data, scripted, logs)
+        held = Registry(
+            store, keeper, clock, node, server, listener.getsockname(), data, scripted, logs, idle_senders
+        )
         try:
             yield held
         finally:
@@ -235,22 +242,14 @@ async def pushing(
                 client.close()
 
 
-def run(
-    place: Path,
-    test: Callable[[Registry], Coroutine[Any, Any, None]],
-    config: Configuration = OPEN,
-    *,
-    under_parent: bool = False,
-) -> None:
-    """Run a test against a node, on the loop that the product runs on."""
-
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            parent = await stack.enter_async_context(ScriptedParent()) if under_parent else None
-            node = await stack.enter_async_context(pushing(place / "data", config, parent))
-            await test(node)
-
-    uvloop.run(main())
+@asynccontextmanager
+async def running(
+    place: Path, config: Configuration = OPEN, *, under_parent: bool = False
+) -> AsyncIterator[Registry]:
+    """A node in `place`, below a scripted parent where a test wants one."""
+    async with AsyncExitStack() as stack:
+        parent = await stack.enter_async_context(ScriptedParent()) if under_parent else None
+        yield await stack.enter_async_context(pushing(place / "data", config, parent))
 
 
 def descriptors() -> int:

@@ -1,4 +1,4 @@
-"""Who is told: an HTTP server that takes webhooks, remembers them, and misbehaves when it is told to."""
+"""A receiver of webhooks: an HTTP server that records each post, and misbehaves as a test asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from support.programs import wait_until
 
 
-class Told(NamedTuple):
+class ReceivedPost(NamedTuple):
     """One request, as it came."""
 
     path: str
@@ -40,7 +40,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Remember it and do what the script says next; 204 without a word."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.server.told.append(Told(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        self.server.posts.append(
+            ReceivedPost(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+        )
         deed = self.server.script.popleft() if self.server.script else self.server.otherwise
         deed(self)
 
@@ -110,7 +112,7 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self, *script: Deed, otherwise: Deed | None = None, pair: Path | None = None) -> None:
         self.script, self.otherwise = deque(script), otherwise or answer(204)
-        self.told: list[Told] = []
+        self.posts: list[ReceivedPost] = []
         self.over = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
         self.scheme = "http"
@@ -123,17 +125,17 @@ class Receiver(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is told."""
+        """The URL to post to."""
         return f"{self.scheme}://127.0.0.1:{self.server_address[1]}/hook"
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """The bodies, in the order in which they came."""
-        return [told.event for told in list(self.told)]
+        return [post.event for post in list(self.posts)]
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many came."""
-        wait_until(lambda: len(self.told) >= count, f"{count} events at the receiver")
+        wait_until(lambda: len(self.posts) >= count, f"{count} events at the receiver")
         return self.events
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -82,7 +82,7 @@ class DockerRegistry:
         self.forget()
 
     def _put_fallback(self, name: str, sample: Sample) -> None:
-        """It knows no referrers API, so referrers lie under a tag (distribution-spec, referrers tag schema)."""
+        """It knows no referrers API, so referrers lie under a tag (distribution-spec, "Referrers tag schema")."""
         (body,) = (body for digest, _, body in sample.manifests if digest == sample.artifact)
         document = json.loads(body)
         entry = {

@@ -13,14 +13,14 @@ from holdfast.clock import Clock, SystemClock
 from holdfast.config_file import from_table
 from holdfast.keeper.keeper import Keeper
 from holdfast.process.assembly import make_keeper
-from holdfast.replica.replica import Replica
 from holdfast.sync.schedule import MANUAL
-from holdfast.testing.clock import FakeClock
-from holdfast.testing.content import Content
+from holdfast.sync.synchroniser import Synchroniser
+from holdfast.testing.manual_clock import FakeClock
+from holdfast.testing.random_content import ScriptedContent
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
-from holdfast_core.record import Target
+from holdfast_core.record import LockTarget
 from holdfast_core.store import Store
 from support.fills import until
 
@@ -55,15 +55,15 @@ async def replicating(
         store.close()
 
 
-def replica_of(keeper: Keeper) -> Replica:
+def replica_of(keeper: Keeper) -> Synchroniser:
     """What synchronises in it."""
-    assert keeper.replica is not None
-    return keeper.replica
+    assert keeper.parts.synchroniser is not None
+    return keeper.parts.synchroniser
 
 
 async def synchronised(keeper: Keeper) -> None:
     """Until a run has ended well, and nothing is asked for."""
-    await until(lambda: replica_of(keeper).memory.state.synced_at > 0)
+    await until(lambda: replica_of(keeper).record.state.synced_at > 0)
     await idle(keeper)
 
 
@@ -72,7 +72,7 @@ async def one_run(keeper: Keeper, clock: FakeClock) -> None:
     replica = replica_of(keeper)
     await idle_or_failed(keeper, clock)
     replica.run_now()
-    while (state := replica.memory.state).asked == MANUAL and not state.running and not state.again_at:
+    while (state := replica.record.state).requested == MANUAL and not state.running and not state.again_at:
         await asyncio.sleep(0.001)  # not begun
     await idle_or_failed(keeper, clock)
 
@@ -82,8 +82,8 @@ async def idle_or_failed(keeper: Keeper, clock: FakeClock) -> None:
     replica = replica_of(keeper)
 
     def is_over() -> bool:
-        state = replica.memory.state
-        return not state.running and (not state.asked or state.again_at > clock.now())
+        state = replica.record.state
+        return not state.running and (not state.requested or state.again_at > clock.now())
 
     await advance(clock, 200.0, is_over, 0.1)
 
@@ -92,13 +92,15 @@ async def idle(keeper: Keeper) -> None:
     """Until no run is under way or asked for."""
 
     def is_idle() -> bool:
-        state = replica_of(keeper).memory.state
-        return not state.running and not state.asked
+        state = replica_of(keeper).record.state
+        return not state.running and not state.requested
 
     await until(is_idle)
 
 
-def image_of(parent: ScriptedParent, name: str, tag: str, *layers: Content | bytes, **config: str) -> str:
+def image_of(
+    parent: ScriptedParent, name: str, tag: str, *layers: ScriptedContent | bytes, **config: str
+) -> str:
     """Put an image at the parent; its digest. The tag is in its config, so that images differ."""
     blobs = [json.dumps({"tag": tag, **config}).encode(), *layers]
     parts = []
@@ -113,18 +115,20 @@ def image_of(parent: ScriptedParent, name: str, tag: str, *layers: Content | byt
 
 def holds(keeper: Keeper, name: str, tag: str, digest: str) -> bool:
     """Whether the tag is here, with its manifest and every blob."""
-    held = keeper.store.tag(name, tag)
+    held = keeper.store.references.tag(name, tag)
     if held is None or str(held.digest) != digest:
         return False
-    manifest = keeper.store.manifest(name, held.digest)
+    manifest = keeper.store.references.manifest(name, held.digest)
     if manifest is None:
         return False
     document = json.loads(manifest.body)
     if "manifests" in document:
         children = [str(child["digest"]) for child in document["manifests"]]
-        return all(keeper.store.is_there(name, Target("manifest", child)) for child in children)
+        return all(
+            keeper.store.references.is_there(name, LockTarget("manifest", child)) for child in children
+        )
     parts = [document["config"], *document["layers"]]
-    return all(keeper.store.blob(name, Digest.parse(part["digest"])) is not None for part in parts)
+    return all(keeper.store.blobs.get(name, Digest.parse(part["digest"])) is not None for part in parts)
 
 
 async def advance(clock: Any, seconds: float, done: Callable[[], bool], step: float = 1.0) -> None:

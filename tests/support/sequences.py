@@ -10,7 +10,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import Sample
 from support.clients import ARCHITECTURE, ORIGIN, Pull, everything
 from support.transfer import Answer, connect, fetch

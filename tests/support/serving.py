@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import structlog
-import uvloop
 from holdfast.config import Configuration
 from holdfast.endpoint.node import Node
 from holdfast.routing import Router
-from holdfast.server import Server
-from holdfast.testing.clock import FakeClock
+from holdfast.server.server import Server
+from holdfast.server.tls import ServerCertificate
+from holdfast.testing.manual_clock import FakeClock
 from holdfast.testing.port import ScriptedPort
-from holdfast.tls import Certificate
 from holdfast_core.digest import ChunkHasher, Digest
 from holdfast_core.store import Store
-from support.programs import PATIENCE
+from support.logs import record_logs
+from support.patience import patience
 
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when it holds; a test whose condition never does has failed."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -56,7 +48,7 @@ class Client:
 
     async def answer(self, method: str = "GET") -> Answer:
         """Read one answer by its length; raises EOFError when none comes."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience():
             head = await self._head()
             lines = [tuple(line.split(": ", 1)) for line in head.decode("latin-1").split("\r\n")[1:] if line]
             headers = {name.lower(): value for name, value in lines}
@@ -85,7 +77,7 @@ class Client:
 
     async def ended(self) -> bytes:
         """Everything until the server closes. Raises ConnectionResetError on a RST."""
-        async with asyncio.timeout(PATIENCE):
+        async with patience():
             return await self.reader.read(-1)
 
     def close(self) -> None:
@@ -123,9 +115,11 @@ class Serving:
     def put_manifest(self, repository: str, body: bytes, *tags: str, media_type: str = MEDIA_TYPE) -> str:
         """Hold a manifest and its tags; returns the digest."""
         digest, now = Digest.of(body), self.clock.now()
-        self.store.put_manifest(repository, digest, media_type, body, owned=False, now=now).result()
+        self.store.references.put_manifest(
+            repository, digest, media_type, body, owned=False, now=now
+        ).result()
         for tag in tags:
-            self.store.put_tag(repository, tag, digest, now=now).result()
+            self.store.references.put_tag(repository, tag, digest, now=now).result()
         return str(digest)
 
     def put_blob(self, repository: str, body: bytes) -> str:
@@ -133,34 +127,19 @@ class Serving:
         hasher = ChunkHasher("sha256")
         hasher.update(body)
         digest = hasher.digest()
-        part = self.store.open_part(repository, digest, len(body))
+        part = self.store.blobs.fills.open_part(repository, digest, len(body))
         part.write(0, body)
         now = self.clock.now()
-        self.store.commit_fill(part, repository, digest, hasher.table(), owned=False, now=now).result()
+        self.store.blobs.fills.commit(part, repository, digest, hasher.table(), owned=False, now=now).result()
         return str(digest)
-
-
-def record_logs() -> list[dict[str, Any]]:
-    """From here on, structlog events land in the returned list, rendered as the product renders them."""
-    events: list[dict[str, Any]] = []
-
-    def keep(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
-        events.append(dict(event))
-        return str(event)
-
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, keep],
-        logger_factory=structlog.ReturnLoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    return events
 
 
 @asynccontextmanager
 async def serving(
-    path: Path, config: Configuration, tls: Certificate | None = None
+    path: Path, config: Configuration | None = None, tls: ServerCertificate | None = None
 ) -> AsyncIterator[Serving]:
     """Serve a fresh store below `path` on a port of the kernel's choice."""
+    config = config or Configuration()
     clock, logs = FakeClock(), record_logs()
     store = Store.create_or_open(path / "store", write=True, inline_bytes=config.inline_bytes)
     port = ScriptedPort(store, clock)
@@ -176,18 +155,3 @@ async def serving(
                 client.close()
             await server.close()
             store.close()
-
-
-def serve(
-    path: Path,
-    test: Callable[[Serving], Coroutine[Any, Any, None]],
-    config: Configuration | None = None,
-    tls: Certificate | None = None,
-) -> None:
-    """Run a test against a served node, on the loop that the product runs on."""
-
-    async def run() -> None:
-        async with serving(path, config or Configuration(), tls) as held:
-            await test(held)
-
-    uvloop.run(run())

@@ -41,8 +41,9 @@ from support.model import (
     Verdict,
     digest_of,
 )
+from support.patience import until
 from support.pushing import chunked, request
-from support.serving import Answer, until
+from support.serving import Answer
 
 UNSUPPORTED, NO_METHOD = (400, "UNSUPPORTED"), (405, "UNSUPPORTED")
 repositories = st.sampled_from(REPOSITORIES)
@@ -244,7 +245,7 @@ class Steps(Compared):
 
     @step(1, pick=picks, chunk=chunks.filter(bool), sized=st.booleans())
     def break_off(self, pick: int, chunk: bytes, sized: bool) -> None:
-        """The connection is lost within the body: what came is kept (oci-spec §5, case 29)."""
+        """The connection is lost within the body: what came is kept (references.md 4.2, case 29)."""
         if not self.model.sessions:
             return
         id, session = list(self.model.sessions.items())[-1 - pick % len(self.model.sessions)]

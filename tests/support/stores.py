@@ -37,13 +37,13 @@ def put_file(
 ) -> Blob:
     """Bring a blob in as a fill does."""
     digest, table = hashed(body, algorithm)
-    part = store.open_part(repository, digest, len(body))
+    part = store.blobs.fills.open_part(repository, digest, len(body))
     try:
         part.write(0, body)
-        store.commit_fill(part, repository, digest, table, owned=owned, now=now).result()
+        store.blobs.fills.commit(part, repository, digest, table, owned=owned, now=now).result()
     finally:
         part.close()
-    blob = store.blob(repository, digest)
+    blob = store.blobs.get(repository, digest)
     assert blob is not None
     return blob
 
@@ -53,13 +53,15 @@ def put_manifest(
 ) -> Digest:
     """Store a manifest; its digest."""
     digest = Digest.of(body)
-    store.put_manifest(repository, digest, MEDIA, body, owned=owned, now=1.0, subject=subject).result()
+    store.references.put_manifest(
+        repository, digest, MEDIA, body, owned=owned, now=1.0, subject=subject
+    ).result()
     return digest
 
 
 def read_all(store: Store, blob: Blob) -> bytes:
     """All bytes, by the checked way."""
-    with store.open_blob(blob) as reader:
+    with store.blobs.open(blob) as reader:
         return b"".join(reader.read(at, CHUNK_BYTES) for at in range(0, blob.size, CHUNK_BYTES))
 
 
@@ -122,8 +124,8 @@ def push_file(
 ) -> Blob:
     """Push a blob as an upload that was closed."""
     digest, table = hashed(body, algorithm)
-    store.push_upload(repository, stage(store, body), len(body), digest, table, now=now).result(60)
-    blob = store.blob(repository, digest)
+    store.blobs.push_upload(repository, stage(store, body), len(body), digest, table, now=now).result(60)
+    blob = store.blobs.get(repository, digest)
     assert blob is not None
     return blob
 
@@ -134,7 +136,7 @@ def push(
     """Push a manifest with tags; its digest."""
     digest = Digest.of(body, algorithm)
     more = {"now": 1.0, **more}
-    store.push_manifest(repository, digest, MEDIA, body, tags=tags, **more).result(60)
+    store.references.push_manifest(repository, digest, MEDIA, body, tags=tags, **more).result(60)
     return digest
 
 

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- threats -->\n", "<!-- /threats -->"
 
 
 class Threat(NamedTuple):
-    """What somebody could try, and what stands against it."""
+    """A threat and the defence against it."""
 
     threat: str
     answer: str
@@ -25,152 +25,213 @@ class Threat(NamedTuple):
 THREATS: dict[int, Threat] = {
     1: Threat(
         "a parent names a token server of its choice, and gets our credentials",
-        "a realm is asked only at the parent's own origin, or when it is listed in `parent[].realms`",
+        "a token server is used only at the parent's own origin, or when `parent[].realms` lists it",
     ),
     2: Threat(
         "a realm or redirect leads into our own network",
-        "addresses are checked after the lookup and those are connected to; private ones only where configured",
+        "addresses are checked after the lookup, and the connection goes to a checked one; private ones only"
+        " where configured",
     ),
     3: Threat(
         "credentials follow a redirect",
-        "another origin gets an allow-list of headers; at most five hops, never from https to http",
+        "another origin gets only the headers of an allow-list; at most five hops, never from https to http",
     ),
     4: Threat(
         "the parent names another host as the place of an upload, and gets our credentials and content there",
-        "an upload goes on at the parent's own origin alone, also one that was remembered; redirects of it are refused",
+        "an upload continues at the parent's own origin alone, also at a stored location; redirects of it are refused",
     ),
     5: Threat(
         "a manifest's `urls` make the node fetch from anywhere",
-        "`urls` are never fetched; the manifest is kept as it is and the blob is 404 unless somebody pushed it",
+        "`urls` are never fetched; the manifest is stored unchanged, and the blob is 404 unless a client pushed it",
     ),
     6: Threat(
         "a host that looks like the parent gets its credentials",
-        "credentials are kept by exact origin, never by suffix or part of a name",
+        "credentials are selected by exact origin, never by a suffix or part of a name",
     ),
     7: Threat(
         "the parent's address is changed and the stored password goes to the new one",
-        "credentials stand in the same table as the URL, and what a login file holds belongs to one URL",
+        "credentials are in the same table as the URL, and an entry of a login file is for one URL",
     ),
     8: Threat(
         "a connection falls back to cleartext",
-        "http only where `insecure` says so, and each start logs it; the realm is built from the configured address",
+        "http only with `insecure`, which each start logs; the realm is built from the configured address",
     ),
     9: Threat(
         "a client writes X-Forwarded-* itself",
-        "believed from `login.trusted_proxies` alone, which is empty; never an identity",
+        "used from `login.trusted_proxies` alone, which is empty by default; never as an identity",
     ),
     10: Threat(
         "what one client may read is served from the cache to all",
-        "every request is authorised by the scope map before any lookup; the node's own login widens nothing",
+        "every request is authorised by the scope map before any lookup; the node's own login at the parent"
+        " gives clients no rights",
     ),
     11: Threat(
         "a blob's digest is enough to read it through any repository",
-        "bytes are readable through repositories that link them, elsewhere they are unknown; another parent's word that"
-        " it has them links nothing: it has to send them",
+        "bytes are readable through the repositories that link them, in others they are unknown; a HEAD of"
+        " another parent"
+        " does not link them: it has to send the bytes",
     ),
-    12: Threat(
-        "a grant outlives the delete", "the link is looked up for each request; nothing is remembered"
-    ),
+    12: Threat("access outlives a delete", "the link is looked up for each request, without a cache"),
     13: Threat(
         "a mount reads a repository that the caller may not read",
-        "the same caller needs the right to pull the source; every failure is the same plain session",
+        "the caller needs the right to pull from the source; every failure is answered alike, by a session",
     ),
     14: Threat(
-        "who pulls first owns the repository",
+        "the first client that pulls from a repository owns it",
         "repositories have no owner; pulling gives no right to push or delete",
     ),
     15: Threat(
         "a delete passes as a push",
-        "one table from route and method to right; what is not in it is denied",
+        "one table has the right for each route and method; all else is denied",
     ),
     16: Threat(
         "an overwrite passes as a create",
-        "conditions, locks and tag moves are decided inside the transaction that changes the tag",
+        "conditions, locks and tag moves are checked inside the transaction that changes the tag",
     ),
     17: Threat(
-        "a read-only node is changed by a way round its endpoints",
+        "a read-only node is changed without its endpoints",
         "the store itself refuses, below every endpoint",
     ),
     18: Threat(
-        "one client goes on with another's upload",
-        "a session's name is made of 128 random bits, the repository and the caller; elsewhere it does not exist",
+        "a client continues the upload of another",
+        "a session's name is made of 128 random bits, the repository and the caller; for any other it does not exist",
     ),
     19: Threat(
-        "a stranger's token reaches everything",
-        "strangers get what `anonymous` says; the catalog is off, and filtered when it is on",
+        "the token of a client without login gives access to everything",
+        "clients without login have the rights of `anonymous`; the catalog is off, and filtered when it is on",
     ),
     20: Threat(
         "an encoded or doubled slash passes authorisation and reaches something else",
-        "paths are decoded once and refused when they are not canonical; rights are asked of what is routed",
+        "paths are decoded once and refused when they are not canonical; rights are checked for the"
+        " repository that is routed to",
     ),
     21: Threat(
-        "the operator's side is open where the clients' is not",
+        "the admin API is less protected than the clients' API",
         "a listener of its own; every route there needs the operator's credentials",
     ),
     22: Threat(
-        "a revoked client goes on",
-        "tokens live five minutes at most, and what they grant is compared with the present scope map",
+        "a revoked token stays in use",
+        "tokens live five minutes at most, and each request is checked by the present scope map",
     ),
     23: Threat(
-        "a pattern matches more than it says",
-        "patterns match by segment; a scope map's `/*` matches below its prefix and nothing beside it",
+        "a pattern matches more than is written",
+        "patterns match by segment; a scope map's `/*` matches below its prefix alone",
     ),
     24: Threat(
-        "a page elsewhere makes an operator's browser act",
+        "a web page makes an operator's browser send requests",
         "no cookies and no CORS: a request without the operator's header is refused whatever its origin",
     ),
     25: Threat(
         "a name or annotation runs as script in a browser",
-        "answers are JSON with their exact type, and `X-Content-Type-Options: nosniff` on the operator's side",
+        "answers are JSON with their exact type, and with `X-Content-Type-Options: nosniff` on the admin API",
     ),
     26: Threat("a login redirects to another site", "nothing on either listener answers with a redirect"),
     27: Threat(
         "a token brings its own key",
-        "a token's header is compared byte for byte with the one header there is; it is never parsed",
+        "a token's header is compared byte for byte with the only valid one, and never parsed",
     ),
     28: Threat("a token is signed with another algorithm", "EdDSA alone, by the same comparison"),
     29: Threat(
-        "a token of one node is used at another", "issuer and audience are this node and are compared exactly"
+        "a token of one node is used at another",
+        "issuer and audience are this node, and are compared exactly",
     ),
     30: Threat(
         "the token endpoint grants more than the map",
-        "granted is what was asked for and is allowed; at most 20 scopes; no other service",
+        "only requested and allowed actions are granted; at most 20 scopes; no other service",
     ),
     31: Threat(
-        "a secret that everybody knows",
-        "there are no defaults; keys and the operator's password are made at the first start, examples refused",
+        "a well-known default secret",
+        "there are no defaults; keys and the operator's password are generated at the first start, and"
+        " examples are refused",
     ),
     32: Threat(
-        "the time of a refusal tells who exists",
+        "the time of a refusal reveals which names exist",
         "constant-time comparison, the same work and the same body for unknown names",
     ),
-    33: Threat("a long password is cut", "argon2id over all of it; over 1 KiB is refused"),
-    34: Threat("a token that is a bomb", "8 KiB at most and exactly two dots, before anything is decoded"),
+    33: Threat("a long password is truncated", "argon2id over the whole password; over 1 KiB is refused"),
+    34: Threat(
+        "a token that is expensive to decode",
+        "8 KiB at most and exactly two dots, before anything is decoded",
+    ),
     35: Threat(
         "secrets in logs and URLs",
-        "paths are logged without their query; what holds a secret does not show it",
+        "paths are logged without their query; values with a secret do not print it",
     ),
     36: Threat(
-        "secrets lie about on the disk",
-        "nobody else gets into the data directory; keys and the operator's password are files of their own there",
+        "other users of the machine read secrets on the disk",
+        "only the node's user can read the data directory; keys and the operator's password are files of"
+        " their own there",
     ),
     37: Threat(
         "a digest or name is used as a path",
-        "both are parsed once into what can be nothing else than they are",
+        "both are parsed once into types that no path can be made of",
+    ),
+    38: Threat(
+        "a parent sends other bytes than the digest names",
+        "a body is hashed before a client has all of it: its end waits until the digest matched, and bytes that do not"
+        " match are not stored",
+    ),
+    39: Threat(
+        "one document is an image to one client and an index to another",
+        "both `manifests` and `layers` or `config`, or a `mediaType` that is not the Content-Type: refused; the type is"
+        " kept with the digest",
+    ),
+    40: Threat(
+        "two JSON parsers read one manifest differently",
+        "a duplicate key is refused, and one that some parsers take for a known key",
+    ),
+    41: Threat(
+        "a manifest that is expensive to parse: nested without end, or with cyclic children",
+        "64 deep and 500,000 members at most; each child of an index is read once, 8 levels down",
+    ),
+    42: Threat(
+        "an endless answer of the parent",
+        "each kind of answer has a limit, headers too, at which reading ends",
+    ),
+    43: Threat(
+        "compressed content that unpacks to any size, or to other bytes",
+        "nothing is decompressed: `identity` is requested, and any other Content-Encoding is refused",
+    ),
+    44: Threat(
+        "a tag gets a digest that the parent never gave it",
+        "the digest of a tag is that of the bytes of a GET; another Docker-Content-Digest is refused",
+    ),
+    45: Threat(
+        "content that was missing or refused for a moment stays so",
+        "a 404 is cached for 30 seconds at most, refusals and errors are not",
+    ),
+    46: Threat(
+        "many ranges make an answer larger than the body",
+        "at most `limits.ranges`, and together no longer than the body; else the answer is the whole body, or 416",
+    ),
+    47: Threat(
+        "uploads that never end fill the node",
+        "sessions are limited by client and in total, idle ones of the client with the most end first, and all expire",
+    ),
+    48: Threat(
+        "many clients of one blob make the node fetch it as often",
+        "all clients follow one transfer; connections to a parent and transfers are limited",
+    ),
+    49: Threat(
+        "another package is installed than the chosen one",
+        "the lock has the version and the SHA-256 of the files of every package, and nothing else is installed",
     ),
     50: Threat(
-        "a webhook's receiver leads the node into the network, or elsewhere with the event and its headers",
-        "redirects are not followed; addresses are checked after the lookup: link-local and metadata services never",
+        "a webhook's receiver redirects the node into the local network, or to another host with event and headers",
+        "redirects are not followed; addresses are checked after the lookup, link-local ones and metadata"
+        " services are refused",
     ),
     51: Threat(
-        "a connected registry tells its parent of what did not happen, or makes others' events look like repetitions",
-        "only the active instance, with the right `message/write`, tells of itself and those below it, of what it may"
-        " read; ids begin with the name of the registry where it happened",
+        "a connected registry reports false events to its parent, or makes events of others look like duplicates",
+        "only the active instance, with the right `message/write`, reports events: its own and those of"
+        " registries below"
+        " it, on content that it may read; ids begin with the name of the registry of the event",
     ),
     52: Threat(
-        "a connected registry hears of repositories, tags or manifests that it may not pull",
-        "messages and contents are held to the present scope map of its sync token and of the caller, and to locks;"
-        " what is left out moves the cursor and nothing else, and a place that was made up shows nothing",
+        "a connected registry gets messages on repositories, tags or manifests that it may not pull",
+        "messages and contents are filtered by the present scope maps of its sync token and of the caller,"
+        " and by locks;"
+        " filtered messages only advance the cursor, and an invented position shows nothing",
     ),
 }
 
@@ -196,7 +257,7 @@ def named_tests() -> dict[int, list[str]]:
 def markdown() -> str:
     """The table of the document."""
     tests = named_tests()
-    lines = ["| | somebody tries | what stands against it | tests |", "|---|---|---|---|"]
+    lines = ["| | threat | defence | tests |", "|---|---|---|---|"]
     for number, row in THREATS.items():
         cells = "<br>".join(f"`{test}`" for test in tests[number])
         lines.append(f"| S{number} | {row.threat} | {row.answer} | {cells} |")

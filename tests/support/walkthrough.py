@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from support.programs import PATIENCE
+from support.patience import PROGRAM_PATIENCE
 
 FENCE = re.compile(r"^```(sh|text)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -94,7 +94,7 @@ class Shell:
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
-    def run(self, script: str, limit: float = PATIENCE) -> tuple[int, str]:
+    def run(self, script: str, limit: float = PROGRAM_PATIENCE) -> tuple[int, str]:
         """How many commands failed, and what was printed without the notes on that."""
         self.number += 1
         file, end = self.place / f".step-{self.number}", f"end-of-step-{self.number}"

@@ -17,7 +17,7 @@ from support.programs import program, run, wait_until
 from support.push_clients import write_layout
 
 APP, BASE = "team/app", "team/base"
-#: link bytes ÷ unique bytes (issue 5), headers of Ethernet, IP and TCP aside
+#: link bytes ÷ unique bytes, headers of Ethernet, IP and TCP aside
 BOUND = 1.02
 
 
@@ -69,7 +69,7 @@ def holds(node: SiteNode, wanted: list[Image]) -> bool:
     """Whether a node has the images, by a look into its store: asking it could make it fetch."""
     store = Store.create_or_open(node.data, write=False)
     try:
-        found = [store.tag(image.repository, image.tag) for image in wanted]
+        found = [store.references.tag(image.repository, image.tag) for image in wanted]
     finally:
         store.close()
     return [tag and str(tag.digest) for tag in found] == [image.sample.index for image in wanted]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.sync import wanted
-from holdfast.sync.entry import Entry
+from holdfast.outbox.entry import OutboxEntry
+from holdfast.sync.source import selection
 from sync.frame import LIMIT, Frame
 from sync.world import CHECKPOINT, START, Broken
 
@@ -39,10 +39,10 @@ class Checks(Frame):
         self._check_asked()
 
     def _check_asked(self) -> None:
-        """What is asked beside the log is bounded by what changed."""
-        bound = len(self.parent.log) + self.tally.conflicts + self.tally.asked_anew
-        if self.tally.asked > bound:
-            raise Broken(f"{self.tally.asked} questions for tags that were held back, of {bound} changes")
+        """The requests beside the log are bounded by the changes."""
+        bound = len(self.parent.log) + self.tally.conflicts + self.tally.requests_anew
+        if self.tally.requests > bound:
+            raise Broken(f"{self.tally.requests} questions for tags that were held back, of {bound} changes")
 
     def _excused(self) -> float:
         """Bytes of a parent that lied."""
@@ -55,7 +55,7 @@ class Checks(Frame):
     def _check_held(self) -> None:
         for repository, rule in self.rules.items():
             listed = self.parent.tags.get(repository, {})
-            for tag in rule.choose([wanted.TagFact(t) for t in listed], START).tags:
+            for tag in rule.choose([selection.TagFact(t) for t in listed], START).tags:
                 if self.queue.pending(repository, tag.name) or self._to_go(repository, listed[tag.name]):
                     continue
                 here = self.disk.tags.get((repository, tag.name))
@@ -63,7 +63,7 @@ class Checks(Frame):
                     raise Broken(f"{repository}:{tag.name} names {here} here and {listed[tag.name]} there")
                 self._check_closure(rule, repository, listed[tag.name])
 
-    def _check_closure(self, rule: wanted.Rule, repository: str, digest: str) -> None:
+    def _check_closure(self, rule: selection.Rule, repository: str, digest: str) -> None:
         facts = self.known[digest]
         lacking = [p.digest for p in facts.pieces if (repository, p.digest) not in self.disk.links]
         if lacking or (repository, digest) not in self.disk.links:
@@ -96,7 +96,7 @@ class Checks(Frame):
         self._check_order()
 
     def _check_conflicts(self) -> None:
-        """Each ended as the policy says. Digests are made once, so nobody names one again later."""
+        """Each ended as the policy says. Digests are made once, so none is named again later."""
         for repository, tag, ours, theirs, winner in self.recorded:
             there = self.parent.tags.get(repository, {}).get(tag, "")
             gone = ("delete", repository, ours) in self.pushed
@@ -105,9 +105,9 @@ class Checks(Frame):
             if winner == "child" and theirs and there == theirs and not gone:
                 raise Broken(f"{repository}:{tag}: the child won, and the parent has {theirs}")
             if not winner and there == ours and ours:
-                raise Broken(f"{repository}:{tag}: nobody decided, and the parent has {ours}")
+                raise Broken(f"{repository}:{tag}: undecided, and the parent has {ours}")
 
-    def _behind_conflict(self, entry: Entry) -> bool:
+    def _behind_conflict(self, entry: OutboxEntry) -> bool:
         return any(e.conflict and e.repository == entry.repository for e in self.disk.outbox.values())
 
     def _check_order(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.sync import ascent, outbox
-from holdfast.sync.entry import Entry
+from holdfast.outbox import queue, upload_plan
+from holdfast.outbox.entry import OutboxEntry
 from sync.checks import Checks
 from sync.frame import Move
 from sync.world import Broken, Parent
@@ -21,7 +21,7 @@ class Climb(Checks):
             if entry.seq in self.climbing:
                 raise Broken(f"{entry} was begun twice")
             self._mount(entry)
-        for entry in self.queue.unasked():
+        for entry in self.queue.unrequested():
             if not self._follows(entry.repository, entry.tag):
                 self._ask_base(entry)
         if not self.climbing:
@@ -42,7 +42,7 @@ class Climb(Checks):
         if tag is not None:
             self.queue.leave(tag)
 
-    def _mount(self, entry: Entry) -> None:
+    def _mount(self, entry: OutboxEntry) -> None:
         """Begin with an entry."""
         self.climbing[entry.seq] = []
         if entry.repository in self.parent.denied:
@@ -51,17 +51,17 @@ class Climb(Checks):
         if entry.deed in ("tag", "untag") and not self._settled(entry):
             return
         facts = self.known.get(entry.digest) if entry.deed == "manifest" else None
-        self.climbing[entry.seq] = self.parts.ascent(entry, facts, Above(self))
+        self.climbing[entry.seq] = self.parts.plan_upload(entry, facts, Above(self))
         if entry.deed == "manifest" and (tag := self.queue.take_tag(entry.seq, self.clock.wall)) is not None:
             self.along[entry.seq] = tag.seq
 
-    def _theirs(self, entry: Entry) -> str:
+    def _theirs(self, entry: OutboxEntry) -> str:
         return self.parent.tags.get(entry.repository, {}).get(entry.tag, "")
 
-    def _settled(self, entry: Entry) -> bool:
-        """Whether ours is to be sent; what the parent had when it was asked is the condition of that."""
+    def _settled(self, entry: OutboxEntry) -> bool:
+        """Whether ours is to be sent, on the condition of the tag that the parent answered."""
         there = self.there[entry.seq] = self._theirs(entry)
-        theirs = outbox.ParentTag(there, self._event(entry.repository, entry.tag))
+        theirs = queue.ParentTag(there, self._event(entry.repository, entry.tag))
         follows = self._follows(entry.repository, entry.tag)
         verdict = self.queue.settle(entry.seq, theirs, self.policy, self.clock.wall, follows=follows)
         self._record(verdict)
@@ -77,18 +77,18 @@ class Climb(Checks):
             self._store(self.queue.held(entry.seq, "both sides moved it"))
         return verdict.fate == "send"
 
-    def _ask_base(self, entry: Entry) -> None:
+    def _ask_base(self, entry: OutboxEntry) -> None:
         """Ask the parent for a tag of which nothing is known here."""
         there = self._theirs(entry)
-        change = self.queue.asked(entry.seq, there)
+        change = self.queue.answered(entry.seq, there)
         if change.puts and self.written_at[entry.seq] <= self.gap_at:
-            raise Broken(f"asked for {entry} after an outage, as if the parent had {there} all along")
+            raise Broken(f"requested {entry} after an outage, as if the parent had {there} before it")
         if change.puts:
-            self.tally.asked_in_time += 1
+            self.tally.requested_in_time += 1
             self.came.add((entry.repository, entry.tag, there))
         self._store(change)
 
-    def _rise(self, seq: int, steps: list[ascent.UpStep]) -> None:
+    def _rise(self, seq: int, steps: list[upload_plan.UploadStep]) -> None:
         entry, step = self.queue.get(seq), steps.pop(0)
         if entry is None:
             if seq not in self.given_up:
@@ -97,18 +97,18 @@ class Climb(Checks):
             return
         repository = entry.repository
         linked = self.parent.has.setdefault(repository, set())
-        if step.rise in (ascent.Rise.MOUNT, ascent.Rise.UPLOAD) and (
+        if step.kind in (upload_plan.UploadStepKind.MOUNT, upload_plan.UploadStepKind.UPLOAD) and (
             step.digest in linked or Above(self).elsewhere(step.digest)
         ):
             linked.add(step.digest)  # another entry brought it meanwhile
-        elif step.rise == ascent.Rise.UPLOAD:
+        elif step.kind == upload_plan.UploadStepKind.UPLOAD:
             self._upload(repository, step)
-        elif step.rise == ascent.Rise.PUT:
+        elif step.kind == upload_plan.UploadStepKind.PUT:
             self._put_up(entry)
         else:
             self._deliver(entry)
 
-    def _put_up(self, entry: Entry) -> None:
+    def _put_up(self, entry: OutboxEntry) -> None:
         """A manifest, and the tag that goes along where the parent's is what it was: both arrive or none."""
         tag = self.queue.get(self.along.get(entry.seq, 0))
         if tag is not None and not self._settled(tag):
@@ -116,7 +116,7 @@ class Climb(Checks):
         self._store(self.queue.sending(entry.seq, *([tag.seq] if tag is not None else [])))
         self._deliver(entry, tag)
 
-    def _deliver(self, entry: Entry, along: Entry | None = None) -> None:
+    def _deliver(self, entry: OutboxEntry, along: OutboxEntry | None = None) -> None:
         """The last step of an entry, and the parent's answer: now and then it is lost, or is about something else."""
         luck = self.chance.random()
         self._store(self.queue.sending(entry.seq))
@@ -144,7 +144,7 @@ class Climb(Checks):
                     for tag in filter(None, (one.tag, *one.tags)):
                         self._decided(repository, tag, ours=True)
 
-    def _check_overwritten(self, entry: Entry) -> None:
+    def _check_overwritten(self, entry: OutboxEntry) -> None:
         """What the parent got itself is known here when ours takes its place, or is in a conflict."""
         place, there = (entry.repository, entry.tag), self._theirs(entry)
         if not there or place not in self.parent.own:
@@ -155,7 +155,7 @@ class Climb(Checks):
                 f"{place} named {there} at the parent, and {entry.digest} takes its place in silence"
             )
 
-    def _upload(self, repository: str, step: ascent.UpStep) -> None:
+    def _upload(self, repository: str, step: upload_plan.UploadStep) -> None:
         def landed() -> None:
             self.parent.has[repository].add(step.digest)
             self.parent.sessions.pop((repository, step.digest), None)
@@ -165,19 +165,19 @@ class Climb(Checks):
 
 
 class Above:
-    """What the node knows of its parent, for `ascent`."""
+    """What the node knows of its parent, for `plan_upload`."""
 
     def __init__(self, simulation: Climb) -> None:
         self._parent: Parent = simulation.parent
 
     def has(self, repository: str, digest: str) -> bool:
-        """See `ascent.Above`."""
+        """See `upload_plan.KnownAtParent`."""
         return digest in self._parent.has.get(repository, ())
 
     def elsewhere(self, digest: str) -> str:
-        """See `ascent.Above`."""
+        """See `upload_plan.KnownAtParent`."""
         return next((name for name, linked in self._parent.has.items() if digest in linked), "")
 
     def received(self, repository: str, digest: str) -> int:
-        """See `ascent.Above`."""
+        """See `upload_plan.KnownAtParent`."""
         return self._parent.sessions.get((repository, digest), 0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.sync import plan, schedule, wanted, work
+from holdfast.sync import plan, run_state, schedule
 from holdfast.sync.schedule import FULL, RECOVERY, SCHEDULED
+from holdfast.sync.source import selection
 from sync.climb import Climb
 from sync.frame import AtWork, Move
 
 
 class Descent(Climb):
-    """Brings what is wanted."""
+    """Fetches what is selected."""
 
     def _list(self) -> None:
         """Find out what changed, and plan it."""
@@ -20,8 +21,8 @@ class Descent(Climb):
         last = self.parent.log[-1].number if self.parent.log else 0
         messages = self.parent.read(self.disk.cursor, self.clock.true) if self.logged else None
         if self.logged and messages is None and trigger not in FULL:
-            self.disk.state = self.parts.finished(
-                schedule.asked(self.disk.state, RECOVERY), wall, again_in=0.0
+            self.disk.state = self.parts.end_run(
+                schedule.request_run(self.disk.state, RECOVERY), wall, again_in=0.0
             )
             self.running = ""
             self.look_at = self.clock.true
@@ -31,43 +32,43 @@ class Descent(Climb):
         targets = self._targets(changed)
         self.planner = self.parts.planner(self, self)
         images = [image for rule, target in targets if (image := self.planner.image(rule, target)).actions]
-        job = self.parts.follow(self.disk.job, trigger, wall, {image.target.key for image in images})
+        job = self.parts.next_job(self.disk.job, trigger, wall, {image.target.key for image in images})
         self.disk.job, self.target_cursor = job, last
         self.run = self.parts.run(job, images, 2)
 
-    def _targets(self, changed: set[tuple[str, str]] | None) -> list[tuple[wanted.Rule, plan.Target]]:
+    def _targets(self, changed: set[tuple[str, str]] | None) -> list[tuple[selection.Rule, plan.SyncTarget]]:
         self.mark = self.queue.mark
-        asked = self._asked_again()
-        troubled = {work.named(key)[:2] for key in self._troubles()} | asked
-        found = []
+        rechecked = self._asked_again()
+        troubled = {run_state.parse_key(key)[:2] for key in self._troubles()} | rechecked
+        pairs = []
         for repository, rule in self.rules.items():
             listed = self.parent.tags.get(repository, {})
-            for tag in rule.choose([wanted.TagFact(t) for t in listed], self.clock.wall).tags:
+            for tag in rule.choose([selection.TagFact(t) for t in listed], self.clock.wall).tags:
                 key = (repository, tag.name)
                 self.listed_events[key] = self._event(*key)
                 if changed is not None and key not in changed and key not in troubled:
                     continue
                 if self._take_over(*key, listed[tag.name]):
-                    found.append((rule, plan.Target(repository, tag.name, listed[tag.name])))
+                    pairs.append((rule, plan.SyncTarget(repository, tag.name, listed[tag.name])))
                     self.held.forget(f"{repository}:{tag.name}")
-                    asked.discard(key)
+                    rechecked.discard(key)
                 else:
                     self._hold(*key, listed[tag.name])
-                    asked.discard(key)
-        for repository, name in asked:  # not there, or not wanted
+                    rechecked.discard(key)
+        for repository, name in rechecked:  # not there, or not selected
             self.held.forget(f"{repository}:{name}")
         self._keep_held()
-        return found
+        return pairs
 
     def _asked_again(self) -> set[tuple[str, str]]:
-        """Tags that the parent is asked for, because the outbox is through with them."""
-        found = set()
+        """Returns the tags to request from the parent, because the outbox has decided on them."""
+        tags = set()
         for key in self.held.due(self.clock.true, self.chance.random()):
-            self.tally.asked += 1
+            self.tally.requests += 1
             self.held.failed(key, self.clock.true, self.chance.random())
-            repository, tag, _ = work.named(key)
-            found.add((repository, tag))
-        return found
+            repository, tag, _ = run_state.parse_key(key)
+            tags.add((repository, tag))
+        return tags
 
     def _work(self) -> bool:
         """One action of an image at work; False when there is nothing to do now."""
@@ -98,16 +99,16 @@ class Descent(Climb):
         del self.at_work[current.image.target.key]
         self.run.done(current.image, self.clock.wall)
 
-    def _action(self, current: AtWork, action: plan.Action) -> None:
+    def _action(self, current: AtWork, action: plan.PlannedAction) -> None:
         repository, digest = action.repository, action.digest
         if repository in self.parent.denied and action.step in (
-            plan.Step.FETCH_BLOB,
-            plan.Step.FETCH_MANIFEST,
-            plan.Step.READ_MANIFEST,
+            plan.PlanStep.FETCH_BLOB,
+            plan.PlanStep.FETCH_MANIFEST,
+            plan.PlanStep.READ_MANIFEST,
         ):
             self._fail(current, "denied", "403")
             return
-        if action.step == plan.Step.TAG:
+        if action.step == plan.PlanStep.TAG:
             if not self._take_over(repository, action.tag, digest):
                 self._hold(repository, action.tag, digest)
                 if not self.logged:
@@ -116,9 +117,9 @@ class Descent(Climb):
                 self.disk.name(repository, action.tag, digest)
                 self.came.add((repository, action.tag, digest))
                 self.known_events[(repository, action.tag)] = self.listed_events[(repository, action.tag)]
-        elif action.step == plan.Step.READ_MANIFEST:
+        elif action.step == plan.PlanStep.READ_MANIFEST:
             self.read[digest] = self.parent.manifests[digest]
-        elif action.step in (plan.Step.LINK_MANIFEST, plan.Step.FETCH_MANIFEST):
+        elif action.step in (plan.PlanStep.LINK_MANIFEST, plan.PlanStep.FETCH_MANIFEST):
             self._put(repository, digest)
         elif digest not in self.disk.has:
             self._fetch(current, digest)
@@ -154,8 +155,8 @@ class Descent(Climb):
     def _fail(self, current: AtWork, kind: Any, reason: str) -> None:
         assert self.run is not None
         del self.at_work[current.image.target.key]
-        found = self.run.failed(current.image, kind, reason, self.clock.wall, self.chance.random())
-        self.tally.parked += found.parked
+        trouble = self.run.failed(current.image, kind, reason, self.clock.wall, self.chance.random())
+        self.tally.parked += trouble.parked
         self.seen_denied.add(current.image.target.key)
 
     def _end(self) -> None:
@@ -167,6 +168,6 @@ class Descent(Climb):
         self.healed += self.began_at >= self.calm_at
         self.run_windows.clear()
         self._told(f"end of {self.running}: {self.run.progress(wall)}")
-        self.disk.state = self.parts.finished(self.disk.state, wall)
+        self.disk.state = self.parts.end_run(self.disk.state, wall)
         self.run, self.planner = None, None
         self.look_at = self.clock.true

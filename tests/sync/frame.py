@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.config import SyncRepository
-from holdfast.sync import ascent, held, outbox, plan, schedule, wanted, work
-from holdfast.sync.image import Facts, Referrer
+from holdfast.config import SyncRepositorySection
+from holdfast.oci.image import Facts, Referrer
+from holdfast.outbox import queue, upload_plan
+from holdfast.sync import plan, run_state, schedule
+from holdfast.sync.source import held_tags, selection
 from sync.world import START, Broken, Clock, Disk, Hours, Parent, Windows
 
 DAY = 86400.0
@@ -34,15 +36,15 @@ class Parts:
     """The parts of the product under test, so that a fault can be planted in one."""
 
     due: Callable[..., Any] = schedule.due
-    finished: Callable[..., Any] = schedule.finished
-    woken: Callable[..., Any] = schedule.woken
+    end_run: Callable[..., Any] = schedule.end_run
+    after_restart: Callable[..., Any] = schedule.after_restart
     planner: Callable[..., Any] = plan.Planner
-    run: Callable[..., Any] = work.Run
-    follow: Callable[..., Any] = work.follow
-    outbox: Callable[..., Any] = outbox.Outbox
-    held: Callable[..., Any] = held.Held
-    ascent: Callable[..., Any] = ascent.ascent
-    rule: Callable[..., Any] = wanted.Rule
+    run: Callable[..., Any] = run_state.RunState
+    next_job: Callable[..., Any] = run_state.next_job
+    outbox: Callable[..., Any] = queue.Outbox
+    held: Callable[..., Any] = held_tags.HeldTags
+    plan_upload: Callable[..., Any] = upload_plan.plan_upload
+    rule: Callable[..., Any] = selection.Rule
 
 
 @dataclass
@@ -77,12 +79,12 @@ class Tally:
     wasted_bytes: float = 0.0
     confirmed: int = 0
     conflicts: int = 0
-    #: tags of which nothing was known here, and that the parent was asked for in time
-    asked_in_time: int = 0
+    #: tags that were unknown here and requested from the parent in time
+    requested_in_time: int = 0
     parked: int = 0
-    #: questions for tags that were held back, and how many may be asked anew because of a kill
-    asked: int = 0
-    asked_anew: int = 0
+    #: requests for held tags, and how many may be repeated because of a kill
+    requests: int = 0
+    requests_anew: int = 0
     full: dict[str, int] = field(default_factory=dict)
     steps: int = 0
 
@@ -103,15 +105,15 @@ class Frame:
         self._order = 0
         # volatile
         self.up, self.frozen, self.link = True, False, True
-        self.run: work.Run | None = None
+        self.run: run_state.RunState | None = None
         self.planner: plan.Planner | None = None
         self.at_work: dict[str, AtWork] = {}
         self.read: dict[str, Facts] = {}
         self.move: Move | None = None
-        self.queue: outbox.Outbox = self.parts.outbox()
-        self.held: held.Held = self.parts.held({}, self._waits)
+        self.queue: queue.Outbox = self.parts.outbox()
+        self.held: held_tags.HeldTags = self.parts.held({}, self._waits)
         #: entries that are under way and what is left to do of each, the tags that go along, and what the parent had
-        self.climbing: dict[int, list[ascent.UpStep]] = {}
+        self.climbing: dict[int, list[upload_plan.UploadStep]] = {}
         self.along: dict[int, int] = {}
         self.there: dict[int, str] = {}
         #: entries that were overtaken by the parent's move of their tag
@@ -141,7 +143,7 @@ class Frame:
         self.pushed: list[tuple[str, str, str]] = []
         self.child_moved: set[tuple[str, str]] = set()
         self.seen_denied: set[str] = set()
-        #: what of the parent's tags came down or was asked for in time, and (repository, tag, ours, theirs, winner) of
+        #: what of the parent's tags was fetched or requested in time, and (repository, tag, ours, theirs, winner) of
         #: recorded conflicts
         self.came: set[tuple[str, str, str]] = set()
         self.recorded: set[tuple[str, str, str, str, str]] = set()
@@ -161,14 +163,14 @@ class Frame:
         )
         self.logged = chance.random() < 0.6
         self.writable = chance.random() < 0.6
-        self.policy: outbox.Policy = chance.choice(("parent-wins", "child-wins", "reject"))
+        self.policy: queue.Policy = chance.choice(("parent-wins", "child-wins", "reject"))
         self.rate = 10 ** chance.uniform(5.0, 6.2) * (60 if continuous else 1)
         self.repositories = [f"team/r{n}" for n in range(chance.randint(1, 4))]
         self.rules = {name: self.parts.rule(self._wish(name)) for name in self.repositories}
 
-    def _wish(self, name: str) -> SyncRepository:
+    def _wish(self, name: str) -> SyncRepositorySection:
         chance = self.chance
-        return SyncRepository(
+        return SyncRepositorySection(
             name=name,
             tags=("v*",) if chance.random() < 0.3 else (),
             exclude=("*-rc",) if chance.random() < 0.3 else (),
@@ -181,7 +183,7 @@ class Frame:
         self._order += 1
         heapq.heappush(self.events, (when, self._order, deed))
 
-    def _store(self, change: outbox.Change) -> None:
+    def _store(self, change: queue.QueueChange) -> None:
         """The rows of one transaction."""
         before = [self.written_at.pop(seq) for seq in change.removes if seq in self.written_at]
         for entry in change.puts:
@@ -203,7 +205,7 @@ class Frame:
 
     def _take_over(self, repository: str, tag: str, digest: str) -> bool:
         """Whether the parent's tag, as it was listed, is to come down, although it may have been moved here."""
-        theirs = outbox.ParentTag(digest, self.listed_events[(repository, tag)])
+        theirs = queue.ParentTag(digest, self.listed_events[(repository, tag)])
         verdict = self.queue.arrived(repository, tag, theirs, self.policy, self.clock.wall, listed=self.mark)
         self._record(verdict)
         if verdict.fate == "drop":
@@ -212,18 +214,20 @@ class Frame:
                 self._store(self.queue.dropped(entry.seq))
         return verdict.fate in ("send", "drop")
 
-    def _record(self, verdict: outbox.Verdict) -> None:
-        """Nobody's move of a tag is given up without a word."""
-        found = verdict.conflict
-        if found is not None:
+    def _record(self, verdict: queue.TagVerdict) -> None:
+        """No move of a tag is dropped without a record."""
+        conflict = verdict.conflict
+        if conflict is not None:
             self.tally.conflicts += 1
-            self.recorded.add((found.repository, found.tag, found.ours, found.theirs, found.winner))
+            self.recorded.add(
+                (conflict.repository, conflict.tag, conflict.ours, conflict.theirs, conflict.winner)
+            )
         elif verdict.fate == "drop":
             raise Broken("a move was given up, and no conflict was recorded")
 
     def _follows(self, repository: str, tag: str) -> bool:
         """Whether the parent's tag comes down, so that what is not known here was not there."""
-        return bool(self.rules[repository].choose([wanted.TagFact(tag)], self.clock.wall).tags)
+        return bool(self.rules[repository].choose([selection.TagFact(tag)], self.clock.wall).tags)
 
     def _gap(self) -> None:
         """The parent is out of reach now."""
@@ -236,17 +240,17 @@ class Frame:
             self.held.decided(f"{repository}:{tag}", self.clock.true, ours=ours)
             self._keep_held()
         elif not ours:
-            self.disk.state = schedule.asked(self.disk.state, schedule.CHANGES)
+            self.disk.state = schedule.request_run(self.disk.state, schedule.CHANGES)
 
     def _hold(self, repository: str, tag: str, digest: str) -> None:
-        """The parent's word of a tag waits for the outbox."""
+        """Holds the parent's digest of a tag for the outbox."""
         if self.logged:
             self.held.hold(f"{repository}:{tag}", digest, self.clock.true, self.chance.random())
             self._keep_held()
 
-    def _waits(self, key: str, word: str | None) -> bool:
-        repository, tag, _ = work.named(key)
-        return bool(self.queue.pending(repository, tag)) or self._to_go(repository, word)
+    def _waits(self, key: str, digest: str | None) -> bool:
+        repository, tag, _ = run_state.parse_key(key)
+        return bool(self.queue.pending(repository, tag)) or self._to_go(repository, digest)
 
     def _to_go(self, repository: str, digest: str | None) -> bool:
         """Whether a delete of it waits."""

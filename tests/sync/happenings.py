@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from holdfast.sync import outbox, schedule, work
-from holdfast.sync.image import Branch, Facts, Piece, Referrer
+from holdfast.oci.image import Branch, Facts, ImageBlob, Referrer
+from holdfast.outbox import queue
+from holdfast.sync import run_state, schedule
 from holdfast.sync.schedule import CHANGES, MANUAL
 from sync.descent import Descent
 from sync.frame import CALM, DAY
@@ -17,7 +18,7 @@ class Happenings(Descent):
 
     def _content(self) -> None:
         self._made = 0
-        self._pool = [Piece(f"b{n}", self.chance.randint(20 << 20, 300 << 20)) for n in range(6)]
+        self._pool = [ImageBlob(f"b{n}", self.chance.randint(20 << 20, 300 << 20)) for n in range(6)]
         for repository in self.repositories:
             for _ in range(self.chance.randint(1, 3)):
                 self._parent_push(repository)
@@ -26,9 +27,9 @@ class Happenings(Descent):
         """A manifest made of pieces, some of them shared."""
         self._made += 1
         name = f"{prefix}{self._made}"
-        own = Piece(f"b-{name}", self.chance.randint(1 << 20, (300 if prefix == "l" else 80) << 20))
+        own = ImageBlob(f"b-{name}", self.chance.randint(1 << 20, (300 if prefix == "l" else 80) << 20))
         shared = self.chance.sample(self._pool, self.chance.randint(0, 2))
-        self.parent_learn(f"m-{name}", Facts(1500, (Piece(f"c-{name}", 3000), *shared, own)))
+        self.parent_learn(f"m-{name}", Facts(1500, (ImageBlob(f"c-{name}", 3000), *shared, own)))
         return f"m-{name}"
 
     def _index(self, prefix: str) -> str:
@@ -134,7 +135,7 @@ class Happenings(Descent):
         self.cut |= self.run_windows
         self.run_windows.clear()
         self._told("kill")
-        self.tally.asked_anew += len(self.disk.held)
+        self.tally.requests_anew += len(self.disk.held)
         move = self.move
         if move is not None:  # what came since the last checkpoint is lost
             kept = int(move.at) // CHECKPOINT * CHECKPOINT
@@ -149,7 +150,7 @@ class Happenings(Descent):
             return
         self.up, self.look_at = True, self.clock.true
         self.gap_at = self.clock.true
-        self.disk.state = self.parts.woken(self.disk.state)
+        self.disk.state = self.parts.after_restart(self.disk.state)
         self.queue = self.parts.outbox(self.disk.outbox.values())
         self.held = self.parts.held(self.disk.held, self._waits)
 
@@ -177,7 +178,7 @@ class Happenings(Descent):
 
     def _ask(self, trigger: str, *, force: bool = False) -> None:
         if self.up:
-            self.disk.state = schedule.asked(self.disk.state, trigger, force=force)
+            self.disk.state = schedule.request_run(self.disk.state, trigger, force=force)
             self.look_at = self.clock.true
 
     def _notice(self) -> None:
@@ -194,7 +195,7 @@ class Happenings(Descent):
         self.parent.denied.clear()
         self.parent.lying.clear()
         if self.disk.job is not None:
-            self.disk.job = work.granted(self.disk.job, self.clock.wall)
+            self.disk.job = run_state.retry_parked(self.disk.job, self.clock.wall)
         self.calm_at = self.clock.true
 
     # ---- pushes here
@@ -241,7 +242,7 @@ class Happenings(Descent):
         self._store(self._tag_up(repository, tag, digest))
         self.disk.name(repository, tag, digest)
 
-    def _tag_up(self, repository: str, tag: str, digest: str) -> outbox.Change:
+    def _tag_up(self, repository: str, tag: str, digest: str) -> queue.QueueChange:
         base = self.disk.tags.get((repository, tag))  # None: nothing is known of it
         event = self.known_events.get((repository, tag), 0) if self.logged else 0
         self.pushed.append(("tag", repository, f"{tag}={digest}"))

@@ -1,4 +1,4 @@
-"""Faults planted in the parts under test, each a mistake that somebody could make. The simulator has to find every
+"""Faults planted in the parts under test, each a possible mistake. The simulator has to find every
 one."""
 
 from __future__ import annotations
@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.sync import ascent, held, outbox, plan, schedule, work
-from holdfast.sync.entry import Entry
+from holdfast.outbox import queue, upload_plan
+from holdfast.outbox.entry import OutboxEntry
+from holdfast.sync import plan, run_state, schedule
+from holdfast.sync.source import held_tags
 from msgspec.structs import replace
 from sync.frame import Parts
 
@@ -16,12 +18,12 @@ def never_cancels() -> Parts:
     """A run goes on past its window."""
 
     def due(*args: Any) -> schedule.Due:
-        found = schedule.due(*args)
-        if any(isinstance(action, schedule.Cancel) for action in found.actions):
+        result = schedule.due(*args)
+        if any(isinstance(action, schedule.CancelRun) for action in result.actions):
             return replace(
-                found, actions=(), state=replace(found.state, running=args[1].running), wake=args[2] + 600
+                result, actions=(), state=replace(result.state, running=args[1].running), wake=args[2] + 600
             )
-        return found
+        return result
 
     return Parts(due=due)
 
@@ -29,9 +31,11 @@ def never_cancels() -> Parts:
 def forgets_what_it_lived() -> Parts:
     """A clock that is set back opens the same window again."""
 
-    def due(timetable: schedule.Schedule, state: schedule.State, now: float, share: float) -> schedule.Due:
-        if state.lived and now < max(s.until for s in state.lived) - 60:
-            state = replace(state, lived=(schedule.Stretch(now - 86400.0, now - 86400.0),))
+    def due(
+        timetable: schedule.Schedule, state: schedule.ScheduleState, now: float, share: float
+    ) -> schedule.Due:
+        if state.covered and now < max(s.until for s in state.covered) - 60:
+            state = replace(state, covered=(schedule.TimeSpan(now - 86400.0, now - 86400.0),))
         return schedule.due(timetable, state, now, share)
 
     return Parts(due=due)
@@ -40,63 +44,67 @@ def forgets_what_it_lived() -> Parts:
 def skips_after_a_jump() -> Parts:
     """The highest time ever seen is taken for the present: what a wrong clock passed over never comes."""
 
-    def due(timetable: schedule.Schedule, state: schedule.State, now: float, share: float) -> schedule.Due:
-        high = max([s.until for s in state.lived], default=now)
-        return schedule.due(timetable, replace(state, lived=(schedule.Stretch(0.0, high),)), now, share)
+    def due(
+        timetable: schedule.Schedule, state: schedule.ScheduleState, now: float, share: float
+    ) -> schedule.Due:
+        high = max([s.until for s in state.covered], default=now)
+        return schedule.due(timetable, replace(state, covered=(schedule.TimeSpan(0.0, high),)), now, share)
 
     return Parts(due=due)
 
 
 def forgets_a_cut_run() -> Parts:
-    """What a kill cut off is not asked for again."""
-    return Parts(woken=lambda state: replace(state, running="", asked=""))
+    """A run that a kill stopped is not requested again."""
+    return Parts(after_restart=lambda state: replace(state, running="", requested=""))
 
 
 class TagFirst(plan.Planner):
     """The tag before the manifest."""
 
-    def image(self, rule: Any, target: plan.Target) -> plan.Image:
+    def image(self, rule: Any, target: plan.SyncTarget) -> plan.Image:
         """As planned, the other way round."""
-        found = super().image(rule, target)
-        return replace(found, actions=tuple(sorted(found.actions, key=lambda a: a.step != plan.Step.TAG)))
+        result = super().image(rule, target)
+        return replace(
+            result, actions=tuple(sorted(result.actions, key=lambda a: a.step != plan.PlanStep.TAG))
+        )
 
 
 class FetchesAgain(plan.Planner):
     """What another repository has is fetched once more, and a part that is here is not counted."""
 
-    def image(self, rule: Any, target: plan.Target) -> plan.Image:
+    def image(self, rule: Any, target: plan.SyncTarget) -> plan.Image:
         """As planned, without links."""
-        found = super().image(rule, target)
-        return replace(found, actions=tuple(a for a in found.actions if a.step != plan.Step.LINK_BLOB))
+        result = super().image(rule, target)
+        return replace(result, actions=tuple(a for a in result.actions if a.step != plan.PlanStep.LINK_BLOB))
 
 
-class Forgetful(work.Run):
+class Forgetful(run_state.RunState):
     """What is refused is dropped, as the original does."""
 
     def failed(self, image: plan.Image, *args: Any) -> Any:
-        """As told, and then forgotten."""
-        found = super().failed(image, *args)
+        """Recorded, and then dropped."""
+        result = super().failed(image, *args)
         self._waiting.pop(image.target.key, None)
         self._troubles.pop(image.target.key, None)
-        return found
+        return result
 
-    def job(self, now: float) -> work.Job:
+    def job(self, now: float) -> run_state.Job:
         """Nothing to remember."""
         return replace(super().job(now), troubles={})
 
 
-class Credulous(outbox.Outbox):
+class Credulous(queue.Outbox):
     """Whatever the parent confirms is taken for ours."""
 
-    def confirmed(self, seq: int, digest: str, now: float) -> outbox.Change:
+    def confirmed(self, seq: int, digest: str, now: float) -> queue.QueueChange:
         """Any digest will do."""
         return self._remove(seq)
 
 
-class Disorderly(outbox.Outbox):
+class Disorderly(queue.Outbox):
     """The newest goes first."""
 
-    def take(self, now: float, limit: int = 1) -> list[Entry]:
+    def take(self, now: float, limit: int = 1) -> list[OutboxEntry]:
         """From the end."""
         may = (e for e in self if not e.conflict and (e.trouble is None or e.trouble.is_due(now)))
         due = [e for e in may if e.seq not in self._order._under_way]
@@ -105,88 +113,88 @@ class Disorderly(outbox.Outbox):
         return due[::-1][:limit]
 
 
-class Twofold(outbox.Outbox):
+class Twofold(queue.Outbox):
     """What is under way is begun again."""
 
-    def take(self, now: float, limit: int = 1) -> list[Entry]:
+    def take(self, now: float, limit: int = 1) -> list[OutboxEntry]:
         """As if nothing were."""
         return self.ready(now, limit)
 
 
-class Overtaking(outbox.Outbox):
+class Overtaking(queue.Outbox):
     """What depends on an entry goes as soon as that is under way."""
 
-    def take(self, now: float, limit: int = 1) -> list[Entry]:
+    def take(self, now: float, limit: int = 1) -> list[OutboxEntry]:
         """Nothing waits for what was begun."""
-        found = super().take(now, limit)
+        result = super().take(now, limit)
         begun = self._order._under_way
         for entry in self:
             names = ((entry.repository, name) for name in entry.bound_to())
             before = {seq for name in names for seq in self._order._writers.get(name, ()) if seq < entry.seq}
-            if before and before <= begun and entry.seq not in begun and len(found) < limit:
+            if before and before <= begun and entry.seq not in begun and len(result) < limit:
                 self._order.begin(entry.seq)
-                found.append(entry)
-        return found
+                result.append(entry)
+        return result
 
 
-class Oblivious(outbox.Outbox):
+class Oblivious(queue.Outbox):
     """Moves of tags are not kept."""
 
-    def tagged(self, repository: str, tag: str, digest: str, now: float, **known: Any) -> outbox.Change:
+    def tagged(self, repository: str, tag: str, digest: str, now: float, **known: Any) -> queue.QueueChange:
         """Lost in a kill."""
         change = super().tagged(repository, tag, digest, now, **known)
-        return outbox.Change(removes=change.removes)
+        return queue.QueueChange(removes=change.removes)
 
 
-class Overwriting(outbox.Outbox):
+class Overwriting(queue.Outbox):
     """What is not known here of a parent's tag is taken for a push."""
 
-    def settle(self, seq: int, theirs: outbox.ParentTag, *args: Any, **more: Any) -> outbox.Verdict:
-        """An unknown base fits anything (what issue 10, row 8, found)."""
-        found = super().settle(seq, theirs, *args, **more)
+    def settle(self, seq: int, theirs: queue.ParentTag, *args: Any, **more: Any) -> queue.TagVerdict:
+        """An unknown base fits anything (reliability.md, row 8)."""
+        result = super().settle(seq, theirs, *args, **more)
         is_unknown = self._order[seq].base is None
-        return outbox.Verdict("send") if is_unknown and found.conflict is not None else found
+        return queue.TagVerdict("send") if is_unknown and result.conflict is not None else result
 
 
-class Silent(outbox.Outbox):
+class Silent(queue.Outbox):
     """A conflict is decided, and recorded nowhere."""
 
-    def settle(self, *args: Any, **more: Any) -> outbox.Verdict:
-        """Without a word."""
+    def settle(self, *args: Any, **more: Any) -> queue.TagVerdict:
+        """Without a record."""
         return replace(super().settle(*args, **more), conflict=None)
 
-    def arrived(self, *args: Any, **more: Any) -> outbox.Verdict:
-        """Without a word."""
+    def arrived(self, *args: Any, **more: Any) -> queue.TagVerdict:
+        """Without a record."""
         return replace(super().arrived(*args, **more), conflict=None)
 
 
-class LateAsking(outbox.Outbox):
-    """After an outage the parent is asked what it had before it."""
+class LateAsking(queue.Outbox):
+    """After an outage the parent's tag is taken for the one before it."""
 
     def waited(self) -> None:
         """Nothing is forgotten."""
 
 
-class Yielding(outbox.Outbox):
+class Yielding(queue.Outbox):
     """The parent wins on paper, and ours goes up."""
 
-    def settle(self, *args: Any, **more: Any) -> outbox.Verdict:
+    def settle(self, *args: Any, **more: Any) -> queue.TagVerdict:
         """Whatever was decided."""
-        found = super().settle(*args, **more)
-        return replace(found, fate="send") if found.fate == "drop" else found
+        result = super().settle(*args, **more)
+        return replace(result, fate="send") if result.fate == "drop" else result
 
 
-class Impatient(held.Held):
-    """All that is held back is asked for in each run, whether anything became of it or not."""
+class Impatient(held_tags.HeldTags):
+    """Every held tag is requested in each run, decided or not."""
 
     def due(self, now: float, share: float) -> list[str]:
         """Always."""
         return list(self)
 
 
-def from_the_start(*args: Any) -> list[ascent.UpStep]:
+def from_the_start(*args: Any) -> list[upload_plan.UploadStep]:
     """Uploads begin anew each time."""
-    return [replace(step, offset=0) for step in ascent.ascent(*args)]
+    return [replace(step, offset=0) for step in upload_plan.plan_upload(*args)]
 
 
 FAULTS: dict[str, Callable[[], Parts]] = {
@@ -207,5 +215,5 @@ FAULTS: dict[str, Callable[[], Parts]] = {
     "asks after an outage": lambda: Parts(outbox=LateAsking),
     "sends what lost": lambda: Parts(outbox=Yielding),
     "asks in each run": lambda: Parts(held=Impatient),
-    "uploads anew": lambda: Parts(ascent=from_the_start),
+    "uploads anew": lambda: Parts(plan_upload=from_the_start),
 }

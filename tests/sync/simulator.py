@@ -1,18 +1,18 @@
 """A seeded simulation of a node that synchronises: schedule, plan, work and outbox through weeks of windows, outages,
 clock jumps, suspensions, restarts and kills, in true time and without waiting for any of it.
 
-    python -m sync.simulator [SEED]        one seed, told step by step
+    python -m sync.simulator [SEED]        one seed, printed step by step
 
 Invariants, checked at every step or at the end:
 
 - no byte crosses the link outside a window, but for a run that an operator forced;
 - one run at a time, no window is served twice, none is passed by while the node is up;
 - blobs before manifests, children before indexes, manifests before tags, on either side;
-- everything wanted is here at the end, everything pushed is at the parent, in order, whatever was refused in between;
+- every selected image is here at the end, every push is at the parent, in order, whatever was refused in between;
 - bytes over the link are at most 1.02 times the unique bytes;
 - no tag that the parent got itself is overwritten, and no move given up, without a conflict that is recorded; what was
   recorded ends as the policy says, on both sides;
-- what is asked beside the log is bounded by what changed: once for a move at the parent that was held back.
+- the requests beside the log are bounded by the changes: one for a move at the parent that was held back.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Simulation(Happenings):
         super().__init__(seed, parts, say)
         self._content()
         self._happenings()
-        self.disk.state = schedule.asked(self.disk.state, INITIAL)
+        self.disk.state = schedule.request_run(self.disk.state, INITIAL)
 
     # ---- time
 
@@ -54,8 +54,8 @@ class Simulation(Happenings):
 
     def _busy(self, end: float) -> bool:
         """Whether to go on past the end, while there is still something to bring."""
-        wanted = self.disk.state.asked in (INITIAL, MANUAL) or bool(self._troubles()) or not self.healed
-        return bool(self.move or self.run or wanted or self._may_climb_ever())
+        is_due = self.disk.state.requested in (INITIAL, MANUAL) or bool(self._troubles()) or not self.healed
+        return bool(self.move or self.run or is_due or self._may_climb_ever())
 
     def _may_climb_ever(self) -> bool:
         return any(not e.conflict and not self._behind_conflict(e) for e in self.disk.outbox.values())
@@ -105,23 +105,23 @@ class Simulation(Happenings):
 
     def _look(self) -> None:
         wall = self.clock.wall
-        found = self.parts.due(self.schedule, self.disk.state, wall, self.share)
-        self.disk.state, self.closes = found.state, found.closes
-        for action in found.actions:
-            if isinstance(action, schedule.Start):
+        step = self.parts.due(self.schedule, self.disk.state, wall, self.share)
+        self.disk.state, self.closes = step.state, step.closes
+        for action in step.actions:
+            if isinstance(action, schedule.StartRun):
                 self._begin(action)
             else:
                 self._cancel(action.reason)
         self._check_served(wall)
         again = self.parts.due(self.schedule, self.disk.state, wall, self.share)
         if again.actions:
-            raise Broken("asked twice at one moment, it acts twice")
+            raise Broken("called twice at one time, it acts twice")
         self.look_at = float("inf")
         self._act()
-        self.look_at = min(self.look_at, self.clock.true + max(self._until(found, wall), 0.01))
+        self.look_at = min(self.look_at, self.clock.true + max(self._until(step, wall), 0.01))
 
-    def _until(self, found: schedule.Due, wall: float) -> float:
-        waits = [found.wake - wall]
+    def _until(self, step: schedule.Due, wall: float) -> float:
+        waits = [step.wake - wall]
         if self.run is not None and (at := self.run.wake(wall)) is not None:
             waits.append(at - wall)
         if self._connected() and self.link and (at := self.queue.wake(wall)) is not None:
@@ -133,7 +133,7 @@ class Simulation(Happenings):
             waits.append(max(60.0, (self.disk.job.next_try() or wall + DAY) - wall))
         return min(waits)
 
-    def _begin(self, start: schedule.Start) -> None:
+    def _begin(self, start: schedule.StartRun) -> None:
         if self.run is not None:
             raise Broken("a second run began")
         self._told(f"start {start.trigger}")
@@ -178,12 +178,14 @@ class Simulation(Happenings):
         if self.run is not None and not self.listing and self.run.is_over(self.clock.wall):
             self._end()
         elif self.run is None and not self.listing and (self._retry_due() or self._held_due()):
-            self.disk.state = schedule.asked(self.disk.state, CHANGES)
+            self.disk.state = schedule.request_run(self.disk.state, CHANGES)
             self.look_at = self.clock.true
 
     def _held_due(self) -> bool:
         at = self.held.next_at()
-        ready = self.link and self._connected() and not self.disk.state.asked and not self.disk.state.running
+        ready = (
+            self.link and self._connected() and not self.disk.state.requested and not self.disk.state.running
+        )
         return ready and at is not None and at <= self.clock.true
 
     def _retry_due(self) -> bool:
@@ -192,7 +194,7 @@ class Simulation(Happenings):
         return (
             due is not None
             and due <= self.clock.wall
-            and not self.disk.state.asked
+            and not self.disk.state.requested
             and not self.disk.state.running
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from holdfast.manifest import OCI_INDEX, OCI_MANIFEST, parse
-from holdfast.sync.age import CREATED, dated_by, of_annotations, of_config
-from holdfast.sync.platform import Platforms
+from holdfast.oci.manifest import OCI_INDEX, OCI_MANIFEST, parse
+from holdfast.oci.platforms import Platforms
+from holdfast.sync.image_age import CREATED, dating_child, time_of_annotations, time_of_config
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(4)]
 
@@ -27,14 +27,14 @@ DIGESTS = [f"sha256:{number:064x}" for number in range(4)]
     ],
 )
 def test_a_time_is_what_both_say(text: str, at: float | None) -> None:
-    assert of_annotations({CREATED: text}) == at
-    assert of_config(json.dumps({"created": text, "config": {}}).encode()) == at
+    assert time_of_annotations({CREATED: text}) == at
+    assert time_of_config(json.dumps({"created": text, "config": {}}).encode()) == at
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"created":5}', b'{"created":null}', b"\xff"])
 def test_a_config_that_says_nothing(body: bytes) -> None:
-    assert of_config(body) is None
-    assert of_annotations({}) is None
+    assert time_of_config(body) is None
+    assert time_of_annotations({}) is None
 
 
 def _index(*platforms: str) -> bytes:
@@ -47,13 +47,13 @@ def _index(*platforms: str) -> bytes:
 
 
 def test_of_an_index_a_wanted_child_is_asked_and_never_an_attestation() -> None:
-    found = parse(_index("unknown/unknown", "linux/arm64", "linux/amd64"), OCI_INDEX)
-    for wanted, digest in [
+    index = parse(_index("unknown/unknown", "linux/arm64", "linux/amd64"), OCI_INDEX)
+    for platforms, digest in [
         ((), DIGESTS[1]),
         (("linux/amd64",), DIGESTS[2]),
         (("windows/amd64",), DIGESTS[1]),
     ]:
-        child = dated_by(found, Platforms(wanted))
+        child = dating_child(index, Platforms(platforms))
         assert child is not None
         assert child.digest == digest
-    assert dated_by(parse(_index("unknown/unknown"), OCI_INDEX), Platforms()) is None
+    assert dating_child(parse(_index("unknown/unknown"), OCI_INDEX), Platforms()) is None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from holdfast.gateway.message import Contents, Entry, Message, Messages
-from holdfast.sync.feed import AskContents, AskMessages, Deed, Feed
+from holdfast.gateway.protocol import Contents, ContentsEntry, Message, Messages
+from holdfast.sync.source.feed import ContentsQuery, Feed, FeedChange, MessagesQuery
 
 SEEDS = range(300)
 #: steps after which a child that follows well has long been where its parent is
@@ -29,101 +29,136 @@ def delete(number: int, tag: str = "", digest: str = "", repository: str = "a") 
 
 
 def following(*messages: Message, more: bool = False) -> Feed:
-    """A feed that heard these."""
+    """A feed with these messages."""
     feed = Feed("log-0")
-    assert feed.messages("log-0", Messages(f"log-{len(messages)}", messages, more))
+    assert feed.add_messages("log-0", Messages(f"log-{len(messages)}", messages, more))
     return feed
 
 
-def taken(feed: Feed) -> list[Deed]:
+def taken(feed: Feed) -> list[FeedChange]:
     """All that may begin now."""
     return list(iter(feed.take, None))
 
 
-def told(deeds: list[Deed]) -> list[str]:
-    return [("-" if deed.removes else "+") + deed.key for deed in deeds]
+def keys_of(changes: list[FeedChange]) -> list[str]:
+    return [("-" if change.removes else "+") + change.key for change in changes]
 
 
 def test_many_messages_for_a_tag_are_one_deed() -> None:
     feed = following(*(push(n, "1", DIGESTS[n]) for n in range(5)), push(5, "2", DIGESTS[0]))
-    assert [(deed.tag, deed.digest) for deed in taken(feed)] == [("1", DIGESTS[4]), ("2", DIGESTS[0])]
+    assert [(change.tag, change.digest) for change in taken(feed)] == [("1", DIGESTS[4]), ("2", DIGESTS[0])]
 
 
 def test_nothing_begins_before_all_was_read() -> None:
     feed = following(push(1, "1", DIGESTS[0]), more=True)
     assert taken(feed) == []
-    assert feed.question() == AskMessages("log-1")
-    feed.messages("log-1", Messages("log-9", (delete(2, "1"),)))
-    assert told(taken(feed)) == ["-a:1"]
+    assert feed.query() == MessagesQuery("log-1")
+    feed.add_messages("log-1", Messages("log-9", (delete(2, "1"),)))
+    assert keys_of(taken(feed)) == ["-a:1"]
 
 
 def test_deeds_of_one_name_follow_each_other_and_others_do_not_wait() -> None:
     feed = following(push(1, "1", DIGESTS[0]))
     (first,) = taken(feed)
-    feed.messages("log-1", Messages("log-2", (push(2, "1", DIGESTS[1]), push(3, "2", DIGESTS[2]))))
+    feed.add_messages("log-1", Messages("log-2", (push(2, "1", DIGESTS[1]), push(3, "2", DIGESTS[2]))))
     (other,) = taken(feed)
     assert other.tag == "2"
-    feed.settled(first)
-    assert [deed.digest for deed in taken(feed)] == [DIGESTS[1]]
+    feed.settle(first)
+    assert [change.digest for change in taken(feed)] == [DIGESTS[1]]
 
 
 def test_a_digest_that_was_deleted_goes_before_it_comes_again() -> None:
     feed = following(delete(1, digest=DIGESTS[0]), push(2, "1", DIGESTS[0]))
     (gone,) = taken(feed)
     assert gone.removes
-    feed.settled(gone)
-    assert told(taken(feed)) == ["+a:1"]
+    feed.settle(gone)
+    assert keys_of(taken(feed)) == ["+a:1"]
 
 
 def test_a_repository_goes_when_nothing_is_under_way_in_it() -> None:
     feed = following(push(1, "1", DIGESTS[0]))
     (first,) = taken(feed)
-    feed.messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]), delete(3), push(4, "1", DIGESTS[2]))))
+    feed.add_messages(
+        "log-1", Messages("log-2", (push(2, "2", DIGESTS[1]), delete(3), push(4, "1", DIGESTS[2])))
+    )
     assert taken(feed) == []
-    feed.settled(first)
+    feed.settle(first)
     (gone,) = taken(feed)
-    assert told([gone]) == ["-a"]
+    assert keys_of([gone]) == ["-a"]
     assert feed.kept == "log-1"
-    feed.settled(gone)
+    feed.settle(gone)
     (last,) = taken(feed)
     assert last.digest == DIGESTS[2]
-    feed.settled(last)
+    feed.settle(last)
     assert (feed.kept, bool(feed)) == ("log-2", False)
 
 
 def test_the_cursor_waits_for_the_first_that_is_not_settled() -> None:
     feed = following(push(1, "1", DIGESTS[0]))
-    feed.messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]),)))
+    feed.add_messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]),)))
     first, second = taken(feed)
-    feed.settled(second)
+    feed.settle(second)
     assert feed.kept == "log-0"
-    feed.settled(first)
+    feed.settle(first)
     assert feed.kept == "log-2"
 
 
 def test_an_answer_to_an_old_question_is_dropped() -> None:
     feed = following(push(1, "1", DIGESTS[0]))
-    assert not feed.messages("log-0", Messages("log-7", (push(1, "1", DIGESTS[0]),)))
+    assert not feed.add_messages("log-0", Messages("log-7", (push(1, "1", DIGESTS[0]),)))
     assert feed.seen == "log-1"
 
 
 def test_what_was_not_listed_is_known_before_the_cursor_counts() -> None:
     feed = Feed()
-    assert feed.question() is None
-    feed.list_anew()
-    assert feed.question() == AskContents("")
-    feed.contents("", Contents("log-5", (Entry("a", DIGESTS[0], "1"),), "page"))
-    feed.contents("page", Contents("log-5", (Entry("a", DIGESTS[1]),)))
-    assert not feed.compares
-    feed.messages("log-5", Messages("log-8", (push(6, "2", DIGESTS[2]),)))
-    assert feed.compares
+    assert feed.query() is None
+    feed.start_listing()
+    assert feed.query() == ContentsQuery("")
+    feed.add_contents("", Contents("log-5", (ContentsEntry("a", DIGESTS[0], "1"),), "page"))
+    feed.add_contents("page", Contents("log-5", (ContentsEntry("a", DIGESTS[1]),)))
+    assert not feed.is_comparison_due
+    feed.add_messages("log-5", Messages("log-8", (push(6, "2", DIGESTS[2]),)))
+    assert feed.is_comparison_due
     assert feed.listed("a") == {"1", "2", *DIGESTS[:3]}
-    feed.lose("a", tag="3")
-    for deed in taken(feed):
-        feed.settled(deed)
+    feed.add_missing("a", tag="3")
+    for change in taken(feed):
+        feed.settle(change)
     assert feed.kept == ""
-    feed.compared()
+    feed.end_comparison()
     assert feed.kept == "log-8"
+
+
+def test_a_full_listing_loses_no_removal() -> None:
+    """A listing without something may come from a parent that lost its disk; the log says that it was removed."""
+    feed = following(push(1, "1", DIGESTS[0]))
+    for change in taken(feed):
+        feed.settle(change)
+    feed.start_listing()
+    assert feed.query() == MessagesQuery("log-1")
+    feed.add_messages("log-1", Messages("log-2", (push(2, "2", DIGESTS[1]),), more=True))
+    feed.add_messages("log-2", Messages("log-4", (delete(3, "1"), delete(4, "2"))))
+    assert feed.query() == ContentsQuery("")
+    feed.add_contents("", Contents("log-5", (ContentsEntry("a", DIGESTS[1], "2"),)))
+    assert feed.query() == MessagesQuery("log-5")
+    assert taken(feed) == []
+    feed.add_messages("log-5", Messages("log-5", ()))
+    assert feed.is_comparison_due
+    feed.end_comparison()
+    one, other = taken(feed)
+    assert sorted(keys_of([one, other])) == ["+a:2", "-a:1"]
+    feed.settle(one)
+    assert feed.kept == "log-1"
+    feed.settle(other)
+    assert (feed.kept, bool(feed)) == ("log-5", False)
+
+
+def test_a_full_listing_goes_on_without_a_log_that_was_trimmed() -> None:
+    feed = following(push(1, "1", DIGESTS[0]))
+    feed.start_listing()
+    feed.trimmed()
+    assert (feed.kept, feed.query()) == ("", None)
+    feed.start_listing()
+    assert feed.query() == ContentsQuery("")
 
 
 # ---- a parent and a child
@@ -153,8 +188,8 @@ class Above:
             if tagged := dice.random() < 0.7:
                 self.tags[repository, tag] = digest
             self.note(push(number, tag if tagged else "", digest, repository))
-        elif what < 0.8 and (found := self.tags.pop((repository, tag), None)):
-            self.note(delete(number, tag, found, repository))
+        elif what < 0.8 and (old := self.tags.pop((repository, tag), None)):
+            self.note(delete(number, tag, old, repository))
         elif what < 0.95 and (repository, digest) in self.manifests:
             self.manifests.discard((repository, digest))
             self.note(delete(number, digest=digest, repository=repository))
@@ -187,7 +222,7 @@ class Above:
         every = sorted((r, t, d) for (r, t), d in self.tags.items())
         every = sorted(every + [(r, "", d) for r, d in self.manifests - named])
         rest = [row for row in every if " ".join(row) > after]
-        page = tuple(Entry(r, d, t) for r, t, d in rest[:most])
+        page = tuple(ContentsEntry(r, d, t) for r, t, d in rest[:most])
         return Contents(
             f"{self.id}-{self.number}", page, " ".join(rest[most - 1]) if len(rest) > most else ""
         )
@@ -205,11 +240,13 @@ class Below:
     troubles: set[tuple[str, str, str]] = field(default_factory=set)
     fetched: int = 0
     reads: type[Feed] = Feed
+    #: whether an operator has everything listed now and then
+    lists: bool = True
 
     def __post_init__(self) -> None:
         self.feed = self.reads(self.kept)
         self.fresh = set(self.troubles)
-        self.work: list[Deed] = []
+        self.work: list[FeedChange] = []
         self.cursor = ""
 
     def kill(self) -> None:
@@ -221,8 +258,8 @@ class Below:
         what = self.dice.random()
         if what < 0.3:
             self.ask()
-        elif what < 0.5 and (deed := self.feed.take()) is not None:
-            self.work.append(deed)
+        elif what < 0.5 and (change := self.feed.take()) is not None:
+            self.work.append(change)
         elif what < 0.8 and self.work:
             self.act(self.work.pop(self.dice.randrange(len(self.work))))
         elif what < 0.9:
@@ -231,52 +268,52 @@ class Below:
             self.retry(self.dice.choice(sorted(self.fresh)))
 
     def ask(self) -> None:
-        """A question, whose answer may be lost."""
-        question = self.feed.question()
-        if question is None:
-            self.feed.list_anew()
+        """A question, whose answer may be lost; now and then a full listing."""
+        question = self.feed.query()
+        if question is None or (self.lists and self.dice.random() < 0.02):
+            self.feed.start_listing()
             self.work.clear()
             return
         most = self.dice.choice((1, 3, 50))
-        if isinstance(question, AskContents):
-            found = self.above.contents(question.after, most)
+        if isinstance(question, ContentsQuery):
+            page = self.above.contents(question.after, most)
             if self.dice.random() > 0.2:
                 # the cursor is where the log stood before the first page
-                self.cursor = found.cursor if not question.after else self.cursor
-                self.feed.contents(question.after, Contents(self.cursor, found.entries, found.next))
+                self.cursor = page.cursor if not question.after else self.cursor
+                self.feed.add_contents(question.after, Contents(self.cursor, page.entries, page.next))
         else:
-            heard = self.above.messages(question.after, most)
-            if heard is None:
-                self.feed.gone()
+            answer = self.above.messages(question.after, most)
+            if answer is None:
+                self.feed.trimmed()
                 self.work.clear()
             elif self.dice.random() > 0.2:
-                self.feed.messages(question.after, heard)
+                self.feed.add_messages(question.after, answer)
         self.compare()
 
     def compare(self) -> None:
-        if not self.feed.compares:
+        if not self.feed.is_comparison_due:
             return
         for repository, tag in self.tags:
             if tag not in self.feed.listed(repository):
-                self.feed.lose(repository, tag=tag)
+                self.feed.add_missing(repository, tag=tag)
         for repository, digest in self.manifests:
             if digest not in self.feed.listed(repository):
-                self.feed.lose(repository, digest=digest)
-        self.feed.compared()
+                self.feed.add_missing(repository, digest=digest)
+        self.feed.end_comparison()
 
-    def act(self, deed: Deed) -> None:
+    def act(self, change: FeedChange) -> None:
         """Do it; now and then it fails for a while, and is recorded, or is given back."""
         if self.dice.random() < 0.1:
-            self.feed.give_back(deed)
+            self.feed.give_back(change)
             return
-        self.fresh.discard((deed.repository, deed.tag, "" if deed.tag else deed.digest))
-        if deed.removes:
-            self.remove(deed)
-        elif (deed.repository, deed.digest) not in self.above.manifests or self.dice.random() < 0.1:
-            self.fresh.add((deed.repository, deed.tag, "" if deed.tag else deed.digest))
+        self.fresh.discard((change.repository, change.tag, "" if change.tag else change.digest))
+        if change.removes:
+            self.remove(change)
+        elif (change.repository, change.digest) not in self.above.manifests or self.dice.random() < 0.1:
+            self.fresh.add((change.repository, change.tag, "" if change.tag else change.digest))
         else:
-            self.have(deed.repository, deed.tag, deed.digest)
-        self.feed.settled(deed)
+            self.have(change.repository, change.tag, change.digest)
+        self.feed.settle(change)
 
     def have(self, repository: str, tag: str, digest: str) -> None:
         self.fetched += (repository, digest) not in self.manifests
@@ -284,26 +321,26 @@ class Below:
         if tag:
             self.tags[repository, tag] = digest
 
-    def remove(self, deed: Deed) -> None:
-        one = (deed.repository, deed.tag)
-        if deed.tag:
+    def remove(self, change: FeedChange) -> None:
+        one = (change.repository, change.tag)
+        if change.tag:
             self.tags.pop(one, None)
             return
         self.manifests = {
-            (r, d) for r, d in self.manifests if r != deed.repository or d != (deed.digest or d)
+            (r, d) for r, d in self.manifests if r != change.repository or d != (change.digest or d)
         }
         gone = [
             key
             for key, d in self.tags.items()
-            if key[0] == deed.repository and (not deed.digest or d == deed.digest)
+            if key[0] == change.repository and (not change.digest or d == change.digest)
         ]
         for key in gone:
             del self.tags[key]
 
     def retry(self, trouble: tuple[str, str, str]) -> None:
-        """What is recorded is asked about; a tag by its name, because it may have moved."""
+        """Recorded troubles are requested; a tag by its name, because it may have moved."""
         repository, tag, digest = trouble
-        if any(deed.repository == repository for deed in self.work):
+        if any(change.repository == repository for change in self.work):
             return
         self.fresh.discard(trouble)
         digest = self.above.tags.get((repository, tag), "") if tag else digest
@@ -326,14 +363,15 @@ def life(seed: int, reads: type[Feed] = Feed) -> tuple[Above, Below]:
             below.kill()
         else:
             below.step()
+    below.lists = False
     for _ in range(PEACE):
         below.step()
         feed = below.feed
         if feed.kept == feed.seen != "" and not (feed or feed.is_behind or below.fresh):
-            heard = above.messages(feed.seen, 50)
-            if heard is not None and not heard.messages:
+            answer = above.messages(feed.seen, 50)
+            if answer is not None and not answer.messages:
                 return above, below
-    raise AssertionError(f"seed {seed}: no peace: {below.feed.question()}, {below.fresh}, {below.work}")
+    raise AssertionError(f"seed {seed}: no peace: {below.feed.query()}, {below.fresh}, {below.work}")
 
 
 class CountsEarly(Feed):
@@ -347,16 +385,16 @@ class CountsEarly(Feed):
 class KeepsNoOrder(Feed):
     """Whatever is next is begun."""
 
-    def _may_begin(self, deed: Deed) -> bool:
-        return self._waiting.get(deed.key) is deed
+    def _is_ready(self, change: FeedChange) -> bool:
+        return self._waiting.get(change.key) is change
 
 
 class ForgetsWhatStopped(Feed):
     """What was given back does not wait again."""
 
-    def give_back(self, deed: Deed) -> None:
+    def give_back(self, change: FeedChange) -> None:
         """See `Feed`."""
-        self.settled(deed)
+        self.settle(change)
 
 
 @pytest.mark.parametrize("reads", [CountsEarly, KeepsNoOrder, ForgetsWhatStopped])
@@ -382,7 +420,7 @@ def test_in_the_end_the_child_has_what_the_parent_has(seed: int) -> None:
 
 def missing(above: Above, below: Below) -> Iterator[tuple[str, str]]:
     """Manifests of the parent that the child should have: what a tag names, and what no tag ever did. A digest that a
-    tag passed over while nobody looked may be lacking."""
+    tag that was skipped in between may be missing."""
     named = {(r, d) for (r, _), d in above.tags.items()}
     passed = {(m.repository, m.digest) for m in above.log if m.kind == "tag"}
     yield from (named | (above.manifests - passed)) - below.manifests

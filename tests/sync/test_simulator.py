@@ -13,7 +13,7 @@ from sync.world import Broken
 #: `make torture` asks for 100,000
 SEEDS = int(os.environ.get("HOLDFAST_SYNC_SEEDS", "1000"))
 BLOCKS = 10
-HAPPENED = ("cancels", "kills", "jumps", "confirmed", "conflicts", "asked_in_time", "parked")
+HAPPENED = ("cancels", "kills", "jumps", "confirmed", "conflicts", "requested_in_time", "parked")
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

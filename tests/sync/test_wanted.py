@@ -1,15 +1,15 @@
-"""What is wanted: repositories, tags, platforms, referrers, and what is said when a filter leaves nothing."""
+"""Selections: repositories, tags, platforms, referrers, and the report of a filter that selects nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from holdfast.config import SyncRepository
+from holdfast.config import SyncRepositorySection
 from holdfast.config_file import from_table
-from holdfast.sync.platform import Platforms
-from holdfast.sync.version import Range, RangeInvalid, Version, version_of
-from holdfast.sync.wanted import Rule, TagFact, Wanted
+from holdfast.oci.platforms import Platforms
+from holdfast.sync.source.selection import Rule, Selection, TagFact
+from holdfast.sync.source.version import Range, RangeInvalid, Version, version_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,15 +19,15 @@ DAY = 86400.0
 
 def chosen(listed: list[str], given: dict[str, Any]) -> list[str]:
     """Names that a rule takes of tags without a time."""
-    found = Rule(SyncRepository(name="a", **given)).choose([TagFact(t) for t in listed], NOW)
-    return [tag.name for tag in found.tags]
+    choice = Rule(SyncRepositorySection(name="a", **given)).choose([TagFact(t) for t in listed], NOW)
+    return [tag.name for tag in choice.tags]
 
 
 TAGS = ["1.3.9", "1.4.0", "1.5.2", "2.0.0-rc.1", "2.0.0", "latest", "nightly", "v1.6"]
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("given", "expected"),
     [
         ({}, TAGS),
         ({"tags": ("1.*",)}, ["1.3.9", "1.4.0", "1.5.2"]),
@@ -39,8 +39,8 @@ TAGS = ["1.3.9", "1.4.0", "1.5.2", "2.0.0-rc.1", "2.0.0", "latest", "nightly", "
         ({"semver": "*", "newest": 2}, ["2.0.0", "v1.6"]),
     ],
 )
-def test_tags(given: dict[str, Any], found: list[str]) -> None:
-    assert chosen(TAGS, given) == found
+def test_tags(given: dict[str, Any], expected: list[str]) -> None:
+    assert chosen(TAGS, given) == expected
 
 
 def test_times() -> None:
@@ -50,15 +50,15 @@ def test_times() -> None:
         TagFact("newer", NOW),
         TagFact("unknown"),
     ]
-    rule = Rule(SyncRepository(name="a", newer_than="P30D"))
-    found = rule.choose(tags, NOW)
-    assert [t.name for t in found.tags] == ["new", "newer", "unknown"]
-    assert found.words == (
+    rule = Rule(SyncRepositorySection(name="a", newer_than="P30D"))
+    choice = rule.choose(tags, NOW)
+    assert [t.name for t in choice.tags] == ["new", "newer", "unknown"]
+    assert choice.words == (
         "a: newer_than P30D leaves out 1 of 4 tags",
         "a: newer_than keeps 1 tags whose images do not say when they were made",
     )
     assert rule.choose(tags[:1], NOW).words == ("a: newer_than P30D leaves out all 1 tags",)
-    newest = Rule(SyncRepository(name="a", newest=2)).choose(tags, NOW)
+    newest = Rule(SyncRepositorySection(name="a", newest=2)).choose(tags, NOW)
     assert [t.name for t in newest.tags] == ["new", "newer"]
     assert "orders 1 tags by version" in newest.words[0]
 
@@ -72,33 +72,40 @@ def test_times() -> None:
     ],
 )
 def test_a_filter_that_matches_nothing_says_so(given: dict[str, Any], words: str) -> None:
-    found = Rule(SyncRepository(name="a", **given)).choose([TagFact(t) for t in TAGS], NOW)
-    assert not found.tags
-    assert words in found.words[0]
+    choice = Rule(SyncRepositorySection(name="a", **given)).choose([TagFact(t) for t in TAGS], NOW)
+    assert not choice.tags
+    assert words in choice.words[0]
 
 
 def test_repositories_of_a_mirror_of_its_own() -> None:
-    rows = [SyncRepository(name="library/*"), SyncRepository(name="team/app"), SyncRepository(name="x/**")]
-    wanted = Wanted.of(rows)
-    assert wanted.needs_catalogue
-    found = wanted.repositories(["library/a", "library/b/c", "other", "team/app"])
-    assert found.names == ("team/app", "library/a")
-    assert found.words == (
+    rows = [
+        SyncRepositorySection(name="library/*"),
+        SyncRepositorySection(name="team/app"),
+        SyncRepositorySection(name="x/**"),
+    ]
+    selection = Selection.of(rows)
+    assert selection.needs_catalogue
+    choice = selection.repositories(["library/a", "library/b/c", "other", "team/app"])
+    assert choice.names == ("team/app", "library/a")
+    assert choice.words == (
         "x/**: none of the parent's 4 repositories matches; correct the pattern, or take it out",
     )
-    assert not wanted.covers("library/b/c")
+    assert not selection.covers("library/b/c")
 
 
 def test_a_managed_node_takes_its_scope_from_its_parent_and_the_rest_from_its_rules() -> None:
-    rows = [SyncRepository(name="team/app", platforms=("linux/arm64",)), SyncRepository(name="none/*")]
-    wanted = Wanted.of(rows, scope=("team/*", "base"))
-    found = wanted.repositories(["team/app", "team/deep/er", "elsewhere"])
-    assert found.names == ("base", "team/app", "team/deep/er")
-    assert wanted.rule_of("team/app").platforms.names == ("linux/arm64",)
-    assert wanted.rule_of("base").platforms.names == ()
-    assert any("none/*" in words and "no repository of the scope" in words for words in found.words)
-    assert not Wanted.of([], scope=("a",)).needs_catalogue
-    assert Wanted.of([], scope=("*",)).covers("any/thing")
+    rows = [
+        SyncRepositorySection(name="team/app", platforms=("linux/arm64",)),
+        SyncRepositorySection(name="none/*"),
+    ]
+    selection = Selection.of(rows, scope=("team/*", "base"))
+    choice = selection.repositories(["team/app", "team/deep/er", "elsewhere"])
+    assert choice.names == ("base", "team/app", "team/deep/er")
+    assert selection.rule_of("team/app").platforms.names == ("linux/arm64",)
+    assert selection.rule_of("base").platforms.names == ()
+    assert any("none/*" in words and "no repository of the scope" in words for words in choice.words)
+    assert not Selection.of([], scope=("a",)).needs_catalogue
+    assert Selection.of([], scope=("*",)).covers("any/thing")
 
 
 def test_platforms() -> None:
@@ -111,9 +118,9 @@ def test_platforms() -> None:
 
 
 def test_referrers_by_artifact_type() -> None:
-    assert Rule(SyncRepository(name="a")).wants_referrer("sbom")
-    assert not Rule(SyncRepository(name="a", referrers=())).wants_referrer("sbom")
-    assert Rule(SyncRepository(name="a", referrers=("sbom",))).wants_referrer("sbom")
+    assert Rule(SyncRepositorySection(name="a")).selects_referrer("sbom")
+    assert not Rule(SyncRepositorySection(name="a", referrers=())).selects_referrer("sbom")
+    assert Rule(SyncRepositorySection(name="a", referrers=("sbom",))).selects_referrer("sbom")
 
 
 RANGES = [
@@ -137,9 +144,9 @@ RANGES = [
 
 @pytest.mark.parametrize(("text", "inside", "outside"), RANGES)
 def test_ranges(text: str, inside: list[str], outside: list[str]) -> None:
-    found = Range(text)
-    assert [t for t in inside if not found.admits(version_of(t) or Version((0, 0, 0)))] == []
-    assert [t for t in outside if found.admits(version_of(t) or Version((0, 0, 0)))] == []
+    versions = Range(text)
+    assert [t for t in inside if not versions.admits(version_of(t) or Version((0, 0, 0)))] == []
+    assert [t for t in outside if versions.admits(version_of(t) or Version((0, 0, 0)))] == []
 
 
 @pytest.mark.parametrize("text", ["", "1.2 ||", ">= 1.4", "latest", "1.2.3.4", "!1", "=>1"])
@@ -180,5 +187,5 @@ def test_a_mirror_of_its_own_is_told_in_the_file_alone() -> None:
     config = from_table(
         {"sync": {"schedule": "0 22 * * *", "window": "PT6H", "repositories": [row]}, **PARENT}
     )
-    wanted = Wanted.of(config.sync.repositories)
-    assert wanted.repositories(["library/alpine"]).names == ("library/alpine",)
+    selection = Selection.of(config.sync.repositories)
+    assert selection.repositories(["library/alpine"]).names == ("library/alpine",)

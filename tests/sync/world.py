@@ -7,10 +7,10 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from holdfast.sync.entry import Entry
-from holdfast.sync.image import Facts, Referrer
-from holdfast.sync.schedule import State
-from holdfast.sync.work import Job
+from holdfast.oci.image import Facts, Referrer
+from holdfast.outbox.entry import OutboxEntry
+from holdfast.sync.run_state import Job
+from holdfast.sync.schedule import ScheduleState
 
 #: Thursday, 26 November 2026, 00:00 UTC
 START = 1_795_651_200.0
@@ -141,9 +141,9 @@ class Disk:
     facts: dict[str, Facts] = field(default_factory=dict)
     tags: dict[tuple[str, str], str] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
-    state: State = field(default_factory=State)
+    state: ScheduleState = field(default_factory=ScheduleState)
     job: Job | None = None
-    outbox: dict[int, Entry] = field(default_factory=dict)
+    outbox: dict[int, OutboxEntry] = field(default_factory=dict)
     cursor: int = 0
     held: dict[str, str | None] = field(default_factory=dict)
 
@@ -153,9 +153,9 @@ class Disk:
             raise Broken(f"{digest} is linked and not here")
         self.links.add((repository, digest))
 
-    def put(self, repository: str, digest: str, facts: Facts, wanted: set[str]) -> None:
-        """A manifest that clients can name from now on. `wanted`: its children that the rule does not leave out."""
-        needed = {p.digest for p in facts.pieces} | wanted
+    def put(self, repository: str, digest: str, facts: Facts, children: set[str]) -> None:
+        """A manifest that clients can name from now on. `children`: those that the rule selects."""
+        needed = {p.digest for p in facts.pieces} | children
         missing = [d for d in needed if (repository, d) not in self.links]
         if missing:
             raise Broken(f"{digest} was put before {missing}")
@@ -186,12 +186,12 @@ class Hours:
     def occurrences(self, since: float, until: float) -> list[float]:
         """All of them, in order."""
         day = datetime.fromtimestamp(since, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        found = []
+        times = []
         while day.timestamp() <= until:
             if day.weekday() in self.weekdays:
-                found += [day.timestamp() + minute * 60 for minute in self.minutes]
+                times += [day.timestamp() + minute * 60 for minute in self.minutes]
             day += timedelta(days=1)
-        return found
+        return times
 
 
 class Windows:

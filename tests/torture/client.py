@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
-from holdfast.testing.content import Generated
+from holdfast.testing.random_content import GeneratedContent
 from support.transfer import Answer, connect, target_of
 
 #: What a client sees of a node that dies.
@@ -26,11 +26,11 @@ class Content:
     @property
     def digest(self) -> str:
         """sha256, as text."""
-        return Generated(self.size, self.seed).digest
+        return GeneratedContent(self.size, self.seed).digest
 
     def bytes(self, start: int = 0, end: int | None = None) -> bytes:
         """Bytes from `start` to `end`."""
-        return Generated(self.size, self.seed).read(start, (self.size if end is None else end) - start)
+        return GeneratedContent(self.size, self.seed).read(start, (self.size if end is None else end) - start)
 
 
 class Unexpected(Exception):

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast_core import CHUNK_BYTES, Digest, Lock, Store, Target, fsck, rebuild
-from holdfast_core.errors import Damaged, Locked, NotHeld, StoreError, StoreRefused
+from holdfast_core import CHUNK_BYTES, Digest, Lock, LockTarget, Store, fsck, rebuild
+from holdfast_core.errors import ContentLocked, Damaged, NotHeld, StoreError, StoreRefused
 from support.format_reader import FormatReader
 from support.stores import (
     MEDIA,
@@ -62,11 +62,11 @@ def make(root: Path) -> None:
     for n in range(100, 100 + IMAGES):
         push(store, OWNED, body(OWNED, n), f"t{n}", subject=hashed(body(OWNED, 0))[0] if n % 5 == 0 else None)
         digest = put_manifest(store, CACHED, body(CACHED, n))
-        store.put_tag(CACHED, f"t{n}", digest, now=1.0).result()
+        store.references.put_tag(CACHED, f"t{n}", digest, now=1.0).result()
         if n % 3 == 0:
-            store.delete_manifest(OWNED, Digest.of(body(OWNED, n)), now=2.0).result()
-    store.set_lock(OWNED, Target("tag", "t100"), Lock(delete=False), now=3.0).result()
-    store.sync_cached().result()
+            store.references.delete_manifest(OWNED, Digest.of(body(OWNED, n)), now=2.0).result()
+    store.references.set_lock(OWNED, LockTarget("tag", "t100"), Lock(delete=False), now=3.0).result()
+    store.upkeep.sync_cached().result()
     store.close()
 
 
@@ -87,10 +87,10 @@ def strike(root: Path, place: str, chance: random.Random) -> Path:
 def blob(store: Store, repository: str, number: int) -> str:
     """Every byte, by the checked way."""
     wanted = body(repository, number)
-    held = store.blob(repository, hashed(wanted)[0])
+    held = store.blobs.get(repository, hashed(wanted)[0])
     if held is None:
         return MISSING
-    with store.open_blob(held) as reader:
+    with store.blobs.open(held) as reader:
         got = b"".join(reader.read(at, CHUNK_BYTES) for at in range(0, held.size, CHUNK_BYTES))
     return RIGHT if got == wanted else WRONG
 
@@ -98,7 +98,7 @@ def blob(store: Store, repository: str, number: int) -> str:
 def manifest(store: Store, repository: str, number: int) -> str:
     """Its bytes and its type; of one that was deleted, that it is not there."""
     wanted = body(repository, number)
-    held = store.manifest(repository, Digest.of(wanted))
+    held = store.references.manifest(repository, Digest.of(wanted))
     if held is None:
         return RIGHT if deleted(repository, number) else MISSING
     fits = held.body == wanted and held.media_type == MEDIA and not deleted(repository, number)
@@ -107,7 +107,7 @@ def manifest(store: Store, repository: str, number: int) -> str:
 
 def tag(store: Store, repository: str, number: int) -> str:
     """Where it points."""
-    held = store.tag(repository, f"t{number}")
+    held = store.references.tag(repository, f"t{number}")
     if held is None:
         return RIGHT if deleted(repository, number) else MISSING
     fits = held.digest == Digest.of(body(repository, number)) and not deleted(repository, number)
@@ -116,7 +116,7 @@ def tag(store: Store, repository: str, number: int) -> str:
 
 def lock(store: Store, repository: str, _: int) -> str:
     """That the tag may not be deleted: one that cannot be read forbids, too."""
-    held = store.lock(repository, Target("tag", "t100"))
+    held = store.references.lock(repository, LockTarget("tag", "t100"))
     return MISSING if held.delete else RIGHT
 
 
@@ -139,7 +139,7 @@ def looked(store: Store, look: Look) -> str:
     what, repository, number = look
     try:
         return what(store, repository, number)
-    except Locked:
+    except ContentLocked:
         return RIGHT if what is lock else MISSING
     except (Damaged, NotHeld):
         return MISSING
@@ -152,15 +152,15 @@ def fetch(store: Store, look: Look) -> None:
     what, repository, number = look
     wanted = body(repository, number)
     if what is blob:
-        held = store.blob_anywhere(hashed(wanted)[0])
+        held = store.blobs.anywhere(hashed(wanted)[0])
         if held is not None and held.inline is None:
             for start in range(0, held.size, CHUNK_BYTES):
-                store.quarantine(held.digest, start, min(start + CHUNK_BYTES, held.size)).result()
+                store.blobs.quarantine(held.digest, start, min(start + CHUNK_BYTES, held.size)).result()
         put_file(store, repository, wanted)
     elif what is manifest:
         put_manifest(store, repository, wanted)
     else:
-        store.put_tag(repository, f"t{number}", Digest.of(wanted), now=9.0).result()
+        store.references.put_tag(repository, f"t{number}", Digest.of(wanted), now=9.0).result()
 
 
 # --- one flip ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import closing
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from holdfast.testing.scripted_process import ScriptedProcess
 from torture.client import Connection, Content, Unexpected, fetched

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-from holdfast.testing.content import digest_of
+from holdfast.testing.random_content import digest_of
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from support.transfer import target_of
 from torture.client import GONE, Connection, Content, Unexpected, Uploads, fetched

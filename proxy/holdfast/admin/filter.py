@@ -1,5 +1,8 @@
-"""`$filter` of the list of connected registries: `eq` on parent.id, mode and connectionState, joined by `and`
-(connected-registry 2.1).
+"""Lists of the admin API: their pages, and `$filter` of the list of connected registries.
+
+A page has `value` and `nextLink`, which leads on from the last name. A filter is `eq` on parent.id, mode and
+connectionState, joined by `and`
+(references.md 1.6).
 
     properties/parent/id eq '/connectedRegistries/plant' and properties/mode eq 'ReadOnly'
 
@@ -10,11 +13,19 @@ which a quote is doubled (OData 4.01, 5.1.1.14.1); `null` is what is directly be
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar, get_args
+from urllib.parse import quote
 
-from holdfast.control.resource import ConnectedRegistry, ConnectionState, Mode, name_in
+from holdfast.admin.documents import Document
+from holdfast.admin.operation import AdminCall, reply
 from holdfast.errors import QueryInvalid
+from holdfast.resources.model import ConnectedRegistry, ConnectionState, Mode, name_in
+from holdfast.wire.message import Reply
+from holdfast.wire.query import encode_query
 
+#: entries on a page without `$top`
+PAGE_ENTRIES = 100
 TERM = re.compile(r"\s*([\w./]+)\s+(\w+)\s+('(?:[^']|'')*'|null)\s*", re.ASCII)
 JOINT = re.compile(r"and\b")
 FIELDS = {"parent.id": "parent", "mode": "mode", "connectionstate": "state"}
@@ -37,31 +48,56 @@ class Filter(NamedTuple):
 
 def read_filter(name: str, value: str) -> Filter:
     """The filter in a query. Raises `QueryInvalid`."""
-    found: dict[str, str] = {}
-    place = 0
+    conditions: dict[str, str] = {}
+    position = 0
     while True:
-        term = TERM.match(value, place)
+        term = TERM.match(value, position)
         if term is None or term[2].lower() != "eq":
-            raise QueryInvalid(f"{name}: found {value[place : place + 40]!r}; {GRAMMAR}", detail=name)
+            raise QueryInvalid(f"{name}: found {value[position : position + 40]!r}; {GRAMMAR}", detail=name)
         field = FIELDS.get(term[1].replace("/", ".").removeprefix("properties.").lower())
-        if field is None or field in found:
+        if field is None or field in conditions:
             raise QueryInvalid(
                 f"{name}: found {term[1][:40]!r}, unknown or given twice; {GRAMMAR}", detail=name
             )
-        found[field] = _value(name, field, term[3])
-        place = term.end()
-        if place == len(value):
-            return Filter(**found)
-        if not (joint := JOINT.match(value, place)):
-            raise QueryInvalid(f"{name}: found {value[place : place + 40]!r}; {GRAMMAR}", detail=name)
-        place = joint.end()
+        conditions[field] = _value(name, field, term[3])
+        position = term.end()
+        if position == len(value):
+            return Filter(**conditions)
+        if not (joint := JOINT.match(value, position)):
+            raise QueryInvalid(f"{name}: found {value[position : position + 40]!r}; {GRAMMAR}", detail=name)
+        position = joint.end()
 
 
 def _value(name: str, field: str, text: str) -> str:
     plain = "" if text == "null" else text[1:-1].replace("''", "'")
     if field == "parent":
         return name_in(plain).lower()
-    for word in ALLOWED[field]:
-        if word.lower() == plain.lower():
-            return str(word)
+    for value in ALLOWED[field]:
+        if value.lower() == plain.lower():
+            return str(value)
     raise QueryInvalid(f"{name}: found {plain[:40]!r}; allowed: {', '.join(ALLOWED[field])}", detail=name)
+
+
+class Named(Protocol):
+    """An entry of a list."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def page_reply(
+    call: AdminCall, rows: Sequence[N], size: int, document: Callable[[AdminCall, N], Document]
+) -> Reply:
+    """The first `size` rows; when there are more, with `nextLink`."""
+    page = rows[:size]
+    following = _next_link(call, page[-1].name) if len(rows) > size else None
+    return reply({"value": [document(call, row) for row in page], "nextLink": following})
+
+
+def _next_link(call: AdminCall, last: str) -> str:
+    """A path, so that it holds behind any proxy that keeps paths (RFC 3986 4.2); it stays with the same query."""
+    kept = tuple(pair for pair in call.request.query if pair[0] != "$skipToken")
+    return f"{quote(call.request.path, safe='/')}?{encode_query((*kept, ('$skipToken', last.lower())))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.admin.document import Errors
+from holdfast.admin.documents import Errors
 from holdfast.admin.operation import CONDITIONS as PATTERNS
 from holdfast.admin.operation import NAME, Operation
 
@@ -18,7 +18,7 @@ REFERENCE = "#/components/schemas/{name}"
 
 #: Refusals that any operation may answer, and the sentence for each.
 REFUSALS = {
-    400: "The request breaks a rule; the message names the field, what was found and what is allowed.",
+    400: "The request breaks a rule; the message names the field, the value found and the values allowed.",
     401: "No credentials, or wrong ones.",
     403: "A browser sent this for a page of another site.",
     404: "No such resource.",
@@ -67,16 +67,16 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def _kinds(operations: Iterable[Operation]) -> set[type[Any]]:
-    found: set[type[Any]] = {Errors}
+    structs: set[type[Any]] = {Errors}
     for operation in operations:
-        found.update(kind for kinds in operation.answers.values() for kind in kinds)
+        structs.update(kind for kinds in operation.answers.values() for kind in kinds)
         if operation.body is not None:
-            found.add(operation.body)
-    return found
+            structs.add(operation.body)
+    return structs
 
 
 def _described(operation: Operation, references: dict[type[Any], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
         "tags": [operation.path.partition("/")[0]],
@@ -84,11 +84,11 @@ def _described(operation: Operation, references: dict[type[Any], Any]) -> dict[s
         "responses": _responses(operation, references),
     }
     if operation.body is not None:
-        found["requestBody"] = {
+        described["requestBody"] = {
             "required": True,
             "content": {JSON: {"schema": references[operation.body]}},
         }
-    return found
+    return described
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ def _conditions(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _responses(operation: Operation, references: dict[type[Any], Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, kinds in sorted(operation.answers.items()):
         schemas = [references[kind] for kind in kinds]
         entry: dict[str, Any] = {"description": operation.summary}
@@ -126,10 +126,10 @@ def _responses(operation: Operation, references: dict[type[Any], Any]) -> dict[s
             entry["content"] = {JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
         if operation.versioned:
             entry["headers"] = ETAG
-        found[str(status)] = entry
+        responses[str(status)] = entry
     for status in sorted({*EVERYWHERE, *(WITH_BODY if operation.body else ()), *operation.refusals}):
-        found[str(status)] = {
+        responses[str(status)] = {
             "description": REFUSALS[status],
             "content": {JSON: {"schema": references[Errors]}},
         }
-    return found
+    return responses

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UnsetType
 
-from holdfast.admin import reading
+from holdfast.admin import request_reading
+from holdfast.admin.documents import ChangeDocument, DifferenceDocument
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.command import Order, Result, result_of
+from holdfast.control.command import CommandResult, ControlCommand, result_of
 from holdfast.endpoint.node import Node
 from holdfast.wire.message import Reply, Request
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 #: one segment of a path stands for any name
 NAME = "{name}"
-#: by collection (connected-registry 1.5, 8.4); names compare without casing
+#: by collection (references.md 1.4, 1.21); names compare without casing
 NAME_SCHEMAS: dict[str, dict[str, Any]] = {
     "connectedRegistries": {"type": "string", "pattern": "^[a-zA-Z][a-zA-Z0-9]{4,39}$", "example": "plant1"},
     "scopeMaps": {"type": "string", "pattern": "^[a-zA-Z0-9_][a-zA-Z0-9_-]{4,63}$", "example": "readers"},
@@ -43,61 +44,61 @@ class Parameter:
 
 
 DRY_RUN = Parameter(
-    "dryRun", reading.flag, {"type": "boolean"}, "Only say what would change; nothing is changed."
+    "dryRun", request_reading.flag, {"type": "boolean"}, "Only say what would change; nothing is changed."
 )
 CLEANUP = Parameter(
     "cleanup",
-    reading.flag,
+    request_reading.flag,
     {"type": "boolean"},
     "Delete its sync token and scope map too, and take its gateway from every ancestor's scope map.",
 )
 TOP = Parameter(
     "$top",
-    reading.page_size,
+    request_reading.page_size,
     {"type": "integer", "minimum": 1, "maximum": 1000},
     "Entries on one page; 100 without it.",
 )
 SKIP_TOKEN = Parameter(
     "$skipToken",
-    reading.text,
+    request_reading.text,
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Where the page begins; taken from nextLink.",
 )
 PARENT = Parameter(
     "parent",
-    reading.text,
+    request_reading.text,
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Only what is below this connected registry, at any depth.",
 )
 NO_CHILDREN = Parameter(
     "noChildren",
-    reading.flag,
+    request_reading.flag,
     {"type": "boolean"},
     "Only what is directly below `parent`, or directly below this registry.",
 )
 PAGE = (TOP, SKIP_TOKEN)
 AFTER = Parameter(
     "after",
-    reading.number,
+    request_reading.number,
     {"type": "integer", "minimum": 0},
     "Events with higher numbers; without it the last page of them.",
 )
 OF_REGISTRY = Parameter(
     "registry",
-    reading.text,
+    request_reading.text,
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Only what happened in this connected registry.",
 )
 OF_REPOSITORY = Parameter(
     "repository",
-    reading.text,
+    request_reading.text,
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Only what happened in this repository.",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class AdminCall:
     """A request as a handler sees it: the name in its path, its query, its body as a struct."""
 
     node: Node
@@ -119,13 +120,13 @@ class Call:
         """Whether nothing is to be changed."""
         return bool(self.query.get("dryRun", False))
 
-    def created(self, kind: str, result: Result) -> int:
+    def created(self, kind: str, result: CommandResult) -> int:
         """201 when the command made the resource that the path names, else 200."""
         name = self.name.lower()
         made = (row for row in result.difference if row.kind == kind and row.change == "created")
         return 201 if any(row.name.lower() == name for row in made) else 200
 
-    async def order(self, command: Order) -> Result:
+    async def order(self, command: ControlCommand) -> CommandResult:
         """Have the keeper do it. Raises what the command is refused with."""
         return result_of(await self.node.port.control(msgspec.json.encode(command)))
 
@@ -135,7 +136,7 @@ class Call:
         return self.request.header("if-none-match") == "*"
 
 
-Handler = Callable[[Call], Awaitable[Reply]]
+Handler = Callable[[AdminCall], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,25 +168,22 @@ class Operation:
 
 
 def or_none(value: T | UnsetType) -> T | None:
-    """What was said, None for what was not."""
+    """The value of a field, None for one that is left out."""
     return None if isinstance(value, UnsetType) else value
 
 
-def change_reply(result: Result) -> Reply:
+def change_reply(result: CommandResult) -> Reply:
     """What a command changed, or would change."""
-    difference = [msgspec.to_builtins(row) for row in result.difference]
+    difference = tuple(DifferenceDocument(**msgspec.structs.asdict(row)) for row in result.difference)
     return reply(
-        {
-            "name": result.name,
-            "changed": result.changed,
-            "difference": difference,
-            "followUp": result.follow_up,
-        }
+        ChangeDocument(
+            name=result.name, changed=result.changed, difference=difference, follow_up=result.follow_up
+        )
     )
 
 
 def reply(document: Any, status: int = 200, etag: str = "") -> Reply:
-    """A JSON answer, never kept by anybody (it may hold a secret)."""
+    """A JSON answer that no cache keeps, because it may hold a secret."""
     headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
     if etag:
         headers.append(("ETag", etag))

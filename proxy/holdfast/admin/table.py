@@ -7,9 +7,12 @@ from dataclasses import replace
 
 from holdfast_core.store import Store
 
-from holdfast.admin import (
-    body,
-    document,
+from holdfast.admin import documents, request_bodies
+from holdfast.admin import operation as of
+from holdfast.admin.filter import read_filter
+from holdfast.admin.openapi import document as openapi_document
+from holdfast.admin.operation import AdminCall, Operation, Parameter
+from holdfast.admin.operations import (
     events,
     outbox,
     parents,
@@ -21,16 +24,12 @@ from holdfast.admin import (
     tokens,
     webhooks,
 )
-from holdfast.admin import operation as of
-from holdfast.admin.filter import read_filter
-from holdfast.admin.openapi import document as openapi_document
-from holdfast.admin.operation import Call, Operation, Parameter
-from holdfast.admin.reading import read_body, read_query, read_struct
+from holdfast.admin.request_reading import read_body, read_query, read_struct
 from holdfast.control.catalogue import Catalogue
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
-from holdfast.notify.report import Pinged
-from holdfast.replica.report import PlanReport, SyncReport
+from holdfast.notify.delivery_record import Pinged
+from holdfast.sync.report import PlanReport, SyncReport
 from holdfast.wire.message import Reply, Request
 
 MATCH, NONE_MATCH = "If-Match", "If-None-Match"
@@ -44,19 +43,19 @@ REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "to
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
 WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
-ONE = {200: (document.RegistryDocument,)}
-CHANGE = {200: (document.ChangeDocument,)}
-ONE_MAP, ONE_TOKEN = {200: (document.ScopeMapDocument,)}, {200: (document.TokenDocument,)}
+ONE = {200: (documents.RegistryDocument,)}
+CHANGE = {200: (documents.ChangeDocument,)}
+ONE_MAP, ONE_TOKEN = {200: (documents.ScopeMapDocument,)}, {200: (documents.TokenDocument,)}
 
 
-async def show_document(_call: Call) -> Reply:
+async def show_document(_call: AdminCall) -> Reply:
     """GET of the OpenAPI document."""
     return of.reply(openapi_document(OPERATIONS))
 
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
-        "getOpenApi", "GET", "openapi.json", "This document.", show_document, {200: (document.OpenApi,)}
+        "getOpenApi", "GET", "openapi.json", "This document.", show_document, {200: (documents.OpenApi,)}
     ),
     Operation(
         "listConnectedRegistries",
@@ -64,7 +63,7 @@ OPERATIONS: tuple[Operation, ...] = (
         REGISTRIES,
         "List connected registries, all levels, by name.",
         registries.show_list,
-        {200: (document.RegistryList,)},
+        {200: (documents.RegistryList,)},
         refusals=(404,),
         query=(*of.PAGE, FILTER, of.PARENT, of.NO_CHILDREN),
     ),
@@ -84,10 +83,10 @@ OPERATIONS: tuple[Operation, ...] = (
         REGISTRY,
         "Create a connected registry with its sync token and scope map, or replace what may change of it.",
         registries.put,
-        {200: (document.RegistryDocument, document.ChangeDocument), 201: (document.RegistryDocument,)},
+        {200: (documents.RegistryDocument, documents.ChangeDocument), 201: (documents.RegistryDocument,)},
         refusals=(404, 409, 412),
         query=(of.DRY_RUN,),
-        body=body.NewRegistry,
+        body=request_bodies.NewRegistry,
         conditional=(MATCH, NONE_MATCH),
         versioned=True,
     ),
@@ -95,12 +94,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "updateConnectedRegistry",
         "PATCH",
         REGISTRY,
-        "Change a connected registry; what is not said stays.",
+        "Change a connected registry; fields that are left out stay.",
         registries.change,
-        {200: (document.RegistryDocument, document.ChangeDocument)},
+        {200: (documents.RegistryDocument, documents.ChangeDocument)},
         refusals=(404, 409, 412),
         query=(of.DRY_RUN,),
-        body=body.RegistryChange,
+        body=request_bodies.RegistryChange,
         conditional=(MATCH,),
         versioned=True,
     ),
@@ -151,10 +150,10 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{REGISTRY}/permissions",
         "Add repositories to it and every ancestor, remove repositories from it and every descendant.",
         registries.change_permissions,
-        {200: (document.ScopeMapDocument, document.ChangeDocument)},
+        {200: (documents.ScopeMapDocument, documents.ChangeDocument)},
         refusals=(404, 409, 412),
         query=(of.DRY_RUN,),
-        body=body.PermissionsChange,
+        body=request_bodies.PermissionsChange,
         conditional=(MATCH,),
         versioned=True,
     ),
@@ -164,7 +163,7 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{REGISTRY}/clientTokens",
         "List the tokens that its clients may use.",
         registries.client_tokens,
-        {200: (document.TokenList,)},
+        {200: (documents.TokenList,)},
         refusals=(404,),
     ),
     Operation(
@@ -173,9 +172,9 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{REGISTRY}/settings",
         "What its node needs to start. A password is made anew only when generatePassword says which.",
         settings.show,
-        {200: (document.SettingsDocument,)},
+        {200: (documents.SettingsDocument,)},
         refusals=(404, 409),
-        body=body.SettingsWanted,
+        body=request_bodies.SettingsWanted,
     ),
     Operation(
         "listScopeMaps",
@@ -183,7 +182,7 @@ OPERATIONS: tuple[Operation, ...] = (
         SCOPE_MAPS,
         "List scope maps by name, the system's own included.",
         scope_maps.show_list,
-        {200: (document.ScopeMapList,)},
+        {200: (documents.ScopeMapList,)},
         query=of.PAGE,
     ),
     Operation(
@@ -202,9 +201,9 @@ OPERATIONS: tuple[Operation, ...] = (
         SCOPE_MAP,
         "Create a scope map. One that is there and equal is no change; another is refused.",
         scope_maps.put,
-        {**ONE_MAP, 201: (document.ScopeMapDocument,)},
+        {**ONE_MAP, 201: (documents.ScopeMapDocument,)},
         refusals=(409, 412),
-        body=body.NewScopeMap,
+        body=request_bodies.NewScopeMap,
         conditional=(NONE_MATCH,),
         versioned=True,
     ),
@@ -216,7 +215,7 @@ OPERATIONS: tuple[Operation, ...] = (
         scope_maps.change,
         ONE_MAP,
         refusals=(404, 409, 412),
-        body=body.ScopeMapChange,
+        body=request_bodies.ScopeMapChange,
         conditional=(MATCH,),
         versioned=True,
     ),
@@ -236,7 +235,7 @@ OPERATIONS: tuple[Operation, ...] = (
         TOKENS,
         "List tokens by name.",
         tokens.show_list,
-        {200: (document.TokenList,)},
+        {200: (documents.TokenList,)},
         query=of.PAGE,
     ),
     Operation(
@@ -255,9 +254,9 @@ OPERATIONS: tuple[Operation, ...] = (
         TOKEN,
         "Create a token; its passwords are in this one answer. One that is there and equal is no change.",
         tokens.put,
-        {**ONE_TOKEN, 201: (document.TokenDocument,)},
+        {**ONE_TOKEN, 201: (documents.TokenDocument,)},
         refusals=(404, 409, 412),
-        body=body.NewToken,
+        body=request_bodies.NewToken,
         conditional=(NONE_MATCH,),
         versioned=True,
     ),
@@ -269,7 +268,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tokens.change,
         ONE_TOKEN,
         refusals=(404, 409, 412),
-        body=body.TokenChange,
+        body=request_bodies.TokenChange,
         conditional=(MATCH,),
         versioned=True,
     ),
@@ -289,9 +288,9 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{TOKEN}/credentials",
         "Make passwords anew; their values are in this one answer, and the old ones end.",
         tokens.generate,
-        {200: (document.NewCredentials,)},
+        {200: (documents.NewCredentials,)},
         refusals=(404, 409),
-        body=body.CredentialsWanted,
+        body=request_bodies.CredentialsWanted,
     ),
     Operation(
         "deleteCredentials",
@@ -301,7 +300,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tokens.end_credentials,
         ONE_TOKEN,
         refusals=(404, 409),
-        body=body.CredentialsGone,
+        body=request_bodies.CredentialsGone,
         versioned=True,
     ),
     Operation(
@@ -337,7 +336,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "status",
         "How the node is: what is wrong, and where its parents, synchronisation, outbox and disk stand.",
         status.show,
-        {200: (document.NodeStatusDocument,)},
+        {200: (documents.NodeStatusDocument,)},
     ),
     Operation(
         "listParents",
@@ -345,7 +344,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "parents",
         "List the parents: whether they are there, and the operator's switch.",
         parents.show_list,
-        {200: (document.ParentStateList,)},
+        {200: (documents.ParentStateList,)},
     ),
     Operation(
         "getParent",
@@ -353,7 +352,7 @@ OPERATIONS: tuple[Operation, ...] = (
         PARENT,
         "Show a parent.",
         parents.show,
-        {200: (document.ParentStateDocument,)},
+        {200: (documents.ParentStateDocument,)},
         refusals=(404,),
     ),
     Operation(
@@ -362,9 +361,9 @@ OPERATIONS: tuple[Operation, ...] = (
         PARENT,
         "Switch a parent off, or let the node find out itself; obeyed when this is answered, and after a restart.",
         parents.change,
-        {200: (document.ParentStateDocument,)},
+        {200: (documents.ParentStateDocument,)},
         refusals=(404,),
-        body=body.ParentChange,
+        body=request_bodies.ParentChange,
     ),
     Operation(
         "listOutbox",
@@ -372,7 +371,7 @@ OPERATIONS: tuple[Operation, ...] = (
         OUTBOX,
         "List what is still to go up to a parent, in its order, and the last conflicts over tags.",
         outbox.show_list,
-        {200: (document.OutboxList,)},
+        {200: (documents.OutboxList,)},
         query=of.PAGE,
     ),
     Operation(
@@ -381,7 +380,7 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{OUTBOX}/status",
         "How much is still to go up, since when, and how fast it goes.",
         outbox.backlog,
-        {200: (document.BacklogDocument,)},
+        {200: (documents.BacklogDocument,)},
     ),
     Operation(
         "getOutboxEntry",
@@ -389,7 +388,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ENTRY,
         "Show what holds an entry back, and how a conflict was decided.",
         outbox.show,
-        {200: (document.OutboxDocument,)},
+        {200: (documents.OutboxDocument,)},
         refusals=(404,),
     ),
     Operation(
@@ -398,7 +397,7 @@ OPERATIONS: tuple[Operation, ...] = (
         f"{ENTRY}/retry",
         "Have it tried now. One in conflict goes up as if this side had won.",
         outbox.retry,
-        {200: (document.OutboxDocument,)},
+        {200: (documents.OutboxDocument,)},
         refusals=(404,),
     ),
     Operation(
@@ -407,7 +406,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "events",
         "List what changed here and in the connected registries below, the oldest first.",
         events.show_list,
-        {200: (document.EventList,)},
+        {200: (documents.EventList,)},
         refusals=(409,),
         query=(of.TOP, of.AFTER, of.OF_REGISTRY, of.OF_REPOSITORY),
     ),
@@ -417,16 +416,16 @@ OPERATIONS: tuple[Operation, ...] = (
         WEBHOOKS,
         "List the webhooks of the configuration by name, and how far each is.",
         webhooks.show_list,
-        {200: (document.WebhookList,)},
+        {200: (documents.WebhookList,)},
         query=of.PAGE,
     ),
     Operation(
         "getWebhook",
         "GET",
         WEBHOOK,
-        "Show how far a webhook is, and what its receiver last said.",
+        "Show how far a webhook is, and its receiver's last answer.",
         webhooks.show,
-        {200: (document.WebhookDocument,)},
+        {200: (documents.WebhookDocument,)},
         refusals=(404,),
     ),
     Operation(
@@ -442,11 +441,11 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def _routes() -> dict[tuple[str, ...], dict[str, Operation]]:
-    """By the segments of the path, then by method."""
-    found: dict[tuple[str, ...], dict[str, Operation]] = {}
+    """The operations by the segments of their path, then by method."""
+    routes: dict[tuple[str, ...], dict[str, Operation]] = {}
     for one in OPERATIONS:
-        found.setdefault(tuple(one.path.split("/")), {})[one.method] = one
-    return found
+        routes.setdefault(tuple(one.path.split("/")), {})[one.method] = one
+    return routes
 
 
 ROUTES = _routes()
@@ -463,9 +462,9 @@ class Table:
         one, name = find(request)
         query = read_query(request.query, one.readers)
         _check_conditions(request, one)
-        return self._performed(one, Call(node, self._catalogue, request, name, query, None, clients))
+        return self._performed(one, AdminCall(node, self._catalogue, request, name, query, None, clients))
 
-    async def _performed(self, one: Operation, call: Call) -> Reply:
+    async def _performed(self, one: Operation, call: AdminCall) -> Reply:
         content = await read_body(call.request)
         if one.body is not None:
             call = replace(call, body=read_struct(content, one.body))
@@ -483,19 +482,19 @@ def find(request: Request) -> tuple[Operation, str]:
         methods = ROUTES.get((parts[0], of.NAME, *parts[2:])) if name else None
     if methods is None:
         raise PathUnknown("no such operation; GET /api/v1/openapi.json lists them")
-    found = methods.get(request.method)
-    if found is None:
+    operation = methods.get(request.method)
+    if operation is None:
         allow = ", ".join(methods)
         raise MethodNotAllowed(
             f"the operation does not take this method; it takes {allow}",
             detail=request.method[:20],
             headers=(("Allow", allow),),
         )
-    return found, name
+    return operation, name
 
 
 def _check_conditions(request: Request, one: Operation) -> None:
-    """A condition that would be overlooked is refused: who sends one relies on it."""
+    """Refuses a condition that the operation does not check: a client that sends it relies on it."""
     for header, pattern in of.CONDITIONS.items():
         values = request.header_lines(header.lower())
         if not values or (request.method == "GET" and header not in one.conditional):

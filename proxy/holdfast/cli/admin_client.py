@@ -1,4 +1,4 @@
-"""The admin API of a node, asked over HTTP: one request at a time, refusals as sentences.
+"""The client of a node's admin API: one request at a time, refusals as sentences.
 
 urllib is enough here: few requests, small bodies. Redirects are never followed, because the operator's password goes
 with every request; for the same reason a proxy is never used to reach this machine itself, and plain http only goes to
@@ -11,7 +11,7 @@ import base64
 import ipaddress
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPException
@@ -29,13 +29,13 @@ from urllib.request import (
 
 from holdfast.printable import printable
 
-#: Every write is one transaction of the keeper; an answer that takes longer than this (s) does not come.
+#: time-out of a request (s); every write is one short transaction of the keeper
 _PATIENCE_SECONDS = 60.0
 _API = "/api/v1/"
 
 
 class AdminRefused(Exception):
-    """The node, or this side before asking, says no: the request is wrong or not allowed. Nothing was changed."""
+    """The node, or the client before the request, refuses: the request is wrong or not allowed. Nothing was changed."""
 
 
 class AdminUnknown(AdminRefused):
@@ -47,8 +47,8 @@ class AdminFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the admin API is and who asks. `source` says in words where that was found."""
+class AdminEndpoint:
+    """Address of an admin API, and the operator's name and password. `source` describes their origin."""
 
     url: str
     username: str
@@ -63,13 +63,8 @@ class _NoRedirect(HTTPRedirectHandler):
         """None: the redirect is an answer like any other."""
 
 
-def path(*segments: str) -> str:
-    """Segments below /api/v1/, escaped."""
-    return "/".join(quote(segment, safe="") for segment in segments)
-
-
 def normal_url(text: str) -> str:
-    """`http://host:port` of what a person typed; a missing scheme is http on this machine, https elsewhere.
+    """`http://host:port` of what was typed; a missing scheme is http on this machine, https elsewhere.
 
     Raises AdminRefused for anything else, and for http to another machine."""
     if "://" not in text:
@@ -110,9 +105,9 @@ def _local(host: str | None) -> bool:
 
 class AdminClient:
     """Asks one node. Every method raises AdminRefused for a 4xx and AdminFailed for everything else that is no
-    success; the message is for the person at the terminal."""
+    success; the message is for the terminal."""
 
-    def __init__(self, endpoint: Endpoint, patience: float = _PATIENCE_SECONDS) -> None:
+    def __init__(self, endpoint: AdminEndpoint, patience: float = _PATIENCE_SECONDS) -> None:
         self.endpoint, self._patience = endpoint, patience
         basic = f"{endpoint.username}:{endpoint.password}".encode()
         self._authorization = "Basic " + base64.b64encode(basic).decode()
@@ -120,7 +115,7 @@ class AdminClient:
 
     def get(self, *segments: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One document."""
-        return self.ask("GET", path(*segments), query=query)
+        return self.ask("GET", segments, query=query)
 
     def listed(self, *segments: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """Every entry of a list, page by page."""
@@ -136,15 +131,19 @@ class AdminClient:
     def ask(
         self,
         method: str,
-        where: str,
+        path: Sequence[str],
         body: Mapping[str, Any] | None = None,
         *,
         query: Mapping[str, str] | None = None,
         only_new: bool = False,
     ) -> dict[str, Any]:
-        """One request; `where` comes from `path`. `only_new`: refused when it is there already. An answer without a
-        body is {}."""
-        target = _API + where + (f"?{urlencode(query)}" if query else "")
+        """The answer to one request; {} for one without a body. `path` has the segments below /api/v1/. `only_new`:
+        refused when the resource exists."""
+        target = (
+            _API
+            + "/".join(quote(segment, safe="") for segment in path)
+            + (f"?{urlencode(query)}" if query else "")
+        )
         return self._send(method, target, body, {"If-None-Match": "*"} if only_new else {})
 
     def _send(
@@ -178,21 +177,23 @@ class AdminClient:
         return document
 
     def _refusal(self, error: HTTPError, target: str) -> Exception:
-        said = _sentences(error.read())
+        sentences = _sentences(error.read())
         if error.code == 401:
             return AdminRefused(
                 f"{self.endpoint.url} does not accept the name and password from {self.endpoint.source}"
             )
-        if not said:
+        if not sentences:
             return AdminFailed(
                 f"{self.endpoint.url} answered {error.code} {error.reason}, not as an admin API does. Its address is"
                 " the second one that holdfast serve prints"
             )
         if error.code == 404:
             if target.partition("?")[0].count("/") < 4:  # a list: it is always there
-                said = [f"{self.endpoint.url} has no admin API; it is the second address that serve prints"]
-            return AdminUnknown("\n".join(said))
-        return (AdminRefused if error.code < 500 else AdminFailed)("\n".join(said))
+                sentences = [
+                    f"{self.endpoint.url} has no admin API; it is the second address that serve prints"
+                ]
+            return AdminUnknown("\n".join(sentences))
+        return (AdminRefused if error.code < 500 else AdminFailed)("\n".join(sentences))
 
     def _unreachable(self, error: Exception) -> str:
         reason = error.reason if isinstance(error, URLError) else error

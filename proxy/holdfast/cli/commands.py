@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from holdfast.cli.lazy_group import LazyGroup
 
-#: Exit codes: 1 something failed or is damaged, 2 the request itself is wrong.
-FAILED, REFUSED = 1, 2
-
 FILE = click.Path(dir_okay=False, path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
-
-
-def refuse(message: str, code: int = REFUSED) -> NoReturn:
-    """Say why on stderr and end."""
-    click.echo(f"holdfast: {message}", err=True)
-    sys.exit(code)
 
 
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     lazy={
-        "connected-registry": "holdfast.cli.connected_registry:connected_registry",
-        "events": "holdfast.cli.events:events",
-        "outbox": "holdfast.cli.outbox:outbox",
-        "parent": "holdfast.cli.parent:parent",
-        "scope-map": "holdfast.cli.scope_map:scope_map",
-        "status": "holdfast.cli.status:status",
-        "sync": "holdfast.cli.sync:sync",
-        "token": "holdfast.cli.token:token",
-        "webhook": "holdfast.cli.webhook:webhook",
+        "connected-registry": "holdfast.cli.verbs.connected_registry:connected_registry",
+        "events": "holdfast.cli.verbs.events:events",
+        "outbox": "holdfast.cli.verbs.outbox:outbox",
+        "parent": "holdfast.cli.verbs.parent:parent",
+        "scope-map": "holdfast.cli.verbs.scope_map:scope_map",
+        "status": "holdfast.cli.verbs.status:status",
+        "sync": "holdfast.cli.verbs.sync:sync",
+        "token": "holdfast.cli.verbs.token:token",
+        "webhook": "holdfast.cli.verbs.webhook:webhook",
     },
     sections={
         "A node": ("serve", "demo", "config", "fsck", "rebuild"),
@@ -72,6 +62,17 @@ def holdfast() -> None:
 @click.option("--data", metavar="DIR", help="Directory of the store. Default: holdfast-data.")
 @click.option("--parent", "parents", multiple=True, metavar="[NAME=]URL", help="Parent registry; may repeat.")
 @click.option("--parent-insecure", is_flag=True, help="Allow http and invalid certificates at the parents.")
+@click.option(
+    "--parent-ca",
+    metavar="FILE",
+    help="Certificate authorities of the parents, PEM, instead of the system's. This, --parent-insecure and"
+    " --parent-proxy are of the parents of --parent, and of the one in a connection string.",
+)
+@click.option(
+    "--parent-proxy",
+    metavar="URL",
+    help="Egress proxy to them; none: none, also where HTTPS_PROXY or HTTP_PROXY name one.",
+)
 @click.option("--workers", type=int, help="Worker processes; 0: everything in one process; -1: one per core.")
 @click.option("--on-miss", type=click.Choice(["parent", "strict"]), help="Ask the parent, or answer 404.")
 @click.option(
@@ -90,8 +91,15 @@ def holdfast() -> None:
 @click.option("--tls-key", metavar="FILE", help="Private key, PEM.")
 def serve(file: Path | None, **flags: Any) -> None:
     """Serve a node. Without a parent it is a root."""
-    import holdfast.process  # noqa: F401 - before anything that imports structlog: see there
-    from holdfast.cli import serve as verb
+    import holdfast_core as core
+    from holdfast_core.native_build import why_stale
+
+    import holdfast as proxy
+    from holdfast.cli.exit_codes import FAILED, refuse
+
+    if reason := why_stale(Path(str(package.__file__)).parent for package in (core, proxy)):
+        refuse(reason, FAILED)
+    from holdfast.cli.verbs import serve as verb
 
     verb.run(file, flags)
 
@@ -104,29 +112,19 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
-    """Check a configuration file as serve does, with this environment; say what is wrong and exit 2, or say that it is
-    right."""
-    import os
+    """Check a configuration file as serve does, with this environment; print what is wrong and exit 2, or print that it
+    is right."""
+    from holdfast.cli.verbs import configuration as verb
 
-    import holdfast.process  # noqa: F401 - before anything that imports structlog: see there
-    from holdfast.cli.serve import checked
-    from holdfast.config_file import ConfigInvalid, secret_problems
-
-    try:
-        config = checked(file, {}, os.environ)
-    except ConfigInvalid as error:
-        refuse(str(error))
-    if problems := list(secret_problems(config, os.environ)):
-        refuse("\n".join(problems))
-    click.echo(f"{file}: right")
+    verb.check(file)
 
 
 @config.command("keys")
 def config_keys() -> None:
     """Print every key with type, default, unit and meaning, as a Markdown table."""
-    from holdfast.cli.keys import markdown
+    from holdfast.cli.verbs import configuration as verb
 
-    click.echo(markdown())
+    click.echo(verb.key_table_as_markdown())
 
 
 @holdfast.command()
@@ -140,18 +138,18 @@ def config_keys() -> None:
 )
 def fsck(data: Path, read_data: str | None) -> None:
     """Check a store. Exit 1 when anything is damaged. Reads only; safe beside a serving node."""
-    from holdfast.cli import store
+    from holdfast.cli.verbs import maintenance
 
-    store.fsck(data, read_data)
+    maintenance.fsck(data, read_data)
 
 
 @holdfast.command()
 @click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
 def rebuild(data: Path) -> None:
     """Make the index anew from the journal and the blob files. The node must be stopped."""
-    from holdfast.cli import store
+    from holdfast.cli.verbs import maintenance
 
-    store.rebuild(data)
+    maintenance.rebuild(data)
 
 
 @holdfast.command()
@@ -167,7 +165,7 @@ def rebuild(data: Path) -> None:
 )
 def demo(**options: Any) -> None:
     """Show a node at work: pull through it, stop the parent, pull again; then keep serving."""
-    from holdfast.cli import demo as verb
+    from holdfast.cli.verbs import demo as verb
 
     verb.run(**options)
 
@@ -217,6 +215,9 @@ def completion(shell: str) -> None:
     zsh:  eval "$(holdfast completion zsh)"                  in ~/.zshrc
     fish: holdfast completion fish > ~/.config/fish/completions/holdfast.fish
     """
-    from holdfast.cli.completion import script
+    from click.shell_completion import get_completion_class
 
-    click.echo(script(holdfast, shell))
+    kind = get_completion_class(shell)
+    assert kind is not None, shell
+    # the class of bash asks the bash that is here for its version; the one that reads the script may be another
+    click.echo(kind.source_template % kind(holdfast, {}, "holdfast", "_HOLDFAST_COMPLETE").source_vars())

@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
             ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in --help, in sections; what stands in none comes last."""
+        """The list in --help, in sections; verbs of no section are last."""
         placed = {name for names in self._sections.values() for name in names}
         others = [name for name in self.list_commands(ctx) if name not in placed]
         for title, names in {**self._sections, "Other" if placed else "Commands": others}.items():

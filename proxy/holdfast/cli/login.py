@@ -1,8 +1,9 @@
-"""Which node a verb asks, and with which password: `find`; and `holdfast login`, which keeps both in a file.
+"""The node to which a verb sends requests, and its password (`find`); and `holdfast login`, which stores both in a
+file.
 
-In this order, the first that says where wins: `--registry`; `--data`; HOLDFAST_REGISTRY with HOLDFAST_USERNAME and
+The first of these that names a node wins: `--registry`; `--data`; HOLDFAST_REGISTRY with HOLDFAST_USERNAME and
 HOLDFAST_PASSWORD; HOLDFAST_DATA; the file of `holdfast login`; `holdfast-data` in the current directory, where `serve`
-keeps its store unless told otherwise. Only `--registry` may take its password from another place than its address:
+keeps its store by default. Only `--registry` may take its password from another place than its address:
 from `--data`, from the environment (unless that names another registry), or from the file, if it knows that registry.
 """
 
@@ -18,10 +19,10 @@ from typing import Any
 
 import click
 
-from holdfast.cli.admin_client import AdminClient, AdminFailed, AdminRefused, Endpoint, normal_url, path
-from holdfast.cli.commands import FAILED, refuse
+from holdfast.cli.admin_client import AdminClient, AdminEndpoint, AdminFailed, AdminRefused, normal_url
+from holdfast.cli.exit_codes import FAILED, refuse
 
-#: Where `serve` keeps its store when it is not told.
+#: Where `serve` keeps its store by default.
 DEFAULT_DATA = Path("holdfast-data")
 _REGISTRY, _USERNAME, _PASSWORD, _DATA = (
     "HOLDFAST_REGISTRY",
@@ -32,11 +33,11 @@ _REGISTRY, _USERNAME, _PASSWORD, _DATA = (
 
 
 class LoginMissing(Exception):
-    """Nothing says which node to ask, or with which password; the message says what to do."""
+    """No node, or no password for it, is configured; the message has advice."""
 
 
-def find(registry: str | None, data: Path | None) -> Endpoint:
-    """The node to ask. Raises LoginMissing or AdminRefused with a sentence for the person."""
+def find(registry: str | None, data: Path | None) -> AdminEndpoint:
+    """The node to ask. Raises LoginMissing or AdminRefused with a sentence for the operator."""
     environment = os.environ
     if registry:
         return _named(normal_url(registry), data, environment)
@@ -57,10 +58,10 @@ def find(registry: str | None, data: Path | None) -> Endpoint:
     )
 
 
-def _named(url: str, data: Path | None, environment: Mapping[str, str]) -> Endpoint:
+def _named(url: str, data: Path | None, environment: Mapping[str, str]) -> AdminEndpoint:
     if data:
         name, password = _operator(data)
-        return Endpoint(url, name, password, f"{data}/operator.json")
+        return AdminEndpoint(url, name, password, f"{data}/operator.json")
     meant = environment.get(_REGISTRY)
     if environment.get(_PASSWORD) and (not meant or normal_url(meant) == url):
         return _from_environment(url, environment)
@@ -72,16 +73,16 @@ def _named(url: str, data: Path | None, environment: Mapping[str, str]) -> Endpo
     )
 
 
-def _from_environment(url: str, environment: Mapping[str, str]) -> Endpoint:
+def _from_environment(url: str, environment: Mapping[str, str]) -> AdminEndpoint:
     missing = [name for name in (_USERNAME, _PASSWORD) if not environment.get(name)]
     if missing == [_USERNAME, _PASSWORD] and url in (logins := Logins.read()).registries:
         return logins.endpoint(url)
     if missing:
         raise LoginMissing(f"{' and '.join(missing)} must be set to ask {url}, or run: holdfast login {url}")
-    return Endpoint(url, environment[_USERNAME], environment[_PASSWORD], f"{_USERNAME} and {_PASSWORD}")
+    return AdminEndpoint(url, environment[_USERNAME], environment[_PASSWORD], f"{_USERNAME} and {_PASSWORD}")
 
 
-def local(data: Path) -> Endpoint:
+def local(data: Path) -> AdminEndpoint:
     """The node whose store is in this directory. Raises LoginMissing."""
     name, password = _operator(data)
     try:
@@ -92,14 +93,14 @@ def local(data: Path) -> Endpoint:
         ) from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise LoginMissing(f"{data}/admin.json cannot be read: {error}") from None
-    return Endpoint(url, name, password, f"{data}/operator.json")
+    return AdminEndpoint(url, name, password, f"{data}/operator.json")
 
 
 def _operator(data: Path) -> tuple[str, str]:
     file = data / "operator.json"
     try:
-        found = json.loads(file.read_text())
-        return str(found["username"]), str(found["password"])
+        document = json.loads(file.read_text())
+        return str(document["username"]), str(document["password"])
     except FileNotFoundError:
         raise LoginMissing(f"{file} is not there: is {data} the data directory of a node?") from None
     except PermissionError:
@@ -126,21 +127,21 @@ class Logins:
             with file.open() as opened:
                 if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                     raise LoginMissing(f"{file} holds passwords and others can read it: chmod 600 {file}")
-                found = json.load(opened)
+                document = json.load(opened)
             registries = {
                 str(url): (str(one["username"]), str(one["password"]))
-                for url, one in found["registries"].items()
+                for url, one in document["registries"].items()
             }
-            return cls(file, registries, str(found.get("current", "")))
+            return cls(file, registries, str(document.get("current", "")))
         except FileNotFoundError:
             return cls(file, {}, "")
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise LoginMissing(f"{file} cannot be read ({error}): remove it and log in again") from None
 
-    def endpoint(self, url: str) -> Endpoint:
+    def endpoint(self, url: str) -> AdminEndpoint:
         """One of its registries."""
         name, password = self.registries[url]
-        return Endpoint(url, name, password, str(self.file))
+        return AdminEndpoint(url, name, password, str(self.file))
 
     def write(self) -> None:
         """Replace the file. Raises OSError."""
@@ -159,27 +160,27 @@ def log_in(url: str | None, username: str | None, password: str | None, from_std
     """Try the password against the node; keep both when it is right. Exits 2 when it is not."""
     try:
         logins = Logins.read()
-        place = normal_url(url or os.environ.get(_REGISTRY) or logins.current or _no_url())
+        address = normal_url(url or os.environ.get(_REGISTRY) or logins.current or _no_url())
     except (LoginMissing, AdminRefused) as error:
         refuse(str(error))
-    endpoint = Endpoint(place, *_asked(username, password, from_stdin), "this login")
+    endpoint = AdminEndpoint(address, *_credentials(username, password, from_stdin), "this login")
     try:
-        AdminClient(endpoint).get(path("connectedRegistries"), query={"$top": "1"})
+        AdminClient(endpoint).get("connectedRegistries", query={"$top": "1"})
     except AdminRefused as error:
         refuse(str(error))
     except AdminFailed as error:
         refuse(str(error), FAILED)
-    logins.registries[place], logins.current = (endpoint.username, endpoint.password), place
+    logins.registries[address], logins.current = (endpoint.username, endpoint.password), address
     logins.write()
-    click.echo(f"holdfast: logged in to {place} as {endpoint.username}; kept in {logins.file}", err=True)
+    click.echo(f"holdfast: logged in to {address} as {endpoint.username}; kept in {logins.file}", err=True)
 
 
 def _no_url() -> str:
     raise LoginMissing("log in to what? Give the admin address that the node prints: holdfast login URL")
 
 
-def _asked(username: str | None, password: str | None, from_stdin: bool) -> tuple[str, str]:
-    """Name and password from flags, from stdin, or asked for at the terminal."""
+def _credentials(username: str | None, password: str | None, from_stdin: bool) -> tuple[str, str]:
+    """Name and password from flags, from stdin, or typed at the terminal."""
     if password and from_stdin:
         refuse("--password and --password-stdin: one of them")
     if password:
@@ -205,12 +206,12 @@ def log_out(url: str | None) -> None:
     """Forget one registry, the current one without a name."""
     try:
         logins = Logins.read()
-        place = normal_url(url) if url else logins.current
+        address = normal_url(url) if url else logins.current
     except (LoginMissing, AdminRefused) as error:
         refuse(str(error))
-    if logins.registries.pop(place, None) is None:
-        refuse(f"not logged in{f' to {place}' if place else ''}")
-    if logins.current == place:
+    if logins.registries.pop(address, None) is None:
+        refuse(f"not logged in{f' to {address}' if address else ''}")
+    if logins.current == address:
         logins.current = next(iter(logins.registries), "")
     logins.write()
-    click.echo(f"holdfast: logged out of {place}", err=True)
+    click.echo(f"holdfast: logged out of {address}", err=True)

@@ -1,8 +1,8 @@
-"""Answers as tables for people, as JSON or YAML for programs.
+"""Answers as tables, JSON and YAML.
 
 A list is a table with a row each; one object is a table with a line for each property, which fits 80 columns where the
-original's eight columns do not. Column names are the original's. What a node says of itself comes from another machine,
-so control characters never reach the terminal.
+original's eight columns do not. Column names are the original's. A node's answer comes from another machine,
+so control characters in it never reach the terminal.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _UNLIMITED = 10_000
 
 def at(document: Mapping[str, Any], *keys: str) -> Any:
     """A property deep inside; "" where there is none."""
-    found: Any = document
+    value: Any = document
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return "" if found is None else found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return "" if value is None else value
 
 
 def properties(*keys: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -46,7 +46,7 @@ def last(*keys: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda document: str(at(document, "properties", *keys)).rpartition("/")[2]
 
 
-def moment(*keys: str) -> Callable[[Mapping[str, Any]], str]:
+def time_of(*keys: str) -> Callable[[Mapping[str, Any]], str]:
     """A reader of the time in `properties.<keys>`, to the second."""
     return lambda document: seconds(at(document, "properties", *keys))
 
@@ -57,14 +57,14 @@ def seconds(time: str) -> str:
 
 
 def show_list(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column], output: str, none: str) -> None:
-    """A list; `none` is said on stderr when a table would be empty."""
-    found = list(rows)
+    """A list; `none` is printed on stderr when a table would be empty."""
+    entries = list(rows)
     if output != "table":
-        click.echo(_text(found, output), nl=False)
-    elif found and sys.stdout.isatty() and len(found) <= FOLDED:
-        _print(_rows(found, columns))
-    elif found:
-        _print_plain(found, columns)
+        click.echo(_text(entries, output), nl=False)
+    elif entries and sys.stdout.isatty() and len(entries) <= FOLDED:
+        _print(_rows(entries, columns))
+    elif entries:
+        _print_plain(entries, columns)
     else:
         click.echo(f"holdfast: {none}", err=True)
 
@@ -80,9 +80,7 @@ def show_one(document: Mapping[str, Any], columns: Sequence[Column], output: str
 def _text(document: Any, output: str) -> str:
     if output == "json":
         return printable_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n"
-    from holdfast.cli.yaml_text import yaml
-
-    return yaml(document)
+    return yaml_text(document)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
@@ -123,7 +121,7 @@ def _text_of(value: object) -> str:
 
 
 def _print_plain(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
-    """A list that is not folded: for programs, and for more rows than a person looks at in a table. It looks the same;
+    """A list that is not folded: for programs, and for more rows than a table shows well. It looks the same;
     20,000 tokens took 44.7 s as a table."""
     names = [name for name, _ in columns]
     lines = [names, *([_text_of(read(row)) for _, read in columns] for row in rows)]
@@ -146,7 +144,7 @@ def _print(table: Table) -> None:
 
 
 def ago(age: int) -> str:
-    """Seconds since something, for a person."""
+    """An age in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if age >= 2 * length:
             return f"{age // length} {unit} ago"
@@ -154,7 +152,7 @@ def ago(age: int) -> str:
 
 
 def amount(size: float) -> str:
-    """Bytes for a person."""
+    """A number of bytes in its largest unit."""
     unit = 0
     while size >= 1024 and unit < len(_UNITS) - 1:
         size, unit = size / 1024, unit + 1
@@ -162,8 +160,50 @@ def amount(size: float) -> str:
 
 
 def transfer(progress: Mapping[str, Any]) -> str:
-    """How many bytes are here, how fast they come, and how long it will take."""
+    """The bytes copied so far, their rate, and the time left."""
     left = progress["secondsLeft"]
     time = "" if left is None else f", {left:.0f} s left"
     rate = f"{amount(progress['rate'])}/s{time}"
     return f"{amount(progress['bytesDone'])} of {amount(progress['bytes'])} ({rate})"
+
+
+def yaml_text(document: Any) -> str:
+    """A JSON document as YAML in block style, which readers of YAML 1.1 and 1.2 read alike."""
+    from yaml import SafeDumper, dump  # type: ignore[import-untyped]
+
+    class JsonDumper(SafeDumper):  # type: ignore[misc]
+        """Quotes a string as JSON does unless every reader takes it for a string, and indents the items of a list."""
+
+        def choose_scalar_style(self) -> str:
+            _, is_string = self.event.implicit
+            return "" if not is_string or _is_plain(self.event.value) else '"'
+
+        def write_double_quoted(self, text: str, split: bool = True) -> None:
+            self.write_indicator(_quoted(text), True)
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    text: str = dump(document, Dumper=JsonDumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+    return text
+
+
+#: Starts with a letter, so it is no number, date, "~" or indicator; has no ": " and no " #".
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*|(?:/[A-Za-z0-9_.-]+)+")
+#: Words that YAML 1.1 or 1.2 reads as a truth value, null or a number.
+_RESERVED = frozenset({"y", "n", "yes", "no", "true", "false", "on", "off", "null", "nan", "inf"})
+#: What JSON and a terminal accept, and YAML does not (production c-printable).
+_UNPRINTABLE = re.compile("[\ufffe\uffff\ud800-\udfff]")
+
+
+def _is_plain(text: str) -> bool:
+    return text.lower() not in _RESERVED and bool(_PLAIN.fullmatch(text))
+
+
+def _quoted(text: str) -> str:
+    return _UNPRINTABLE.sub(
+        lambda match: f"\\u{ord(match[0]):04x}", printable_json(json.dumps(text, ensure_ascii=False))
+    )

@@ -1,4 +1,4 @@
-"""How verbs that ask a node's admin API are declared: words up to the next option, names, where the node is."""
+"""The declaration of verbs that use a node's admin API: options with several values, names, the node's address."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.cli.commands import DIRECTORY, FAILED, REFUSED, refuse
+from holdfast.cli import output as out
+from holdfast.cli.exit_codes import FAILED, REFUSED, refuse
+from holdfast.printable import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from holdfast.cli.admin_client import AdminClient
 
-#: A person who presses Tab waits no longer (s), and reads no more.
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+#: Bounds of a completion: seconds, and names.
 _COMPLETION_SECONDS, _COMPLETIONS = 2.0, 1000
-#: No argument of a program contains it, so it can part words that were joined into one.
+#: no argument of a program contains it, so that it can separate values that were joined into one
 _NUL = "\0"
 
 
 class Name(click.ParamType[str]):
-    """A name that stands in a path. Its grammar is the server's; here only what could be another path is refused."""
+    """A name in a path. The server checks its grammar; here only a name that would change the path is refused."""
 
     name = "name"
 
@@ -44,34 +47,34 @@ class Name(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names that the node knows, as far as one page goes; none when it cannot be asked within a moment."""
+        """The names on the first page of the node's list; none when it does not answer within two seconds."""
         from click.shell_completion import CompletionItem
 
-        from holdfast.cli.admin_client import AdminClient, AdminFailed, AdminRefused, path
+        from holdfast.cli.admin_client import AdminClient, AdminFailed, AdminRefused
         from holdfast.cli.login import LoginMissing, find
 
         try:
             endpoint = find(ctx.params.get("registry"), ctx.params.get("data"))
             client = AdminClient(endpoint, patience=_COMPLETION_SECONDS)
-            page = client.get(path(self._noun), query={"$top": str(_COMPLETIONS)})
+            page = client.get(self._noun, query={"$top": str(_COMPLETIONS)})
         except (LoginMissing, AdminRefused, AdminFailed):
             return []
         names = (str(one.get("name")) for one in page.get("value", ()))
         return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
 
 
-class Word(click.Choice[str]):
-    """One of some words, in any casing; a refusal lists them as they are written."""
+class VerbWord(click.Choice[str]):
+    """One of several values, in any casing; a refusal lists them as they are written."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(words, case_sensitive=False)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """The words as they are written; click would show them in lower case."""
+        """The values as they are written; click would show them in lower case."""
         return f"[{'|'.join(self.choices)}]"
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """What was found and what is allowed."""
+        """The value found and the values allowed."""
         return f"found {value!r}; allowed: {', '.join(self.choices)}"
 
 
@@ -81,14 +84,14 @@ class _Words(click.ParamType[tuple[str, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """The words that `Verb.parse_args` joined."""
+        """The values that `Verb.parse_args` joined."""
         return tuple(value.split(_NUL)) if isinstance(value, str) else tuple(value)
 
 
 class Several(click.Option):
-    """An option that takes every word up to the next option, and may repeat: `--repository a b --mode ReadOnly`.
+    """An option that takes all values up to the next option, and may repeat: `--repository a b --mode ReadOnly`.
 
-    Its value is a tuple with one tuple of words for each time it was given."""
+    Its value is a tuple with one tuple of values for each occurrence."""
 
     def __init__(self, declarations: Sequence[str], **attributes: Any) -> None:
         super().__init__(declarations, type=_Words(), multiple=True, **attributes)
@@ -98,32 +101,32 @@ class Verb(click.Command):
     """A command whose options may be `Several`. click itself has no such options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Join the words of each such option into one argument, then parse as click does."""
+        """Join the values of each such option into one argument, then parse as click does."""
         names = {name for param in self.params if isinstance(param, Several) for name in param.opts}
         return super().parse_args(ctx, joined(args, names, partial=ctx.resilient_parsing))
 
 
 def joined(args: Sequence[str], names: set[str], *, partial: bool = False) -> list[str]:
-    """Arguments with the words after each of these options in one. Raises click.BadOptionUsage for none at all,
+    """The arguments, with the values of each of these options joined into one. Raises click.BadOptionUsage without any,
     unless the line is `partial`: one that a shell completes."""
-    rest, found = list(args), list[str]()
+    rest, arguments = list(args), list[str]()
     while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if word == "--":
-            return [*found, word, *rest]
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            return [*arguments, argument, *rest]
         if name not in names:
-            found.append(word)
+            arguments.append(argument)
             continue
-        words = [value] if equals else []
+        values = [value] if equals else []
         while rest and not (rest[0].startswith("-") and len(rest[0]) > 1):
-            words.append(rest.pop(0))
-        if not words and partial:
+            values.append(rest.pop(0))
+        if not values and partial:
             continue
-        if not words:
-            raise click.BadOptionUsage(name, f"Option {name!r} takes at least one word.")
-        found.append(f"{name}={_NUL.join(words)}")
-    return found
+        if not values:
+            raise click.BadOptionUsage(name, f"Option {name!r} takes at least one value.")
+        arguments.append(f"{name}={_NUL.join(values)}")
+    return arguments
 
 
 def examples(*lines: str) -> str:
@@ -132,26 +135,24 @@ def examples(*lines: str) -> str:
 
 
 def flat(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The words of every occurrence, each once, in order."""
-    return tuple(dict.fromkeys(word for group in groups for word in group))
+    """The values of all occurrences, each once, in order."""
+    return tuple(dict.fromkeys(value for group in groups for value in group))
 
 
-class Session:
-    """One verb's work: the node that is asked, and how its answer is shown."""
+class VerbSession:
+    """A run of a verb: the client of its node, and the output format."""
 
     def __init__(self, client: AdminClient, output: str) -> None:
         self.client, self.output = client, output
 
     def note(self, sentence: str) -> None:
-        """A sentence for the person, on stderr, so that stdout stays the answer alone."""
-        from holdfast.printable import printable
-
+        """A sentence on stderr, so that stdout stays the answer alone."""
         click.echo(f"holdfast: {printable(sentence)}", err=True)
 
 
 def asks_in(*outputs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A verb that asks a node: takes `session` first; adds --registry, --data and --output. A refused request
-    ends with exit code 2 and the node's sentences, a failure with 1."""
+    """A decorator for verbs that use a node: they take `session` first, and get --registry, --data and --output. A
+    refused request ends with exit code 2 and the node's sentences, a failure with 1."""
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
         @click.option("-r", "--registry", metavar="URL", help="Admin address of the node, as it prints it.")
@@ -178,6 +179,17 @@ def asks_in(*outputs: str) -> Callable[[Callable[..., None]], Callable[..., None
 asks = asks_in("table", "json", "yaml")
 
 
+def add_list(
+    group: click.Group, noun: str, columns: Sequence[out.Column], description: str, *, none: str
+) -> None:
+    """Add the verb `list` of a noun of the admin API to a group; it prints `none` when there are no rows."""
+
+    @group.command("list", cls=Verb, help=description)
+    @asks
+    def list_all(session: VerbSession) -> None:
+        out.show_list(session.client.listed(noun), columns, session.output, none)
+
+
 def run(
     function: Callable[..., None], registry: str | None, data: Path | None, output: str, rest: dict[str, Any]
 ) -> None:
@@ -186,20 +198,20 @@ def run(
     from holdfast.cli.login import LoginMissing, find
 
     try:
-        function(Session(AdminClient(find(registry, data)), output), **rest)
+        function(VerbSession(AdminClient(find(registry, data)), output), **rest)
     except (LoginMissing, AdminRefused) as error:
         refuse(str(error), REFUSED)
     except AdminFailed as error:
         refuse(str(error), FAILED)
 
 
-def confirm(question: str, yes: bool, look: Callable[[], object]) -> None:
-    """Ask before something is destroyed. `look` fetches it first, so that nobody is asked about what is not there.
-    Ends with exit code 2 when nobody is there to answer, 1 when the answer is no."""
+def confirm(question: str, yes: bool, fetch: Callable[[], object]) -> None:
+    """Ask the operator before something is deleted. `fetch` runs first, so that a resource that does not exist is
+    reported without a question. Exits with code 2 without a terminal, with 1 when the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():
-        refuse(f"{question} Nobody is here to answer: add --yes.")
-    look()
+        refuse(f"{question} There is no terminal to answer at: add --yes.")
+    fetch()
     if not click.confirm(f"{question} Go on?", default=False, err=True):
         refuse("nothing was changed", FAILED)

@@ -1,4 +1,5 @@
-"""Commands of the nodes themselves: activation by a lease, reports, and on a managed node what its parent says."""
+"""Commands of the nodes themselves: activation by a lease, reports, and on a managed node the parent's
+configuration."""
 
 from __future__ import annotations
 
@@ -6,22 +7,24 @@ from collections.abc import Sequence
 
 import msgspec
 
-from holdfast.control import hierarchy, moment, states
-from holdfast.control.bounds import fitting
-from holdfast.control.command import Activate, Receive, Release, Report, Result
-from holdfast.control.context import Context, unknown
-from holdfast.control.draft import SELF, Draft
-from holdfast.control.resource import (
+from holdfast import timestamps
+from holdfast.control import hierarchy
+from holdfast.control.command import Activate, CommandResult, Receive, RecordReport, Release
+from holdfast.control.draft import SELF, Context, Draft, unknown
+from holdfast.errors import ControlConflict, ControlInvalid
+from holdfast.resources import states
+from holdfast.resources.model import (
     IDENTITY,
     NOTICES,
     REGISTRY,
+    REVISION,
     SCOPE_MAP,
     STATUS,
     TOKEN,
-    Configuration,
     ConnectedRegistry,
     Identity,
     Lease,
+    RegistryConfiguration,
     ScopeMap,
     Status,
     StatusDetail,
@@ -29,13 +32,13 @@ from holdfast.control.resource import (
     Token,
     name_in,
 )
-from holdfast.errors import ControlConflict, ControlInvalid
+from holdfast.resources.report_bounds import fitting
 
 LONGEST_LEASE_SECONDS = 90 * 86400.0
 INSTANCE_CHARACTERS = 128
 
 
-def activate(draft: Draft, order: Activate, context: Context) -> Result:
+def activate(draft: Draft, order: Activate, context: Context) -> CommandResult:
     """See `Activate`."""
     registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
@@ -51,7 +54,7 @@ def activate(draft: Draft, order: Activate, context: Context) -> Result:
     sync = status.registry_sync_result
     if sync.sync_state == "NotActivated":
         sync = SyncResult(sync_trigger="InitialSync", sync_state="Pending")
-    return _heard(
+    return _renew_lease(
         draft,
         registry,
         msgspec.structs.replace(
@@ -66,39 +69,39 @@ def activate(draft: Draft, order: Activate, context: Context) -> Result:
     )
 
 
-def _heard(
+def _renew_lease(
     draft: Draft, registry: ConnectedRegistry, status: Status, instance: str, seconds: float, context: Context
-) -> Result:
-    """The active instance was heard of: its lease begins anew."""
+) -> CommandResult:
+    """Renews the lease of the active instance, which has just contacted this node."""
     if not 0 < seconds <= LONGEST_LEASE_SECONDS:
         raise ControlInvalid(
             f"a lease of {seconds} s; allowed: above 0, at most {LONGEST_LEASE_SECONDS:.0f}",
             field="lease_seconds",
         )
-    expires = moment.stamp(context.now + seconds)
+    expires = timestamps.stamp(context.now + seconds)
     lease = Lease(instance=instance, generation=status.generation, expires=expires)
-    heard = msgspec.structs.replace(status, lease=lease, last_activity_time=context.stamp)
-    draft.put(STATUS, fitting(heard), registry.name)
-    return Result(name=registry.name, generation=status.generation, expires=expires)
+    renewed = msgspec.structs.replace(status, lease=lease, last_activity_time=context.stamp)
+    draft.put(STATUS, fitting(renewed), registry.name)
+    return CommandResult(name=registry.name, generation=status.generation, expires=expires)
 
 
-def release(draft: Draft, order: Release, context: Context) -> Result:
+def release(draft: Draft, order: Release, context: Context) -> CommandResult:
     """See `Release`."""
     registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
     lease = status.lease
     if lease is not None and (lease.instance, lease.generation) == (order.instance, order.generation):
         draft.put(STATUS, msgspec.structs.replace(status, lease=None), registry.name)
-    return Result(name=registry.name)
+    return CommandResult(name=registry.name)
 
 
-def report(draft: Draft, order: Report, context: Context) -> Result:
-    """See `Report`."""
+def report(draft: Draft, order: RecordReport, context: Context) -> CommandResult:
+    """See `RecordReport`."""
     registry = directly_below(draft, order.name)
     status = draft.status(registry.name)
     require_active(registry, status, order.instance, order.generation)
     _take_below(draft, registry, order.below)
-    return _heard(
+    return _renew_lease(
         draft,
         registry,
         _reported(registry, status, order, context.stamp),
@@ -108,10 +111,11 @@ def report(draft: Draft, order: Report, context: Context) -> Result:
     )
 
 
-def _reported(registry: ConnectedRegistry, status: Status, order: Report, now: str) -> Status:
+def _reported(registry: ConnectedRegistry, status: Status, order: RecordReport, now: str) -> Status:
     return msgspec.structs.replace(
         status,
         version=order.version or status.version,
+        revision=order.revision,
         last_sync_time=order.last_sync_time or status.last_sync_time,
         login_server=order.login_server or status.login_server,
         status_details=_since(status.status_details, order.status_details, now),
@@ -124,7 +128,7 @@ def _reported(registry: ConnectedRegistry, status: Status, order: Report, now: s
 def _since(
     held: Sequence[StatusDetail], reported: Sequence[StatusDetail], now: str
 ) -> tuple[StatusDetail, ...]:
-    """Troubles with the time when they were first told of, by this clock; a node's own word on that is kept."""
+    """Troubles with the time of their first report, by this clock; a time that the node reports is kept."""
     known = {(detail.type, detail.code): detail.timestamp for detail in held}
     return tuple(
         detail
@@ -135,8 +139,8 @@ def _since(
 
 
 def _synced(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult | None) -> SyncResult:
-    """The state of the last full synchronisation. A report that was on its way when the operator asked for another one
-    does not answer that. Raises `ControlInvalid` for a state that cannot follow."""
+    """Returns the state of the last full synchronisation. A report that was sent before the operator requested another
+    one does not end that request. Raises `ControlInvalid` for a state that cannot follow."""
     if reported is None:
         return held
     if reported.sync_state not in states.reachable(held.sync_state):
@@ -144,30 +148,34 @@ def _synced(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult 
             f"syncState {reported.sync_state} cannot follow {held.sync_state}",
             field="registrySyncResult.syncState",
         )
-    return held if _waits(registry, held, reported) else reported
+    return held if _is_resync_pending(registry, held, reported) else reported
 
 
-def _waits(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult) -> bool:
-    """Whether what the operator asked for has not begun as far as the report knows."""
-    asked = held.sync_state == "Pending" and held.sync_trigger == "ManualResync"
-    return asked and (reported.last_sync_start_time or "") < registry.resync_requested
+def _is_resync_pending(registry: ConnectedRegistry, held: SyncResult, reported: SyncResult) -> bool:
+    """Whether the resync that the operator requested has not begun by the time of the report."""
+    is_pending = held.sync_state == "Pending" and held.sync_trigger == "ManualResync"
+    return is_pending and (reported.last_sync_start_time or "") < registry.resync_requested
 
 
 def _take_below(draft: Draft, registry: ConnectedRegistry, below: dict[str, Status]) -> None:
-    """What a node knows of those below it; of others it has nothing to say."""
+    """Stores a node's reports on the registries below it, and skips others."""
     if not below:
         return
     known = {one.name.lower(): one for one in hierarchy.descendants(draft, registry)}
-    for name, said in below.items():
+    for name, status in below.items():
         if (one := known.get(name.lower())) is None:
             continue
         held = draft.status(one.name).registry_sync_result
-        result = held if _waits(one, held, said.registry_sync_result) else said.registry_sync_result
-        draft.put(STATUS, fitting(msgspec.structs.replace(said, registry_sync_result=result)), name.lower())
+        result = (
+            held
+            if _is_resync_pending(one, held, status.registry_sync_result)
+            else status.registry_sync_result
+        )
+        draft.put(STATUS, fitting(msgspec.structs.replace(status, registry_sync_result=result)), name.lower())
 
 
 def require_active(registry: ConnectedRegistry, status: Status, instance: str, generation: int) -> None:
-    """Refuse who is not the active instance. Raises `ControlConflict` ALREADY_ACTIVATED or NOT_ACTIVATED."""
+    """Refuses an instance that is not the active one. Raises `ControlConflict` ALREADY_ACTIVATED or NOT_ACTIVATED."""
     lease = status.lease
     if lease is None:
         raise ControlConflict(
@@ -179,7 +187,7 @@ def require_active(registry: ConnectedRegistry, status: Status, instance: str, g
 
 
 def already_activated() -> ControlConflict:
-    """The original's refusal of a second instance (connected-registry 2.5)."""
+    """The original's refusal of a second instance (references.md 1.9)."""
     return ControlConflict(
         f"{states.ALREADY_ACTIVATED}: {states.ALREADY_ACTIVATED_TEXT}", detail=states.ALREADY_ACTIVATED
     )
@@ -204,18 +212,18 @@ def directly_below(draft: Draft, name: str) -> ConnectedRegistry:
 # --- on a managed node -------------------------------------------------------------------------------------
 
 
-def receive(draft: Draft, order: Receive, context: Context) -> Result:
+def receive(draft: Draft, order: Receive, context: Context) -> CommandResult:
     """See `Receive`."""
     draft.put(IDENTITY, order.identity, SELF)
     if order.configuration is not None:
         _require_whole(order.configuration, order.identity)
         _replace_all(draft, order.configuration)
-    return Result(name=order.identity.name)
+    return CommandResult(name=order.identity.name)
 
 
-def _require_whole(configuration: Configuration, identity: Identity) -> None:
-    """Refuse what is for somebody else, or has a token whose permissions are not there. The rules of the tree are the
-    root's: a node takes what its parent decided."""
+def _require_whole(configuration: RegistryConfiguration, identity: Identity) -> None:
+    """Refuses a configuration for another registry, or with a token whose permissions are missing. The rules of the
+    tree are the root's: a node takes what its parent decided."""
     own = configuration.registry.name.lower()
     if own != identity.name.lower():
         raise ControlInvalid(
@@ -234,33 +242,36 @@ def _require_whole(configuration: Configuration, identity: Identity) -> None:
             raise ControlInvalid(f"the token {token.name} has no scope map", field="tokens")
 
 
-def _replace_all(draft: Draft, configuration: Configuration) -> None:
+def _replace_all(draft: Draft, configuration: RegistryConfiguration) -> None:
     registries = (configuration.registry, *configuration.below)
     for registry in configuration.below:
-        _cut_loose(draft, registry)
+        _end_lease(draft, registry)
     _replace_kind(draft, REGISTRY, registries)
     _replace_kind(draft, TOKEN, configuration.tokens)
     _replace_kind(draft, SCOPE_MAP, configuration.scope_maps)
     names = {registry.name.lower() for registry in registries}
-    _forget(draft, STATUS, names)
-    _forget(draft, NOTICES, names)
+    _remove_others(draft, REVISION, set(configuration.revisions))
+    for name, revision in configuration.revisions.items():
+        draft.put(REVISION, revision, name)
+    _remove_others(draft, STATUS, names)
+    _remove_others(draft, NOTICES, names)
 
 
 def _replace_kind(draft: Draft, kind: str, values: Sequence[ConnectedRegistry | Token | ScopeMap]) -> None:
-    _forget(draft, kind, {value.name.lower() for value in values})
+    _remove_others(draft, kind, {value.name.lower() for value in values})
     for value in values:
         if draft.get(kind, value.name) != value:
             draft.put(kind, value)
 
 
-def _forget(draft: Draft, kind: str, wanted: set[str]) -> None:
+def _remove_others(draft: Draft, kind: str, names: set[str]) -> None:
     for name in draft.names(kind):
-        if name not in wanted:
+        if name not in names:
             draft.remove(kind, name)
 
 
-def _cut_loose(draft: Draft, registry: ConnectedRegistry) -> None:
-    """The operator deactivated a registry below this node: its instance's lease ends here."""
+def _end_lease(draft: Draft, registry: ConnectedRegistry) -> None:
+    """Ends the lease of a registry below this node that the operator deactivated."""
     held = draft.registry(registry.name)
     status = draft.status(registry.name)
     if held is not None and held.deactivated != registry.deactivated and status.lease is not None:

@@ -1,8 +1,8 @@
 """Commands to the keeper: everything that changes the control plane, as JSON between processes.
 
-A command says what is wanted; `control/execute.py` decides, inside the transaction of the write, whether that can be.
-Names are taken plain or as ids (`/tokens/plant`). Unless said otherwise None leaves a field as it is. `if_match` is an
-ETag as `control/view.etag_of` gives it, or "*"; `dry_run` answers what would change and changes nothing.
+A command is a request; `control/execute.py` decides, inside the transaction of the write, whether that can be.
+Names are plain or ids (`/tokens/plant`). None leaves a field as it is, unless its command says otherwise. `if_match` is
+an ETag of `control/draft.etag_of`, or "*"; `dry_run` returns the changes without making them.
 """
 
 from __future__ import annotations
@@ -10,81 +10,55 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct, field
 
-from holdfast.control.resource import (
-    Configuration,
+from holdfast.errors import ControlInvalid
+from holdfast.resources.model import (
     EnabledStatus,
     Identity,
     LoginServer,
-    LogLevel,
-    Mode,
     PasswordName,
+    RegistryConfiguration,
+    ResourceStruct,
     Status,
     StatusDetail,
-    SwitchStatus,
     SyncProgress,
     SyncResult,
-    Wire,
 )
-from holdfast.errors import ControlInvalid
-from holdfast.gateway.message import Notice
+from holdfast.resources.notification import Notice
+from holdfast.resources.registry_requests import NewRegistryProperties, RegistryChangeProperties
 
 #: At most so many bytes of a command (a configuration of 10 times the limits is under 32 MiB).
 COMMAND_BYTES = 64 << 20
 
 
-class Order(Struct, frozen=True, kw_only=True, tag=True, tag_field="command", forbid_unknown_fields=True):
+class ControlCommand(
+    Struct, frozen=True, kw_only=True, tag=True, tag_field="command", forbid_unknown_fields=True
+):
     """Base of the commands."""
 
 
-class CreateRegistry(Order, frozen=True):
-    """A connected registry, and with `repositories` its scope map and sync token, named like it; exactly one of
-    `repositories` and `sync_token`. Where it exists the changeable fields are replaced. `only_new` refuses one that
-    exists."""
+class CreateRegistry(ControlCommand, frozen=True):
+    """A connected registry, and with `properties.repositories` its scope map and sync token, named like it. Where it
+    exists the changeable fields are replaced. `only_new` refuses one that exists."""
 
     name: str
-    mode: Mode
-    parent: str | None = None
-    repositories: tuple[str, ...] | None = None
-    sync_token: str | None = None
-    schedule: str = "* * * * *"
-    sync_window: str | None = None
-    message_ttl: str = "P2D"
-    log_level: LogLevel = "Information"
-    audit_log_status: SwitchStatus = "Disabled"
-    client_tokens: tuple[str, ...] = ()
-    notifications: tuple[str, ...] = ()
-    gc_enabled: bool = True
-    gc_schedule: str = "0 0 * * *"
+    properties: NewRegistryProperties
     if_match: str | None = None
     only_new: bool = False
     dry_run: bool = False
 
 
-class UpdateRegistry(Order, frozen=True):
-    """Changes of a connected registry. `sync_window` None takes the window away. A whole list (`client_tokens`,
-    `notifications`) replaces; `add_…` and `remove_…` change the one that is there."""
+class UpdateRegistry(ControlCommand, frozen=True):
+    """Changes of a connected registry."""
 
     name: str
-    schedule: str | None = None
-    sync_window: str | UnsetType | None = UNSET
-    message_ttl: str | None = None
-    log_level: LogLevel | None = None
-    audit_log_status: SwitchStatus | None = None
-    client_tokens: tuple[str, ...] | None = None
-    add_client_tokens: tuple[str, ...] = ()
-    remove_client_tokens: tuple[str, ...] = ()
-    notifications: tuple[str, ...] | None = None
-    add_notifications: tuple[str, ...] = ()
-    remove_notifications: tuple[str, ...] = ()
-    gc_enabled: bool | None = None
-    gc_schedule: str | None = None
+    properties: RegistryChangeProperties = field(default_factory=RegistryChangeProperties)
     if_match: str | None = None
     dry_run: bool = False
 
 
-class DeleteRegistry(Order, frozen=True):
+class DeleteRegistry(ControlCommand, frozen=True):
     """Without `cleanup` the sync token, its scope map and the ancestors' gateway permissions stay, and the answer
     says what is left to do."""
 
@@ -94,21 +68,21 @@ class DeleteRegistry(Order, frozen=True):
     dry_run: bool = False
 
 
-class Deactivate(Order, frozen=True):
-    """Cut the active instance loose."""
+class Deactivate(ControlCommand, frozen=True):
+    """Ends the lease of the active instance."""
 
     name: str
 
 
-class Resync(Order, frozen=True):
-    """Ask for a full synchronisation; the node does it when it next hears of it."""
+class Resync(ControlCommand, frozen=True):
+    """Requests a full synchronisation, which the node begins at its next contact."""
 
     name: str
 
 
-class UpdatePermissions(Order, frozen=True):
+class UpdatePermissions(ControlCommand, frozen=True):
     """Repositories of a connected registry: what is added is added to every ancestor, what is removed is removed from
-    every descendant (connected-registry 2.4)."""
+    every descendant (references.md 1.8)."""
 
     name: str
     add: tuple[str, ...] = ()
@@ -117,8 +91,8 @@ class UpdatePermissions(Order, frozen=True):
     dry_run: bool = False
 
 
-class CreateScopeMap(Order, frozen=True):
-    """A scope map. One that is there and equal is no change; another is refused."""
+class CreateScopeMap(ControlCommand, frozen=True):
+    """A scope map. An equal one that exists is no change; a different one is refused."""
 
     name: str
     actions: tuple[str, ...]
@@ -126,8 +100,8 @@ class CreateScopeMap(Order, frozen=True):
     only_new: bool = False
 
 
-class UpdateScopeMap(Order, frozen=True):
-    """`actions` replaces them all; otherwise `add` and `remove` change those that are there."""
+class UpdateScopeMap(ControlCommand, frozen=True):
+    """`actions` replaces all actions; otherwise `add` and `remove` change the existing ones."""
 
     name: str
     add: tuple[str, ...] = ()
@@ -137,16 +111,16 @@ class UpdateScopeMap(Order, frozen=True):
     if_match: str | None = None
 
 
-class DeleteScopeMap(Order, frozen=True):
+class DeleteScopeMap(ControlCommand, frozen=True):
     """Refused while a token has it."""
 
     name: str
     if_match: str | None = None
 
 
-class CreateToken(Order, frozen=True):
+class CreateToken(ControlCommand, frozen=True):
     """A token with a scope map that exists, or with one made of `actions`, named `<token>-scope-map`. Unless
-    `no_passwords` both passwords are generated. One that is there and equal is no change, and keeps its passwords."""
+    `no_passwords` both passwords are generated. An equal token that exists is no change, and keeps its passwords."""
 
     name: str
     scope_map: str | None = None
@@ -157,8 +131,8 @@ class CreateToken(Order, frozen=True):
     only_new: bool = False
 
 
-class UpdateToken(Order, frozen=True):
-    """Another scope map, another status."""
+class UpdateToken(ControlCommand, frozen=True):
+    """A new scope map, or a new status."""
 
     name: str
     scope_map: str | None = None
@@ -166,16 +140,16 @@ class UpdateToken(Order, frozen=True):
     if_match: str | None = None
 
 
-class DeleteToken(Order, frozen=True):
+class DeleteToken(ControlCommand, frozen=True):
     """Refused while it is a sync token. As a client token it leaves every list."""
 
     name: str
     if_match: str | None = None
 
 
-class GenerateCredentials(Order, frozen=True):
+class GenerateCredentials(ControlCommand, frozen=True):
     """New passwords, both unless `passwords` names one; their values are in the answer and nowhere else. `secret` is
-    what a person chose instead, for exactly one. `expiry` None: never."""
+    a chosen password instead, for exactly one. `expiry` None: never."""
 
     token: str
     passwords: tuple[PasswordName, ...] = ()
@@ -183,14 +157,14 @@ class GenerateCredentials(Order, frozen=True):
     secret: str | None = None
 
 
-class DeleteCredentials(Order, frozen=True):
-    """Passwords end at once. Both unless `passwords` names one."""
+class DeleteCredentials(ControlCommand, frozen=True):
+    """Removes passwords, both unless `passwords` names one."""
 
     token: str
     passwords: tuple[PasswordName, ...] = ()
 
 
-class Activate(Order, frozen=True):
+class Activate(ControlCommand, frozen=True):
     """An instance asks to be the active one for `lease_seconds`. Raises ControlConflict ALREADY_ACTIVATED while
     another is. The same instance keeps its generation and has its lease renewed."""
 
@@ -200,16 +174,16 @@ class Activate(Order, frozen=True):
     version: str | None = None
 
 
-class Release(Order, frozen=True):
-    """The active instance leaves. Nothing when it is not the active one any more."""
+class Release(ControlCommand, frozen=True):
+    """The active instance gives up its lease. No change when it is no longer the active one."""
 
     name: str
     instance: str
     generation: int
 
 
-class Report(Order, frozen=True):
-    """What the active instance says of itself, which renews its lease. `below` is what it knows of the registries
+class RecordReport(ControlCommand, frozen=True):
+    """The active instance's report on itself, which renews its lease. `below` is what it knows of the registries
     below it, by name; what is not below it is left out. Raises ControlConflict ALREADY_ACTIVATED or NOT_ACTIVATED."""
 
     name: str
@@ -217,6 +191,7 @@ class Report(Order, frozen=True):
     generation: int
     lease_seconds: float
     version: str | None = None
+    revision: int | None = None
     last_sync_time: str | None = None
     login_server: LoginServer | None = None
     status_details: tuple[StatusDetail, ...] = ()
@@ -226,10 +201,10 @@ class Report(Order, frozen=True):
     below: dict[str, Status] = {}
 
 
-class TakeNotices(Order, frozen=True):
-    """What the active instance of a connected registry tells of itself and of those below it, in the order of its log
-    `log`. What was taken before is passed over; so is what it may not speak of. Raises ControlConflict
-    ALREADY_ACTIVATED or NOT_ACTIVATED, and ControlInvalid for a notice that cannot be."""
+class TakeNotices(ControlCommand, frozen=True):
+    """Events that the active instance reports of itself and of the registries below it, in the order of
+    its log `log`. Notices that were accepted before are skipped, and so are those that it may not report. Raises
+    ControlConflict ALREADY_ACTIVATED or NOT_ACTIVATED, and ControlInvalid for an invalid notice."""
 
     name: str
     instance: str
@@ -238,11 +213,12 @@ class TakeNotices(Order, frozen=True):
     notices: tuple[Notice, ...]
 
 
-class Receive(Order, frozen=True):
-    """On a managed node: the parent's word replaces every resource, or with `configuration` None only `identity`."""
+class Receive(ControlCommand, frozen=True):
+    """On a managed node: the parent's configuration replaces every resource, or with `configuration` None only
+    `identity`."""
 
     identity: Identity
-    configuration: Configuration | None = None
+    configuration: RegistryConfiguration | None = None
 
 
 Command: TypeAlias = (
@@ -262,18 +238,18 @@ Command: TypeAlias = (
     | DeleteCredentials
     | Activate
     | Release
-    | Report
+    | RecordReport
     | TakeNotices
     | Receive
 )
 
 
-#: Commands after which there is less.
+#: commands that remove a resource
 DELETIONS = (DeleteRegistry, DeleteScopeMap, DeleteToken)
 
 
-class Difference(Wire, frozen=True):
-    """What changed about one resource. `kind` as in control/resource.py; what a scope map and a list of client
+class Difference(ResourceStruct, frozen=True):
+    """What changed about one resource. `kind` as in resources/model.py; what a scope map and a list of client
     tokens got and lost, and of the settings of a connected registry the new and the old ones."""
 
     kind: str
@@ -283,8 +259,8 @@ class Difference(Wire, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class GeneratedPassword(Wire, frozen=True):
-    """A password, this once with its value."""
+class GeneratedPassword(ResourceStruct, frozen=True):
+    """A generated password with its value, which is returned only this once."""
 
     name: PasswordName
     value: str
@@ -292,10 +268,10 @@ class GeneratedPassword(Wire, frozen=True):
     expiry: str | None = None
 
 
-class Result(Wire, frozen=True, omit_defaults=True):
-    """The answer to a command. `changed` is False when all was so already. `follow_up` are commands that are left to
-    the operator. The rest belongs to the commands that say so: `passwords` to those that generate, `generation` and
-    `expires` to Activate and Report, `number` (up to which notices are taken) and `refused` to TakeNotices."""
+class CommandResult(ResourceStruct, frozen=True, omit_defaults=True):
+    """The answer to a command. `changed` is False when nothing had to be changed. `follow_up` are commands that are
+    left to the operator. The rest belongs to the commands that say so: `passwords` to those that generate, `generation`
+    and `expires` to Activate and Report, `number` (up to which notices are accepted) and `refused` to TakeNotices."""
 
     name: str = ""
     changed: bool = False
@@ -309,11 +285,11 @@ class Result(Wire, frozen=True, omit_defaults=True):
 
 
 _decoder = msgspec.json.Decoder(Command)
-_result_decoder = msgspec.json.Decoder(Result)
+_result_decoder = msgspec.json.Decoder(CommandResult)
 
 
-def understood(raw: bytes) -> Command:
-    """A command. Raises `ControlInvalid`, whose text names the field."""
+def decode_command(raw: bytes) -> Command:
+    """Decodes a command. Raises `ControlInvalid`, whose text names the field."""
     try:
         command: Command = _decoder.decode(raw)
     except msgspec.MsgspecError as error:
@@ -322,10 +298,10 @@ def understood(raw: bytes) -> Command:
 
 
 def is_conditional(command: Command) -> bool:
-    """Whether a command depends on how things are, so that a keeper that died over it leaves the answer open."""
+    """Whether a command depends on the present state, so that it cannot be repeated after the death of the keeper."""
     return bool(getattr(command, "if_match", None) or getattr(command, "only_new", False))
 
 
-def result_of(raw: bytes) -> Result:
-    """The answer of `KeeperPort.control`."""
+def result_of(raw: bytes) -> CommandResult:
+    """The answer of `KeeperApi.control`."""
     return _result_decoder.decode(raw)

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from holdfast_core.record import Event, ResourceChange
-from holdfast_core.resources import ResourceView
+from holdfast_core.changes.resource_rows import ResourceView
+from holdfast_core.record import EventRecord, ResourceChange
 
-from holdfast.control import activation, notices, registries, scopes, tokens
-from holdfast.control.actions import without
+from holdfast.control import (
+    activation,
+    notice_commands,
+    registry_commands,
+    scope_map_commands,
+    token_commands,
+)
 from holdfast.control.command import (
     Activate,
     Command,
+    CommandResult,
     CreateRegistry,
     CreateScopeMap,
     CreateToken,
@@ -30,9 +36,8 @@ from holdfast.control.command import (
     Difference,
     GenerateCredentials,
     Receive,
+    RecordReport,
     Release,
-    Report,
-    Result,
     Resync,
     TakeNotices,
     UpdatePermissions,
@@ -40,46 +45,54 @@ from holdfast.control.command import (
     UpdateScopeMap,
     UpdateToken,
 )
-from holdfast.control.context import Context
-from holdfast.control.draft import Draft
-from holdfast.control.hierarchy import require_consistent
-from holdfast.control.resource import REGISTRY, SCOPE_MAP, TOKEN, ConnectedRegistry, ScopeMap, Wire, name_in
+from holdfast.control.draft import Context, Draft
+from holdfast.control.hierarchy import count_changes, require_consistent
 from holdfast.errors import ControlConflict
+from holdfast.resources.actions import without
+from holdfast.resources.model import (
+    REGISTRY,
+    SCOPE_MAP,
+    TOKEN,
+    ConnectedRegistry,
+    ResourceStruct,
+    ScopeMap,
+    name_in,
+)
 
 __all__ = ["Context", "Outcome", "execute"]
 
-_OPERATORS: dict[type, Callable[[Draft, Any, Context], Result]] = {
-    CreateRegistry: registries.create_registry,
-    UpdateRegistry: registries.update_registry,
-    DeleteRegistry: registries.delete_registry,
-    Deactivate: registries.deactivate,
-    Resync: registries.resync,
-    UpdatePermissions: registries.update_permissions,
-    CreateScopeMap: scopes.create_scope_map,
-    UpdateScopeMap: scopes.update_scope_map,
-    DeleteScopeMap: scopes.delete_scope_map,
-    CreateToken: tokens.create_token,
-    UpdateToken: tokens.update_token,
-    DeleteToken: tokens.delete_token,
-    GenerateCredentials: tokens.generate_credentials,
-    DeleteCredentials: tokens.delete_credentials,
+_OPERATORS: dict[type, Callable[[Draft, Any, Context], CommandResult]] = {
+    CreateRegistry: registry_commands.create_registry,
+    UpdateRegistry: registry_commands.update_registry,
+    DeleteRegistry: registry_commands.delete_registry,
+    Deactivate: registry_commands.deactivate,
+    Resync: registry_commands.resync,
+    UpdatePermissions: registry_commands.update_permissions,
+    CreateScopeMap: scope_map_commands.create_scope_map,
+    UpdateScopeMap: scope_map_commands.update_scope_map,
+    DeleteScopeMap: scope_map_commands.delete_scope_map,
+    CreateToken: token_commands.create_token,
+    UpdateToken: token_commands.update_token,
+    DeleteToken: token_commands.delete_token,
+    GenerateCredentials: token_commands.generate_credentials,
+    DeleteCredentials: token_commands.delete_credentials,
 }
-_NODES: dict[type, Callable[[Draft, Any, Context], Result]] = {
+_NODES: dict[type, Callable[[Draft, Any, Context], CommandResult]] = {
     Activate: activation.activate,
     Release: activation.release,
-    Report: activation.report,
-    TakeNotices: notices.take,
+    RecordReport: activation.report,
+    TakeNotices: notice_commands.take,
     Receive: activation.receive,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What to write, what to answer, and what the event log is told. A dry run writes nothing and answers the same."""
+    """What to write, what to answer, and the events for the log. A dry run writes nothing and answers the same."""
 
     changes: list[ResourceChange]
-    result: Result
-    told: tuple[Event, ...] = ()
+    result: CommandResult
+    events: tuple[EventRecord, ...] = ()
 
 
 def execute(view: ResourceView, command: Command, context: Context) -> Outcome:
@@ -93,10 +106,11 @@ def execute(view: ResourceView, command: Command, context: Context) -> Outcome:
         _refuse_managed(draft)
         result = operator(draft, command, context)
         require_consistent(draft, context)
+        count_changes(draft, context)
     difference = () if isinstance(command, Receive) else difference_of(draft)
     changed = bool(difference) or any(_differs(view, row) for row in draft.changes())
     result = msgspec.structs.replace(result, changed=changed, difference=difference)
-    return Outcome([] if getattr(command, "dry_run", False) else draft.changes(), result, tuple(draft.told))
+    return Outcome([] if getattr(command, "dry_run", False) else draft.changes(), result, tuple(draft.events))
 
 
 def _refuse_managed(draft: Draft) -> None:
@@ -114,16 +128,16 @@ def _differs(view: ResourceView, row: ResourceChange) -> bool:
 
 def difference_of(draft: Draft) -> tuple[Difference, ...]:
     """What is another than it was, resource by resource."""
-    found = []
+    differences = []
     for kind in (REGISTRY, SCOPE_MAP, TOKEN):
         for name in draft.changed(kind):
             before, now = draft.before(kind, name), draft.get(kind, name)
             if before != now:
-                found.append(_difference(kind, before, now))
-    return tuple(found)
+                differences.append(_difference(kind, before, now))
+    return tuple(differences)
 
 
-def _difference(kind: str, before: Wire | None, now: Wire | None) -> Difference:
+def _difference(kind: str, before: ResourceStruct | None, now: ResourceStruct | None) -> Difference:
     change = "created" if before is None else "deleted" if now is None else "changed"
     was, is_now = _members(before), _members(now)
     if isinstance(before, ConnectedRegistry) and isinstance(now, ConnectedRegistry):
@@ -139,7 +153,7 @@ _NO_SETTINGS = frozenset({"name", "created", "clientTokenIds", "deactivated", "r
 
 
 def _settings(registry: ConnectedRegistry) -> tuple[str, ...]:
-    """What an operator can set, `logging.logLevel: Debug`, for a person who compares."""
+    """The settings of a registry as lines, `logging.logLevel: Debug`."""
     document = msgspec.to_builtins(registry)
     return tuple(_leaves({key: value for key, value in document.items() if key not in _NO_SETTINGS}))
 
@@ -154,8 +168,8 @@ def _leaves(value: dict[str, Any], within: str = "") -> Iterator[str]:
                 yield f"{within}{key}: {str(item).lower() if isinstance(item, bool) else item}"
 
 
-def _members(value: Wire | None) -> tuple[str, ...]:
-    """What a resource lists, for a person who compares."""
+def _members(value: ResourceStruct | None) -> tuple[str, ...]:
+    """The members that a resource lists."""
     if isinstance(value, ScopeMap):
         return value.actions
     if isinstance(value, ConnectedRegistry):

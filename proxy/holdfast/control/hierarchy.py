@@ -1,9 +1,9 @@
 """The tree of connected registries: what it does to permissions, and the rules that hold between resources
-(connected-registry 1.5, 2.4).
+(references.md 1.4, 1.8).
 
 Every link of the tree keeps three rules, so that they hold between any registry and any ancestor: what a registry
 synchronises its parent synchronises too; its parent may relay for its gateway; below a ReadOnly registry all are. The
-propagation below makes them so; `require_consistent` asks after every command, whatever it was, whether they are.
+propagation below establishes them; `require_consistent` checks them after every command.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from holdfast.control import actions, rules
-from holdfast.control.actions import Action, Grants
-from holdfast.control.context import Context
-from holdfast.control.draft import AS_CLIENT, AS_SYNC, CHILD, OF_SCOPE_MAP, Draft
-from holdfast.control.resource import (
+from holdfast.control.draft import AS_CLIENT, AS_SYNC, CHILD, OF_SCOPE_MAP, Context, Draft
+from holdfast.errors import ControlConflict
+from holdfast.resources import actions, rules
+from holdfast.resources.actions import ActionParts, Grants
+from holdfast.resources.model import (
     REGISTRY,
+    REVISION,
     SCOPE_MAP,
     TOKEN,
     ConnectedRegistry,
+    Revision,
     ScopeMap,
     Token,
     name_in,
 )
-from holdfast.errors import ControlConflict
 
 #: A scope map of more tokens than this is looked at from the registries' side.
 FEW_TOKENS = 1_000
@@ -40,47 +41,47 @@ def parent_of(draft: Draft, registry: ConnectedRegistry) -> ConnectedRegistry | 
 
 def ancestors(draft: Draft, registry: ConnectedRegistry) -> list[ConnectedRegistry]:
     """Those above, the nearest first."""
-    found: list[ConnectedRegistry] = []
+    above_it: list[ConnectedRegistry] = []
     above = parent_of(draft, registry)
     while above is not None:
-        found.append(above)
+        above_it.append(above)
         above = parent_of(draft, above)
-    return found
+    return above_it
 
 
 def children(draft: Draft, registry: ConnectedRegistry) -> list[ConnectedRegistry]:
     """Those directly below."""
-    found = map(draft.registry, draft.linked(CHILD, registry.name))
-    return [child for child in found if child is not None]
+    linked = map(draft.registry, draft.linked(CHILD, registry.name))
+    return [child for child in linked if child is not None]
 
 
 def descendants(draft: Draft, registry: ConnectedRegistry) -> list[ConnectedRegistry]:
     """All below, parents before children."""
-    found, at = children(draft, registry), 0
-    while at < len(found):
-        found += children(draft, found[at])
+    below, at = children(draft, registry), 0
+    while at < len(below):
+        below += children(draft, below[at])
         at += 1
-    return found
+    return below
 
 
 def is_below(draft: Draft, name: str, registry: ConnectedRegistry) -> bool:
     """Whether a name is a registry below `registry`."""
-    found = draft.registry(name)
-    return found is not None and any(
-        above.name.lower() == registry.name.lower() for above in ancestors(draft, found)
+    descendant = draft.registry(name)
+    return descendant is not None and any(
+        above.name.lower() == registry.name.lower() for above in ancestors(draft, descendant)
     )
 
 
 def sync_scope(draft: Draft, registry: ConnectedRegistry) -> ScopeMap:
     """The scope map of its sync token. Raises `ControlConflict` when there is none."""
     token = draft.token(registry.parent.sync_properties.token_id)
-    found = None if token is None else draft.scope_map(token.scope_map_id)
-    if found is None:
+    scope = None if token is None else draft.scope_map(token.scope_map_id)
+    if scope is None:
         raise ControlConflict(
             f"the connected registry {registry.name} has no sync token with a scope map",
             field="parent.syncProperties.tokenId",
         )
-    return found
+    return scope
 
 
 # --- propagation -------------------------------------------------------------------------------------------
@@ -88,11 +89,11 @@ def sync_scope(draft: Draft, registry: ConnectedRegistry) -> ScopeMap:
 
 def widen_ancestors(draft: Draft, registry: ConnectedRegistry) -> None:
     """Every ancestor gets what the registry's sync token may do, as far as it lacks it."""
-    wanted = [actions.parse(text) for text in sync_scope(draft, registry).actions]
+    needed = [actions.parse(text) for text in sync_scope(draft, registry).actions]
     for above in ancestors(draft, registry):
         scope = sync_scope(draft, above)
         held = draft.grants(scope)
-        lacking = [action.text for action in wanted if not held.covers(action)]
+        lacking = [action.text for action in needed if not held.covers(action)]
         set_actions(draft, scope, actions.merged(scope.actions, lacking))
 
 
@@ -120,10 +121,10 @@ def remove_gateway(draft: Draft, registry: ConnectedRegistry) -> None:
         set_actions(draft, scope, actions.without(scope.actions, actions.of_gateway(registry.name)))
 
 
-def set_actions(draft: Draft, scope: ScopeMap, wanted: Sequence[str]) -> None:
+def set_actions(draft: Draft, scope: ScopeMap, changed: Sequence[str]) -> None:
     """Give a scope map other actions; nothing when they are the same."""
-    if scope.actions != tuple(wanted):
-        draft.put(SCOPE_MAP, msgspec.structs.replace(scope, actions=tuple(wanted)))
+    if scope.actions != tuple(changed):
+        draft.put(SCOPE_MAP, msgspec.structs.replace(scope, actions=tuple(changed)))
 
 
 # --- the rules ---------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def set_actions(draft: Draft, scope: ScopeMap, wanted: Sequence[str]) -> None:
 def require_consistent(draft: Draft, context: Context) -> None:
     """Ask every rule between resources that the command may have broken. Raises `ControlConflict`."""
     _require_limits(draft, context)
-    touched = _touched(draft)
+    touched = _touched(draft, draft.changed)
     below = [child for parent in touched if _shrank(draft, parent) for child in draft.linked(CHILD, parent)]
     for name in dict.fromkeys([*touched, *below]):
         registry = draft.registry(name)
@@ -159,18 +160,32 @@ def _sync_actions(get: Callable[[str, str], object], name: str) -> frozenset[str
     return frozenset(action.lower() for action in scope.actions) if isinstance(scope, ScopeMap) else None
 
 
-def _touched(draft: Draft) -> list[str]:
+def count_changes(draft: Draft, context: Context) -> None:
+    """One more revision of each configuration that the command changed. What a node has not taken over counts from the
+    first change that it missed."""
+    for name in _touched(draft, draft.differing):
+        registry = draft.registry(name)
+        if registry is None:
+            draft.remove(REVISION, name)
+            continue
+        held, works_by = draft.revision(name), draft.status(name).revision
+        is_behind = works_by not in (None, held.number)
+        since = (held.since if is_behind else "") or context.stamp
+        draft.put(REVISION, Revision(number=held.number + 1, since=since), registry.name)
+
+
+def _touched(draft: Draft, changed: Callable[[str], list[str]]) -> list[str]:
     """Names of the registries that a change of a registry, a token or a scope map concerns."""
-    found = dict.fromkeys(draft.changed(REGISTRY))
-    tokens = dict.fromkeys(draft.changed(TOKEN))
-    for scope_map in draft.changed(SCOPE_MAP):
+    names = dict.fromkeys(changed(REGISTRY))
+    tokens = dict.fromkeys(changed(TOKEN))
+    for scope_map in changed(SCOPE_MAP):
         few = draft.linked(OF_SCOPE_MAP, scope_map, limit=FEW_TOKENS + 1)
         if len(few) > FEW_TOKENS:
             return draft.names(REGISTRY)
         tokens |= dict.fromkeys(few)
     for token in tokens:
-        found |= dict.fromkeys([*draft.linked(AS_SYNC, token), *draft.linked(AS_CLIENT, token)])
-    return list(found)
+        names |= dict.fromkeys([*draft.linked(AS_SYNC, token), *draft.linked(AS_CLIENT, token)])
+    return list(names)
 
 
 def _require_linked(draft: Draft, registry: ConnectedRegistry) -> None:
@@ -178,7 +193,7 @@ def _require_linked(draft: Draft, registry: ConnectedRegistry) -> None:
     scope = sync_scope(draft, registry)
     if scope.type == "SystemDefined":
         raise ControlConflict(
-            f"the sync token of {registry.name} has the scope map {scope.name}, which nobody can change; allowed: one"
+            f"the sync token of {registry.name} has the scope map {scope.name}, which cannot be changed; allowed: one"
             " of its own",
             field="parent.syncProperties.tokenId",
         )
@@ -198,15 +213,17 @@ def _require_linked(draft: Draft, registry: ConnectedRegistry) -> None:
     _require_covered(draft.grants(parent_scope), needed, what, registry)
 
 
-def _is_relayed(draft: Draft, registry: ConnectedRegistry, action: Action) -> bool:
+def _is_relayed(draft: Draft, registry: ConnectedRegistry, action: ActionParts) -> bool:
     """Whether the parent needs an action as well: those on repositories, and the gateways of the registry and of those
-    below it. One of a registry that was deleted without cleaning up is nobody's."""
+    below it. One of a registry that was deleted without cleanup belongs to none."""
     if action.noun == "repositories":
         return True
     return action.name == registry.name.lower() or is_below(draft, action.name, registry)
 
 
-def _require_covered(held: Grants, needed: Iterable[Action], where: str, registry: ConnectedRegistry) -> None:
+def _require_covered(
+    held: Grants, needed: Iterable[ActionParts], where: str, registry: ConnectedRegistry
+) -> None:
     lacking = [action.text for action in needed if not held.covers(action)]
     if lacking:
         shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
@@ -239,13 +256,13 @@ def _require_clients(draft: Draft, registry: ConnectedRegistry) -> None:
 
 
 def _writes(scope: ScopeMap) -> list[str]:
-    """The actions on repositories that are no reads."""
-    found = map(actions.parse, scope.actions)
-    return [a.text for a in found if a.noun == "repositories" and a.right not in actions.READ_RIGHTS]
+    """Returns the actions on repositories that are more than reads."""
+    parsed = map(actions.parse, scope.actions)
+    return [a.text for a in parsed if a.noun == "repositories" and a.right not in actions.READ_RIGHTS]
 
 
 def _require_own_scope(draft: Draft, name: str) -> None:
-    """The scope map of a sync token is nobody else's: whoever shared it would be given gateways, and would change what
+    """The scope map of a sync token has no other token: one that shared it would get gateways, and would change what
     is synchronised with what a client may do. Only a map with gateways can be one."""
     token = draft.token(name)
     scope = None if token is None else draft.scope_map(token.scope_map_id)
@@ -262,8 +279,8 @@ def _require_own_scope(draft: Draft, name: str) -> None:
 
 
 def _require_limits(draft: Draft, context: Context) -> None:
-    """No more than the configuration allows. What was too much before and does not grow is let be: a limit that was
-    lowered stops no clean-up."""
+    """Raises for more than the configuration allows. A number that was above its limit before and does not grow is
+    allowed: a lowered limit stops no clean-up."""
     limits = context.limits
     bounds = {
         TOKEN: (limits.tokens, "tokens", "tokens"),
@@ -298,9 +315,9 @@ def _require_size(before: int, now: int, name: str, limit: int) -> None:
 
 
 def permissions(scope: object) -> int:
-    """Actions on repositories; gateways are the tree's doing and do not count."""
-    found = scope.actions if isinstance(scope, ScopeMap) else ()
-    return sum(1 for text in found if text[:13].lower() == "repositories/")
+    """Returns the number of actions on repositories; those on gateways belong to the tree and do not count."""
+    texts = scope.actions if isinstance(scope, ScopeMap) else ()
+    return sum(1 for text in texts if text[:13].lower() == "repositories/")
 
 
 def _clients(registry: object) -> int:

@@ -1,4 +1,4 @@
-"""Nodes as child processes: started, awaited, stopped. What they log goes to a file."""
+"""Nodes as child processes: started, awaited, stopped. Their logs are written to a file."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Self
 from urllib.parse import urlsplit
 
 ANNOUNCED = re.compile(r"serving on (https?://\S+)")
-#: A child that was asked to end is killed after this long (s).
+#: a child that does not end after SIGTERM is killed after so long (s)
 GRACE_SECONDS = 15.0
 PAUSE_SECONDS = 0.02
 
 
 class ChildFailed(Exception):
-    """A child ended, or never served; the message says what it said."""
+    """A child ended, or never served; the message has the last line of its log."""
 
 
-class Child:
+class DemoNode:
     """One `holdfast serve` with its store in `place`. `url` is where it serves. Raises ChildFailed."""
 
-    def __init__(self, place: Path, *flags: str) -> None:
-        place.mkdir(parents=True, exist_ok=True)
-        self._log = place / "log"
-        command = [sys.executable, "-m", "holdfast", "serve", "--data", str(place / "data"), *flags]
+    def __init__(self, directory: Path, *flags: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._log = directory / "log"
+        command = [sys.executable, "-m", "holdfast", "serve", "--data", str(directory / "data"), *flags]
         # a session of its own: Ctrl-C reaches this process alone, which ends its children in order
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -40,14 +40,14 @@ class Child:
 
     def _announced(self) -> str:
         assert self.process.stdout
-        found = ANNOUNCED.search(self.process.stdout.readline().decode(errors="replace"))
-        if not found:
+        announcement = ANNOUNCED.search(self.process.stdout.readline().decode(errors="replace"))
+        if not announcement:
             self.stop()
             raise ChildFailed(self.last_words())
-        return found[1]
+        return announcement[1]
 
     def _wait_ready(self) -> None:
-        """Until /readyz says yes: the address is announced before the processes behind it have started."""
+        """Wait until /readyz answers 200: the address is printed before the processes have started."""
         while not self._ready():
             if self.process.poll() is not None:
                 raise ChildFailed(self.last_words())
@@ -70,7 +70,7 @@ class Child:
     def last_words(self) -> str:
         """The end of its log."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        return lines[-1] if lines else "it ended without a line in its log"
 
     def wait(self) -> int:
         """Until it ends by itself; its exit code."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-#: Docker Hub is written docker.io in image names and registry-1.docker.io in URLs.
-HUB_HOSTS = ("registry-1.docker.io", "index.docker.io", "docker.io")
+from holdfast.oci.names import DOCKER_HUB_HOSTS
 
 
 class Lines(NamedTuple):
@@ -21,7 +20,7 @@ class Lines(NamedTuple):
 def origin_of(parent: str) -> str:
     """What image names call the registry at that URL."""
     host = urlsplit(parent).netloc
-    return "docker.io" if host in HUB_HOSTS else host
+    return "docker.io" if host in DOCKER_HUB_HOSTS else host
 
 
 def client_lines(node: str, origin: str, server: str) -> list[Lines]:

@@ -59,12 +59,12 @@ class Puller:
 
     def pull(self, name: str, reference: str) -> list[Object]:
         """Everything of an image for this machine's platform, in the order it was pulled."""
-        found, document = self._manifest("tag", name, reference)
-        objects = [found]
+        fetched, document = self._manifest("tag", name, reference)
+        objects = [fetched]
         if "manifests" in document:
-            wanted = for_this_machine(document["manifests"])
-            found, document = self._manifest("image", name, wanted)
-            objects.append(found)
+            child = for_this_machine(document["manifests"])
+            fetched, document = self._manifest("image", name, child)
+            objects.append(fetched)
         objects.append(self._blob("config", name, document["config"]["digest"]))
         objects += [self._blob("layer", name, layer["digest"]) for layer in document["layers"]]
         return objects
@@ -75,14 +75,14 @@ class Puller:
 
     def _manifest(self, kind: str, name: str, reference: str) -> tuple[Object, Any]:
         kept: list[bytes] = []
-        found = self._get(kind, f"/v2/{name}/manifests/{reference}", kept.append)
-        return found, json.loads(b"".join(kept))
+        fetched = self._get(kind, f"/v2/{name}/manifests/{reference}", kept.append)
+        return fetched, json.loads(b"".join(kept))
 
     def _blob(self, kind: str, name: str, digest: str) -> Object:
-        found = self._get(kind, f"/v2/{name}/blobs/{digest}", lambda _: None)
-        if found.digest != digest:
-            raise PullFailed(f"asked for {digest}, got {found.digest}")
-        return found
+        fetched = self._get(kind, f"/v2/{name}/blobs/{digest}", lambda _: None)
+        if fetched.digest != digest:
+            raise PullFailed(f"requested {digest}, got {fetched.digest}")
+        return fetched
 
     def _get(self, kind: str, target: str, take: Callable[[bytes], None]) -> Object:
         started = self._clock.monotonic()
@@ -107,7 +107,7 @@ def for_this_machine(entries: list[dict[str, Any]]) -> str:
     """The digest of the entry of an index that this machine would run. Raises PullFailed when there is none."""
     architecture = MACHINES.get(platform.machine(), platform.machine())
     for entry in entries:
-        wanted = entry.get("platform", {})
-        if (wanted.get("os"), wanted.get("architecture")) == ("linux", architecture):
+        target = entry.get("platform", {})
+        if (target.get("os"), target.get("architecture")) == ("linux", architecture):
             return str(entry["digest"])
     raise PullFailed(f"the image has no linux/{architecture}")

@@ -16,8 +16,8 @@ from holdfast.demo.pull import Object
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One pull: its title, what came, and what crossed the link for it (None: not measured)."""
+class PullRound:
+    """One pull: its title, the bytes received, and the bytes that crossed the link for it (None: not measured)."""
 
     title: str
     objects: list[Object]
@@ -27,12 +27,12 @@ class Round:
     @property
     def seconds(self) -> float:
         """Sum over its requests."""
-        return sum(found.seconds for found in self.objects)
+        return sum(pulled.seconds for pulled in self.objects)
 
     @property
     def size(self) -> int:
         """Bytes that the client got."""
-        return sum(found.size for found in self.objects)
+        return sum(pulled.size for pulled in self.objects)
 
 
 def amount(size: int) -> str:
@@ -51,14 +51,14 @@ def duration(seconds: float) -> str:
 
 
 def places(console: Console, rows: list[tuple[str, str, str]]) -> None:
-    """Who serves where."""
+    """The table of the addresses."""
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, url, what in rows:
         table.add_row(Text(name, "bold"), Text(url, "cyan"), Text(what, "dim"))
     console.print(Panel(table, title="Holdfast", title_align="left", border_style="blue", expand=False))
 
 
-def told(console: Console, number: int, round_: Round) -> None:
+def round_line(console: Console, number: int, round_: PullRound) -> None:
     """One pull in one line."""
     line = Text.assemble(
         (f" {number}  ", "bold blue"),
@@ -67,11 +67,11 @@ def told(console: Console, number: int, round_: Round) -> None:
         (link(round_), "dim"),
     )
     console.print(line)
-    for warning in sorted({found.warning for found in round_.objects} - {""}):
+    for warning in sorted({pulled.warning for pulled in round_.objects} - {""}):
         console.print(Text(f"    the node says: {warning}", "yellow"))
 
 
-def link(round_: Round) -> str:
+def link(round_: PullRound) -> str:
     """What crossed the link."""
     if round_.requests is None or round_.link_bytes is None:
         return ""
@@ -80,7 +80,7 @@ def link(round_: Round) -> str:
     return f"{round_.requests} requests, {amount(round_.link_bytes)} over the link"
 
 
-def compared(rounds: list[Round]) -> RenderableType:
+def compared(rounds: list[PullRound]) -> RenderableType:
     """Every object with its time in each pull."""
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
     for name in ("", "digest (checked)"):
@@ -88,7 +88,7 @@ def compared(rounds: list[Round]) -> RenderableType:
     for name in ("size", *(f"pull {n}" for n in range(1, len(rounds) + 1))):
         table.add_column(name, justify="right")
     for same in zip(*(round_.objects for round_ in rounds), strict=True):
-        times = [duration(found.seconds) for found in same]
+        times = [duration(pulled.seconds) for pulled in same]
         table.add_row(same[0].kind, Text(same[0].digest[:21] + "…", "cyan"), amount(same[0].size), *times)
     table.add_section()
     table.add_row("all", "", amount(rounds[0].size), *(duration(r.seconds) for r in rounds), style="bold")

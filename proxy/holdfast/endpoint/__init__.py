@@ -1,0 +1,1 @@
+"""What answers requests of clients: the endpoints of the distribution API."""

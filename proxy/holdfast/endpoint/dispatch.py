@@ -1,7 +1,7 @@
 """From a request to its endpoint: route and method, host, mode, right, endpoint, in this order.
 
-What strangers may at the level of this node is done for anybody, without asking who it is. For the rest, and where an
-endpoint wants to know, the caller is identified, and goes along in the request.
+A request that needs no login at the node's level is answered without identifying the caller. For all others, and for
+endpoints that need the caller's identity, the caller is identified and becomes a field of the request.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ import msgspec
 from holdfast_core import errors as store_errors
 from holdfast_core.errors import RecordDamaged
 
-from holdfast import authorise, errors
+from holdfast import errors
 from holdfast.endpoint import (
     attributes,
-    blob,
-    catalog,
+    authorization,
+    blobs,
     deletion,
-    health,
-    history,
-    manifest,
+    lists,
     manifest_push,
-    ping,
+    manifests,
+    probes,
     referrers,
-    tags,
-    token,
+    token_grant,
     upload,
 )
-from holdfast.endpoint.damage import mended, settled
 from holdfast.endpoint.node import Answer, Node
-from holdfast.login.caller import Caller, Holder, Stranger
+from holdfast.endpoint.unavailable import mended, settled
+from holdfast.login.caller import Caller, Stranger, TokenHolder
 from holdfast.wire.message import Reply, Request
 from holdfast.wire.routes import METHODS, READS, Noun, check_method
 
@@ -39,23 +37,23 @@ Endpoint = Callable[[Node, Request], Answer]
 
 
 def _gateway(node: Node, request: Request) -> Answer:
-    """The gateway is imported with the first call of a child: a node without children does without its half MB."""
-    from holdfast.endpoint import gateway
+    """The answer of the gateway, which is imported with the first request of a child: it takes half a MB."""
+    from holdfast.endpoint.gateway import lifecycle
 
-    return gateway.answer(node, request)
+    return lifecycle.answer(node, request)
 
 
-#: What answers GET and, by the same headers, HEAD.
+#: Endpoints that answer GET and, with the same headers, HEAD.
 READERS: dict[Noun, Endpoint] = {
-    Noun.BASE: ping.answer,
-    Noun.MANIFEST: manifest.answer,
-    Noun.BLOB: blob.answer,
-    Noun.TAGS: tags.answer,
+    Noun.BASE: probes.ping,
+    Noun.MANIFEST: manifests.answer,
+    Noun.BLOB: blobs.answer,
+    Noun.TAGS: lists.tag_list,
     Noun.REFERRERS: referrers.answer,
-    Noun.CATALOG: catalog.answer,
-    Noun.TAG_HISTORY: history.answer,
-    Noun.HEALTH: health.alive,
-    Noun.READINESS: health.ready,
+    Noun.CATALOG: lists.catalog_list,
+    Noun.TAG_HISTORY: lists.tag_history,
+    Noun.HEALTH: probes.alive,
+    Noun.READINESS: probes.ready,
 }
 
 ENDPOINTS: dict[tuple[Noun, str], Endpoint] = {
@@ -66,39 +64,42 @@ ENDPOINTS: dict[tuple[Noun, str], Endpoint] = {
     **upload.ENDPOINTS,
     (Noun.ATTRIBUTES, "GET"): attributes.show,
     (Noun.ATTRIBUTES, "PATCH"): attributes.change,
-    **token.ENDPOINTS,
+    **token_grant.ENDPOINTS,
     **{(Noun.GATEWAY, method): _gateway for method in METHODS[Noun.GATEWAY]},
 }
 
-#: They answer under any name: whoever asks for the health of a node has its address and nothing else.
+#: They answer under any host name: a probe knows only the address of a node.
 UNPINNED = frozenset({Noun.HEALTH, Noun.READINESS})
 
 
-class Plan(NamedTuple):
-    """What a request of one route and method goes through: `authorise`, looked up once. At `levels` anybody may make
-    it, and the endpoint does not ask who it is."""
+class RoutePlan(NamedTuple):
+    """How requests of one route and method are answered, by the table of `authorization`. At `levels` the caller is not
+    identified."""
 
     endpoint: Endpoint
     changes: bool
     levels: frozenset[str]
 
 
-def _plan(noun: Noun, method: str, endpoint: Endpoint) -> Plan:
-    return Plan(endpoint, authorise.changes(noun, method), authorise.plain_levels(noun, method))
+def _plan(noun: Noun, method: str, endpoint: Endpoint) -> RoutePlan:
+    return RoutePlan(endpoint, authorization.changes(noun, method), authorization.plain_levels(noun, method))
 
 
-#: By route, then by method: every request looks here, and an enumeration's members are slow to hash.
-PLANS: dict[Noun, dict[str, Plan]] = {
+#: By route, then by method: every request is looked up here, and a tuple with an enumeration's member is slow to hash.
+PLANS: dict[Noun, dict[str, RoutePlan]] = {
     noun: {
         method: _plan(noun, method, endpoint)
-        for (found, method), endpoint in ENDPOINTS.items()
-        if found is noun
+        for (route_noun, method), endpoint in ENDPOINTS.items()
+        if route_noun is noun
     }
     for noun in Noun
 }
 
-#: What the store refuses, below every endpoint.
-_REFUSED = (store_errors.ReadOnly, store_errors.Locked, errors.ReadOnly, errors.Locked)
+#: refusals of the store, which any endpoint may raise
+_REFUSED = (store_errors.StoreReadOnly, store_errors.ContentLocked, errors.ReadOnly, errors.Locked)
+
+#: refusals that mean that the disk takes no write
+_UNWRITTEN = (errors.NodeFull, errors.NodeUnwritable)
 
 
 def answer(node: Node, request: Request) -> Answer:
@@ -111,58 +112,59 @@ def answer(node: Node, request: Request) -> Answer:
     if access.is_pinned and noun not in UNPINNED:
         access.realm.check_host(request)
     try:
-        # a change is judged by what the parent says now, not half a second ago
+        # a change is checked by the newest configuration, a read by one that is up to half a second old
         level = access.refresh().level if plan.changes else access.level()
         if plan.changes:
             node.store.require_writable()
-        found = plan.endpoint(node, request) if level in plan.levels else _identified(node, request, plan)
+        reply = plan.endpoint(node, request) if level in plan.levels else _identified(node, request, plan)
     except _REFUSED as refused:
         raise _allowing(refused, noun) from refused
     except RecordDamaged as damage:
         return mended(node, request, damage, answer)
-    return found if isinstance(found, Reply) else _settled(node, request, found)
+    return reply if isinstance(reply, Reply) else _settled(node, request, reply)
 
 
 def _unplanned(request: Request) -> errors.Refusal:
-    if (
-        request.route.noun is not Noun.API
-    ):  # the operator's, on another listener: nothing tells that it is there
+    if request.route.noun is not Noun.API:  # the admin API has its own listener; this one does not reveal it
         check_method(request.route, request.method)
     return errors.PathUnknown("no such endpoint")
 
 
-def _identified(node: Node, request: Request, plan: Plan) -> Answer:
-    """The same for a caller that has to be known."""
-    found = node.access.caller(request)
-    if isinstance(found, Stranger | Holder):
-        return _admitted(node, request, plan, found)
-    return _admitted_later(node, request, plan, found)
+def _identified(node: Node, request: Request, plan: RoutePlan) -> Answer:
+    """The answer after the caller was identified and authorized."""
+    caller = node.access.caller(request)
+    if isinstance(caller, Stranger | TokenHolder):
+        return _admitted(node, request, plan, caller)
+    return _admitted_later(node, request, plan, caller)
 
 
 async def _admitted_later(
-    node: Node, request: Request, plan: Plan, coming: Coroutine[Any, Any, Caller]
+    node: Node, request: Request, plan: RoutePlan, coming: Coroutine[Any, Any, Caller]
 ) -> Reply:
     reply = _admitted(node, request, plan, await coming)
     return reply if isinstance(reply, Reply) else await reply
 
 
-def _admitted(node: Node, request: Request, plan: Plan, caller: Caller) -> Answer:
-    authorise.require(node, request, caller)
+def _admitted(node: Node, request: Request, plan: RoutePlan, caller: Caller) -> Answer:
+    authorization.require(node, request, caller)
     return plan.endpoint(node, msgspec.structs.replace(request, caller=caller))
 
 
 async def _settled(node: Node, request: Request, reply: Coroutine[Any, Any, Reply]) -> Reply:
     try:
         return await settled(node, request, reply, answer)
+    except _UNWRITTEN:
+        node.port.disk_refused()
+        raise
     except _REFUSED as refused:
         raise _allowing(refused, request.route.noun) from refused
 
 
 def _allowing(refused: Exception, noun: Noun) -> errors.Refusal:
-    """The refusal with what the route does take: RFC 9110 15.5.6 wants that of every 405."""
+    """The refusal with the methods that the route allows, which RFC 9110 15.5.6 requires of every 405."""
     if isinstance(refused, store_errors.StoreError):
         refused = errors.of_store(refused)
     assert isinstance(refused, errors.Refusal)
-    reads = (method for method in METHODS[noun] if not authorise.changes(noun, method))
+    reads = (method for method in METHODS[noun] if not authorization.changes(noun, method))
     refused.headers = (*refused.headers, ("Allow", ", ".join(reads)))
     return refused

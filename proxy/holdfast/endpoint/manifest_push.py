@@ -1,9 +1,8 @@
 """PUT of manifests, by tag, by digest and by digest with `tag` parameters (distribution-spec end-7a, end-7b).
 
-Little is asked of a manifest: that every client reads the same thing in it (holdfast.manifest), that its bytes
-are those of the digest it is pushed under, and with `push.require_blobs` that an image can be pulled here. The
-exact bytes are kept, under the Content-Type without its parameters. One transaction brings the manifest and
-all its tags, or nothing.
+A manifest is accepted when every client reads the same content in it (holdfast.oci.manifest), its bytes match the
+digest in the URL, and with `push.require_blobs` its blobs are here or at the parent. The exact bytes are stored, with
+the Content-Type without its parameters. The manifest and all its tags are committed in one transaction.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from typing import NamedTuple
 
 from holdfast_core.digest import Digest
 
-from holdfast.endpoint.condition import checked
-from holdfast.endpoint.miss import is_deleted
+from holdfast.endpoint.content import checked
 from holdfast.endpoint.node import Node
+from holdfast.endpoint.unavailable import is_deleted
 from holdfast.errors import (
     BlobUnknown,
     DigestInvalid,
@@ -27,29 +26,28 @@ from holdfast.errors import (
     TagInvalid,
     TooManyTags,
 )
-from holdfast.manifest import Inspected, parse_aside
-from holdfast.manifest import ManifestInvalid as Unreadable
-from holdfast.push.budget import Share
-from holdfast.routing import Scope
-from holdfast.wire import names
+from holdfast.oci import names
+from holdfast.oci.manifest import Inspected, parse_aside
+from holdfast.oci.manifest import ManifestUnreadable as Unreadable
+from holdfast.push.body_budget import BodyShare
+from holdfast.routing import RoutedRepository
 from holdfast.wire.message import Reply, Request
 from holdfast.wire.query import encode_query
 from holdfast.wire.routes import Route, build
 
-#: `tag` parameters in one push; the spec wants 10 (rule 65), 46 of the longest fit a request target of 8 KiB
+#: most `tag` parameters of a push; the spec requires 10 (references.md 2.6), 46 of the longest fit a target of 8 KiB
 TAG_LIMIT = 64
-#: blobs asked for at the parent at once, for one manifest
-ASKED_AT_ONCE = 8
-#: A body up to this is not counted against `Node.manifest_bodies`; a longer one in steps, before they are read.
-#: One without a length is read once first: its bytes are here already, and most are short.
+#: HEAD requests for the blobs of one manifest that run at the parent at a time
+HEADS_AT_ONCE = 8
+#: A body up to FREE_BYTES does not count against `Node.manifest_bodies`; a longer one counts in steps, each before it
+#: is read. Of a body without a length the first read does not count.
 FREE_BYTES, STEP_BYTES = 64 << 10, 1 << 20
-#: missing digests named in a refusal
+#: most missing digests that a refusal names
 NAMED_LIMIT = 20
 
 
-class Wanted(NamedTuple):
-    """Under what the body is to be kept: the digest it must have (None: its sha256), tags, and which of them
-    came as parameters."""
+class RequestedManifest(NamedTuple):
+    """The digest that the body must have (None: its sha256), its tags, and those of them that are parameters."""
 
     digest: Digest | None
     tags: tuple[str, ...]
@@ -57,39 +55,39 @@ class Wanted(NamedTuple):
 
 
 async def answer(node: Node, request: Request) -> Reply:
-    """201 once the manifest is on disk. Raises what `errors` has for manifests; then nothing was stored."""
+    """201 after the manifest is on disk. Raises a `Refusal`; then nothing was stored."""
     with node.manifest_bodies.share() as share:
         return await _pushed(node, request, share)
 
 
-async def _pushed(node: Node, request: Request, share: Share) -> Reply:
+async def _pushed(node: Node, request: Request, share: BodyShare) -> Reply:
     scope = node.router.scope(request)
-    wanted = _wanted(request)
+    requested = _requested(request)
     condition = checked(node, scope, request)
     body = await _body(request, node.config.limits.manifest_bytes, share)
-    digest = await _digest(body, wanted.digest)
+    digest = await _digest(body, requested.digest)
     content = await _inspected(body, request.header("content-type") or "")
     if node.config.push.require_blobs and not content.is_index:
         await _require_blobs(node, scope, content)
     media_type = content.media_type
-    await node.port.put_manifest(scope.key, str(digest), wanted.tags, media_type, body, condition)
-    return Reply(201, _headers(request, scope, str(digest), content, wanted.listed))
+    await node.port.put_manifest(scope.key, str(digest), requested.tags, media_type, body, condition)
+    return Reply(201, _headers(request, scope, str(digest), content, requested.listed))
 
 
-def _wanted(request: Request) -> Wanted:
-    """What the URL says. Raises `DigestInvalid`, `TagInvalid`, `TooManyTags`, `QueryInvalid`."""
+def _requested(request: Request) -> RequestedManifest:
+    """Digest and tags of the URL. Raises `DigestInvalid`, `TagInvalid`, `TooManyTags`, `QueryInvalid`."""
     reference = request.route.reference
     listed = [value for name, value in request.query if name == "tag"]
     if len(listed) > TAG_LIMIT:
         raise TooManyTags(f"{len(listed)} tag parameters in one push", detail=f"at most {TAG_LIMIT}")
     if ":" in reference:
         tags = tuple(dict.fromkeys(map(_tag, listed)))
-        return Wanted(names.digest(reference), tags, tags)
+        return RequestedManifest(names.digest(reference), tags, tags)
     if listed:
         raise QueryInvalid("tag parameters go with a push by digest; this path names a tag")
-    # an earlier draft of end-7b, which regclient still sends (oci-spec 1.20)
-    asked = request.parameter("digest")
-    return Wanted(names.digest(asked) if asked else None, (_tag(reference),), ())
+    # an earlier draft of end-7b, which regclient still sends (references.md 2.6)
+    digest = request.parameter("digest")
+    return RequestedManifest(names.digest(digest) if digest else None, (_tag(reference),), ())
 
 
 def _tag(text: str) -> str:
@@ -98,9 +96,9 @@ def _tag(text: str) -> str:
     return text
 
 
-async def _body(request: Request, limit: int, share: Share) -> bytes:
-    """All of the body. While there is no room for it nobody reads, so its client waits. Raises
-    `ManifestTooLarge` as soon as that is known."""
+async def _body(request: Request, limit: int, share: BodyShare) -> bytes:
+    """The whole body. While `share` has no room for it, it is not read and the client waits. Raises `ManifestTooLarge`
+    as soon as that is known."""
     source = request.body
     if source is None:
         raise ManifestInvalid("the body is empty; a manifest is a JSON object")
@@ -121,17 +119,17 @@ def _too_large(limit: int) -> ManifestTooLarge:
     return ManifestTooLarge(f"a manifest may have {limit} bytes", detail="limits.manifest_bytes")
 
 
-async def _digest(body: bytes, wanted: Digest | None) -> Digest:
-    """The digest that the bytes have, by the algorithm that was asked for. Raises `DigestInvalid`."""
-    algorithm = wanted.algorithm if wanted else "sha256"
-    found = (
+async def _digest(body: bytes, requested: Digest | None) -> Digest:
+    """The digest of the bytes by the requested algorithm. Raises `DigestInvalid` when it is not the requested one."""
+    algorithm = requested.algorithm if requested else "sha256"
+    actual = (
         await asyncio.get_running_loop().run_in_executor(None, Digest.of, body, algorithm)
         if len(body) > 1 << 20
         else Digest.of(body, algorithm)
     )
-    if wanted is not None and found != wanted:
-        raise DigestInvalid("the bytes do not match the digest", detail=f"they hash to {found}")
-    return found
+    if requested is not None and actual != requested:
+        raise DigestInvalid("the bytes do not match the digest", detail=f"they hash to {actual}")
+    return actual
 
 
 async def _inspected(body: bytes, content_type: str) -> Inspected:
@@ -141,11 +139,11 @@ async def _inspected(body: bytes, content_type: str) -> Inspected:
         raise ManifestInvalid(f"not a manifest that every client reads the same way: {refused}") from None
 
 
-async def _require_blobs(node: Node, scope: Scope, content: Inspected) -> None:
-    """Raises `ManifestBlobUnknown` that names every missing config and layer, and what the keeper raises when
-    the parent cannot say."""
-    wanted = dict.fromkeys(child.digest for child in content.children if not child.is_foreign)
-    missing = [text for text in wanted if not _is_held(node, scope, text)]
+async def _require_blobs(node: Node, scope: RoutedRepository, content: Inspected) -> None:
+    """Raises `ManifestBlobUnknown` with the missing config and layers, and the keeper's refusal when the parent does
+    not answer."""
+    requested = dict.fromkeys(child.digest for child in content.children if not child.is_foreign)
+    missing = [text for text in requested if not _is_held(node, scope, text)]
     if missing and node.asks(scope):
         missing = await _unknown_at_parent(node, scope, missing)
     if missing:
@@ -156,23 +154,23 @@ async def _require_blobs(node: Node, scope: Scope, content: Inspected) -> None:
         )
 
 
-def _is_held(node: Node, scope: Scope, text: str) -> bool:
-    """Whether the blob is here, and no byte of it is known to be bad."""
+def _is_held(node: Node, scope: RoutedRepository, text: str) -> bool:
+    """Whether the blob is here and not known to be damaged."""
     digest = _parsed(text)
-    blob = None if digest is None else node.store.blob(scope.key, digest)
-    return blob is not None and node.store.is_whole(blob)
+    blob = None if digest is None else node.blobs.get(scope.key, digest)
+    return blob is not None and node.blobs.is_whole(blob)
 
 
 def _parsed(text: str) -> Digest | None:
-    """A digest that this server could have a blob under."""
+    """The digest, None for one with another algorithm than this node supports."""
     try:
         return names.digest(text)
     except DigestInvalid:
         return None
 
 
-async def _unknown_at_parent(node: Node, scope: Scope, missing: list[str]) -> list[str]:
-    room = asyncio.Semaphore(ASKED_AT_ONCE)
+async def _unknown_at_parent(node: Node, scope: RoutedRepository, missing: list[str]) -> list[str]:
+    room = asyncio.Semaphore(HEADS_AT_ONCE)
 
     async def is_unknown(text: str) -> bool:
         digest = _parsed(text)
@@ -190,7 +188,7 @@ async def _unknown_at_parent(node: Node, scope: Scope, missing: list[str]) -> li
 
 
 def _headers(
-    request: Request, scope: Scope, digest: str, content: Inspected, listed: tuple[str, ...]
+    request: Request, scope: RoutedRepository, digest: str, content: Inspected, listed: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     route = request.route
     location = build(Route(route.noun, route.name, digest, route.prefix))
@@ -199,13 +197,13 @@ def _headers(
     return [
         ("Location", location),
         ("Docker-Content-Digest", digest),
-        *_told(content, listed),
+        *_result_headers(content, listed),
         *([("OCI-Namespace", scope.namespace)] if scope.namespace else []),
     ]
 
 
-def _told(content: Inspected, listed: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """What the spec's newer rules want said (67, 69)."""
+def _result_headers(content: Inspected, listed: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The headers OCI-Subject and OCI-Tag of the answer."""
     if content.subject:
         yield "OCI-Subject", content.subject
     for tag in listed:

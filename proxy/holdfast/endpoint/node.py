@@ -1,4 +1,4 @@
-"""What endpoints work with, and nothing else: no socket, no process, no parent client."""
+"""The context of the endpoints: store, keeper, routing, login. It has no socket, process or parent client."""
 
 from __future__ import annotations
 
@@ -6,43 +6,51 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast_core.facets.references import References
+from holdfast_core.facets.stored_blobs import StoredBlobs
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.keeper.port import KeeperPort
+from holdfast.gateway.rates import PROCESS_RATES, Rates
+from holdfast.keeper.api import KeeperApi
 from holdfast.login.access import Access
-from holdfast.push.budget import Budget
-from holdfast.push.means import Means
-from holdfast.routing import Router, Scope
+from holdfast.push.body_budget import BodyBudget
+from holdfast.push.context import PushContext
+from holdfast.routing import RoutedRepository, Router
 from holdfast.wire.message import Reply
 
-#: Bodies of manifests that a process holds at once, or eight of the longest if that is more
+#: most bytes of manifest bodies that a process holds at once; eight of the longest if that is more
 MANIFEST_BODIES_BYTES = 64 << 20
-#: An endpoint answers at once from the store, or hands back what will ask the keeper. Hits thus cost no task.
+#: A hit is answered at once from the store, without a coroutine; anything else by a coroutine.
 Answer = Reply | Coroutine[Any, Any, Reply]
 
 
 @dataclass(slots=True)
 class Node:
-    """The context of every endpoint. `draining` makes /readyz say no while connections are let go. `access` says who
-    asks, and what that allows."""
+    """The context of every endpoint. While `draining`, /readyz answers 503 and connections end. `access` identifies
+    callers and has their rights. `blobs` and `references` are those of `store`."""
 
     store: Store
-    port: KeeperPort
+    port: KeeperApi
     router: Router
     config: Configuration
     clock: Clock
     draining: bool = False
-    push: Means = field(default_factory=Means)
-    manifest_bodies: Budget = field(init=False)
+    push: PushContext = field(default_factory=PushContext)
+    blobs: StoredBlobs = field(init=False)
+    references: References = field(init=False)
+    manifest_bodies: BodyBudget = field(init=False)
     access: Access = field(init=False)
+    #: the rate limits of connected registries below at this process
+    shares: Rates = field(default_factory=lambda: Rates(PROCESS_RATES))
 
     def __post_init__(self) -> None:
+        self.blobs, self.references = self.store.blobs, self.store.references
         longest = self.config.limits.manifest_bytes
         self.access = Access(self.store, self.config, self.clock)
-        self.manifest_bodies = Budget(max(MANIFEST_BODIES_BYTES, 8 * longest), longest)
+        self.manifest_bodies = BodyBudget(max(MANIFEST_BODIES_BYTES, 8 * longest), longest)
 
-    def asks(self, scope: Scope) -> bool:
-        """Whether the keeper is asked for what is not held here."""
+    def asks(self, scope: RoutedRepository) -> bool:
+        """Whether the keeper fetches content that is not held here."""
         return scope.has_parent and self.config.on_miss == "parent"

@@ -1,0 +1,1 @@
+"""Blobs on their way in from a parent, and who reads them meanwhile."""

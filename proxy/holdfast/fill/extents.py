@@ -1,4 +1,4 @@
-"""Which bytes of a blob are here: a set of half-open byte ranges, kept as sorted, disjoint, merged runs."""
+"""A set of half-open byte ranges, kept as sorted, disjoint, merged runs: the bytes of a blob that are held."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Extents:
         return new
 
     def remove(self, start: int, end: int) -> int:
-        """Take [start, end) out; returns how many bytes were there."""
+        """Take [start, end) out; returns how many of its bytes were in."""
         if start >= end:
             return 0
         low = bisect_right(self._ends, start)
@@ -68,15 +68,15 @@ class Extents:
 
     def gaps(self, start: int, end: int) -> list[Run]:
         """What of [start, end) is not in the set, in order."""
-        found: list[Run] = []
+        gaps: list[Run] = []
         at = start
         for index in range(bisect_right(self._ends, start), bisect_left(self._starts, end)):
             if self._starts[index] > at:
-                found.append((at, self._starts[index]))
+                gaps.append((at, self._starts[index]))
             at = self._ends[index]
         if at < end:
-            found.append((at, end))
-        return found
+            gaps.append((at, end))
+        return gaps
 
     def runs(self, start: int, end: int) -> list[Run]:
         """The runs that touch [start, end), not cut to it, in order."""

@@ -1,9 +1,10 @@
-"""Damaged chunks of a held blob come again from the parent: exactly their bytes, checked before they count.
+"""Repair: damaged chunks of a held blob are fetched again from the parent, exactly their bytes, and checked before they
+are used.
 
 Damage seldom comes alone: a power cut, a bad part of a disk, a file that was begun again with holes. So the chunks
-behind a damaged one are looked at before it is asked for, and a run of damaged ones comes by one request. Whoever waits
-for one of them goes on as soon as that one is there. A chunk that the disk does not take is handed to those who wait
-for it, and comes alone: what is behind it would have to stay in memory.
+behind a damaged one are checked before it is requested, and a run of damaged ones comes by one request. A reader that
+waits for one of them goes on as soon as that one is sound. A chunk that the disk refuses is handed to its readers, and
+comes alone: those behind it would have to stay in memory.
 """
 
 from __future__ import annotations
@@ -12,42 +13,47 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
+import msgspec
 from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import ChunkDamaged, Damaged, DigestMismatch, NotHeld, Unwritable
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
 
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
-from holdfast.keeper.port import UnstoredChunk
+from holdfast.log import log
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
     from holdfast.parent.client import Parent
 
 
-log = structlog.get_logger()
-
-#: Requests in a row that bring nothing, after which the run waits for the next reader.
+#: The run ends after so many requests in a row that bring nothing.
 TRIES = 3
-#: Chunks of one request at most; to look at so many takes less time than to ask for one.
+#: Chunks of one request at most; checking so many takes less time than fetching one.
 RUN_CHUNKS = 64
 
 
+class UnstoredChunk(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk of a held blob that was fetched again and verified, and that the disk refused."""
+
+    start: int
+    body: bytes
+
+
 class DamagedRun:
-    """Consecutive chunks on their way: [position, end) is still to come. `end` grows once the chunks behind were looked
-    at."""
+    """Consecutive chunks that are being fetched: [position, end) is still to come. `end` grows once the chunks behind
+    were checked."""
 
     def __init__(self, store: Store, parent: Parent, name: str, digest: Digest, start: int, end: int) -> None:
         self._store, self.parent, self._name, self._digest = store, parent, name, digest
         self.position, self.end = start - start % CHUNK_BYTES, end
-        #: the last chunk, when the disk did not take it
+        #: the last chunk, when the disk refused it
         self.unstored: UnstoredChunk | None = None
         self._landed = asyncio.Event()
         self.task = asyncio.create_task(self._work())
         self.task.add_done_callback(lambda done: self._landed.set())
 
     async def passed(self, offset: int) -> int:
-        """The offset of the first byte that is not mended, once the one at `offset` is. Raises what ended the run."""
+        """The offset of the first byte that is not sound, once the one at `offset` is. Raises what ended the run."""
         while self.position <= offset and not self.task.done():
             await self._landed.wait()
         if self.position <= offset:
@@ -55,7 +61,7 @@ class DamagedRun:
         return self.position
 
     async def _work(self) -> None:
-        blob = self._store.blob_anywhere(self._digest)
+        blob = self._store.blobs.anywhere(self._digest)
         if blob is None:
             raise BlobUnknown(f"{self._digest} is not held")
         loop = asyncio.get_running_loop()
@@ -63,9 +69,8 @@ class DamagedRun:
         if damaged > self.position:
             self.end, start, text = damaged, self.position, str(self._digest)
             try:
-                if await asyncio.wrap_future(self._store.quarantine(self._digest, start, damaged)):
-                    log.error("blob damaged", digest=text, start=start, end=damaged)
-            except Unwritable:  # nor will the disk take more than the chunk that somebody waits for
+                await record_damage(self._store, self._digest, start, damaged)
+            except Unwritable:  # nor will the disk take more than the chunk that a reader waits for
                 self.end = min(start + CHUNK_BYTES, damaged)
             await self._fetch(blob.size)
             if self.unstored is None:
@@ -81,33 +86,31 @@ class DamagedRun:
         """Put the chunks in place as they come; resumed when cut."""
         fruitless, body = 0, bytearray()
         while self.position < self.end:
-            came = self.position + len(body)
+            fetched = self.position + len(body)
             try:
                 async with self.parent.get_blob(
-                    self._name, str(self._digest), start=came, end=self.end
+                    self._name, str(self._digest), start=fetched, end=self.end
                 ) as stream:
                     at = stream.start
                     async for data in stream:
-                        body += data[max(0, came - at) :][: self.end - self.position - len(body)]
+                        body += data[max(0, fetched - at) :][: self.end - self.position - len(body)]
                         at += len(data)
                         await self._put(body, size)
                         if self.position >= self.end:
                             return
             except ParentUnreachable:
-                fruitless = 0 if self.position + len(body) > came else fruitless + 1
+                fruitless = 0 if self.position + len(body) > fetched else fruitless + 1
                 if fruitless == TRIES:
                     raise
                 continue
-            fruitless += 1
-            if fruitless == TRIES:
-                raise ParentBroken(f"the parent did not send bytes {came}-{self.end - 1} of {self._digest}")
+            raise ParentBroken(f"the parent's {self._digest} ends before byte {self.end - 1}")
 
     async def _put(self, body: bytearray, size: int) -> None:
-        """Write the chunks that are complete, and take them off `body`."""
+        """Write the chunks that are complete, and remove them from `body`."""
         while self.position < self.end and len(body) >= (length := min(CHUNK_BYTES, size - self.position)):
             chunk = bytes(body[:length])
             try:
-                await asyncio.wrap_future(self._store.repair_chunk(self._digest, self.position, chunk))
+                await asyncio.wrap_future(self._store.blobs.repair_chunk(self._digest, self.position, chunk))
             except DigestMismatch as error:
                 raise self._broken(error) from error
             except Unwritable as error:
@@ -116,9 +119,9 @@ class DamagedRun:
             self._move(self.position + length)
 
     def _pass_on(self, chunk: bytes, refused: Unwritable) -> None:
-        """The disk did not take the chunk: it is the run's last."""
+        """The disk refused the chunk: it is the run's last."""
         try:
-            self._store.check_chunk(self._digest, self.position, chunk)
+            self._store.blobs.check_chunk(self._digest, self.position, chunk)
         except DigestMismatch as error:
             raise self._broken(error) from error
         log.warning("chunk unstored", digest=str(self._digest), start=self.position, reason=str(refused))
@@ -132,7 +135,7 @@ def damaged_until(store: Store, blob: Blob, start: int) -> int:
     """The end of the damaged chunks from `start` on; `start` when that one is sound. Blocks."""
     at, last = start, min(blob.size, start + RUN_CHUNKS * CHUNK_BYTES)
     try:
-        with store.open_blob(blob) as reader:
+        with store.blobs.open(blob) as reader:
             while at < last:
                 try:
                     reader.read(at, 1)
@@ -145,12 +148,18 @@ def damaged_until(store: Store, blob: Blob, start: int) -> int:
     return at
 
 
+async def record_damage(store: Store, digest: Digest, start: int, end: int) -> None:
+    """Record that bytes [start, end) of a blob are damaged, and log it once. Raises StoreError."""
+    if await asyncio.wrap_future(store.blobs.quarantine(digest, start, end)):
+        log.error("blob damaged", digest=str(digest), start=start, end=end)
+
+
 def is_sound(store: Store, blob: Blob, start: int, end: int) -> bool:
-    """Whether [start, end) is not damaged after all, as far as one run goes: it was mended since somebody found it, or
-    only the copy in memory was bad, which that reader dropped. Blocks."""
+    """Whether [start, end) is sound now, as far as one run goes: it was repaired since a reader found the damage, or
+    only that reader's copy in memory was bad. Blocks."""
     last = min(end, start + RUN_CHUNKS * CHUNK_BYTES)
     try:
-        with store.open_blob(blob) as reader:
+        with store.blobs.open(blob) as reader:
             for at in range(start - start % CHUNK_BYTES, last, CHUNK_BYTES):
                 reader.read(at, 1)
     except (NotHeld, Damaged):
@@ -159,7 +168,7 @@ def is_sound(store: Store, blob: Blob, start: int, end: int) -> bool:
 
 
 class Repairs:
-    """The runs that are under way: a chunk comes once, whoever asks for it."""
+    """The runs that are being fetched: a chunk comes once, for all who read it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -168,8 +177,8 @@ class Repairs:
     async def mend(
         self, parent: Parent, name: str, digest: Digest, start: int, end: int
     ) -> UnstoredChunk | None:
-        """Return when the chunks of [start, end) are sound, or the first of them that the disk does not take. Raises
-        the parent's refusal, or ParentBroken when its bytes are not the chunk's."""
+        """Repair the chunks of [start, end); returns None, or the first of them that the disk refused. Raises the
+        parent's refusal, or ParentBroken when its bytes are not the chunk's."""
         while start < end:
             runs = self._runs.setdefault(digest, [])
             run = next((r for r in runs if r.parent is parent and r.position <= start < r.end), None)
@@ -189,7 +198,7 @@ class Repairs:
         if not self._runs[digest]:
             del self._runs[digest]
         if not run.task.cancelled():
-            run.task.exception()  # seen: an asker that left is no reason for a warning
+            run.task.exception()  # retrieved: a reader that left is no reason for a warning of asyncio
 
     async def close(self) -> None:
         """Cancel what runs and wait until it is gone."""

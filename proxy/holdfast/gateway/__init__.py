@@ -1,0 +1,1 @@
+"""A connected registry towards its parent: activation, reports, settings, and the protocol between the two."""

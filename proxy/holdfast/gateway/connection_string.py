@@ -1,11 +1,10 @@
-"""The connection string: all that a connected registry is told before it first speaks to its parent
-(connected-registry 3.2).
+"""The connection string: all that a connected registry needs for its first request to its parent (references.md 1.11).
 
     ConnectedRegistryName=plant;SyncTokenName=plant;SyncTokenPassword=…;ParentGatewayEndpoint=host:port;ParentEndpointProtocol=https
 
-Pieces are split at `;`, then at the first `=` only, because passwords hold `=`. A byte order mark, carriage returns and
-line ends around it are dropped: files that were written on Windows bring them. `$NAME` or `${NAME}` in a value stands
-for an environment variable; of a password only when it is the whole of it, because a password may hold a `$`.
+Pieces are split at `;`, then at the first `=` only, because passwords contain `=`. A byte order mark, carriage returns
+and line ends around it are dropped: files that were written on Windows have them. `$NAME` or `${NAME}` in a value
+stands for an environment variable; in a password only when it is the whole value, because a password may contain `$`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ KEYS = {
     "ParentEndpointProtocol": "protocol",
 }
 IDENTITY_KEY = "ManagedIdentityClientId"
-#: longest string read (bytes); the longest right one is under 2 KiB
+#: longest string that is read (bytes); the longest valid one is under 2 KiB
 STRING_LIMIT, PASSWORD_LIMIT = 8192, 1024
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{4,39}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -43,7 +42,7 @@ class ConnectionStringInvalid(ValueError):
 
 
 class ConnectionString(Struct, frozen=True):
-    """What the string says. `endpoint` is host[:port] of the parent."""
+    """The values of a connection string. `endpoint` is host[:port] of the parent."""
 
     registry: str
     token: str
@@ -63,8 +62,8 @@ class ConnectionString(Struct, frozen=True):
 
 
 def parse(text: str, environ: Mapping[str, str] | None = None, endpoint: str = "") -> ConnectionString:
-    """Read a string. `environ` is what `$NAME` refers to; `endpoint`, when given, goes before the one in the string
-    and may hold references too (ACR_PARENT_GATEWAY_ENDPOINT). Raises ConnectionStringInvalid."""
+    """The values of a string. `$NAME` refers to `environ`; `endpoint`, unless empty, replaces the one in the string and
+    may hold references too (ACR_PARENT_GATEWAY_ENDPOINT). Raises ConnectionStringInvalid."""
     pieces = _pieces(text)
     if endpoint:
         pieces["ParentGatewayEndpoint"] = endpoint.strip()
@@ -74,11 +73,12 @@ def parse(text: str, environ: Mapping[str, str] | None = None, endpoint: str = "
     return _checked({key: _expanded(key, value, environ or {}) for key, value in pieces.items()})
 
 
-def emit(said: ConnectionString) -> str:
-    """The string of `said`, as `holdfast connected-registry get-settings` prints it; `parse` reads the same back.
+def emit(connection: ConnectionString) -> str:
+    """The text of a connection string, as `holdfast connected-registry get-settings` prints it; `parse` returns the
+    same values.
 
-    Raises ConnectionStringInvalid for what no string can carry (a password with `;`, for one)."""
-    values = {key: getattr(said, field) for key, field in KEYS.items()}
+    Raises ConnectionStringInvalid for values that no string can carry, such as a password with `;`."""
+    values = {key: getattr(connection, field) for key, field in KEYS.items()}
     for key, value in values.items():
         if ";" in value or value != value.strip(" \t\ufeff"):
             raise ConnectionStringInvalid(
@@ -95,20 +95,20 @@ def _pieces(text: str) -> dict[str, str]:
         raise ConnectionStringInvalid(
             f"found {len(text)} characters; a connection string has {STRING_LIMIT} at most"
         )
-    found: dict[str, str] = {}
+    pieces: dict[str, str] = {}
     for key, value in _split(text.strip("\ufeff \t\r\n")):
-        if key in found:
+        if key in pieces:
             raise ConnectionStringInvalid(f"{key}: found twice; allowed: once")
-        found[key] = value
-    if IDENTITY_KEY in found:
-        _refuse_identity(found)
-    for key, value in found.items():
+        pieces[key] = value
+    if IDENTITY_KEY in pieces:
+        _refuse_identity(pieces)
+    for key, value in pieces.items():
         if key not in KEYS:
             shown = key[:60] if key.isprintable() else "a key that cannot be printed"
             raise ConnectionStringInvalid(f"{shown}: unknown key; the keys are {', '.join(KEYS)}")
         if not value:
             raise ConnectionStringInvalid(f"{key}: found nothing; it must have a value")
-    return found
+    return pieces
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
@@ -122,8 +122,8 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
         yield key.strip(" \t\r\n\ufeff"), value.strip(" \t\r\n\ufeff")
 
 
-def _refuse_identity(found: Mapping[str, str]) -> None:
-    if "SyncTokenName" in found or "SyncTokenPassword" in found:
+def _refuse_identity(pieces: Mapping[str, str]) -> None:
+    if "SyncTokenName" in pieces or "SyncTokenPassword" in pieces:
         raise ConnectionStringInvalid(
             f"{IDENTITY_KEY}: found beside a sync token; allowed: one credential form, SyncTokenName with"
             " SyncTokenPassword"
@@ -135,7 +135,7 @@ def _refuse_identity(found: Mapping[str, str]) -> None:
 
 
 def _is_reference(key: str, value: str) -> bool:
-    """Whether `parse` would look something up."""
+    """Whether `parse` would replace something in this value from the environment."""
     look = _REFERENCE.fullmatch if key == "SyncTokenPassword" else _REFERENCE.search
     return look(value) is not None
 

@@ -1,6 +1,5 @@
-"""The environment names of the original (connected-registry 3.3), and the node that a connection string makes.
-
-The names are aliases of configuration keys: laid over the file, under the flags.
+"""Lays the original's environment variables (references.md 1.12) over the configuration file, below the flags, and adds
+the parent that the connection string names.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from holdfast.config import Configuration, Credentials, Gateway, Parent
+from holdfast.config import Configuration, CredentialsSection, GatewaySection, ParentSection, ParentSettings
 from holdfast.gateway.connection_string import ConnectionString, ConnectionStringInvalid, emit, parse
+from holdfast.http.egress import proxied
 
 CONNECTION_STRING = "ACR_REGISTRY_CONNECTION_STRING"
 LOGIN_SERVER = "ACR_REGISTRY_LOGIN_SERVER"
@@ -22,7 +22,9 @@ CERTIFICATES = "ACR_REGISTRY_CERTIFICATE_VOLUME"
 DATA = "ACR_REGISTRY_DATA_VOLUME"
 PARENT_ENDPOINT = "ACR_PARENT_GATEWAY_ENDPOINT"
 
-#: what a mounted secret of Kubernetes calls its two files (kubernetes.io/tls)
+#: a byte order mark, blanks and line ends, which files that were written on Windows have
+_AROUND = "\ufeff \t\r\n"
+#: the two files of a mounted Kubernetes secret of type kubernetes.io/tls
 CERTIFICATE_FILE, KEY_FILE = "tls.crt", "tls.key"
 
 
@@ -31,22 +33,28 @@ class EnvironmentInvalid(ValueError):
 
 
 def overlaid(table: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """A configuration table with what the environment says laid over it. Raises EnvironmentInvalid.
+    """The configuration table with the values of the environment laid over it. Raises EnvironmentInvalid.
 
-    The connection string replaces both forms that the file may have of it. The certificate volume switches HTTPS on
-    when it is there, as in the original; one that is absent or empty changes nothing, because the block that
-    `get-settings` prints names it always.
+    The connection string replaces both forms of it in the file. A certificate volume that exists switches HTTPS on, as
+    in the original; one that is absent or empty changes nothing, because the output of `get-settings` always names it.
     """
-    found: dict[str, Any] = dict(table)
-    if text := environ.get(CONNECTION_STRING):
-        _lay(found, "gateway", {"connection_string": text, "connection_string_file": ""})
-    if server := environ.get(LOGIN_SERVER):
-        _lay(found, "login", {"server": server.strip()})
-    if data := environ.get(DATA):
-        found["data"] = data
-    if files := _certificate(environ.get(CERTIFICATES, "")):
-        _lay(found, "tls", files)
-    return found
+    merged: dict[str, Any] = dict(table)
+    if text := _value(environ, CONNECTION_STRING):
+        _lay(merged, "gateway", {"connection_string": text, "connection_string_file": ""})
+    if server := _value(environ, LOGIN_SERVER):
+        _lay(merged, "login", {"server": server})
+    if data := _value(environ, DATA):
+        merged["data"] = data
+    if files := _certificate(_value(environ, CERTIFICATES)):
+        _lay(merged, "tls", files)
+    return merged
+
+
+def _value(environ: Mapping[str, str], name: str) -> str:
+    """The value of a variable, "" when it is not set. Quotes around it are removed: `get-settings` quotes values for a
+    shell, and docker's --env-file and kubectl's secrets from the same file pass the quotes on."""
+    text = environ.get(name, "").strip(_AROUND)
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _lay(table: dict[str, Any], section: str, values: Mapping[str, str]) -> None:
@@ -70,18 +78,23 @@ def _certificate(volume: str) -> dict[str, str]:
 
 
 def joined(config: Configuration, environ: Mapping[str, str]) -> Configuration:
-    """The configuration with the parent that its connection string names in front of every other; itself when it has
-    no string. Afterwards `gateway.connection_string` is plain: no file, no reference. Raises ConnectionStringInvalid.
-    """
-    text = _string(config.gateway)
-    if not text:
-        return config
-    said = parse(text, environ, environ.get(PARENT_ENDPOINT, ""))
-    gateway = replace(config.gateway, connection_string=emit(said), connection_string_file="")
-    return replace(config, gateway=gateway, parent=(_parent(said, config.gateway), *config.parent))
+    """The configuration with the parent of its connection string, if it has one, before all other parents, and with the
+    egress proxies of the environment. In the result `gateway.connection_string` is the text itself, without file and
+    without references. Raises ConnectionStringInvalid and EgressInvalid."""
+    if text := _string(config.gateway):
+        connection = parse(text, environ, _value(environ, PARENT_ENDPOINT))
+        gateway = replace(config.gateway, connection_string=emit(connection), connection_string_file="")
+        config = replace(
+            config, gateway=gateway, parent=(_parent(connection, config.gateway), *config.parent)
+        )
+    return replace(
+        config,
+        parent=tuple(proxied(parent, environ) for parent in config.parent),
+        webhook=tuple(proxied(hook, environ) for hook in config.webhook),
+    )
 
 
-def _string(gateway: Gateway) -> str:
+def _string(gateway: GatewaySection) -> str:
     if not gateway.connection_string_file:
         return gateway.connection_string
     try:
@@ -91,15 +104,16 @@ def _string(gateway: Gateway) -> str:
         raise ConnectionStringInvalid(f"{gateway.connection_string_file}: cannot be read: {why}") from None
 
 
-def _parent(said: ConnectionString, gateway: Gateway) -> Parent:
-    """The default parent: its repositories have the same names here as there."""
-    return Parent(
-        url=said.url,
+def _parent(connection: ConnectionString, gateway: GatewaySection) -> ParentSection:
+    """The section of the default parent, whose repositories have the same names on this node."""
+    settings = {name: getattr(gateway, name) for name in ParentSettings.__struct_fields__}
+    settings["insecure"] = gateway.insecure or connection.protocol == "http"
+    return ParentSection(
+        url=connection.url,
         default=True,
-        insecure=gateway.insecure or said.protocol == "http",
-        ca=gateway.ca,
         namespaces=gateway.namespaces,
-        credentials=Credentials(username=said.token, password=said.password),
+        credentials=CredentialsSection(username=connection.token, password=connection.password),
+        **settings,
     )
 
 
@@ -111,7 +125,7 @@ def crosses_network_in_clear(config: Configuration) -> bool:
 
 
 def is_here(url: str) -> bool:
-    """Whether a URL leads to this machine, as it is written."""
+    """Whether the host of a URL is a loopback address or localhost, without resolving it."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

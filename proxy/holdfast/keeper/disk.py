@@ -1,26 +1,26 @@
-"""What a person is told of the disk, and the rounds that find out when it takes writes again."""
+"""The condition of the disk: sentences about it for the operator, and the probes that find out when it takes writes
+again."""
 
 from __future__ import annotations
 
 import asyncio
 
-import structlog
-from holdfast_core.condition import DiskState
 from holdfast_core.errors import StoreError
+from holdfast_core.filesystem.disk_state import DiskState
 from holdfast_core.store import Store
 
+from holdfast.background import BackgroundTasks
 from holdfast.clock import Clock
 from holdfast.errors import KeeperAway
+from holdfast.log import log
 
-log = structlog.get_logger()
-
-#: between two looks at a disk that took no write, and at most between two that were in vain (seconds)
+#: between two probes of a disk that took no write, and at most between two that failed (seconds)
 PROBE_SECONDS, LONGEST_SECONDS = 1.0, 30.0
-#: what every sentence says of a disk, as the original names it (connected-registry 2.5)
+#: the error code in every sentence about the disk, as the original names it (references.md 1.9)
 CODE = "DiskError"
 SENTENCES = {
     DiskState.FULL: "the disk is full: what is held is served, misses pass through unstored, what is pushed is refused;"
-    " free space, or delete images",
+    " free space or inodes (df, df -i), or delete images",
     DiskState.READ_ONLY: "the file system of the store is read-only: what is held is served, misses pass through"
     " unstored, what is pushed is refused; find the reason in the kernel's log, repair it and mount it for writing",
     DiskState.FAILED: "the disk failed: what is held is served, and nothing is written before the store was opened"
@@ -32,44 +32,41 @@ UNREADABLE = (
 )
 
 
-def sentence(said: str, reason: str) -> str:
-    """What is told of a disk."""
-    return f"{CODE}: {said} ({reason})"
+def sentence(description: str, reason: str) -> str:
+    """The sentence about a condition of the disk, with its code and reason."""
+    return f"{CODE}: {description} ({reason})"
 
 
 def unreadable() -> KeeperAway:
-    """The refusal of what a process cannot give that did not get to its store. What others have in memory is served."""
+    """The refusal of a process that cannot read its store. Other processes serve what they have in memory."""
     detail = "its operator finds the reason in /readyz"
     return KeeperAway("the disk of this node cannot be read", detail=detail, retry_after=5)
 
 
 class DiskWatch:
-    """Watches the condition of the keeper's store. `failed` is set when the store can only be opened anew, and the disk
-    can be read for it: the process must end. As long as it cannot be read, whoever came anew would find less than what
+    """Watches the condition of the keeper's store. `failed` is set when the store has to be opened again and the disk
+    can be read for it: the process must end. As long as it cannot be read, the next process would have less than what
     is in memory here."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Clock, tasks: BackgroundTasks) -> None:
+        self._store, self._clock, self._tasks = store, clock, tasks
         self.failed = asyncio.Event()
         self._unreadable = ""
-        self._looking: asyncio.Task[None] | None = None
+        self._probed_at = -PROBE_SECONDS
 
-    def start(self) -> asyncio.Task[None]:
-        """Say each change in the log, and probe. Call it on the loop."""
+    def start(self) -> None:
+        """Log each change, and probe. Call it on the loop."""
         loop, condition = asyncio.get_running_loop(), self._store.condition
 
         def changed(state: DiskState, reason: str) -> None:
             log.warning("disk condition", condition=str(state), reason=reason)
             if state is DiskState.FAILED and not self._store.is_waiting:
-                loop.call_soon_threadsafe(begin)
+                loop.call_soon_threadsafe(lambda: self._tasks.begin(self._until_readable()))
 
-        def begin() -> None:
-            self._looking = asyncio.create_task(self._until_readable())
-
-        condition.changed = changed
+        condition.subscribe(changed)
         if condition.state is not DiskState.WRITABLE:
             changed(condition.state, condition.reason)
-        return asyncio.create_task(self._rounds())
+        self._tasks.begin(self._rounds())
 
     @property
     def is_failed(self) -> bool:
@@ -77,40 +74,42 @@ class DiskWatch:
         return self._store.condition.state is DiskState.FAILED
 
     def sentences(self) -> list[str]:
-        """What is the matter, for a person; nothing when nothing is."""
+        """What is wrong with the disk and what to do, for the operator; none when it takes writes."""
         condition = self._store.condition
         if self._unreadable:
             return [sentence(UNREADABLE, f"{self._unreadable}; {condition.reason}")]
-        if (said := SENTENCES.get(condition.state)) is None:
+        if (description := SENTENCES.get(condition.state)) is None:
             return []
-        return [sentence(said, condition.reason)]
+        return [sentence(description, condition.reason)]
+
+    async def check(self) -> None:
+        """Probe whether the disk takes a write, because one was refused: a worker writes uploads, and an upload for
+        which there is no room does not show that the disk is full. A disk that is known to take none is not probed."""
+        now = self._clock.monotonic()
+        if self._store.condition.state is DiskState.WRITABLE and now - self._probed_at >= PROBE_SECONDS:
+            self._probed_at = now
+            await self._probe()
 
     async def _until_readable(self) -> None:
-        """Set `failed` once the disk can be read. A look at a broken one may take long, so it is a thread's."""
+        """Set `failed` once the disk can be read. To read a broken disk may take long, so a thread does it."""
         loop, wait = asyncio.get_running_loop(), PROBE_SECONDS
-        while found := await loop.run_in_executor(None, self._store.read_failure):
+        while failure := await loop.run_in_executor(None, self._store.read_failure):
             if not self._unreadable:
-                log.error("disk cannot be read", reason=found)
-            self._unreadable = found
+                log.error("disk cannot be read", reason=failure)
+            self._unreadable = failure
             await self._clock.sleep(wait)
             wait = min(2 * wait, LONGEST_SECONDS)
         self.failed.set()
-
-    async def close(self) -> None:
-        """End the look that is under way."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
 
     async def _rounds(self) -> None:
         wait = PROBE_SECONDS
         while True:
             await self._clock.sleep(wait)
             if self._store.is_waiting or self._store.condition.state in (DiskState.FULL, DiskState.READ_ONLY):
-                wait = PROBE_SECONDS if await self._probed() else min(2 * wait, LONGEST_SECONDS)
+                wait = PROBE_SECONDS if await self._probe() else min(2 * wait, LONGEST_SECONDS)
 
-    async def _probed(self) -> bool:
-        """Try it; False when the disk took the probe and the store could not be opened all the same."""
+    async def _probe(self) -> bool:
+        """Try a write; False when the disk took it and the store could not be opened for writing all the same."""
         probe = asyncio.get_running_loop().run_in_executor(None, self._store.probe)
         try:
             if await asyncio.shield(probe) and self._store.is_waiting:

@@ -1,12 +1,13 @@
-"""Who a request comes from, and what that allows: one `Access` a process, asked by dispatch and by endpoints.
+"""The caller of a request and its rights: one `Access` a process, used by dispatch and by endpoints.
 
-The control plane is read as it is now. Its revision is looked at twice a second while all goes well, and always before
-a login and before anything is denied, so that a right that was given counts at once, and one that was taken away
-within half a second, for tokens already issued as well.
+Rights are those of the control plane now. Its revision is read twice a second, and always before a login and before a
+refusal, so that a new right counts at once, and a withdrawn one ends within half a second, for tokens already issued
+as well.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Coroutine
@@ -14,41 +15,50 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import structlog
+from holdfast_core.errors import StoreError
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.control.actions import Grants
 from holdfast.control.catalogue import Catalogue
-from holdfast.control.moment import seconds
-from holdfast.control.resource import Password, Token, lowered
 from holdfast.errors import TooManyLogins, Unauthorized
-from holdfast.login.caller import OF_LEVEL, READS, Caller, Holder, Level, Stranger, claimed_by
-from holdfast.login.credentials import Basic, Bearer, of_request
-from holdfast.login.given import Recent
+from holdfast.log import log
+from holdfast.login.access_token import Claims, TokenSigner
+from holdfast.login.authorization_header import Basic, Bearer, of_request
+from holdfast.login.caller import (
+    OF_LEVEL,
+    READS,
+    Caller,
+    Level,
+    Network,
+    Stranger,
+    TokenHolder,
+    claimed_by,
+    neighbourhood,
+)
 from holdfast.login.limiter import Limiter
-from holdfast.login.network import Network, neighbourhood
-from holdfast.login.proof import Proof, mark_of, still_good
+from holdfast.login.password_check import PasswordCheck, mark_of, still_good
 from holdfast.login.realm import Realm
-from holdfast.login.standing import Standing, stand
-from holdfast.login.token import Claims, Mint
+from holdfast.login.token_cache import TokenCache
+from holdfast.resources.actions import Grants
+from holdfast.resources.model import REGISTRY, TOKEN, Identity, Password, Token, lowered, name_in
 from holdfast.routing import compile_patterns
+from holdfast.timestamps import seconds
 from holdfast.wire.message import Request
 
-log = structlog.get_logger()
-
-#: between looks at the control plane's revision while nothing is denied (s)
+#: between reads of the control plane's revision while nothing is refused (s)
 GLANCE = 0.5
-#: verified tokens and passwords, and compiled scope maps, that are remembered
+#: verified tokens and passwords, and compiled scope maps, that are kept
 TOKENS, SCOPE_MAPS = 4096, 1024
-#: longest name that is looked up, or counted failures of
+#: the reason of a failed login is looked up this long after its answer (seconds)
+LATER_SECONDS = 0.002
+#: longest name that is looked up, or by which failures are counted
 NAME = 64
 WRONG = (
     "the name or the password is wrong, the password has expired, or this token may not log in at this node"
 )
-#: A login that had to wait for a slow hash.
-Login = Holder | Coroutine[Any, Any, Holder]
+#: the result of a login; a coroutine when it has to wait for a slow hash
+Login = TokenHolder | Coroutine[Any, Any, TokenHolder]
 Identified = Caller | Coroutine[Any, Any, Caller]
 
 
@@ -58,7 +68,25 @@ class _Verified(NamedTuple):
     claims: Claims
     claimed: dict[tuple[str, str], frozenset[str]]
     revision: int = -1
-    caller: Holder | None = None
+    caller: TokenHolder | None = None
+
+
+class LoginRules(NamedTuple):
+    """The rules for logins on this node, as of one revision of the control plane (references.md 1.19).
+
+    `level` is the rights of strangers; `invites` says that a login is possible here, so that `/v2/` asks for one.
+    `listed` are the tokens, in lower case, that may log in; None is every one. `mode` is the mode that the parent gave
+    this node, None without a managing parent."""
+
+    revision: int
+    level: Level
+    invites: bool
+    listed: frozenset[str] | None
+    mode: str | None
+
+    def lists(self, token: str) -> bool:
+        """Whether a token may log in here at all."""
+        return self.listed is None or lowered(token) in self.listed
 
 
 class Access:
@@ -66,69 +94,70 @@ class Access:
 
     def __init__(self, store: Store, config: Configuration, clock: Clock) -> None:
         self._store, self._config, self._clock = store, config, clock
+        self._documents = store.documents
         self.catalogue = Catalogue(store)
         self.realm = Realm(config.login)
         self.is_pinned = self.realm.is_pinned
-        self.mint = Mint(store.uuid, store.path)
-        self.given = Recent()
+        self.mint = TokenSigner(store.uuid, store.path)
+        self.cached_tokens = TokenCache()
         self._limiter = Limiter(config.login.failures)
-        self._proof = Proof(store)
+        self._proof = PasswordCheck(store)
         self._near = Network(config.login.client_addresses)
         self._open = compile_patterns(config.login.anonymous_repositories)
-        self._standing = Standing(-1, "none", False, frozenset(), None)
+        self._rules = LoginRules(-1, "none", False, frozenset(), None)
         self._level: Level = "none"
         self._plain = Stranger(OF_LEVEL["none"], self._open)
         self._due = float("-inf")
         self._tokens: OrderedDict[bytes, _Verified] = OrderedDict()
-        self._holders: OrderedDict[bytes, Holder] = OrderedDict()
+        self._holders: OrderedDict[bytes, TokenHolder] = OrderedDict()
         self._grants = lru_cache(SCOPE_MAPS)(self._compile)
 
-    # -- what this node is -------------------------------------------------------------------------
+    # -- rules -------------------------------------------------------------------------------------
 
     def level(self) -> Level:
-        """What strangers may do, as of half a second ago at most."""
+        """The level of strangers, as of half a second ago at most."""
         if self._clock.monotonic() >= self._due:
             self.refresh()
         return self._level
 
-    def refresh(self) -> Standing:
-        """The standing now."""
+    def refresh(self) -> LoginRules:
+        """The rules for logins now."""
         self._due = self._clock.monotonic() + GLANCE
-        if self._standing.revision != self._store.control_revision():
-            self._take(stand(self.catalogue, self._config))
-        return self._standing
+        if self._rules.revision != self._documents.revision():
+            self._take(login_rules(self.catalogue, self._config))
+        return self._rules
 
-    def _take(self, standing: Standing) -> None:
-        if self._standing.revision >= 0 and standing.level != self._level:
-            log.warning("what strangers may do has changed", was=self._level, now=standing.level)
-        self._standing, self._level = standing, standing.level
+    def _take(self, rules: LoginRules) -> None:
+        if self._rules.revision >= 0 and rules.level != self._level:
+            log.warning("rights without login changed", was=self._level, now=rules.level)
+        self._rules, self._level = rules, rules.level
         self._holders.clear()
-        self.given.forget()
-        self._plain = Stranger(OF_LEVEL[standing.level], self._open)
-        if standing.mode is not None and standing.mode != self._store.mode:
-            self._store.set_mode(standing.mode)
-            log.info("mode set by the parent", mode=standing.mode)
+        self.cached_tokens.forget()
+        self._plain = Stranger(OF_LEVEL[rules.level], self._open)
+        if rules.mode is not None and rules.mode != self._store.mode:
+            self._store.set_mode(rules.mode)
+            log.info("mode set by the parent", mode=rules.mode)
 
     @property
     def invites(self) -> bool:
-        """Whether somebody can log in here, so that `/v2/` asks who does not say who he is."""
+        """Whether a login is possible here, so that `/v2/` asks a caller without credentials for one."""
         return self.refresh().invites
 
-    # -- who it is ---------------------------------------------------------------------------------
+    # -- callers -----------------------------------------------------------------------------------
 
     def caller(self, request: Request) -> Identified:
-        """Whose request it is; something to wait for when a password has to be hashed slowly.
+        """The caller of a request; a coroutine when a password has to be hashed slowly.
 
-        Raises, or the coroutine raises, `Unauthorized` for a login that is none, and `TooManyLogins`. Where nobody can
-        log in, credentials mean nothing: clients send those of other registries.
+        Raises, or the coroutine raises, `Unauthorized` for a wrong login, and `TooManyLogins`. Where no login is
+        possible, credentials are ignored: clients send those of other registries.
         """
-        standing, said = self.refresh(), of_request(request)
-        if said is None or not standing.invites:
+        rules, credentials = self.refresh(), of_request(request)
+        if credentials is None or not rules.invites:
             return self.stranger(request)
-        if isinstance(said, Bearer):
-            return self._bearer(request, said.token)
-        if isinstance(said, Basic):
-            return self.login(request, said)
+        if isinstance(credentials, Bearer):
+            return self._bearer(request, credentials.token)
+        if isinstance(credentials, Basic):
+            return self.login(request, credentials)
         raise Unauthorized(
             "the Authorization header cannot be read",
             detail="allowed: one, Basic or Bearer, up to 8 KiB",
@@ -136,56 +165,65 @@ class Access:
         )
 
     def stranger(self, request: Request) -> Stranger:
-        """The caller without login: what the level allows, and the reads of a certificate or an address that may."""
+        """A caller without login: the rights of the level, and the reads that its certificate or address gives."""
         if request.certified or (self._near and self.realm.address(request) in self._near):
             return replace(self._plain, rights=self._plain.rights | READS, is_near=True)
         return self._plain
 
-    def login(self, request: Request, said: Basic) -> Login:
+    def login(self, request: Request, credentials: Basic) -> Login:
         """The holder of a token, by name and password. Raises as `caller`."""
-        standing, now = self.refresh(), self._clock.now()
-        key = self._proof.print(said.name, said.secret)
+        rules, now = self.refresh(), self._clock.now()
+        key = self._proof.print(credentials.name, credentials.secret)
         holder = self._holders.get(key)
         if holder is None or holder.until <= now:
-            token = self._eligible(standing, said.name)
-            found = self._proof.quick(token, said.secret, now)
-            if token is None or found is None:
-                return self._login_slowly(request, token, said)
-            holder = self._plain_holder(token, found)
+            token = self._eligible(rules, credentials.name)
+            password = self._proof.quick(token, credentials.secret, now)
+            if token is None or password is None:
+                return self._login_slowly(request, token, credentials)
+            holder = self._plain_holder(token, password)
             self._remember(key, holder)
-        self._limiter.succeeded(lowered(said.name), self._place(request))
+        self._limiter.succeeded(lowered(credentials.name), self._network(request))
         return self._beside(request, holder)
 
-    def _remember(self, key: bytes, holder: Holder) -> None:
-        """What a right password gives, until the next revision: it is proved again then, and when it expires. A wrong
-        one has another key and takes its whole way each time."""
+    def _remember(self, key: bytes, holder: TokenHolder) -> None:
+        """Keep the holder of a correct password until the next revision; the password is checked again then, and when
+        it expires. A wrong password has another key and is checked in full each time."""
         self._holders[key] = holder
         if len(self._holders) > TOKENS:
             self._holders.popitem(last=False)
 
-    async def _login_slowly(self, request: Request, token: Token | None, said: Basic) -> Holder:
-        """What follows when the quick way found nothing: the limit first, then the slow hashes."""
-        name, place, at = lowered(said.name)[:NAME], self._place(request), self._clock.monotonic()
-        if (wait := self._limiter.wait(name, place, at)) > 0:
+    async def _login_slowly(self, request: Request, token: Token | None, credentials: Basic) -> TokenHolder:
+        """The holder by the slow hashes, after the limit of failed logins. Raises as `caller`."""
+        name, network, at = lowered(credentials.name)[:NAME], self._network(request), self._clock.monotonic()
+        if (wait := self._limiter.wait(name, network, at)) > 0:
             raise TooManyLogins(
                 "too many failed logins with this name or from this address", retry_after=int(wait) + 1
             )
         now = self._clock.now()
-        found = await self._proof.slow(token, said.secret, now)
-        if token is None or found is None:
-            self._limiter.failed(name, place, at)
-            known, why = self._why(self._standing, said.name)
-            log.info("login failed", address=request.client, token=known, reason=why)
+        password = await self._proof.slow(token, credentials.secret, now)
+        if token is None or password is None:
+            self._limiter.failed(name, network, at)
+            # after the answer: the reason takes longer to find for an existing name (security.md S32)
+            asyncio.get_running_loop().call_later(
+                LATER_SECONDS, self._record_failure, request.client, credentials.name
+            )
             raise self._wrong(request)
-        self._limiter.succeeded(name, place)
-        return self._holder(request, token, found)
+        self._limiter.succeeded(name, network)
+        return self._holder(request, token, password)
+
+    def _record_failure(self, address: str, name: str) -> None:
+        try:
+            known, why = self._why(self._rules, name)
+        except StoreError:  # the node ends
+            known, why = "", "not looked up"
+        log.info("login failed", address=address, token=known, reason=why)
 
     def _wrong(self, request: Request) -> Unauthorized:
         return Unauthorized(WRONG, headers=(self.realm.challenge(request),))
 
-    def _eligible(self, standing: Standing, name: str) -> Token | None:
-        """The token of that name, if it may log in at this node."""
-        token, listed = self._named(name), standing.lists(name)
+    def _eligible(self, rules: LoginRules, name: str) -> Token | None:
+        """The token of that name, None unless it may log in at this node."""
+        token, listed = self._named(name), rules.lists(name)
         if token is None or token.status != "enabled" or not listed:
             return None
         return token
@@ -195,21 +233,21 @@ class Access:
             return None
         return self.catalogue.token(name)
 
-    def _why(self, standing: Standing, name: str) -> tuple[str, str]:
-        """What the operator may know of a login that failed, and its caller may not: the token's name, and why. A name
-        that no token has is not told: some type their password there."""
+    def _why(self, rules: LoginRules, name: str) -> tuple[str, str]:
+        """The token's name and the reason of a failed login, for the operator's log; the caller does not learn them. A
+        name that no token has is left out: some users type their password there."""
         if (token := self._named(name)) is None:
             return "", "no such token"
         if token.status != "enabled":
             return token.name, "the token is disabled"
-        if not standing.lists(name):
+        if not rules.lists(name):
             return token.name, "not a client token of this node"
         return token.name, "the password is wrong, or has expired"
 
     # -- tokens ------------------------------------------------------------------------------------
 
     def _bearer(self, request: Request, text: str) -> Caller:
-        """The caller that a token stands for now. Raises `Unauthorized`: a new token may help."""
+        """The caller of a Bearer token now. Raises `Unauthorized`: a new token may help."""
         key, now = hashlib.sha256(text.encode("latin-1", "replace")).digest(), self._clock.now()
         kept = self._tokens.get(key) or self._checked(request, text, now)
         if kept.claims.exp <= now:
@@ -218,7 +256,7 @@ class Access:
         if not kept.claims.sub:
             self._keep(key, kept)
             return replace(self.stranger(request), scheme="bearer")
-        revision, caller = self._standing.revision, kept.caller
+        revision, caller = self._rules.revision, kept.caller
         if caller is None or kept.revision != revision or caller.until <= now:
             caller = self._caller_of(request, kept, now)
             self._keep(key, kept._replace(revision=revision, caller=caller))
@@ -236,10 +274,10 @@ class Access:
             raise self._refused(request) from None
         return _Verified(claims, claimed_by(claims))
 
-    def _caller_of(self, request: Request, kept: _Verified, now: float) -> Holder:
-        """By what the control plane says of the token that the claims name. It may be cached: nothing of the request
-        is in it."""
-        token = self._eligible(self._standing, kept.claims.sub)
+    def _caller_of(self, request: Request, kept: _Verified, now: float) -> TokenHolder:
+        """The holder of the token that the claims name, by the control plane now. It may be cached: it depends on no
+        part of the request."""
+        token = self._eligible(self._rules, kept.claims.sub)
         used = None if token is None else still_good(token, kept.claims.proof, now)
         if token is None or used is None:
             raise self._refused(request)
@@ -255,25 +293,53 @@ class Access:
         )
 
     def grants_of(self, token: Token) -> Grants:
-        """What the scope map of a token says now."""
+        """The grants of a token's scope map now."""
         return self._grants(self.refresh().revision, token.scope_map_id)
 
-    def _holder(self, request: Request, token: Token, used: Password) -> Holder:
+    def _holder(self, request: Request, token: Token, used: Password) -> TokenHolder:
         return self._beside(request, self._plain_holder(token, used))
 
-    def _beside(self, request: Request, holder: Holder) -> Holder:
-        """With what a certificate or an address gives."""
+    def _beside(self, request: Request, holder: TokenHolder) -> TokenHolder:
+        """The holder with the rights that its certificate or address gives."""
+        request.note.user = holder.name
         near = self.stranger(request)
         return holder if near is self._plain else replace(holder, beside=near)
 
-    def _plain_holder(self, token: Token, used: Password) -> Holder:
-        grants = self._grants(self._standing.revision, token.scope_map_id)
+    def _plain_holder(self, token: Token, used: Password) -> TokenHolder:
+        grants = self._grants(self._rules.revision, token.scope_map_id)
         until = float("inf") if used.expiry is None else seconds(used.expiry)
-        return Holder(token.name, grants, self._plain, mark_of(used), until=until)
+        return TokenHolder(token.name, grants, self._plain, mark_of(used), until=until)
 
     def _compile(self, revision: int, scope_map: str) -> Grants:
-        found = self.catalogue.scope_map(scope_map)
-        return Grants.of(found.actions if found is not None else ())
+        row = self.catalogue.scope_map(scope_map)
+        return Grants.of(row.actions if row is not None else ())
 
-    def _place(self, request: Request) -> str:
+    def _network(self, request: Request) -> str:
         return neighbourhood(self.realm.address(request))
+
+
+def login_rules(catalogue: Catalogue, config: Configuration) -> LoginRules:
+    """The rules for logins now. On a managed node its client tokens log in, and the sync tokens of the registries
+    directly below it; on any other node every token."""
+    revision, identity = catalogue.revision, catalogue.identity()
+    tokens = catalogue.count(TOKEN) > 0
+    if identity is None and not _is_to_be_managed(config):
+        has_children = catalogue.count(REGISTRY) > 0
+        return LoginRules(
+            revision, config.anonymous or ("none" if has_children else "pull"), tokens, None, None
+        )
+    listed, mode = _managed(catalogue, identity)
+    return LoginRules(revision, config.anonymous or "none", True, listed, mode)
+
+
+def _is_to_be_managed(config: Configuration) -> bool:
+    """Whether this node is a connected registry that has not reached its parent yet."""
+    return bool(config.gateway.connection_string or config.gateway.connection_string_file)
+
+
+def _managed(catalogue: Catalogue, identity: Identity | None) -> tuple[frozenset[str], str | None]:
+    own = catalogue.registry(identity.name) if identity is not None else None
+    if own is None:
+        return frozenset(), None
+    below = [child.parent.sync_properties.token_id for child in catalogue.children(own.name)]
+    return frozenset(name_in(id).lower() for id in (*own.client_token_ids, *below)), own.mode

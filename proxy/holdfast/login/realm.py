@@ -1,8 +1,7 @@
-"""What this node calls itself to a client, and how it asks for a login: the challenge (oci-spec 4.1).
+"""The address of this node for a client, and the challenge that requests a login (references.md 2.12).
 
-The address is the configured one, else the Host of the request. What a proxy in front says with X-Forwarded-Host,
--Proto and -For is believed when the connection comes from a configured proxy, and from nobody else; it never says who
-somebody is (security.md S8, S9).
+The address is the configured one, else the Host of the request. X-Forwarded-Host, -Proto and -For count only on a
+connection from a configured proxy, and never identify a caller (security.md S8, S9).
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from holdfast.config import Login
+from holdfast.config import LoginSection
 from holdfast.errors import HostRefused
-from holdfast.login.network import Network
+from holdfast.login.caller import Network
 from holdfast.wire.message import Request
 
 TOKEN_PATH = "/acr/oauth2/token"
@@ -22,8 +21,8 @@ _PORTS = {"http": ":80", "https": ":443"}
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,261}")
 
 
-class Place(NamedTuple):
-    """Where a client found this node. `host` has the port when the client wrote one."""
+class NodeAddress(NamedTuple):
+    """The address of this node that a client used. `host` has the port when the client wrote one."""
 
     scheme: str
     host: str
@@ -32,7 +31,7 @@ class Place(NamedTuple):
 class Realm:
     """The node's own address, seen from a request."""
 
-    def __init__(self, config: Login) -> None:
+    def __init__(self, config: LoginSection) -> None:
         self._server, self._scheme = config.server.lower(), config.scheme
         self._proxies = Network(config.trusted_proxies)
 
@@ -41,19 +40,19 @@ class Realm:
         """Whether only requests for the configured address are answered."""
         return bool(self._server)
 
-    def place(self, request: Request) -> Place:
+    def place(self, request: Request) -> NodeAddress:
         """Scheme and host. Without a configured server they are what the client used."""
         scheme = self._scheme or self._forwarded(request, "proto").lower()
         if scheme not in _PORTS:
             scheme = "https" if request.secure else "http"
-        return Place(scheme, self._server or self._asked(request))
+        return NodeAddress(scheme, self._server or self._asked(request))
 
     def service(self, request: Request) -> str:
         """The name of the service that tokens are for."""
         return self.place(request).host
 
     def address(self, request: Request) -> str:
-        """Where a request comes from: the last address on the way that is no trusted proxy's."""
+        """Returns the address of a client: the last one on the way that is no trusted proxy's."""
         address = request.client
         if not self._proxies or address not in self._proxies:
             return address
@@ -74,27 +73,29 @@ class Realm:
 
     def challenge(self, request: Request, scopes: Iterable[str] = (), error: str = "") -> tuple[str, str]:
         """The header that asks for a token. Bearer alone: a client that sees Basic beside it takes that, or fails
-        without credentials; Basic is taken from whoever sends it."""
+        without credentials; Basic is taken from any client that sends it."""
         scheme, host = self.place(request)
-        said = {"realm": f"{scheme}://{host}{TOKEN_PATH}", "service": host}
+        parameters = {"realm": f"{scheme}://{host}{TOKEN_PATH}", "service": host}
         if scope := " ".join(scopes):
-            said["scope"] = scope
+            parameters["scope"] = scope
         if error:
-            said["error"] = error
-        return "WWW-Authenticate", "Bearer " + ",".join(f'{key}="{value}"' for key, value in said.items())
+            parameters["error"] = error
+        return "WWW-Authenticate", "Bearer " + ",".join(
+            f'{key}="{value}"' for key, value in parameters.items()
+        )
 
     def _asked(self, request: Request) -> str:
         """The host that the client wrote, in lower case."""
         forwarded = self._forwarded(request, "host")
-        said = forwarded if _HOST.fullmatch(forwarded) else request.header("host") or request.host
-        return said.lower() if _HOST.fullmatch(said) else ""
+        host = forwarded if _HOST.fullmatch(forwarded) else request.header("host") or request.host
+        return host.lower() if _HOST.fullmatch(host) else ""
 
     def _same(self, host: str, scheme: str) -> bool:
         port = _PORTS[scheme]
         return host.removesuffix(port) == self._server.removesuffix(port)
 
     def _forwarded(self, request: Request, what: str) -> str:
-        """What the proxy next to us wrote: the last of the values."""
+        """Returns the value of the nearest proxy: the last one in the header."""
         if not self._proxies or request.client not in self._proxies:
             return ""
         lines = request.header_lines(f"x-forwarded-{what}")

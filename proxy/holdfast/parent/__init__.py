@@ -1,0 +1,1 @@
+"""A configured parent: its availability, its content, and pushes to it."""

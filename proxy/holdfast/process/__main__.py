@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from holdfast.process import child, log
+from holdfast.log import configure
+from holdfast.process import inheritance
 
 
 def main() -> int:
     """Run the role this process was started for; the exit code."""
-    gift = child.inheritance()
-    config = child.read_configuration(gift.config)
-    log.configure(config.log_level, gift.role, changeable=bool(config.gateway.connection_string))
+    gift = inheritance.inheritance()
+    config = inheritance.read_configuration(gift.config)
+    configure(config.log_level, gift.role, config.log_format)
     if gift.role == "keeper":
-        from holdfast.process import keeper
+        from holdfast.process import keeper_process
 
-        return keeper.run(config, gift)
+        return keeper_process.run(config, gift)
     from holdfast.process import worker
 
     return worker.run(config, gift)

@@ -1,55 +1,99 @@
-"""Puts a keeper together from its parts. Each is imported where it is at work: without a parent the keeper does without
-aiohttp, which is 10 MB and a third of its start."""
+"""Composes a keeper of its parts, each complete when it is made: a part gets those that were made before it. Modules
+are imported where a part is made: without a parent the keeper does without aiohttp, which is 10 MB and a third of its
+start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_core.store import Store
 
+from holdfast.background import BackgroundTasks
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.control.resource import StatusDetail
-from holdfast.fill.fills import Fills
+from holdfast.fill.registry import FillRegistry
+from holdfast.fill.repair import record_damage
 from holdfast.gateway.connection_string import parse
+from holdfast.gateway.rates import Rates, node_rates
+from holdfast.keeper.control_plane import ControlPlane
+from holdfast.keeper.disk import DiskWatch
+from holdfast.keeper.event_log import EventLog
+from holdfast.keeper.fetched_content import FetchedContent
+from holdfast.keeper.heartbeats import Heartbeats, pending_reports
 from holdfast.keeper.keeper import Keeper
-from holdfast.keeper.troubles import troubles_of
+from holdfast.keeper.keeper_parts import KeeperParts
+from holdfast.keeper.misses.blob_misses import BlobMisses
+from holdfast.keeper.misses.list_misses import ListMisses
+from holdfast.keeper.misses.manifest_misses import ManifestMisses
+from holdfast.keeper.misses.parent_access import ParentAccess
+from holdfast.keeper.node_health import NodeHealth
+from holdfast.keeper.pushed_images import PushedImages
+from holdfast.keeper.pushes import Pushes
+from holdfast.keeper.record_repair import RecordRepair
+from holdfast.keeper.upkeep_rounds import UpkeepRounds
+from holdfast.outbox.conflicts import Conflicts
+from holdfast.outbox.node_outbox import NodeOutbox
+from holdfast.parent.switch import Switches
 
 if TYPE_CHECKING:
-    from holdfast.gateway.link import Link
-    from holdfast.gateway.rounds import Rounds
+    from holdfast.gateway.gateway_client import GatewayClient
+    from holdfast.gateway.own_registry import OwnRegistry
+    from holdfast.notify.notices import NoticeSender
+    from holdfast.notify.webhook_delivery import Webhooks
+    from holdfast.outbox.parent_inventory import ParentInventory
+    from holdfast.outbox.sender import OutboxSender
     from holdfast.parent.client import Parent
-    from holdfast.replica.replica import Replica
+    from holdfast.sync.context import SyncContext
+    from holdfast.sync.source.polled_source import WorkSource
+    from holdfast.sync.synchroniser import Synchroniser
+
+
+class ParentGateway(NamedTuple):
+    """The connected registry that this node is, and the client of its parent's gateway."""
+
+    own: OwnRegistry
+    client: GatewayClient
+
+
+class Base(NamedTuple):
+    """What most parts are made of. `gateway` is None on a node that is no connected registry."""
+
+    config: Configuration
+    store: Store
+    clock: Clock
+    #: by namespace; none on a root
+    parents: Mapping[str, Parent]
+    fills: FillRegistry
+    gateway: ParentGateway | None
+    outbox: NodeOutbox
+    tasks: BackgroundTasks
+
+    def report_due(self) -> None:
+        """Have what is new reported to the parent now."""
+        if self.gateway is not None:
+            self.gateway.own.report_due.set()
 
 
 def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
-    """The keeper with its parents and fills; nothing is started."""
+    """The keeper of a configuration; nothing is started."""
     parents = make_parents(config, clock) if config.parent else {}
-    fills = Fills(store, parents.__getitem__, config.fills, clock)
-    keeper = Keeper(store, parents, fills, config, clock)
-    if config.sync.schedule:
-        from holdfast.replica.replica import Replica
-        from holdfast.replica.source import Polled
-
-        keeper.replica = Replica(keeper, Polled(keeper, config))
-    if config.webhook:
-        from holdfast.notify.webhooks import Webhooks
-
-        keeper.webhooks = Webhooks(config.webhook, store, clock, own_name(config), config.login.server)
-    return keeper
+    fills = FillRegistry(store, parents.__getitem__, config.fills, clock)
+    gateway = make_gateway(config, clock, parents)
+    return compose(config, store, clock, parents, fills, gateway, source_of(config, gateway))
 
 
 def make_parents(config: Configuration, clock: Clock) -> dict[str, Parent]:
     """The clients of the parents, by namespace. They share one link."""
+    from holdfast.bandwidth.lane import SharedLink
+    from holdfast.bandwidth.share import LinkShare
     from holdfast.parent.client import Parent
-    from holdfast.parent.lane import Line
-    from holdfast.sync.share import Share
 
-    share = Share(config.link.caps, config.link.minimum_share, now=clock.monotonic())
-    line, size = Line(share, clock), config.limits.manifest_bytes
-    return {parent.name: Parent(parent, clock, size, line=line) for parent in config.parent}
+    share = LinkShare(config.link.caps, config.link.minimum_share, now=clock.monotonic())
+    link, size = SharedLink(share, clock), config.limits.manifest_bytes
+    return {parent.name: Parent(parent, clock, size, link=link) for parent in config.parent}
 
 
 def own_name(config: Configuration) -> str:
@@ -58,55 +102,194 @@ def own_name(config: Configuration) -> str:
     return parse(text).registry if text else ""
 
 
-def make_rounds(config: Configuration, keeper: Keeper) -> Rounds | None:
-    """The conversation of a connected registry with its parent, which says what the keeper synchronises; None on every
-    other node. Nothing is started."""
-    if not (text := config.gateway.connection_string):
+def make_gateway(config: Configuration, clock: Clock, parents: Mapping[str, Parent]) -> ParentGateway | None:
+    """The gateway of a connected registry's parent, which is the first one; None for any other node."""
+    if not (name := own_name(config)):
         return None
-    from holdfast.gateway.link import Link
-    from holdfast.gateway.rounds import Rounds
-    from holdfast.notify.upward import Upward
+    from holdfast.gateway.gateway_client import GatewayClient
+    from holdfast.gateway.own_registry import OwnRegistry
 
-    def troubles() -> list[StatusDetail]:
-        return [*troubles_of(keeper), *keeper.conflicts.details()]
-
-    name = parse(text).registry
-    rounds = Rounds(config, name, keeper.store, keeper.control, troubles, keeper.clock)
-    rounds.statuses = partial(keeper.heartbeats.statuses, keeper.store)
-    keeper.notes, keeper.heard, keeper.conflicts.news = rounds.notes, rounds.heard_below, rounds.news
-    link, following = (Link(config.parent[0], name, keeper.clock) for _ in range(2))
-    for one in (rounds.link, link, following):
-        keeper.parents[config.parent[0].name].oversee(one.transport)
-    ask_above(keeper, rounds, config)
-    keeper.upward = Upward(keeper.store, name, link, rounds.standing, keeper.clock)
-    keeper.replica = managed_replica(config, keeper, rounds, following)
-    return rounds
+    client = GatewayClient(config.parent[0], name, clock)
+    parents[config.parent[0].name].add_transport(client.transport)
+    return ParentGateway(OwnRegistry(name, config.gateway.poll, clock), client)
 
 
-def ask_above(keeper: Keeper, rounds: Rounds, config: Configuration) -> None:
-    """Have what goes up to the parent of a connected registry ask its gateway what is there already."""
-    from holdfast.gateway.link import Link, Unlogged
-    from holdfast.gateway.message import Known, Sought
-    from holdfast.keeper.above import Heads, Inquiries
+def source_of(
+    config: Configuration, gateway: ParentGateway | None
+) -> Callable[[SyncContext], WorkSource] | None:
+    """Makes the source of synchronisation: of a connected registry its parent, of a node with `[sync]` the parents that
+    it polls. None for a node that does not synchronise."""
+    if gateway is not None:
+        from holdfast.sync.source.managed_source import ManagedSource
 
-    parent, name = keeper.parents[config.parent[0].name], rounds.identity.name
-    link = Link(config.parent[0], name, keeper.clock)
-    parent.oversee(link.transport)
+        return partial(ManagedSource, config=config, own=gateway.own, client=gateway.client)
+    if config.sync.schedule:
+        from holdfast.sync.source.polled_source import PolledSource
 
-    async def exists(sought: Sequence[Sought]) -> Known | object:
-        standing = rounds.standing()
-        return None if standing is None else await link.exists(*standing, sought)
-
-    for climb in keeper.climbs:
-        if climb.parent == parent.name:
-            climb.above = Inquiries(exists, Unlogged, Heads(parent.up), keeper.clock, link.close)
+        return partial(PolledSource, config=config)
+    return None
 
 
-def managed_replica(config: Configuration, keeper: Keeper, rounds: Rounds, link: Link) -> Replica:
-    """What synchronises a connected registry; the two tell each other what is new."""
-    from holdfast.replica.managed import Managed
-    from holdfast.replica.replica import Replica
+def compose(
+    config: Configuration,
+    store: Store,
+    clock: Clock,
+    parents: Mapping[str, Parent],
+    fills: FillRegistry,
+    gateway: ParentGateway | None = None,
+    make_source: Callable[[SyncContext], WorkSource] | None = None,
+) -> Keeper:
+    """The keeper over these parents and fills. It synchronises when `make_source` gives it a source."""
+    base = Base(
+        config,
+        store,
+        clock,
+        parents,
+        fills,
+        gateway,
+        NodeOutbox(store.references.outbox, parents),
+        BackgroundTasks(),
+    )
+    fetched = FetchedContent(store, clock)
+    synchroniser = make_synchroniser(base, fetched, make_source) if make_source is not None else None
+    conflicts = Conflicts(store, clock, base.report_due)
+    images = PushedImages(store, parents, fills.bring, base.outbox, clock, base.tasks)
+    records = RecordRepair(store, parents, base.outbox, clock)
+    access = ParentAccess(parents, config, clock, synchroniser)
+    manifests = ManifestMisses(store, access, fetched, config.tags, clock)
+    parts = KeeperParts(
+        store=store,
+        clock=clock,
+        parents=parents,
+        fills=fills,
+        tasks=base.tasks,
+        disk=DiskWatch(store, clock, base.tasks),
+        switches=Switches(store, parents, clock, config.parent[0].name if gateway is not None else None),
+        records=records,
+        upkeep=UpkeepRounds(store, records, config.push, clock, base.tasks),
+        event_log=EventLog(store, config, clock),
+        manifests=manifests,
+        blobs=BlobMisses(store, access, fills, clock),
+        lists=ListMisses(store, access, fetched, config.tags, clock, synchroniser),
+        images=images,
+        pushes=Pushes(store, parents, base.outbox, images, manifests.manifest, clock, base.tasks),
+        senders=[make_sender(base, name, conflicts, images, synchroniser) for name in parents],
+        synchroniser=synchroniser,
+        webhooks=make_webhooks(base),
+        notices=make_notices(base),
+        own_registry=gateway.own if gateway is not None else None,
+    )
+    return with_control_plane(base, parts, conflicts)
 
-    replica = Replica(keeper, Managed(keeper, config, rounds, link))
-    rounds.synchronised, rounds.told, replica.news = replica.synchronised, replica.wake, rounds.news
-    return replica
+
+def with_control_plane(base: Base, parts: KeeperParts, conflicts: Conflicts) -> Keeper:
+    """The keeper of these parts, with its control plane, and the agent of a connected registry."""
+    config, store, clock, health = base.config, base.store, base.clock, NodeHealth(parts)
+    heartbeats = Heartbeats(clock.now(), pending_reports(store))
+    rates = Rates(node_rates(config.gateway.messages))
+    if base.gateway is None:
+        return Keeper(parts, ControlPlane(store, heartbeats, config.control, rates, clock), health, None)
+    from holdfast.gateway.agent import GatewayAgent
+    from holdfast.gateway.status_relay import StatusRelay
+
+    assert parts.synchroniser is not None
+    own, client = base.gateway
+    relay = StatusRelay(own, partial(heartbeats.statuses, store))
+    control_plane = ControlPlane(store, heartbeats, config.control, rates, clock, relay.status_received)
+    agent = GatewayAgent(
+        config,
+        own,
+        store,
+        control_plane.control,
+        lambda: [*health.troubles(), *conflicts.details()],
+        clock,
+        client,
+        relay,
+        parts.synchroniser.synchronised,
+        parts.synchroniser.wake,
+    )
+    return Keeper(parts, control_plane, health, agent)
+
+
+def make_synchroniser(
+    base: Base, fetched: FetchedContent, make_source: Callable[[SyncContext], WorkSource]
+) -> Synchroniser:
+    """What synchronises, with its source."""
+    from holdfast.parent.request_budget import BudgetedParent
+    from holdfast.sync.context import SyncContext
+    from holdfast.sync.synchroniser import Synchroniser
+
+    config, parents = base.config, base.parents
+    context = SyncContext(
+        base.store,
+        parents,
+        {name: BudgetedParent(parent, config.sync, base.clock) for name, parent in parents.items()},
+        base.fills,
+        config,
+        base.clock,
+        fetched.keep,
+        base.outbox.is_going_up,
+    )
+    if base.gateway is None:
+        return Synchroniser(context, make_source(context))
+    own = base.gateway.own
+    return Synchroniser(context, make_source(context), base.report_due, own.order_contact)
+
+
+def make_sender(
+    base: Base, namespace: str, conflicts: Conflicts, images: PushedImages, synchroniser: Synchroniser | None
+) -> OutboxSender:
+    """The sender to one parent. That of a connected registry finds out what the parent has by inquiries at the
+    gateway, many names at once."""
+    from holdfast.outbox.sender import OutboxSender
+
+    parent = base.parents[namespace]
+    return OutboxSender(
+        base.store,
+        parent,
+        base.outbox.queues[namespace],
+        base.config.sync.conflict,
+        base.clock,
+        conflicts,
+        images.is_complete,
+        partial(record_damage, base.store),
+        synchroniser,
+        make_inventory(base, parent),
+    )
+
+
+def make_inventory(base: Base, parent: Parent) -> ParentInventory | None:
+    """The inventory by inquiries of a connected registry's parent; None for any other parent."""
+    if base.gateway is None or parent.name != base.config.parent[0].name:
+        return None
+    from holdfast.gateway.gateway_client import Unlogged
+    from holdfast.gateway.protocol import InquiredNames, InquiryAnswer
+    from holdfast.outbox.parent_inventory import HeadInventory, InquiryInventory
+
+    own, client = base.gateway
+
+    async def exists(names: Sequence[InquiredNames]) -> InquiryAnswer | object:
+        instance = own.active_instance()
+        return None if instance is None else await client.exists(*instance, names)
+
+    return InquiryInventory(exists, Unlogged, HeadInventory(parent.up), base.clock)
+
+
+def make_webhooks(base: Base) -> Webhooks | None:
+    """What delivers events; None without `[[webhook]]`."""
+    config = base.config
+    if not config.webhook:
+        return None
+    from holdfast.notify.webhook_delivery import Webhooks
+
+    return Webhooks(config.webhook, base.store, base.clock, own_name(config), config.login.server)
+
+
+def make_notices(base: Base) -> NoticeSender | None:
+    """What sends notices to the parent of a connected registry; None for any other node."""
+    if base.gateway is None:
+        return None
+    from holdfast.notify.notices import NoticeSender
+
+    own, client = base.gateway
+    return NoticeSender(base.store, own.identity.name, client, own.active_instance, base.clock)

@@ -1,4 +1,4 @@
-"""What a worker and the single process share: serve until told to end, then drain."""
+"""What a worker and the single process share: serve until ordered to end, then drain."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
 from holdfast_core.store import Store
 from msgspec.structs import replace
 
-from holdfast.admin import operator
-from holdfast.admin.dispatch import Admin
-from holdfast.admin.place import is_secure
+from holdfast.admin import auth
+from holdfast.admin.address_file import is_secure
+from holdfast.admin.listener import AdminApi
 from holdfast.clock import Clock
 from holdfast.config import Configuration
 from holdfast.endpoint.node import Node
 from holdfast.gateway.connection_string import parse
-from holdfast.gateway.settings import follow_settings
+from holdfast.gateway.parent_settings import follow_settings
+from holdfast.keeper.api import KeeperApi
 from holdfast.keeper.disk import PROBE_SECONDS
-from holdfast.keeper.port import KeeperPort
-from holdfast.process.listen import Listening
+from holdfast.log import log
+from holdfast.process.listening import Listening
+from holdfast.process.memory import give_back_rounds
 from holdfast.routing import Router
-from holdfast.server import Server
+from holdfast.server.server import Server
 
-log = structlog.get_logger()
-
-#: The store lets go of what nobody read for a while this often.
+#: How often the store closes what was not read for a while.
 LET_GO_SECONDS = 2.0
 #: An operator's tools open a few; the rest of the descriptors is for clients.
 ADMIN_CONNECTIONS = 128
@@ -35,7 +34,7 @@ ADMIN_CONNECTIONS = 128
 async def serve(
     config: Configuration,
     store: Store,
-    port: KeeperPort,
+    port: KeeperApi,
     clock: Clock,
     listening: Listening,
     ending: asyncio.Event,
@@ -49,7 +48,7 @@ async def serve(
     if listening.admin:
         servers.append(admin_server(node, listening))
         await servers[1].start(listening.admin)
-    beside = [asyncio.create_task(let_go(store, clock))]
+    beside = [asyncio.create_task(let_go(store, clock)), asyncio.create_task(give_back_rounds(clock))]
     beside += [task for task in (follow_parent(config, node), lock_again(store, clock)) if task]
     log.info("worker ready")
     await ending.wait()
@@ -64,14 +63,14 @@ async def serve(
 
 
 async def let_go(store: Store, clock: Clock) -> None:
-    """Every few seconds, what nobody reads any more."""
+    """Close what is no longer read, every few seconds."""
     while True:
         await clock.sleep(LET_GO_SECONDS)
-        store.let_go()
+        store.blobs.let_go()
 
 
 def follow_parent(config: Configuration, node: Node) -> asyncio.Task[None] | None:
-    """The task that takes up what the parent says of this node; None on a node that is no connected registry."""
+    """The task that applies the parent's settings of this node; None on a node that is no connected registry."""
     if not (text := config.gateway.connection_string):
         return None
     name = parse(text).registry
@@ -79,8 +78,8 @@ def follow_parent(config: Configuration, node: Node) -> asyncio.Task[None] | Non
 
 
 def lock_again(store: Store, clock: Clock) -> asyncio.Task[None] | None:
-    """The task that opens an index anew which was opened on a read-only file system, once it can be written: the keeper
-    writes nothing before every reader did so. None where that is not the case."""
+    """The task that opens an index again which was opened on a read-only file system, once it can be written: the
+    keeper writes nothing before every reader did so. None where that is not the case."""
     if store.is_waiting or not store.is_unlocked:
         return None
 
@@ -97,7 +96,8 @@ def admin_server(node: Node, listening: Listening) -> Server:
     `operator.read` raises."""
     address = listening.admin_address
     assert address is not None
-    said = operator.read(Path(node.config.data))
-    admin = Admin(said, node.clock, listening.address, node.config.login.failures)
+    operator = auth.read(Path(node.config.data))
+    admin = AdminApi(operator, node.clock, listening.address, node.config.login.failures)
     limits = replace(node.config.limits, connections=ADMIN_CONNECTIONS)
-    return Server(node, limits, plain=not is_secure(address[0], node.config), dispatch=admin.answer)
+    plain = not is_secure(address[0], node.config)
+    return Server(node, limits, plain=plain, dispatch=admin.answer, makes_room=True)

@@ -2,7 +2,7 @@
 
 It holds every listening socket itself, one per worker (SO_REUSEPORT), so that no queue of connections
 dies with its worker: the next worker inherits it. It reads no request and opens no
-store; there is little in it that could fail.
+store; there is little in it that could fail. A child that dies young is started again after a delay that doubles.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from holdfast.admin import place
-from holdfast.admin.place import is_secure
+from holdfast.admin import address_file
+from holdfast.admin.address_file import is_secure
 from holdfast.clock import Clock
 from holdfast.config import Configuration
-from holdfast.process import child
-from holdfast.process.ending import DRAIN, Insistence, first
-from holdfast.process.group import GRACE_SECONDS, Group, unborn
-from holdfast.process.listen import Listening, bound, forget_keeper, keeper_listener
-from holdfast.process.log import say
-from holdfast.process.restart import RestartDelay
-from holdfast.role import role
+from holdfast.gateway.identity import role
+from holdfast.log import log, say
+from holdfast.process import inheritance
+from holdfast.process.listening import Listening, bound, forget_keeper, keeper_listener
+from holdfast.process.process_group import GRACE_SECONDS, Group, unborn
+from holdfast.process.shutdown import DRAIN, ShutdownEscalation, first, take_reload
 
-log = structlog.get_logger()
+#: After a life of this length (seconds) a child is started again at once.
+HEALTHY_SECONDS = 5.0
+#: The first and the longest delay before a start (seconds).
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 5.0
 
 
 class Slot:
-    """A place for one child: its role and sockets. `generation` counts up when SIGHUP replaces who fills it."""
+    """One child: its role and sockets, and its present process. SIGHUP replaces the process and counts `generation`."""
 
     def __init__(
         self, role: str, number: int, listener: socket.socket, admin: socket.socket | None = None
@@ -61,7 +61,7 @@ class Supervisor:
         self.config, self.clock, self.group, self.reread = config, clock, group, reread
         self.listening = listening
         self.lifeline_read, self.lifeline_write = os.pipe()
-        self.config_fd = child.configuration_descriptor(bound(config, self.listening))
+        self.config_fd = inheritance.configuration_descriptor(bound(config, self.listening))
         self.keeper_socket, self.keeper_path = keeper_listener(Path(config.data))
         self.keeper = Slot("keeper", 0, self.keeper_socket)
         pairs = enumerate(zip_longest(self.listening.clients, self.listening.admin))
@@ -70,14 +70,14 @@ class Supervisor:
         self.living: dict[asyncio.subprocess.Process, Slot] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.reloading = asyncio.Lock()
-        self.ending, self.insistence = asyncio.Event(), Insistence()
+        self.ending, self.insistence = asyncio.Event(), ShutdownEscalation()
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_end)
-        loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+        take_reload(self._asked_to_reload)
         for slot in (self.keeper, *self.workers):
             self._begin(self._fill(slot, slot.generation))
         self._begin(self._end_old_workers())
@@ -116,7 +116,7 @@ class Supervisor:
 
     async def _started(self, slot: Slot) -> asyncio.subprocess.Process | None:
         """A new process for a slot; None when the machine has none to give."""
-        gift = child.Inheritance(
+        gift = inheritance.Inheritance(
             role=slot.role,
             number=slot.number,
             config=self.config_fd,
@@ -128,7 +128,7 @@ class Supervisor:
         )
         try:
             process = await asyncio.create_subprocess_exec(
-                *child.command(), env=child.environment(gift), pass_fds=gift.descriptors()
+                *inheritance.command(), env=inheritance.environment(gift), pass_fds=gift.descriptors()
             )
         except (OSError, ValueError) as error:
             log.error("child not started", child=slot.role, number=slot.number, reason=str(error))
@@ -168,7 +168,7 @@ class Supervisor:
                 return
             self.config = config
             os.close(self.config_fd)
-            self.config_fd = child.configuration_descriptor(bound(config, self.listening))
+            self.config_fd = inheritance.configuration_descriptor(bound(config, self.listening))
             await self._replace(self.keeper)
             for slot in self.workers:
                 await self._replace(slot)
@@ -203,7 +203,7 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """Workers finish what they are sending, then the keeper parks its fills. New clients are refused at
-        once, so that they turn to another registry: nobody would answer a connection that is taken."""
+        once, so that they turn to another registry: a connection that is taken now would get no answer."""
         self.listening.close()
         log.info("node draining", limit=self.config.limits.drain_timeout)
         await self._end_all(self._processes("worker"), self.config.limits.drain_timeout + GRACE_SECONDS)
@@ -232,7 +232,7 @@ class Supervisor:
         forget_keeper(self.keeper_path, Path(self.config.data))
         for fd in (self.lifeline_read, self.lifeline_write, self.config_fd):
             os.close(fd)
-        place.remove(Path(self.config.data))
+        address_file.remove(Path(self.config.data))
         self.group.close()
 
 
@@ -244,7 +244,7 @@ def announce(listening: Listening, config: Configuration) -> None:
     scheme = "https" if config.tls.cert else "http"
     say(f"holdfast: serving on {scheme}://{shown}:{port} ({role(config)})")
     if admin := listening.admin_address:
-        url = place.url_of(admin, config)
+        url = address_file.url_of(admin, config)
         say(f"holdfast: admin on {url}")
         _write_place(config, url)
 
@@ -252,6 +252,27 @@ def announce(listening: Listening, config: Configuration) -> None:
 def _write_place(config: Configuration, url: str) -> None:
     """On a full disk the node goes on without: only a convenience is lost."""
     try:
-        place.write(Path(config.data), url)
+        address_file.write(Path(config.data), url)
     except OSError as error:
         log.warning("admin.json not written", reason=str(error))
+
+
+class RestartDelay:
+    """The delay before a child is started again: it doubles while the child dies young, and is reset by a life of
+    `HEALTHY_SECONDS`. Pure."""
+
+    def __init__(self) -> None:
+        self._delay = 0.0
+        self._started_at = 0.0
+
+    def started(self, now: float) -> None:
+        """The child was started at `now` (monotonic seconds)."""
+        self._started_at = now
+
+    def after_death(self, now: float) -> float:
+        """Seconds to wait before the next start."""
+        if now - self._started_at >= HEALTHY_SECONDS:
+            self._delay = 0.0
+        else:
+            self._delay = min(LONGEST_DELAY_SECONDS, max(FIRST_DELAY_SECONDS, self._delay * 2))
+        return self._delay

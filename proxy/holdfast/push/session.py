@@ -1,20 +1,24 @@
-"""What a request means for an upload session: one table, from a state and an event to the next state and what is
-done. Nothing here waits or reads anything.
+"""The state machine of upload sessions: one table, from a state and an event to the next state and the answer; and the
+byte range that a request claims. Pure.
 
-A session is compared and set: a chunk is taken when it begins where the session ends and nobody else is
-writing, and is refused otherwise, without a byte of it being read (distribution-spec, "Pushing a blob in
-chunks"; oci-spec rules 38 to 46). What was acknowledged is never taken back.
+A chunk is accepted when it begins where the session ends and no other request is writing to it, and else is refused
+before its body is read (distribution-spec, "Pushing a blob in chunks"; references.md 2.4). Acknowledged bytes are never
+removed while the session lives.
 """
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import NamedTuple
 
+from holdfast.errors import SizeInvalid, UploadInvalid
+from holdfast.wire.message import Request
 
-class State(StrEnum):
-    """ABSENT: no such session. IDLE: it waits. HELD: another request writes to it. TAKING: this request's bytes
-    arrive. CLOSING: they are all there, and are being verified and committed."""
+
+class SessionState(StrEnum):
+    """ABSENT: no such session. IDLE: no request writes to it. HELD: another request writes to it. TAKING: the bytes of
+    this request arrive. CLOSING: all bytes are here, and are being verified and committed."""
 
     ABSENT = "absent"
     IDLE = "idle"
@@ -23,10 +27,10 @@ class State(StrEnum):
     CLOSING = "closing"
 
 
-class Event(StrEnum):
-    """What a client asks for (STRAY: a chunk that does not begin where the session ends), and what becomes of
-    what it sends (LOST: the connection broke off; REFUSED: for a reason of ours or of the client's; REMOVED:
-    another request ended the session; UNDECIDED: the keeper has the file and gave no word)."""
+class SessionEvent(StrEnum):
+    """Requests (STRAY: a chunk that does not begin where the session ends), and outcomes of their bodies (LOST: the
+    connection broke off; REFUSED: by this node, or because the request is wrong; REMOVED: another request ended the
+    session; UNDECIDED: the keeper has the file and did not answer)."""
 
     OPEN = "open"
     STATUS = "status"
@@ -42,8 +46,8 @@ class Event(StrEnum):
     UNDECIDED = "undecided"
 
 
-class Answer(StrEnum):
-    """What the client is told. REASON: the error that was the reason."""
+class SessionAnswer(StrEnum):
+    """The answer to the client. REASON: the error of the event."""
 
     OPENED = "202 opened"
     PROGRESS = "204 progress"
@@ -55,42 +59,76 @@ class Answer(StrEnum):
     REASON = "reason"
 
 
-class Step(NamedTuple):
-    """`answer` is None while the request goes on. `roll_back`: the bytes of this request go again."""
+class SessionStep(NamedTuple):
+    """`answer` is None while the request continues. `roll_back`: remove the bytes of this request."""
 
-    state: State
-    answer: Answer | None
+    state: SessionState
+    answer: SessionAnswer | None
     roll_back: bool = False
 
 
-_UNKNOWN = Step(State.ABSENT, Answer.UNKNOWN)
+_UNKNOWN = SessionStep(SessionState.ABSENT, SessionAnswer.UNKNOWN)
 
-TABLE: dict[tuple[State, Event], Step] = {
-    (State.ABSENT, Event.OPEN): Step(State.IDLE, Answer.OPENED),
-    (State.ABSENT, Event.STATUS): _UNKNOWN,
-    (State.ABSENT, Event.WRITE): _UNKNOWN,
-    (State.ABSENT, Event.STRAY): _UNKNOWN,
-    (State.ABSENT, Event.CANCEL): _UNKNOWN,
-    (State.IDLE, Event.STATUS): Step(State.IDLE, Answer.PROGRESS),
-    (State.IDLE, Event.WRITE): Step(State.TAKING, None),
-    (State.IDLE, Event.STRAY): Step(State.IDLE, Answer.OUT_OF_ORDER),
-    (State.IDLE, Event.CANCEL): Step(State.ABSENT, Answer.CANCELLED),
-    (State.HELD, Event.STATUS): Step(State.HELD, Answer.PROGRESS),
-    (State.HELD, Event.WRITE): Step(State.HELD, Answer.OUT_OF_ORDER),
-    (State.HELD, Event.STRAY): Step(State.HELD, Answer.OUT_OF_ORDER),
-    (State.HELD, Event.CANCEL): Step(State.ABSENT, Answer.CANCELLED),
-    (State.TAKING, Event.APPENDED): Step(State.IDLE, Answer.APPENDED),
-    (State.TAKING, Event.COMPLETED): Step(State.CLOSING, None),
-    (State.TAKING, Event.LOST): Step(State.IDLE, Answer.REASON),
-    (State.TAKING, Event.REFUSED): Step(State.IDLE, Answer.REASON, roll_back=True),
-    (State.TAKING, Event.REMOVED): _UNKNOWN,
-    (State.CLOSING, Event.COMMITTED): Step(State.ABSENT, Answer.COMMITTED),
-    (State.CLOSING, Event.REFUSED): Step(State.IDLE, Answer.REASON, roll_back=True),
-    (State.CLOSING, Event.REMOVED): _UNKNOWN,
-    (State.CLOSING, Event.UNDECIDED): Step(State.ABSENT, Answer.REASON),
+TABLE: dict[tuple[SessionState, SessionEvent], SessionStep] = {
+    (SessionState.ABSENT, SessionEvent.OPEN): SessionStep(SessionState.IDLE, SessionAnswer.OPENED),
+    (SessionState.ABSENT, SessionEvent.STATUS): _UNKNOWN,
+    (SessionState.ABSENT, SessionEvent.WRITE): _UNKNOWN,
+    (SessionState.ABSENT, SessionEvent.STRAY): _UNKNOWN,
+    (SessionState.ABSENT, SessionEvent.CANCEL): _UNKNOWN,
+    (SessionState.IDLE, SessionEvent.STATUS): SessionStep(SessionState.IDLE, SessionAnswer.PROGRESS),
+    (SessionState.IDLE, SessionEvent.WRITE): SessionStep(SessionState.TAKING, None),
+    (SessionState.IDLE, SessionEvent.STRAY): SessionStep(SessionState.IDLE, SessionAnswer.OUT_OF_ORDER),
+    (SessionState.IDLE, SessionEvent.CANCEL): SessionStep(SessionState.ABSENT, SessionAnswer.CANCELLED),
+    (SessionState.HELD, SessionEvent.STATUS): SessionStep(SessionState.HELD, SessionAnswer.PROGRESS),
+    (SessionState.HELD, SessionEvent.WRITE): SessionStep(SessionState.HELD, SessionAnswer.OUT_OF_ORDER),
+    (SessionState.HELD, SessionEvent.STRAY): SessionStep(SessionState.HELD, SessionAnswer.OUT_OF_ORDER),
+    (SessionState.HELD, SessionEvent.CANCEL): SessionStep(SessionState.ABSENT, SessionAnswer.CANCELLED),
+    (SessionState.TAKING, SessionEvent.APPENDED): SessionStep(SessionState.IDLE, SessionAnswer.APPENDED),
+    (SessionState.TAKING, SessionEvent.COMPLETED): SessionStep(SessionState.CLOSING, None),
+    (SessionState.TAKING, SessionEvent.LOST): SessionStep(SessionState.IDLE, SessionAnswer.REASON),
+    (SessionState.TAKING, SessionEvent.REFUSED): SessionStep(
+        SessionState.IDLE, SessionAnswer.REASON, roll_back=True
+    ),
+    (SessionState.TAKING, SessionEvent.REMOVED): _UNKNOWN,
+    (SessionState.CLOSING, SessionEvent.COMMITTED): SessionStep(SessionState.ABSENT, SessionAnswer.COMMITTED),
+    (SessionState.CLOSING, SessionEvent.REFUSED): SessionStep(
+        SessionState.IDLE, SessionAnswer.REASON, roll_back=True
+    ),
+    (SessionState.CLOSING, SessionEvent.REMOVED): _UNKNOWN,
+    (SessionState.CLOSING, SessionEvent.UNDECIDED): SessionStep(SessionState.ABSENT, SessionAnswer.REASON),
 }
 
 
-def step(state: State, event: Event) -> Step:
-    """What follows. Raises KeyError for what cannot happen: a bug of the caller."""
+def step(state: SessionState, event: SessionEvent) -> SessionStep:
+    """The next state and the answer. Raises KeyError for an event that the state cannot have: a bug of the caller."""
     return TABLE[state, event]
+
+
+#: `<start>-<end>`, both inclusive, without unit and total, unlike RFC 9110. 19 digits hold every size of a file.
+_GRAMMAR = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
+
+
+class Claim(NamedTuple):
+    """The range of a request's bytes: its start (None: where the session ends) and length (None: as many as arrive)."""
+
+    start: int | None
+    length: int | None
+
+    def fits(self, size: int) -> bool:
+        """Whether the range begins where a session of `size` bytes ends."""
+        return self.start is None or self.start == size
+
+
+def claimed(request: Request) -> Claim:
+    """The range by Content-Range and Content-Length. Raises UploadInvalid for a Content-Range outside its grammar,
+    SizeInvalid when the two contradict each other."""
+    length = request.body.length if request.body is not None else 0
+    lines = request.header_lines("content-range")
+    if not lines:
+        return Claim(None, length)
+    match = _GRAMMAR.fullmatch(lines[0]) if len(lines) == 1 else None
+    if match is None or (span := int(match[2]) - int(match[1]) + 1) < 1:
+        raise UploadInvalid("Content-Range is not one <start>-<end>, both counted from 0 and included")
+    if length not in (None, span):
+        raise SizeInvalid(f"Content-Range says {span} bytes, Content-Length says {length}")
+    return Claim(int(match[1]), span)

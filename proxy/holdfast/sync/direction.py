@@ -1,16 +1,16 @@
-"""Which way a thing goes, by mode: the direction matrix of connected-registry 3.6, as a table. The documents print
-it."""
+"""The direction of each flow between a node and its parent, by mode: the matrix of references.md 1.14 as a table. The
+documents print it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from holdfast.control.resource import Mode
+from holdfast.resources.model import Mode
 
 
-class Way(StrEnum):
-    """What happens to it."""
+class Direction(StrEnum):
+    """Where a flow goes."""
 
     DOWN = "down"
     UP = "up"
@@ -20,8 +20,8 @@ class Way(StrEnum):
     NEITHER = "stays where it is"
 
 
-class Thing(StrEnum):
-    """What may go one way or another."""
+class Flow(StrEnum):
+    """What can pass between a node and its parent."""
 
     PARENT_PUSH = "pushes and tag moves at the parent"
     PARENT_DELETE = "deletes at the parent"
@@ -35,38 +35,42 @@ class Thing(StrEnum):
     AUDIT_LOG = "audit logs"
 
 
-class Row(NamedTuple):
+class DirectionRow(NamedTuple):
     """One line of the matrix."""
 
-    read_only: Way
-    read_write: Way
+    read_only: Direction
+    read_write: Direction
     remark: str = ""
 
 
-MATRIX: Final[dict[Thing, Row]] = {
-    Thing.PARENT_PUSH: Row(Way.DOWN, Way.DOWN),
-    Thing.PARENT_DELETE: Row(Way.DOWN, Way.DOWN, "a tag may be kept here instead, and is told"),
-    Thing.LOCAL_PUSH: Row(Way.REFUSED, Way.UP, "taken at once; goes up, each tag in its order"),
-    Thing.LOCAL_DELETE: Row(Way.REFUSED, Way.UP, "needs `content/delete`"),
-    Thing.LEFT_SCOPE: Row(Way.REMOVED, Way.KEPT, "after a grace period"),
-    Thing.CONTROL: Row(Way.DOWN, Way.DOWN),
-    Thing.STATUS: Row(Way.UP, Way.UP),
-    Thing.NOTIFICATION: Row(Way.UP, Way.UP, "as `notificationsList` says"),
-    Thing.LOCK: Row(Way.NEITHER, Way.NEITHER, "honoured where they were set"),
-    Thing.AUDIT_LOG: Row(Way.NEITHER, Way.NEITHER),
+MATRIX: Final[dict[Flow, DirectionRow]] = {
+    Flow.PARENT_PUSH: DirectionRow(Direction.DOWN, Direction.DOWN),
+    Flow.PARENT_DELETE: DirectionRow(
+        Direction.DOWN, Direction.DOWN, "a tag may be kept here instead, and is reported"
+    ),
+    Flow.LOCAL_PUSH: DirectionRow(
+        Direction.REFUSED, Direction.UP, "accepted at once; sent up, each tag in its order"
+    ),
+    Flow.LOCAL_DELETE: DirectionRow(Direction.REFUSED, Direction.UP, "needs `content/delete`"),
+    Flow.LEFT_SCOPE: DirectionRow(Direction.REMOVED, Direction.KEPT, "after a grace period"),
+    Flow.CONTROL: DirectionRow(Direction.DOWN, Direction.DOWN),
+    Flow.STATUS: DirectionRow(Direction.UP, Direction.UP),
+    Flow.NOTIFICATION: DirectionRow(Direction.UP, Direction.UP, "as `notificationsList` says"),
+    Flow.LOCK: DirectionRow(Direction.NEITHER, Direction.NEITHER, "in force where they were set"),
+    Flow.AUDIT_LOG: DirectionRow(Direction.NEITHER, Direction.NEITHER),
 }
 
 
-def way(thing: Thing, mode: Mode) -> Way:
-    """Where a thing goes on a node of this mode."""
-    row = MATRIX[thing]
+def direction_of(flow: Flow, mode: Mode) -> Direction:
+    """Returns the direction of a flow on a node of this mode."""
+    row = MATRIX[flow]
     return row.read_only if mode == "ReadOnly" else row.read_write
 
 
 def markdown() -> str:
-    """The matrix as `docs/sync.md` has it."""
-    lines = ["| thing | ReadOnly | ReadWrite | |", "|---|---|---|---|"]
+    """Returns the matrix as `docs/sync.md` has it."""
+    lines = ["| flow | ReadOnly | ReadWrite | |", "|---|---|---|---|"]
     lines += [
-        f"| {thing} | {row.read_only} | {row.read_write} | {row.remark} |" for thing, row in MATRIX.items()
+        f"| {flow} | {row.read_only} | {row.read_write} | {row.remark} |" for flow, row in MATRIX.items()
     ]
     return "\n".join(lines)

@@ -8,8 +8,8 @@ import re
 from msgspec import Struct, field
 
 
-class Gate:
-    """Holds requests back until the test lets them go. `arrived` counts those that wait or waited."""
+class RequestGate:
+    """Holds requests back until the test releases them. `arrived` counts those that wait or waited."""
 
     def __init__(self) -> None:
         self.arrived = 0
@@ -24,7 +24,7 @@ class Gate:
         await self._open.wait()
 
     async def wait_arrived(self, number: int = 1) -> None:
-        """Wait until that many requests have come."""
+        """Wait until that many requests have arrived."""
         async with self._arrival:
             await self._arrival.wait_for(lambda: self.arrived >= number)
 
@@ -33,7 +33,7 @@ class Gate:
         self._open.set()
 
 
-class Fault(Struct, kw_only=True, omit_defaults=True):
+class ScriptedFault(Struct, kw_only=True, omit_defaults=True):
     """One rule of the script. The first rule that matches a request and has `times` left takes it.
 
     Matching: `method` ("" any) and `path`, a regular expression searched in the path without its query.
@@ -48,15 +48,16 @@ class Fault(Struct, kw_only=True, omit_defaults=True):
       redirect     a Location; {path} and {query} stand for the request's own
       flip_at      this byte of the whole content is inverted; negative counts from the end
       cut_after    the body ends after that many bytes, by FIN or, with `reset`, by RST
-      stall_after  after that many bytes of the body nothing more comes, and the connection stays
+      stall_after  after that many bytes of the body nothing more is sent, and the connection stays open
       drip         after `drip_after` bytes of the body: one byte at a time, so many a second
       surplus      that many bytes more than Content-Length
-      ignore_range 200 and the whole content whatever Range asks
-      shift        a 206 that says what was asked but starts that many bytes later
+      ignore_range 200 and the whole content whatever Range is
+      shift        a 206 with the requested Content-Range whose bytes start that many later
       endless      "headers", "body" (chunked, without end) or "line" (one header line without end)
+      interim      so many answers 103 before the answer; -1 for ever
       gzip         the body compressed, with Content-Encoding
       expire       every token given out so far stops working while this answer is sent
-      gate         waits until the test lets it go (in process only)
+      gate         waits until the test releases it (in process only)
     """
 
     method: str = ""
@@ -80,9 +81,10 @@ class Fault(Struct, kw_only=True, omit_defaults=True):
     ignore_range: bool = False
     shift: int = 0
     endless: str = ""
+    interim: int = 0
     gzip: bool = False
     expire: bool = False
-    gate: Gate | None = None
+    gate: RequestGate | None = None
     taken: int = 0
 
     def takes(self, method: str, path: str) -> bool:
@@ -97,4 +99,4 @@ class Fault(Struct, kw_only=True, omit_defaults=True):
         return True
 
 
-NO_FAULT = Fault(times=0)
+NO_FAULT = ScriptedFault(times=0)

@@ -42,7 +42,7 @@ class Head:
         return cls(method, target, tuple((name.lower(), value.strip()) for name, _, value in pairs))
 
 
-class Link:
+class RelayLink:
     """Listens on a free port of 127.0.0.1 and relays to `host:port`. Threads; use it as a context.
 
     `down` and `up` count bytes from the far end and towards it; `heads` lists requests in the order they
@@ -61,7 +61,7 @@ class Link:
         clock: Clock | None = None,
     ) -> None:
         self._far, self._round_trip = (host, port), round_trip
-        self._ways = [Way(round_trip / 2, rate, clock or SystemClock()) for _ in range(2)]
+        self._ways = [LinkDirection(round_trip / 2, rate, clock or SystemClock()) for _ in range(2)]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.heads: list[Head] = []
@@ -78,7 +78,7 @@ class Link:
         return f"http://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """The link goes down."""
+        """Interrupt the link."""
         self._whole = False
         with self._lock:
             for end in self._open:
@@ -138,7 +138,7 @@ class Link:
 
         def seen(data: bytes) -> None:
             nonlocal rest, body
-            found = []
+            heads = []
             rest += data
             while rest:
                 rest, body = rest[body:], max(0, body - len(rest))
@@ -147,15 +147,15 @@ class Link:
                     break
                 head, rest = Head.parse(text.decode("latin-1")), after
                 body = int(head.header("content-length") or 0)
-                found.append(head)
+                heads.append(head)
             with self._lock:
                 self.up += len(data)
-                self.heads += found
+                self.heads += heads
 
         return seen
 
 
-class Way:
+class LinkDirection:
     """One direction of a link: what enters is over after `delay`, and all of it at `rate`; 0 for neither."""
 
     def __init__(self, delay: float, rate: float, clock: Clock) -> None:

@@ -1,32 +1,53 @@
-"""A keeper of which a test writes the answers: what the parent has, how it comes, and what is asked of it."""
+"""A keeper with scripted answers: content of the parent, its arrival, and a count of the requests."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
 
-import msgspec
+from holdfast_core import format as layout
 from holdfast_core.digest import Digest
 from holdfast_core.record import Descriptor
 from holdfast_core.store import Store
 
+from holdfast.background import BackgroundTasks
 from holdfast.clock import Clock
-from holdfast.config import Control as Limits
-from holdfast.errors import BlobUnknown, ControlConflict, ControlUnknown, ManifestUnknown, NameUnknown
-from holdfast.keeper.control import Control
-from holdfast.keeper.heartbeats import Heartbeats, left_behind
-from holdfast.keeper.port import BlobAnswer, ListAnswer, ManifestAnswer, Status, SyncOrder, UnstoredChunk
-from holdfast.keeper.push import Pushes
-from holdfast.keeper.turns import Turns
-from holdfast.notify.report import Pinged
-from holdfast.parent.health import Switch
+from holdfast.config import ControlSection as Limits
+from holdfast.config import GatewaySection
+from holdfast.errors import (
+    BlobUnknown,
+    ControlConflict,
+    ControlUnknown,
+    ManifestUnknown,
+    NameUnknown,
+    RecordLost,
+)
+from holdfast.fill.readers import BlobAnswer
+from holdfast.fill.repair import UnstoredChunk
+from holdfast.gateway.rates import Rates, node_rates
+from holdfast.http.health import Switch
+from holdfast.keeper.api import KeeperStatus, ListAnswer, ManifestAnswer
+from holdfast.keeper.control_plane import ControlPlane
+from holdfast.keeper.heartbeats import Heartbeats, pending_reports
+from holdfast.keeper.pushed_images import PushedImages
+from holdfast.keeper.pushes import Pushes
+from holdfast.keeper.rpc.remote_methods import KEEPER_METHODS
+from holdfast.notify.delivery_record import Pinged
+from holdfast.outbox.node_outbox import NodeOutbox
+from holdfast.parent.switch import ParentReport
+from holdfast.sync.report import PlanReport, SyncReport
+
+_P = TypeVar("_P", bound="ScriptedPort")
 
 
 @dataclass(slots=True)
 class ScriptedFill:
-    """A blob on its way in. The test says how far it is: `grow`, `verify`, `fail`."""
+    """A blob that is being fetched. The test moves it on by `grow`, `verify`, `fail`."""
 
     body: bytes
     landed: int = 0
@@ -47,13 +68,13 @@ class ScriptedFill:
         self.changed.set()
 
     def fail(self, failure: Exception) -> None:
-        """It will not come."""
+        """The fill fails."""
         self.failure = failure
         self.changed.set()
 
 
 class ScriptedFollowing:
-    """`holdfast.keeper.port.Following` over a scripted fill."""
+    """`holdfast.keeper.api.Following` over a scripted fill."""
 
     def __init__(self, fill: ScriptedFill) -> None:
         self.size = len(fill.body)
@@ -93,19 +114,52 @@ class ScriptedFollowing:
         self._fill.closed += 1
 
 
-class ScriptedPort(Pushes, Control):
-    """`holdfast.keeper.port.KeeperPort` that a test scripts. Changes are made in the store as the keeper makes them.
+def counted(cls: type[_P]) -> type[_P]:
+    """A class decorator: each question that the class answers itself is counted first."""
+    for name in KEEPER_METHODS.keys() & (vars(cls).keys() - {"mend"}):
+        setattr(cls, name, _counted(name, getattr(cls, name)))
+    return cls
+
+
+def _counted(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(answer)
+    async def question(port: ScriptedPort, *arguments: Any, **named: Any) -> Any:
+        await port.count(name, arguments)
+        return await answer(port, *arguments, **named)
+
+    return question
+
+
+@counted
+class ScriptedPort:
+    """`holdfast.keeper.api.KeeperApi` that a test scripts. Changes are made in the store as the keeper makes them.
 
     `manifests` maps (repository, reference) to (media type, body); `tag_lists` and `referrer_lists` hold
-    what the parent would say; `fills` maps a digest to a fill. `failure` is raised by every question when
-    set. `asked` counts questions by method.
+    the parent's answers; `fills` maps a digest to a fill. `failure` is raised by every method when
+    set. `calls` counts the calls by method.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self.store, self.clock = store, clock
-        self.parents, self.turns = {}, Turns()
-        self.limits = Limits()
-        self.heartbeats = Heartbeats(clock.now(), left_behind(store))
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        limits: Limits | None = None,
+        heartbeats: Heartbeats | None = None,
+        status_received: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store, self.clock, tasks = store, clock, BackgroundTasks()
+        self.heartbeats = heartbeats or Heartbeats(clock.now(), pending_reports(store))
+        rates = Rates(node_rates(GatewaySection().messages))
+        self.control_plane = ControlPlane(
+            store, self.heartbeats, limits or Limits(), rates, clock, status_received
+        )
+        outbox = NodeOutbox(store.references.outbox, ())
+        images = PushedImages(store, {}, _no_parent, outbox, clock, tasks)
+        pushes = Pushes(store, {}, outbox, images, self.manifest, clock, tasks)
+        self.put_manifest, self.put_blob = pushes.put_manifest, pushes.put_blob
+        self.commit_upload, self.mount = pushes.commit_upload, pushes.mount
+        self.delete, self.set_lock = pushes.delete, pushes.set_lock
+        self.retry_outbox, self.statuses = pushes.retry_outbox, self.control_plane.statuses
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.answers: dict[tuple[str, str], ManifestAnswer] = {}
         self.tag_lists: dict[str, list[str]] = {}
@@ -113,69 +167,76 @@ class ScriptedPort(Pushes, Control):
         self.fills: dict[str, ScriptedFill] = {}
         self.failure: Exception | None = None
         self.hang = False
-        self.asked: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self.hits: list[tuple[str, str]] = []
         self.repairs: list[tuple[str, int, int]] = []
-        self.wanted: list[tuple[int, int, bool]] = []
+        self.ranges: list[tuple[int, int, bool]] = []
         self.troubles: tuple[str, ...] = ()
         self.ready = True
 
-    async def _ask(self, method: str) -> None:
-        self.asked[method] += 1
+    async def count(self, question: str, arguments: tuple[Any, ...]) -> None:
+        """Count a call; raise or hang where the test has set that."""
+        self.calls[question] += 1
+        if question == "repair":
+            self.repairs.append(arguments[1:])
         if self.hang:
             await asyncio.Event().wait()
         if self.failure is not None:
             raise self.failure
 
     async def manifest(self, repository: str, reference: str) -> ManifestAnswer:
-        """See `KeeperPort.manifest`."""
-        await self._ask("manifest")
+        """See `KeeperApi.manifest`."""
         if (repository, reference) in self.answers:
             return self.answers[repository, reference]
-        found = self.manifests.get((repository, reference))
-        if found is None:
+        manifest = self.manifests.get((repository, reference))
+        if manifest is None:
             raise ManifestUnknown("no such manifest at the parent")
-        digest, now = Digest.of(found[1]), self.clock.now()
-        await _done(self.store.put_manifest(repository, digest, *found, owned=False, now=now))
+        digest, now = Digest.of(manifest[1]), self.clock.now()
+        await _done(self.store.references.put_manifest(repository, digest, *manifest, owned=False, now=now))
         if ":" not in reference:
-            await _done(self.store.put_tag(repository, reference, digest, now=now))
+            await _done(self.store.references.put_tag(repository, reference, digest, now=now))
         return ManifestAnswer(str(digest))
 
     async def control(self, command: bytes) -> bytes:
-        """See `KeeperPort.control`. Done in the store, as the keeper does it."""
-        await self._ask("control")
-        return await super().control(command)
+        """See `KeeperApi.control`."""
+        return await self.control_plane.control(command)
 
-    async def list_parents(self) -> bytes:
-        """See `KeeperPort.list_parents`: a root."""
-        await self._ask("list_parents")
-        return b"[]"
+    async def mend(self, record: bytes) -> None:
+        """See `KeeperApi.mend`: there is no copy."""
+        raise RecordLost(layout.describe(record))
+
+    async def list_parents(self) -> list[ParentReport]:
+        """See `KeeperApi.list_parents`: a root."""
+        return []
 
     async def turn_parent(self, name: str, switch: Switch) -> None:
-        """See `KeeperPort.turn_parent`: a root."""
-        await self._ask("turn_parent")
+        """See `KeeperApi.turn_parent`: a root."""
         raise ControlUnknown(f"no parent {name!r}")
 
-    async def synchronise(self, order: SyncOrder) -> bytes:
-        """See `KeeperPort.synchronise`: this node does not."""
-        await self._ask("synchronise")
+    async def synchronisation(self) -> SyncReport:
+        """See `KeeperApi.synchronisation`: this node does not."""
         raise ControlConflict("this node does not synchronise by itself")
 
-    async def ping_webhook(self, name: str) -> bytes:
-        """See `KeeperPort.ping_webhook`: the receiver takes it."""
-        await self._ask("ping_webhook")
-        return msgspec.json.encode(Pinged(name, True, "answered 204"))
+    async def order_synchronisation(self) -> SyncReport:
+        """See `KeeperApi.order_synchronisation`: this node does not."""
+        return await self.synchronisation()
+
+    async def plan_synchronisation(self) -> PlanReport:
+        """See `KeeperApi.plan_synchronisation`: this node does not."""
+        raise ControlConflict("this node does not synchronise by itself")
+
+    async def ping_webhook(self, name: str) -> Pinged:
+        """See `KeeperApi.ping_webhook`: the receiver takes it."""
+        return Pinged(name, True, "answered 204")
 
     async def blob_size(self, repository: str, digest: str) -> int:
-        """See `KeeperPort.blob_size`."""
-        await self._ask("blob_size")
+        """See `KeeperApi.blob_size`."""
         return len(self._fill(digest).body)
 
     async def blob(self, repository: str, digest: str, start: int, end: int, whole: bool) -> BlobAnswer:
-        """See `KeeperPort.blob`."""
-        await self._ask("blob")
-        self.wanted.append((start, end, whole))
-        held = self.store.blob(repository, Digest.parse(digest))
+        """See `KeeperApi.blob`."""
+        self.ranges.append((start, end, whole))
+        held = self.store.blobs.get(repository, Digest.parse(digest))
         if held is not None:
             return BlobAnswer(held.size)
         return BlobAnswer(len(self._fill(digest).body), 1 + list(self.fills).index(digest))
@@ -186,42 +247,50 @@ class ScriptedPort(Pushes, Control):
         return self.fills[digest]
 
     async def follow(self, fill: int, start: int, end: int, whole: bool) -> ScriptedFollowing:
-        """See `KeeperPort.follow`."""
-        await self._ask("follow")
-        found = list(self.fills.values())[fill - 1]
-        found.readers.append((start, end, whole))
-        return ScriptedFollowing(found)
+        """See `KeeperApi.follow`."""
+        scripted = list(self.fills.values())[fill - 1]
+        scripted.readers.append((start, end, whole))
+        return ScriptedFollowing(scripted)
 
     async def tags(self, repository: str) -> ListAnswer:
-        """See `KeeperPort.tags`."""
-        await self._ask("tags")
+        """See `KeeperApi.tags`."""
         if repository not in self.tag_lists:
             raise NameUnknown("no such repository at the parent")
-        await _done(self.store.put_tag_list(repository, self.tag_lists[repository], now=self.clock.now()))
+        await _done(
+            self.store.references.lists.put_tag_list(
+                repository, self.tag_lists[repository], now=self.clock.now()
+            )
+        )
         return ListAnswer()
 
     async def referrers(self, repository: str, digest: str) -> ListAnswer:
-        """See `KeeperPort.referrers`."""
-        await self._ask("referrers")
+        """See `KeeperApi.referrers`."""
         rows = self.referrer_lists.get((repository, digest), [])
         subject = Digest.parse(digest)
-        await _done(self.store.put_referrers(repository, subject, rows, now=self.clock.now()))
+        await _done(
+            self.store.references.lists.put_referrers(repository, subject, rows, now=self.clock.now())
+        )
         return ListAnswer()
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
-        """See `KeeperPort.repair`. Counts only; a test that repairs replaces it."""
-        self.repairs.append((digest, start, end))
-        await self._ask("repair")
+        """See `KeeperApi.repair`: `count` took note of it. A test that repairs replaces it."""
         return None
 
     def seen(self, repository: str, digest: str) -> None:
-        """See `KeeperPort.seen`."""
+        """See `KeeperApi.seen`."""
         self.hits.append((repository, digest))
 
-    async def status(self) -> Status:
-        """See `KeeperPort.status`."""
-        await self._ask("status")
-        return Status(self.ready, self.troubles)
+    def disk_refused(self) -> None:
+        """See `KeeperApi.disk_refused`."""
+        self.calls["disk_refused"] += 1
+
+    async def status(self) -> KeeperStatus:
+        """See `KeeperApi.status`."""
+        return KeeperStatus(self.ready, self.troubles)
+
+
+async def _no_parent(repository: str, digest: str) -> None:
+    raise BlobUnknown("no parent has it")
 
 
 async def _done(future: Future[None]) -> None:

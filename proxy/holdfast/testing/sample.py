@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.testing.content import Generated, digest_of
+from holdfast.testing.random_content import GeneratedContent, digest_of
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -75,7 +75,7 @@ def _image(sample: Sample, name: str, architecture: str, sizes: tuple[int, ...])
     layers: list[dict[str, Any]] = []
     diff_ids: list[str] = []
     for number, size in enumerate(sizes):
-        content = Generated(size, f"{name}/{architecture}/{number}").read(0, size)
+        content = GeneratedContent(size, f"{name}/{architecture}/{number}").read(0, size)
         archive = _tar(f"opt/{name.replace('/', '-')}/{number}.bin", content)
         packed = gzip.compress(archive, compresslevel=1, mtime=0)
         diff_ids.append(digest_of(archive))

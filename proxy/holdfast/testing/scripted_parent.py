@@ -8,22 +8,26 @@ first line of output is JSON with `url`, `port` and the digests; `GET /_control/
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
+import signal
 import ssl
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
-from holdfast.testing.content import Content, Generated, Held, digest_of
-from holdfast.testing.fault import NO_FAULT, Fault
-from holdfast.testing.sample import OCI_INDEX, Sample, build_sample
-from holdfast.testing.scripted_control import ScriptedControl
+import msgspec
+
+from holdfast.testing.fault import NO_FAULT, ScriptedFault
+from holdfast.testing.random_content import GeneratedContent, HeldContent, ScriptedContent, digest_of
+from holdfast.testing.sample import LAYER_BYTES, OCI_INDEX, Sample, build_sample
 from holdfast.testing.scripted_token import Door
-from holdfast.testing.scripted_wire import Answer, Pace, Recorded, Sent, Wire
+from holdfast.testing.scripted_wire import Recorded, ScriptedAnswer, ScriptedWire, Sent, WirePace
 
 ROUTE = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags|referrers)/(?P<reference>[^/]+)")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -40,10 +44,10 @@ class StoredManifest:
 
 
 @dataclass(slots=True)
-class Repository:
+class ScriptedRepository:
     """One repository's links. A tag with several digests flips to the next at each request for it."""
 
-    blobs: dict[str, Content] = field(default_factory=dict)
+    blobs: dict[str, ScriptedContent] = field(default_factory=dict)
     manifests: dict[str, StoredManifest] = field(default_factory=dict)
     tags: dict[str, list[str]] = field(default_factory=dict)
 
@@ -71,13 +75,13 @@ class ScriptedParent:
         self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, rate: float = 0.0
     ) -> None:
         self.host, self.port, self._tls = host, port, tls
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[str, ScriptedRepository] = {}
         self.door = Door()
-        self.pace, self.latency, self.offline = Pace(rate), 0.0, False
+        self.pace, self.latency, self.offline = WirePace(rate), 0.0, False
         self.ranges = self.referrers_api = self.catalogue = True
         self.etags: dict[str, str] = {}
         self.page_size, self.ratelimit = 0, ""
-        self.faults: list[Fault] = []
+        self.faults: list[ScriptedFault] = []
         self.requests: Counter[tuple[str, str]] = Counter()
         self.log: list[Recorded] = []
         self.connections_made = 0
@@ -88,13 +92,13 @@ class ScriptedParent:
 
     # ---- what it holds
 
-    def repository(self, name: str) -> Repository:
+    def repository(self, name: str) -> ScriptedRepository:
         """The repository of that name, made when missing."""
-        return self.repositories.setdefault(name, Repository())
+        return self.repositories.setdefault(name, ScriptedRepository())
 
-    def add_blob(self, name: str, content: bytes | Content) -> str:
+    def add_blob(self, name: str, content: bytes | ScriptedContent) -> str:
         """Link content to a repository; returns its digest."""
-        held = Held(content) if isinstance(content, bytes) else content
+        held = HeldContent(content) if isinstance(content, bytes) else content
         self.repository(name).blobs[held.digest] = held
         return held.digest
 
@@ -118,7 +122,7 @@ class ScriptedParent:
         self.repository(name).tags[tag] = [sample.index]
         return sample
 
-    def script(self, *faults: Fault) -> Fault:
+    def script(self, *faults: ScriptedFault) -> ScriptedFault:
         """Add faults; returns the first."""
         self.faults.extend(faults)
         return faults[0]
@@ -183,7 +187,7 @@ class ScriptedParent:
         assert task is not None
         self._open.add(task)
         self.connections_made += 1
-        wire = Wire(reader, writer)
+        wire = ScriptedWire(reader, writer)
         try:
             while (request := await wire.next_request()) is not None:
                 if not await self._exchange(wire, request):
@@ -194,10 +198,10 @@ class ScriptedParent:
             self._open.discard(task)
             await wire.close()
 
-    async def _exchange(self, wire: Wire, request: Recorded) -> bool:
+    async def _exchange(self, wire: ScriptedWire, request: Recorded) -> bool:
         if request.path.startswith("/_control/"):
             answer = self._control.serve(request)
-            return await wire.send(request, answer, NO_FAULT, Pace(), Sent())
+            return await wire.send(request, answer, NO_FAULT, WirePace(), Sent())
         if self.offline:
             wire.reset()
             return False
@@ -216,25 +220,25 @@ class ScriptedParent:
             self.door.expire()
         return await wire.send(request, answer, fault, self.pace, self._sent)
 
-    def _answer(self, request: Recorded, fault: Fault) -> tuple[Answer, Fault]:
+    def _answer(self, request: Recorded, fault: ScriptedFault) -> tuple[ScriptedAnswer, ScriptedFault]:
         if fault.redirect:
-            place = fault.redirect.format(path=request.path, query=request.query)
-            return Answer(fault.status or 307, {"Location": place}), fault
+            location = fault.redirect.format(path=request.path, query=request.query)
+            return ScriptedAnswer(fault.status or 307, {"Location": location}), fault
         if fault.status:
-            return Answer(fault.status, {}, Held(fault.body.encode())), fault
+            return ScriptedAnswer(fault.status, {}, HeldContent(fault.body.encode())), fault
         if request.path == "/token":
             return self.door.serve(request), fault
-        found = ROUTE.fullmatch(request.path)
-        scope = f"repository:{found['name']}:pull" if found else SCOPES.get(request.path, "")
+        route = ROUTE.fullmatch(request.path)
+        scope = f"repository:{route['name']}:pull" if route else SCOPES.get(request.path, "")
         if not self.door.admits(request, scope):
             answer, lines = self.door.turn_away(request, scope, self.url)
             return answer, _with_lines(fault, lines)
-        answer = self._route(request, fault, found)
+        answer = self._route(request, fault, route)
         if self.ratelimit:
             answer.headers |= {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": self.ratelimit}
         return answer, fault
 
-    def _route(self, request: Recorded, fault: Fault, found: re.Match[str] | None) -> Answer:
+    def _route(self, request: Recorded, fault: ScriptedFault, route: re.Match[str] | None) -> ScriptedAnswer:
         if request.path in ("/v2/", "/v2"):
             return _json({})
         if request.path == "/v2/_catalog" and self.catalogue:
@@ -242,51 +246,64 @@ class ScriptedParent:
             answer = _json({"repositories": names})
             answer.headers |= link
             return answer
-        repository = self.repositories.get(found["name"]) if found else None
-        if found is None or repository is None:
+        repository = self.repositories.get(route["name"]) if route else None
+        if route is None or repository is None:
             return _refusal("NAME_UNKNOWN")
         serve = {
             "manifests": self._manifest,
             "blobs": self._blob,
             "tags": self._tags,
             "referrers": self._referrers,
-        }[found["kind"]]
-        return serve(repository, found["reference"], request, fault)
+        }[route["kind"]]
+        return serve(repository, route["reference"], request, fault)
 
-    def _manifest(self, repository: Repository, reference: str, request: Recorded, fault: Fault) -> Answer:
+    def _manifest(
+        self, repository: ScriptedRepository, reference: str, request: Recorded, fault: ScriptedFault
+    ) -> ScriptedAnswer:
         digest = repository.resolve(reference)
         if not digest:
             return _refusal("MANIFEST_UNKNOWN")
         held = repository.manifests[digest]
         headers = {"Content-Type": held.media_type, "Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
-        return Answer(200, headers, Held(held.body), counted=digest)
+        return ScriptedAnswer(200, headers, HeldContent(held.body), counted=digest)
 
-    def _blob(self, repository: Repository, digest: str, request: Recorded, fault: Fault) -> Answer:
+    def _blob(
+        self, repository: ScriptedRepository, digest: str, request: Recorded, fault: ScriptedFault
+    ) -> ScriptedAnswer:
         content = repository.blobs.get(digest)
         if content is None:
             return _refusal("BLOB_UNKNOWN")
         etag = self.etags.get(digest, f'"{digest}"')
         headers = {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest, "ETag": etag}
-        answer = Answer(200, headers, content, counted=digest)
-        asked = RANGE.fullmatch(request.header("range") or "")
-        if asked and self.ranges and not fault.ignore_range and request.header("if-range") in (None, etag):
-            _narrow(answer, asked[1], asked[2], fault.shift)
+        answer = ScriptedAnswer(200, headers, content, counted=digest)
+        byte_range = RANGE.fullmatch(request.header("range") or "")
+        if (
+            byte_range
+            and self.ranges
+            and not fault.ignore_range
+            and request.header("if-range") in (None, etag)
+        ):
+            _narrow(answer, byte_range[1], byte_range[2], fault.shift)
         return answer
 
-    def _tags(self, repository: Repository, _: str, request: Recorded, fault: Fault) -> Answer:
+    def _tags(
+        self, repository: ScriptedRepository, _: str, request: Recorded, fault: ScriptedFault
+    ) -> ScriptedAnswer:
         name = request.path[len("/v2/") : -len("/tags/list")]
         names, link = self._page(sorted(repository.tags), request)
         answer = _json({"name": name, "tags": names})
         answer.headers |= link
         return answer
 
-    def _referrers(self, repository: Repository, subject: str, request: Recorded, fault: Fault) -> Answer:
+    def _referrers(
+        self, repository: ScriptedRepository, subject: str, request: Recorded, fault: ScriptedFault
+    ) -> ScriptedAnswer:
         if not self.referrers_api:
-            return Answer(404, {"Content-Type": "text/plain"}, Held(b"404 page not found\n"))
+            return ScriptedAnswer(404, {"Content-Type": "text/plain"}, HeldContent(b"404 page not found\n"))
         named = {str(d["digest"]): d for d in _referrers_of(repository, subject)}
         page, link = self._page(sorted(named), request)
-        found = [named[digest] for digest in page]
-        answer = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found})
+        descriptors = [named[digest] for digest in page]
+        answer = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors})
         answer.headers |= {"Content-Type": OCI_INDEX, **link}
         return answer
 
@@ -299,7 +316,7 @@ class ScriptedParent:
         return rest[:size], {"Link": link}
 
 
-def _narrow(answer: Answer, first: str, last: str, shift: int) -> None:
+def _narrow(answer: ScriptedAnswer, first: str, last: str, shift: int) -> None:
     size = answer.content.size
     start = int(first) if first else max(0, size - int(last or 0))
     end = min(int(last) + 1, size) if first and last else size
@@ -312,7 +329,7 @@ def _narrow(answer: Answer, first: str, last: str, shift: int) -> None:
     answer.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
 
 
-def _referrers_of(repository: Repository, subject: str) -> Iterable[dict[str, object]]:
+def _referrers_of(repository: ScriptedRepository, subject: str) -> Iterable[dict[str, object]]:
     for digest, held in repository.manifests.items():
         try:
             document = json.loads(held.body)
@@ -329,23 +346,169 @@ def _referrers_of(repository: Repository, subject: str) -> Iterable[dict[str, ob
             }
 
 
-def _with_lines(fault: Fault, lines: list[tuple[str, str]]) -> Fault:
-    return Fault(times=0, repeat=[*fault.repeat, *lines], headers=fault.headers)
+def _with_lines(fault: ScriptedFault, lines: list[tuple[str, str]]) -> ScriptedFault:
+    return ScriptedFault(times=0, repeat=[*fault.repeat, *lines], headers=fault.headers)
 
 
-def _json(document: object) -> Answer:
-    return Answer(200, {"Content-Type": "application/json"}, Held(json.dumps(document).encode()))
+def _json(document: object) -> ScriptedAnswer:
+    return ScriptedAnswer(
+        200, {"Content-Type": "application/json"}, HeldContent(json.dumps(document).encode())
+    )
 
 
-def _refusal(code: str) -> Answer:
+def _refusal(code: str) -> ScriptedAnswer:
     body = json.dumps({"errors": [{"code": code, "message": code.lower(), "detail": ""}]}).encode()
-    return Answer(404, {"Content-Type": "application/json"}, Held(body))
+    return ScriptedAnswer(404, {"Content-Type": "application/json"}, HeldContent(body))
 
 
-__all__ = ["Fault", "Generated", "Repository", "ScriptedParent"]
+SETTINGS = ("latency", "offline", "ranges", "referrers_api", "page_size", "ratelimit", "etags")
+
+
+class ScriptedControl:
+    """GET stats · POST script (a Fault, or a list) · reset · expire · settings · blob · sample.
+
+    `stats`     {"requests": {"GET /v2/…": n}, "bytes": {digest: n}, "connections": n, "taken": [n a fault]}
+    `settings`  any of SETTINGS, `rate` (bytes a second), and `door` ({"scheme": "bearer", …})
+    `blob`      {"name", "size", "seed"} → {"digest"}
+    `sample`    {"name", "tags", "layer_bytes"} → {"index", "images", "layers", "artifact"}
+    `reset`     counts and script; `expire` every token given out
+    """
+
+    def __init__(self, parent: ScriptedParent) -> None:
+        self._parent = parent
+
+    def serve(self, request: Recorded) -> ScriptedAnswer:
+        """Answer a control request; 400 with the reason when it cannot be understood."""
+        verb = request.path.removeprefix("/_control/")
+        calls: dict[str, Callable[[Any], object]] = {
+            "stats": lambda _: self.stats(),
+            "script": self._script,
+            "reset": self._reset,
+            "expire": lambda _: self._parent.door.expire(),
+            "settings": self._settings,
+            "blob": self._blob,
+            "sample": self._sample,
+        }
+        try:
+            result = calls[verb](json.loads(request.body or b"{}"))
+        except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+            return ScriptedAnswer(400, {}, HeldContent(json.dumps({"error": repr(error)}).encode()))
+        return ScriptedAnswer(
+            200, {"Content-Type": "application/json"}, HeldContent(json.dumps(result or {}).encode())
+        )
+
+    def stats(self) -> dict[str, object]:
+        """Everything counted so far."""
+        parent = self._parent
+        return {
+            "requests": {f"{method} {path}": times for (method, path), times in parent.requests.items()},
+            "bytes": dict(parent.bytes_sent),
+            "connections": parent.connections_made,
+            "taken": [fault.taken for fault in parent.faults],
+        }
+
+    def _script(self, order: Any) -> None:
+        faults = msgspec.convert(order if isinstance(order, list) else [order], list[ScriptedFault])
+        self._parent.faults.extend(faults)
+
+    def _reset(self, _: Any) -> None:
+        self._parent.reset_counts()
+        self._parent.faults.clear()
+
+    def _settings(self, order: dict[str, Any]) -> None:
+        for name, value in order.items():
+            if name == "rate":
+                self._parent.pace.rate = float(value)
+            elif name == "door":
+                for key, setting in value.items():
+                    setattr(self._parent.door, key, setting)
+            elif name in SETTINGS:
+                setattr(self._parent, name, value)
+            else:
+                raise ValueError(f"no setting {name}; there are {', '.join(SETTINGS)}, rate and door")
+
+    def _blob(self, order: dict[str, Any]) -> dict[str, str]:
+        content = GeneratedContent(int(order["size"]), str(order.get("seed", "holdfast")))
+        return {"digest": self._parent.add_blob(order["name"], content)}
+
+    def _sample(self, order: dict[str, Any]) -> dict[str, object]:
+        small, large = order.get("layer_bytes", LAYER_BYTES)
+        sample = build_sample(order["name"], layer_bytes=(small, large))
+        first, *others = order.get("tags", ["latest"])
+        for tag in others:
+            self._parent.add_sample(order["name"], tag, sample)
+        return describe(self._parent, order["name"], first, sample)
+
+
+def describe(
+    parent: ScriptedParent, name: str, tag: str = "latest", sample: Sample | None = None
+) -> dict[str, object]:
+    """Put a sample image (built when not given) into a repository and return its digests."""
+    sample = parent.add_sample(name, tag, sample)
+    return {
+        "index": sample.index,
+        "images": sample.images,
+        "layers": sample.layers,
+        "artifact": sample.artifact,
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripted_parent", description=ScriptedControl.__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--sample", action="append", default=[], metavar="NAME[:TAG]")
+    parser.add_argument("--blob", action="append", default=[], metavar="NAME=SIZE[:SEED]")
+    parser.add_argument(
+        "--held", action="store_true", help="compute blobs beforehand and keep them in memory"
+    )
+    parser.add_argument("--rate", type=float, default=0.0, help="bytes a second over all connections")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--tls-cert", default="")
+    parser.add_argument("--tls-key", default="")
+    parser.add_argument("--script", default="", help="faults, JSON")
+    return parser.parse_args()
+
+
+async def _run(options: argparse.Namespace) -> None:
+    tls = None
+    if options.tls_cert:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(options.tls_cert, options.tls_key or None)
+    parent = ScriptedParent(host=options.host, port=options.port, tls=tls, rate=options.rate)
+    parent.latency = options.latency
+    if options.script:
+        parent.faults.extend(msgspec.json.decode(options.script, type=list[ScriptedFault]))
+    hello = _fill(parent, options)
+    await parent.start()
+    print(json.dumps({"url": parent.url, "port": parent.port, **hello}), flush=True)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await parent.stop()
+
+
+def _fill(parent: ScriptedParent, options: argparse.Namespace) -> dict[str, object]:
+    samples, blobs = {}, {}
+    for image in options.sample:
+        name, _, tag = image.partition(":")
+        samples[image] = describe(parent, name, tag or "latest")
+    for definition in options.blob:
+        name, _, rest = definition.partition("=")
+        size, _, seed = rest.partition(":")
+        content = GeneratedContent(int(size), seed or "holdfast")
+        blobs[definition] = parent.add_blob(name, content.read(0, content.size) if options.held else content)
+    return {"samples": samples, "blobs": blobs}
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT. The first line on standard output is JSON."""
+    asyncio.run(_run(_arguments()))
+
+
+__all__ = ["GeneratedContent", "ScriptedFault", "ScriptedParent", "ScriptedRepository"]
 
 
 if __name__ == "__main__":
-    from holdfast.testing.scripted_control import main
-
     main()

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.testing.fault import Fault
+from holdfast.testing.fault import ScriptedFault
 
 
 class ScriptedProcess:
@@ -24,13 +24,13 @@ class ScriptedProcess:
         self.hello: dict[str, Any] = json.loads(process.stdout.readline())
         self.url: str = self.hello["url"]
 
-    def control(self, verb: str, wanted: object = None) -> Any:
+    def control(self, verb: str, order: object = None) -> Any:
         """POST to /_control/<verb> (GET for stats); raises urllib.error.HTTPError when it is refused."""
-        body = None if verb == "stats" else msgspec.json.encode(wanted if wanted is not None else {})
+        body = None if verb == "stats" else msgspec.json.encode(order if order is not None else {})
         with urllib.request.urlopen(f"{self.url}/_control/{verb}", body, timeout=60) as answer:
             return json.load(answer)
 
-    def script(self, *faults: Fault) -> None:
+    def script(self, *faults: ScriptedFault) -> None:
         """Add faults."""
         self.control("script", list(faults))
 

@@ -7,8 +7,8 @@ import base64
 import json
 from dataclasses import dataclass, field
 
-from holdfast.testing.content import Held
-from holdfast.testing.scripted_wire import Answer, Recorded
+from holdfast.testing.random_content import HeldContent
+from holdfast.testing.scripted_wire import Recorded, ScriptedAnswer
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Issued:
 
 @dataclass(slots=True)
 class Door:
-    """Who may come in. `scheme` is "" (everyone), "basic" or "bearer".
+    """The login that the scripted parent asks for. `scheme` is "" (everyone), "basic" or "bearer".
 
     `username` "" with bearer: anonymous callers get tokens. `realm` "" means this server's /token.
     `challenges`, when set, replaces the WWW-Authenticate lines (hostile realms, several schemes).
@@ -58,19 +58,21 @@ class Door:
         token = self.tokens.get(value) if scheme.lower() == "bearer" else None
         return token is not None and token.expires > _now() and (not scope or scope in token.scopes)
 
-    def turn_away(self, request: Recorded, scope: str, base: str) -> tuple[Answer, list[tuple[str, str]]]:
+    def turn_away(
+        self, request: Recorded, scope: str, base: str
+    ) -> tuple[ScriptedAnswer, list[tuple[str, str]]]:
         """The refusal and its WWW-Authenticate lines."""
         status = self.refused if request.header("authorization") else 401
         lines = self.challenges or [self._challenge(scope, base)]
-        body = Held(b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}')
-        answer = Answer(status, {"Content-Type": "application/json"}, body)
+        body = HeldContent(b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}')
+        answer = ScriptedAnswer(status, {"Content-Type": "application/json"}, body)
         return answer, [("WWW-Authenticate", line) for line in lines] if status == 401 else []
 
     def _challenge(self, scope: str, base: str) -> str:
         if self.scheme == "basic":
             return 'Basic realm="scripted"'
-        wanted = f',scope="{scope}"' if scope else ""
-        return f'Bearer realm="{self.realm or base + "/token"}",service="{self.service}"{wanted}'
+        scope_field = f',scope="{scope}"' if scope else ""
+        return f'Bearer realm="{self.realm or base + "/token"}",service="{self.service}"{scope_field}'
 
     def _known(self, encoded: str) -> bool:
         try:
@@ -78,14 +80,14 @@ class Door:
         except ValueError:
             return False
 
-    def serve(self, request: Recorded) -> Answer:
+    def serve(self, request: Recorded) -> ScriptedAnswer:
         """The token endpoint: GET with Basic, POST with a form."""
         way = self.post if request.method == "POST" else self.get
         if way != "yes":
-            return Answer(int(way))
+            return ScriptedAnswer(int(way))
         fields = request.form() if request.method == "POST" else request.parameters()
         if not self._may_have_token(request, fields):
-            return Answer(401, {"Content-Type": "application/json"}, Held(b'{"errors":[]}'))
+            return ScriptedAnswer(401, {"Content-Type": "application/json"}, HeldContent(b'{"errors":[]}'))
         return self._issue(fields.get("scope", ""))
 
     def _may_have_token(self, request: Recorded, fields: dict[str, str]) -> bool:
@@ -98,7 +100,7 @@ class Door:
         scheme, _, value = (request.header("authorization") or "").partition(" ")
         return scheme.lower() == "basic" and self._known(value)
 
-    def _issue(self, scope: str) -> Answer:
+    def _issue(self, scope: str) -> ScriptedAnswer:
         self.made += 1
         text = f"token-{self.made}"
         lifetime = 60 if self.expires_in is None else self.expires_in
@@ -108,7 +110,9 @@ class Door:
             grant["expires_in"] = self.expires_in
         if self.give_refresh:
             grant["refresh_token"] = self.give_refresh
-        return Answer(200, {"Content-Type": "application/json"}, Held(json.dumps(grant).encode()))
+        return ScriptedAnswer(
+            200, {"Content-Type": "application/json"}, HeldContent(json.dumps(grant).encode())
+        )
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""The scripted parent's connection: reads heads, writes answers, and breaks them where the script says.
+"""The scripted parent's connection: reads heads, writes answers, and breaks them at the scripted points.
 
 It speaks raw HTTP/1.1 on purpose: no server library would send what the script asks for.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from holdfast.testing.content import Content, Held
-from holdfast.testing.fault import NO_FAULT, Fault
+from holdfast.testing.fault import NO_FAULT, ScriptedFault
+from holdfast.testing.random_content import HeldContent, ScriptedContent
 
 SLICE = 256 * 1024
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
 REASONS = {
     200: "OK",
     206: "Partial Content",
@@ -50,12 +51,12 @@ class Recorded:
 
 
 @dataclass(slots=True)
-class Answer:
-    """What the parent would say if nothing were wrong. The body is [start, end) of `content`."""
+class ScriptedAnswer:
+    """The parent's answer without a fault. The body is [start, end) of `content`."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    content: Content = field(default_factory=lambda: Held(b""))
+    content: ScriptedContent = field(default_factory=lambda: HeldContent(b""))
     start: int = 0
     end: int = -1
     counted: str = ""
@@ -69,7 +70,7 @@ class Answer:
 CATCH_UP_SECONDS = 0.02
 
 
-class Pace:
+class WirePace:
     """A bandwidth over all connections: each sender takes a slot of time on one line."""
 
     def __init__(self, bytes_per_second: float = 0.0) -> None:
@@ -89,7 +90,7 @@ class Pace:
         await asyncio.sleep(max(0.0, self._free - now))
 
 
-class Wire:
+class ScriptedWire:
     """One accepted connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +113,7 @@ class Wire:
         return request
 
     def reset(self) -> None:
-        """End the connection by RST; whatever was not yet sent is lost."""
+        """End the connection by RST; bytes that were not sent yet are lost."""
         raw = self.writer.get_extra_info("socket")
         if raw is not None and raw.fileno() >= 0:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -125,8 +126,14 @@ class Wire:
         else:
             self.writer.close()
 
-    async def send(self, request: Recorded, answer: Answer, fault: Fault, pace: Pace, sent: _Sent) -> bool:
-        """Write an answer the way the fault wants it; False when the connection must not be used again."""
+    async def send(
+        self, request: Recorded, answer: ScriptedAnswer, fault: ScriptedFault, pace: WirePace, sent: _Sent
+    ) -> bool:
+        """Write an answer with the fault; False when the connection must not be used again."""
+        self.writer.write(INTERIM * fault.interim)
+        while fault.interim < 0:
+            self.writer.write(INTERIM * 1000)
+            await self.writer.drain()
         if fault.endless in ("headers", "line"):
             return await self._endless_head(answer, fault)
         if fault.gzip:
@@ -139,7 +146,7 @@ class Wire:
             return await self._endless_body()
         return await self._body(answer, fault, pace, sent)
 
-    def _head(self, answer: Answer, fault: Fault) -> None:
+    def _head(self, answer: ScriptedAnswer, fault: ScriptedFault) -> None:
         headers = {"Content-Length": str(answer.end - answer.start), **answer.headers}
         if fault.endless == "body":
             headers = {**answer.headers, "Transfer-Encoding": "chunked"}
@@ -151,7 +158,7 @@ class Wire:
         lines += [f"{name}: {value}" for name, value in [*headers.items(), *fault.repeat]]
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
-    async def _body(self, answer: Answer, fault: Fault, pace: Pace, sent: _Sent) -> bool:
+    async def _body(self, answer: ScriptedAnswer, fault: ScriptedFault, pace: WirePace, sent: _Sent) -> bool:
         position, limit = answer.start, answer.end
         for stop in (fault.cut_after, fault.stall_after):
             if stop >= 0:
@@ -171,7 +178,7 @@ class Wire:
             sent.add(answer.counted, len(piece))
         return await self._end(fault, limit < answer.end)
 
-    async def _end(self, fault: Fault, short: bool) -> bool:
+    async def _end(self, fault: ScriptedFault, short: bool) -> bool:
         if fault.surplus:
             self.writer.write(b"X" * fault.surplus)
             await self.writer.drain()
@@ -186,12 +193,12 @@ class Wire:
         return True
 
     async def _flushed(self) -> None:
-        """Wait until the kernel has what was written, so that a reset cuts at the byte the script says."""
+        """Wait until the kernel has what was written, so that a reset cuts at the scripted byte."""
         # asyncio's TLS takes an empty buffer for one that is full when the mark is 0, and waits for ever
         self.writer.transport.set_write_buffer_limits(high=1 if self._secure else 0, low=0)
         await self.writer.drain()
 
-    async def _endless_head(self, answer: Answer, fault: Fault) -> bool:
+    async def _endless_head(self, answer: ScriptedAnswer, fault: ScriptedFault) -> bool:
         self.writer.write(f"HTTP/1.1 {answer.status} OK\r\n".encode())
         for number in count():
             name = f"X-Line-{number}: " if fault.endless == "headers" else ("X-Line: " if not number else "")
@@ -218,21 +225,21 @@ class _Sent:
             self.by_digest[digest] = self.by_digest.get(digest, 0) + size
 
 
-def _compress(answer: Answer) -> None:
+def _compress(answer: ScriptedAnswer) -> None:
     packed = gzip.compress(answer.content.read(answer.start, answer.end - answer.start))
-    answer.content, answer.start, answer.end = Held(packed), 0, len(packed)
+    answer.content, answer.start, answer.end = HeldContent(packed), 0, len(packed)
     answer.headers["Content-Encoding"] = "gzip"
 
 
-def _flipped(content: Content, position: int, length: int, flip_at: int | None) -> bytes:
+def _flipped(content: ScriptedContent, position: int, length: int, flip_at: int | None) -> bytes:
     piece = content.read(position, length)
     if flip_at is None:
         return piece
-    place = (flip_at if flip_at >= 0 else content.size + flip_at) - position
-    if not 0 <= place < len(piece):
+    index = (flip_at if flip_at >= 0 else content.size + flip_at) - position
+    if not 0 <= index < len(piece):
         return piece
-    return piece[:place] + bytes([piece[place] ^ 0xFF]) + piece[place + 1 :]
+    return piece[:index] + bytes([piece[index] ^ 0xFF]) + piece[index + 1 :]
 
 
 Sent = _Sent
-__all__ = ["NO_FAULT", "Answer", "Pace", "Recorded", "Sent", "Wire"]
+__all__ = ["NO_FAULT", "Recorded", "ScriptedAnswer", "ScriptedWire", "Sent", "WirePace"]

@@ -3,7 +3,7 @@
 As strict as the head gate, for the same reason: a size that two readers take for two sizes is a request
 smuggled past one of them. Every byte between two runs of content is checked, an extension and the trailers
 are bounded and dropped, and what comes out does not depend on how the bytes were cut. h11 reads all that it
-lets by alike (tests/proxy/test_wire_chunks.py). It takes the place of h11, which cannot bound an extension,
+lets by alike (tests/wire/test_chunks.py). It takes the place of h11, which cannot bound an extension,
 takes sizes past 64 bits, and reads chunks of 512 bytes at a hundredth of the speed of SHA-256, of 4 KiB at a
 third (benchmarks/micro/test_wire.py): a body that costs its sender little would hold up every connection.
 """
@@ -24,7 +24,7 @@ for _i in range(256):
 cdef enum:
     # 64 bits: a reader that wraps around at one digit more would see another size
     SIZE_DIGITS = 16
-    # bytes of one chunk's extension, and of all trailers together (reliability.md 2.1)
+    # bytes of one chunk's extension, and of all trailers together (references.md 3.1)
     SPARE_BYTES = 1024
     # the longest name that is looked at
     NAME_BYTES = 24
@@ -187,8 +187,8 @@ cdef class ChunkReader:
             self.named += 1
         return 0
 
-    cdef int _expect(self, unsigned char byte, unsigned char wanted, State following) except -1:
-        if byte != wanted:
+    cdef int _expect(self, unsigned char byte, unsigned char expected, State following) except -1:
+        if byte != expected:
             return self._break("a line of the chunked coding does not end where it must")
         self.state = following
         return 0

@@ -14,16 +14,18 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-from holdfast.config import Limits
-from holdfast.errors import NodeFailed
+from holdfast.config import LimitsSection
+from holdfast.errors import NodeFailed, TlsSpoken
 from holdfast.wire import head as gate
 from holdfast.wire import routes
 from holdfast.wire.framing import Chunked, Counted, Framing
-from holdfast.wire.message import Body, Reply, Request
+from holdfast.wire.message import Reply, ReplyBody, Request
 from holdfast.wire.second_reader import require_agreement
 
 #: what a reply left of a body is dropped up to this long, to keep the connection; a longer rest ends it
 DISCARD_BYTES = 64 * 1024
+#: how a TLS connection begins: a record of type "handshake", and the first byte of its version (RFC 8446 5.1)
+TLS_HELLO = b"\x16\x03"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -46,11 +48,11 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 }
 
 
-class Answer(NamedTuple):
-    """Bytes of the head, the body that follows (empty for HEAD), and whether the connection goes on."""
+class EncodedReply(NamedTuple):
+    """Bytes of the head, the body that follows (empty for HEAD), and whether the connection stays open."""
 
     head: bytes
-    body: bytes | Body
+    body: bytes | ReplyBody
     keep: bool
 
 
@@ -66,7 +68,9 @@ class Exchange:
         *("body", "certified", "client", "phase", "secure", "sni"),
     )
 
-    def __init__(self, limits: Limits, *, client: str = "", secure: bool = False, sni: str = "") -> None:
+    def __init__(
+        self, limits: LimitsSection, *, client: str = "", secure: bool = False, sni: str = ""
+    ) -> None:
         self._limits = limits
         self.client, self.secure, self.sni = client, secure, sni
         self.certified = False
@@ -85,7 +89,7 @@ class Exchange:
 
     @property
     def begun(self) -> bool:
-        """Whether part of a head, or of a body being dropped, has come and the rest is awaited."""
+        """Whether part of a head, or of a dropped body, has arrived and the rest is awaited."""
         return self.phase is Phase.DISCARD or (self.phase is Phase.HEAD and bool(self._data))
 
     def receive(self, data: bytes) -> None:
@@ -98,7 +102,7 @@ class Exchange:
             self._data = self._data + data if self._data else data
 
     def next_request(self) -> Request | None:
-        """The next request, or None until more bytes come.
+        """The next request, or None until more bytes arrive.
 
         Raises a `ClientMistake`: answer it like a request. After one about the head the connection is over.
         """
@@ -137,19 +141,19 @@ class Exchange:
         self._invited = True
         return CONTINUE
 
-    def answer(self, reply: Reply, date: str, *, last: bool = False) -> Answer:
+    def answer(self, reply: Reply, date: str, *, last: bool = False) -> EncodedReply:
         """The bytes of `reply` to the request in hand, or to the head that was refused.
 
         `date` is the value of the Date header (RFC 9110 6.6.1). `last` ends the connection after it.
         """
         head = self._head
         keep = not (last or reply.close) and head is not None and head.keep_alive and self._body_passes(head)
-        # a head that was refused is still here: RFC 9110 9.3.2 goes for a malformed HEAD, too
+        # the refused head is still in the buffer: RFC 9110 9.3.2 applies to a malformed HEAD, too
         heading = head.method == "HEAD" if head is not None else self._data.startswith(b"HEAD ")
         bare = heading or reply.status in (204, 304)
         encoded = encode_head(reply, date, keep)
         self._finish(keep)
-        return Answer(encoded, b"" if bare else reply.body, keep)
+        return EncodedReply(encoded, b"" if bare else reply.body, keep)
 
     def _read_head(self) -> gate.Head | None:
         limits = self._limits
@@ -163,8 +167,10 @@ class Exchange:
             if not head.reads:
                 require_agreement(head, self._data[: head.size], limits.head_bytes)
             return head
-        except Exception:
+        except Exception as error:
             self._go(Phase.OVER)
+            if self._data.startswith(TLS_HELLO):
+                raise TlsSpoken("TLS on a port that speaks plain HTTP; ask http://") from error
             raise
 
     def _framing(self, head: gate.Head, rest: bytes) -> Framing:
@@ -177,7 +183,7 @@ class Exchange:
         if body is None or body.ended:
             return True
         if head.expects and not self._invited:
-            return False  # nobody knows whether the client sends the body after a final answer
+            return False  # the client may or may not send the body after a final answer
         return body.skip(DISCARD_BYTES)
 
     def _finish(self, keep: bool) -> None:
@@ -233,7 +239,7 @@ def encode_head(reply: Reply, date: str, keep: bool) -> bytes:
 
 @lru_cache(64)
 def _opening(status: int, date: str) -> str:
-    """The status line and the headers that every answer carries (oci-spec 4.7)."""
+    """The status line and the headers that every answer carries (references.md 2.15)."""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {date}\r\n"
         "Docker-Distribution-Api-Version: registry/2.0\r\n"

@@ -17,8 +17,8 @@ TAKE_BYTES = 1 << 20
 
 
 class Framing(Protocol):
-    """One body. `length` is None when only its end will tell; `waiting` counts the bytes that came and were
-    not taken; `begun` says that some have come. `ended`: all of it was taken, and `tail` is what follows."""
+    """One body. `length` is None when it is unknown before the end; `waiting` counts the bytes that arrived and were
+    not taken; `begun`: some have arrived. `ended`: all were taken, and `tail` has the bytes behind the body."""
 
     length: int | None
     waiting: int
@@ -30,11 +30,12 @@ class Framing(Protocol):
         """Take bytes from the peer."""
 
     def take(self) -> bytes | None:
-        """The next bytes, b"" once `ended`, None until more come. Raises `BodyBroken`, then always."""
+        """The next bytes, b"" once `ended`, None until more arrive. Raises `BodyBroken`, and again at each later
+        call."""
 
     def skip(self, most: int) -> bool:
         """Throw away what is here. False when the end cannot be reached, or not within `most` bytes from
-        the first call: that depends on the body, not on how much of it has come."""
+        the first call: that depends on the body, not on how much of it has arrived."""
 
     def break_off(self) -> None:
         """Nothing more will be read of it."""
@@ -72,7 +73,6 @@ class Counted:
         if self._broken:
             raise BodyBroken("the body was given up")
         if not self._parts:
-            self.ended = self.ended or not self._left
             return b"" if self.ended else None
         data = self._parts.popleft()
         if self._parts and len(data) + len(self._parts[0]) <= TAKE_BYTES:
@@ -82,7 +82,7 @@ class Counted:
         return data
 
     def _joined(self, first: bytes) -> bytes:
-        """Parts that came while nobody read, together: each hand-over costs the reader more than the copy."""
+        """The parts that arrived between two reads, joined: each read costs the reader more than the copy."""
         parts, size = [first], len(first)
         while self._parts and size + len(self._parts[0]) <= TAKE_BYTES:
             parts.append(self._parts.popleft())

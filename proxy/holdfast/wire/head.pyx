@@ -2,8 +2,8 @@
 
 RFC 9112 leaves a server room to be lenient, and every lenience is a gap in which two parsers can disagree
 about where a request ends. This gate takes none of it: whatever it lets by, h11 reads the same way
-(tests/proxy/test_wire_head.py holds the two against each other), and it is stricter than h11 where
-reliability.md 2.1 found h11 tolerant. It raises the exception that names the rule that was broken.
+(tests/wire/test_head.py holds the two against each other), and it is stricter than h11 where
+references.md 3.1 found h11 tolerant. It raises the exception that names the rule that was broken.
 
 A request without a body needs nothing more than this. What follows the head of another one is counted, or
 goes through the chunk gate (`holdfast.wire.framing`).
@@ -66,14 +66,14 @@ cdef class Head:
 
 
 cdef class _Framing:
-    """What the header lines said so far about where the body ends."""
+    """The framing of the body by the header lines read so far."""
 
     cdef Py_ssize_t lengths, codings, hosts
     cdef bint close
 
 
 cpdef Py_ssize_t find_end(bytes data, Py_ssize_t start, Py_ssize_t limit) except -2:
-    """Index after the blank line that ends the head, or -1 when it has not come yet.
+    """Index after the blank line that ends the head, or -1 when it has not arrived yet.
 
     `start` is how many bytes an earlier call looked at. Raises `HeadInvalid` at the first bare LF or when
     the first byte cannot start a request (a TLS hello on a plain port, for one), `HeadTooLarge` or
@@ -83,14 +83,14 @@ cpdef Py_ssize_t find_end(bytes data, Py_ssize_t start, Py_ssize_t limit) except
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t stop = size if size < limit else limit
     cdef Py_ssize_t at = start
-    cdef const unsigned char* found
+    cdef const unsigned char* line_end
     if size and not TOKEN[p[0]]:
         raise HeadInvalid("a request starts with a method")
     while at < stop:
-        found = <const unsigned char*>memchr(p + at, 10, stop - at)
-        if found == NULL:
+        line_end = <const unsigned char*>memchr(p + at, 10, stop - at)
+        if line_end == NULL:
             break
-        at = found - p + 1
+        at = line_end - p + 1
         if at < 2 or p[at - 2] != 13:
             raise HeadInvalid("a line ends with a bare LF")
         if at >= 4 and p[at - 3] == 10 and p[at - 4] == 13:
@@ -114,13 +114,13 @@ cpdef Head parse(bytes data, Py_ssize_t end, Py_ssize_t target_limit, Py_ssize_t
 
 
 cdef int _require_lines(const unsigned char* p, Py_ssize_t end) except -1:
-    """RFC 9112 2.2: a CR stands before a LF and nowhere else. Some readers take it for the end of a line. The head
+    """Raises HeadInvalid for a CR that no LF follows (RFC 9112 2.2): some parsers take it for the end of a line. The head
     ends with a LF, so there is a byte behind each CR."""
-    cdef const unsigned char* found = <const unsigned char*>memchr(p, 13, end)
-    while found != NULL:
-        if found[1] != 10:
+    cdef const unsigned char* cr = <const unsigned char*>memchr(p, 13, end)
+    while cr != NULL:
+        if cr[1] != 10:
             raise HeadInvalid("a bare CR")
-        found = <const unsigned char*>memchr(found + 2, 13, p + end - found - 2)
+        cr = <const unsigned char*>memchr(cr + 2, 13, p + end - cr - 2)
     return 0
 
 
@@ -226,7 +226,7 @@ cdef str _lower(const unsigned char* p, Py_ssize_t start, Py_ssize_t end):
 cdef int _framed(
     const unsigned char* p, Py_ssize_t first, Py_ssize_t last, str name, str value, Head head, _Framing framing
 ) except -1:
-    """Keep what a header line says about framing, the connection or the authority."""
+    """Note the value of a header line on framing, the connection or the authority."""
     if name == "host":
         framing.hosts += 1
         head.host = _host(p, first, last, value)

@@ -12,19 +12,18 @@ from holdfast.wire.routes import Noun, Route
 
 
 class RequestBody(Protocol):
-    """The body of the request in hand, as its endpoint reads it. Not reading stops the client: past about
-    1 MiB that nobody took, its socket is left alone.
+    """The body of the present request, as its endpoint reads it. An endpoint that does not read slows the client: with
+    about 1 MiB unread its socket is not read.
 
     `length` is the Content-Length, None when the body is chunked. `received` counts the bytes handed out.
 
-    An endpoint that reads a body is a coroutine. It has the answer timeout between two reads, and again from
-    the end of the body to its answer, or what it asks for by `Request.allow`. When the client leaves, it learns
-    so from `read`, and only there: a request that changes something is not cancelled because its client is
-    gone, so that what was begun is finished or undone; its answer is thrown away. GET and HEAD are cancelled.
-    Every coroutine is cancelled when the answer timeout or the drain timeout has passed.
+    An endpoint that reads a body is a coroutine. It has the answer timeout between two reads, and again from the end of
+    the body to its answer, or the time that it sets by `Request.allow`. When the client disconnects, `read` raises: a
+    request that changes content is not cancelled then, so that its change is completed or undone; its answer is
+    dropped. GET and HEAD are cancelled. Every coroutine is cancelled after the answer timeout or the drain timeout.
 
-    An answer given before the end is sent at once. A rest of up to 64 KiB is dropped and the connection goes
-    on; with a longer one the connection ends, in such a way that the client can read the answer.
+    An answer before the end of the body is sent at once. Up to 64 KiB of the rest are read and dropped, and the
+    connection stays open; with a longer rest it is closed so that the client can still read the answer.
     """
 
     @property
@@ -34,26 +33,32 @@ class RequestBody(Protocol):
     async def read(self) -> bytes:
         """The next bytes, at most about 1 MiB, as soon as there are any; b"" at the end, then always.
 
-        The first call tells a client that waits for it to go on (`Expect: 100-continue`). Raises
-        `BodyBroken` (malformed chunks), `ClientGone` (after the last byte that came) or `RequestTimeout`
-        (nothing, or under 1 KiB/s, for the stall timeout).
+        The first call sends 100 to a client that expects it (`Expect: 100-continue`). Raises `BodyBroken` (malformed
+        chunks), `ClientGone` (after the last byte that arrived) or `RequestTimeout` (nothing, or under 1 KiB/s, for the
+        stall timeout).
         """
 
 
 def _nothing(seconds: float) -> None:
-    """Nobody counts."""
+    """The `allow` of a request without a timer."""
+
+
+class AccessNote(msgspec.Struct):
+    """Facts on a request for the access log that are known only while it is answered: the caller's token, and "hit" or
+    "miss" of content ("" for other requests)."""
+
+    user: str = ""
+    cache: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
     """One parsed request head. `path` is decoded once; `query` holds every pair in order, decoded once.
 
-    `headers` are (lower-case name, value) pairs in the order sent, repeated lines kept.
-    `route` is where the path leads. `host` is the Host header without its port, lower case; `sni` the TLS
-    server name or "". `certified` says that the client proved a certificate of `login.client_ca`. `body` is None when
-    there is none: neither Content-Length above 0 nor chunks. `caller` is a `holdfast.login.caller.Caller` where the
-    endpoint wants to know whose request it is, else None.
-    An endpoint at work that takes long, and can tell, says so by `allow`: the answer has as many seconds from
-    now. A GET or HEAD has the answer timeout and no more.
+    `headers` are (lower-case name, value) pairs in the order sent, repeated lines kept. `route` is the route of the
+    path. `host` is the Host header without its port, lower case; `sni` the TLS server name or "". `certified`: the
+    client has a certificate of `login.client_ca`. `body` is None without a body: neither Content-Length above 0 nor
+    chunks. `caller` is a `holdfast.login.caller.Caller` where the endpoint needs the caller's identity, else None. An
+    endpoint calls `allow` to give its answer so many seconds from now; a GET or HEAD always has the answer timeout.
     """
 
     method: str
@@ -70,6 +75,7 @@ class Request(msgspec.Struct, frozen=True):
     allow: Callable[[float], None] = _nothing
     caller: Any = None
     mended: int = 0
+    note: AccessNote = msgspec.field(default_factory=AccessNote)
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None. `name` in lower case."""
@@ -90,16 +96,15 @@ class Request(msgspec.Struct, frozen=True):
         return None
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """Bytes of one blob, held or still arriving. Owned by the reply; the server closes it.
 
-    `read_nowait` answers at once from memory or returns None; `read` may wait (for a disk or for the
-    link). Both return 1..length bytes from `offset`, never beyond what was verified or, for a fill, what
-    its hold-back rule lets go. `read` raises `holdfast.errors.Refusal` or `holdfast_core.errors.StoreError`
-    when the bytes cannot be had; the server then ends the body short of its Content-Length, by FIN.
-    `lend` names a descriptor and how many bytes (1..length) from `offset` may go out of it as they are, by
-    the rules of `read_nowait`, or None. `distant` says that a read may wait for the link, not just for a disk;
-    then `arrived` waits for it without reading, and raises as `read`.
+    `read_nowait` returns bytes from memory, or None; `read` may wait for a disk or for the link. Both return 1..length
+    bytes from `offset`, never beyond the verified ones or, of a fill, beyond its hold-back. `read` raises
+    `holdfast.errors.Refusal` or `holdfast_core.errors.StoreError` when the bytes are not available; the server then
+    ends the body short of its Content-Length, by FIN. `lend` returns a descriptor and the number of bytes (1..length)
+    from `offset` that may be sent from it, by the rules of `read_nowait`, or None. `distant`: a read may wait for the
+    link; `arrived` then waits without reading, and raises as `read`.
     """
 
     size: int
@@ -113,7 +118,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class BodyPiece:
     """A run of a multipart body: literal bytes, or a range [start, end) of the source."""
 
     literal: bytes = b""
@@ -125,11 +130,11 @@ class Piece:
 
 
 @dataclass(slots=True)
-class Body:
+class ReplyBody:
     """A body made of pieces of one source. `length` is the exact Content-Length."""
 
-    source: Source
-    pieces: Sequence[Piece]
+    source: BodySource
+    pieces: Sequence[BodyPiece]
     length: int
 
 
@@ -137,15 +142,15 @@ class Body:
 class Reply:
     """Status, headers and body of an answer. Content-Length is added by the exchange from the body.
 
-    `close` asks for the connection to end after it. For HEAD the body gives the length and is not sent.
+    `close`: end the connection after it. For HEAD only the length of the body is used.
     """
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes | Body = b""
+    body: bytes | ReplyBody = b""
     close: bool = False
 
     def drop(self) -> None:
-        """Let go of a body that is not sent."""
-        if isinstance(self.body, Body):
+        """Close the source of a body that is not sent."""
+        if isinstance(self.body, ReplyBody):
             self.body.source.close()

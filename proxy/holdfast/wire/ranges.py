@@ -1,4 +1,4 @@
-"""Range and If-Range: which bytes of a body a request wants, and the answer's form. Pure.
+"""Range and If-Range: the requested bytes of a body, and the form of the answer. Pure.
 
 RFC 9110 14.1.2:
   ranges-specifier = range-unit "=" range-set
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from holdfast.wire.message import Piece, Request
+from holdfast.wire.message import BodyPiece, Request
 
 _SPEC = re.compile(r"(?:([0-9]+)-([0-9]*)|-([0-9]+))")
 # A position with more digits than this lies behind the end of any blob; int() refuses 4,300 and more.
@@ -25,14 +25,14 @@ _FAR = 10**_DIGITS
 
 
 class Span(NamedTuple):
-    """One range as asked. `first` None is a suffix of `last` bytes; `last` None is open to the end."""
+    """One requested range. `first` None is a suffix of `last` bytes; `last` None is open to the end."""
 
     first: int | None
     last: int | None
 
 
-class Run(NamedTuple):
-    """Bytes [start, end) of a body. `tail` says that the client left the end open."""
+class ResolvedRange(NamedTuple):
+    """Bytes [start, end) of a body. `tail`: the client left the end open."""
 
     start: int
     end: int
@@ -50,17 +50,17 @@ class Form(Enum):
 
 
 class Choice(NamedTuple):
-    """The answer's form and its runs: one for SINGLE, in the order asked for SEVERAL, else none."""
+    """The answer's form and its runs: one for SINGLE, in the requested order for SEVERAL, else none."""
 
     form: Form
-    runs: tuple[Run, ...] = ()
+    runs: tuple[ResolvedRange, ...] = ()
 
 
 WHOLE = Choice(Form.WHOLE)
 
 
-def asked(request: Request, etag: str) -> tuple[Span, ...]:
-    """What the request's Range lines ask for, after If-Range; empty when the whole is wanted.
+def requested(request: Request, etag: str) -> tuple[Span, ...]:
+    """The ranges of the request's Range lines, after If-Range; empty for the whole body.
 
     HEAD ignores Range (RFC 9110 14.2). If-Range holds for the strong `etag` only (13.1.5): a weak one or a
     date never matches, for this server sends neither.
@@ -100,25 +100,25 @@ def _number(digits: str) -> int:
     return int(digits or "0") if len(digits) <= _DIGITS else _FAR
 
 
-def resolve(span: Span, size: int) -> Run | None:
+def resolve(span: Span, size: int) -> ResolvedRange | None:
     """The bytes a range means in a body of `size`; None when it is unsatisfiable.
 
-    A suffix of an empty body is the empty body (oci-spec 1.4), returned as Run(0, 0).
+    A suffix of an empty body is the empty body (references.md 2.3), returned as Run(0, 0).
     """
     if span.first is None:
         length = span.last or 0
-        return Run(max(0, size - length), size) if length else None
+        return ResolvedRange(max(0, size - length), size) if length else None
     if span.first >= size or (span.last is not None and span.last < span.first):
         return None
     if span.last is None:
-        return Run(span.first, size, tail=True)
-    return Run(span.first, min(span.last + 1, size))
+        return ResolvedRange(span.first, size, tail=True)
+    return ResolvedRange(span.first, min(span.last + 1, size))
 
 
 def choose(spans: Sequence[Span], size: int, limit: int) -> Choice:
     """The answer to `spans` for a body of `size` bytes.
 
-    Several ranges are answered one part each, in the order asked, never merged: containers/image counts
+    Several ranges are answered one part each, in the requested order, never merged: containers/image counts
     the parts. More than `limit` ranges, or ranges that together are longer than the body, would make the
     answer larger than the body itself: AMPLIFYING.
     """
@@ -134,17 +134,17 @@ def choose(spans: Sequence[Span], size: int, limit: int) -> Choice:
     return Choice(Form.SEVERAL, runs)
 
 
-def content_range(run: Run, size: int) -> str:
+def content_range(run: ResolvedRange, size: int) -> str:
     """The value of Content-Range for one run."""
     return f"bytes {run.start}-{run.end - 1}/{size}"
 
 
-def multipart(runs: Sequence[Run], size: int, media_type: str, boundary: str) -> list[Piece]:
+def multipart(runs: Sequence[ResolvedRange], size: int, media_type: str, boundary: str) -> list[BodyPiece]:
     """The pieces of a `multipart/byteranges` body (RFC 9110 14.6). `boundary` is plain token characters."""
-    pieces: list[Piece] = []
+    pieces: list[BodyPiece] = []
     opening = f"--{boundary}\r\n"
     for run in runs:
         head = f"{opening}Content-Type: {media_type}\r\nContent-Range: {content_range(run, size)}\r\n\r\n"
-        pieces += [Piece(literal=head.encode("latin-1")), Piece(start=run.start, end=run.end)]
+        pieces += [BodyPiece(literal=head.encode("latin-1")), BodyPiece(start=run.start, end=run.end)]
         opening = f"\r\n--{boundary}\r\n"
-    return [*pieces, Piece(literal=f"\r\n--{boundary}--\r\n".encode("ascii"))]
+    return [*pieces, BodyPiece(literal=f"\r\n--{boundary}--\r\n".encode("ascii"))]

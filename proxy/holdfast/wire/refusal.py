@@ -12,9 +12,9 @@ from holdfast.errors import ParentUnreachable, Refusal, status_and_code
 from holdfast.wire.message import Reply
 from holdfast.wire.routes import Noun
 
-#: 429 must say when to come back (rule 98) and 503 should; used when the error itself does not know.
+#: 429 must have a Retry-After (references.md 2.11) and 503 should; used when the error has none.
 RETRY_SECONDS = {429: 1, 503: 5}
-#: Of a 503: how many levels above this node the first one is that cannot be asked; 1 is the parent. A Holdfast below
+#: Of a 503: how many levels above this node the first unreachable one is; 1 is the parent. A Holdfast below
 #: passes it on at once, one higher, in place of asking again.
 AWAY = "Holdfast-Away"
 
@@ -33,7 +33,7 @@ def reply_to(error: Exception, noun: Noun = Noun.BASE) -> Reply:
     status, code = status_and_code(error)
     if code == "MANIFEST_UNKNOWN" and getattr(error, "code", None) is None:
         code = _NOUN_CODES.get(noun, code)
-    message, detail, extra, retry_after = _told(error)
+    message, detail, extra, retry_after = _fields(error)
     headers = [("Content-Type", "application/json"), *extra]
     if isinstance(error, ParentUnreachable):
         headers.append((AWAY, "1"))
@@ -49,7 +49,7 @@ def body(code: str, message: str, detail: str) -> bytes:
     return msgspec.json.encode({"errors": [{"code": code, "message": message, "detail": detail}]})
 
 
-def _told(error: Exception) -> tuple[str, str, tuple[tuple[str, str], ...], int | None]:
+def _fields(error: Exception) -> tuple[str, str, tuple[tuple[str, str], ...], int | None]:
     if isinstance(error, Refusal):
         return error.message, error.detail, error.headers, error.retry_after
     return "this node could not answer", "", (), None

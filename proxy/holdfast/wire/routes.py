@@ -40,7 +40,7 @@ class Route(NamedTuple):
     as in the path, not yet checked against their grammar.
 
     ATTRIBUTES are a repository's (`reference` empty), a manifest's (with a colon) or a tag's. GATEWAY has the
-    connected registry as `name` and what is asked of it as `reference`; API what follows `/api/v1/` as `name`."""
+    connected registry as `name` and its endpoint as `reference`; API what follows `/api/v1/` as `name`."""
 
     noun: Noun
     name: str = ""
@@ -48,7 +48,7 @@ class Route(NamedTuple):
     prefix: str = ""
 
 
-class Target(NamedTuple):
+class RouteTarget(NamedTuple):
     """A whole request target, read."""
 
     path: str
@@ -81,7 +81,7 @@ _FIXED = {
     "/readyz": Noun.READINESS,
     "/acr/oauth2/token": Noun.TOKEN,
 }
-#: The other name of the token endpoint (connected-registry 4.4).
+#: The other name of the token endpoint (references.md 1.19).
 _TOKEN = "/oauth2/token"
 _SAFE = "/:@+=,"
 _ATTRIBUTES = "/acr/v1/"
@@ -90,19 +90,19 @@ _API = "/api/v1/"
 _HISTORY = "/_holdfast"
 _NAMED = {"manifests": Noun.MANIFEST, "blobs": Noun.BLOB, "referrers": Noun.REFERRERS}
 
-# Targets of a pull come again and again; reading one is pure. Longer ones are rare and not kept, so the
+# The targets of pulls repeat, and parsing one is pure. Longer ones are rare and not kept, so the
 # memory is bounded at about 1 MiB.
 _KEPT_TARGETS, _KEPT_LENGTH = 1024, 512
 
 
-def read(target: str) -> Target:
+def read(target: str) -> RouteTarget:
     """Path, query and route of a request target. Raises `PathUnknown` or `QueryInvalid`."""
     return _kept(target) if len(target) <= _KEPT_LENGTH else _read(target)
 
 
-def _read(target: str) -> Target:
+def _read(target: str) -> RouteTarget:
     path, query = split(target)
-    return Target(path, query, locate(path))
+    return RouteTarget(path, query, locate(path))
 
 
 _kept = lru_cache(_KEPT_TARGETS)(_read)
@@ -116,8 +116,8 @@ def locate(path: str) -> Route:
         return _attributes(path[len(_ATTRIBUTES) :])
     if path.startswith((_GATEWAY, _API, _TOKEN)):
         return _control(path)
-    before, found, rest = f"{path}/".partition("/v2/")
-    if not found:
+    before, separator, rest = f"{path}/".partition("/v2/")
+    if not separator:
         raise PathUnknown("no such endpoint")
     route = _below_v2(rest[:-1])
     return route._replace(prefix=before[1:]) if before else route

@@ -1,0 +1,198 @@
+"""What leaves the store by itself: images that are evicted from a cache, and what nothing names any more.
+
+Both decide in the transaction that removes, from the edges of the image graph, so nothing that came meanwhile is taken:
+there is no mark that could be out of date. Neither is a client's change, nor one of the parent: followers hear nothing,
+and a miss brings it again.
+
+A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it. What is pushed
+here and not at the parent yet, pinned or locked is never taken; what was pushed here (owned) is never evicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from holdfast_core import format as layout
+from holdfast_core import space_format
+from holdfast_core.changes import change, locks, pins
+from holdfast_core.changes.change import (
+    IndexChange,
+    IndexView,
+    blob_of,
+    is_linked,
+    present,
+    put,
+    remove,
+    unlink,
+)
+from holdfast_core.changes.client_changes import tags_at
+from holdfast_core.changes.derivation import hour_of_use, repositories_of
+from holdfast_core.digest import Digest
+from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
+from holdfast_core.record import CollectionRule, Departure, LockTarget
+
+#: digests a transaction: the writer is held for a few ms
+DIGESTS = 32
+#: edges that are looked at together
+EDGES = 64
+
+
+def evicted(
+    view: IndexView, repository: str, digest: Digest, *, now: float
+) -> tuple[list[IndexChange], Departure]:
+    """Take a manifest or a blob out of a repository, with the tags that point to it and what nothing else there names;
+    the first DIGESTS of them in this transaction, the rest is loose from now on and goes by `collected`. Raises
+    NotEvictable for what may not go, NotHeld for what is not there."""
+    hashed = layout.repository_hash(repository)
+    if not is_linked(view, hashed, digest.key):
+        raise NotHeld(f"{digest} is not in {repository}")
+    if reason := _kept(view, repository, digest, now):
+        raise NotEvictable(f"{digest} of {repository} {reason}")
+    changes: list[IndexChange] = []
+    for name in tags_at(view, repository, digest):
+        tag = change.tag_of(view, repository, name)
+        if tag is not None and tag.origin == "local":
+            raise NotEvictable(
+                f"{digest} of {repository} has the tag {name}, which was moved here and not at the parent"
+            )
+        changes += change.drop_tag(view, repository, name, now=now)
+    going = list(only_named_by(view, hashed, digest.key, now))
+    gone, rest = going[:DIGESTS], going[DIGESTS:]
+    free = sum(freed(view, hashed, digest_key) for digest_key in gone)
+    for digest_key in gone:  # what names others goes first: what it names is loose for a moment
+        changes += _unlinked(view, repository, digest_key, now)
+    changes += [put(space_format.loose_key(hashed, other), layout.encode_time(now)) for other in rest]
+    return changes, Departure(len(gone), free, len(rest))
+
+
+def only_named_by(
+    view: IndexView, repository: bytes, root: bytes, now: float, *, owned: bool = False
+) -> Iterator[bytes]:
+    """The digest keys that a repository (its hash) links and that nothing of it names but `root` and what goes with it;
+    `root` first. Pinned and tagged content stays, and with `owned` False what was pushed here."""
+    going: dict[bytes, None] = {root: None}
+    waiting = [root]
+    while waiting:
+        parent = waiting.pop(0)
+        yield parent
+        for child in change.children_in(view, parent) or ():
+            key = child.digest.key
+            if key in going or not is_linked(view, repository, key):
+                continue
+            if _is_named(view, repository, key, without=going) or pins.is_pinned(view, repository, key, now):
+                continue
+            if not owned and _is_owned(view, key):
+                continue
+            going[key] = None
+            waiting.append(key)
+
+
+def collected(
+    view: IndexView, repository: str, digest: Digest, rule: CollectionRule, *, now: float
+) -> tuple[list[IndexChange], Departure]:
+    """Take what nothing names any more out of a repository, if the rule says so: no change when it does not, or when it
+    is named again."""
+    hashed = layout.repository_hash(repository)
+    note = space_format.loose_key(hashed, digest.key)
+    payload = view.get(note)
+    hour = hour_of_use(view, hashed, digest.key)
+    if payload is None or hour is None:
+        return [], Departure()
+    if _is_named(view, hashed, digest.key):
+        return remove([note]), Departure()
+    if not _is_over(view, hashed, digest, layout.decode_time(payload), hour, rule):
+        return [], Departure()
+    if _has_subject(view, hashed, digest.key) or _kept(view, repository, digest, now, evicts=False):
+        return [], Departure()
+    free = freed(view, hashed, digest.key)
+    return _unlinked(view, repository, digest.key, now), Departure(1, free)
+
+
+def _is_over(
+    view: IndexView, repository: bytes, digest: Digest, since: float, hour: int, rule: CollectionRule
+) -> bool:
+    """Whether the lease of what nothing names is over."""
+    blob = blob_of(view, digest)
+    if blob is None or not blob.owned:
+        last = max(since, hour * space_format.HOUR_SECONDS)
+        return rule.cached_before is not None and last <= rule.cached_before
+    as_manifest = present(view, layout.LINK + repository + layout.AS_MANIFEST + digest.key)
+    before = rule.manifests_before if as_manifest else rule.blobs_before
+    return before is not None and since <= before
+
+
+def _is_named(
+    view: IndexView, repository: bytes, digest_key: bytes, without: dict[bytes, None] | None = None
+) -> bool:
+    """Whether a tag, or a linked manifest that is not one of `without`, names a digest."""
+    if view.keys(layout.TAGGED + repository + digest_key, limit=1):
+        return True
+    return any(parent not in (without or ()) for parent in _parents(view, repository, digest_key))
+
+
+def _parents(view: IndexView, repository: bytes, digest_key: bytes) -> Iterator[bytes]:
+    """The manifests of a repository that name a digest. A record of one that is not linked there any more is none."""
+    prefix = space_format.edge_prefix(repository, digest_key)
+    after = prefix
+    while rows := view.rows(prefix, after=after, limit=EDGES):
+        for key, _ in rows:
+            parent = key[len(prefix) :]
+            if present(view, layout.LINK + repository + layout.AS_MANIFEST + parent):
+                yield parent
+        after = rows[-1][0]
+
+
+def _has_subject(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
+    """Whether what a manifest refers to is in the repository."""
+    prefix = layout.SUBJECT + repository + digest_key
+    subjects = (key[len(prefix) :] for key in view.keys(prefix))
+    return any(present(view, layout.LINK + repository + layout.AS_MANIFEST + subject) for subject in subjects)
+
+
+def _is_owned(view: IndexView, digest_key: bytes) -> bool:
+    blob = blob_of(view, Digest.from_key(digest_key))
+    return blob is not None and blob.owned
+
+
+def _kept(view: IndexView, repository: str, digest: Digest, now: float, *, evicts: bool = True) -> str:
+    """Why something may not go; "" when it may."""
+    hashed = layout.repository_hash(repository)
+    if present(view, layout.pending_key(repository, digest)):
+        return "was pushed here and the parent does not have it yet"
+    if pins.is_pinned(view, hashed, digest.key, now):
+        return "is pinned"
+    if evicts and _is_owned(view, digest.key):
+        return "was pushed here"
+    if evicts and any(_parents(view, hashed, digest.key)):
+        return "is named by a manifest that is here"
+    try:
+        tags = (LockTarget("tag", name) for name in tags_at(view, repository, digest))
+        locks.require(view, repository, "delete", [LockTarget("manifest", str(digest)), *tags])
+    except (ContentLocked, RecordDamaged):
+        return "is locked"
+    return ""
+
+
+def freed(view: IndexView, repository: bytes, digest_key: bytes) -> int:
+    """Bytes of the disk that are free once this repository does not have a digest any more."""
+    blob = blob_of(view, Digest.from_key(digest_key))
+    if blob is None or blob.inline is not None or repositories_of(view, digest_key) - {repository}:
+        return 0
+    return blob.size
+
+
+def _unlinked(view: IndexView, repository: str, digest_key: bytes, now: float) -> list[IndexChange]:
+    """End the links of a digest in a repository, and what goes with a manifest."""
+    hashed, digest = layout.repository_hash(repository), Digest.from_key(digest_key)
+    subjects = view.keys(layout.subject_prefix(repository, digest))
+    changes = remove(map(layout.subject_referrer, subjects), change.Keep.DISK)
+    lock = layout.lock_key(repository, LockTarget("manifest", str(digest)))
+    changes += remove([lock], change.Keep.DISK) if present(view, lock) else []
+    links = [layout.LINK + hashed + kind + digest_key for kind in (layout.AS_BLOB, layout.AS_MANIFEST)]
+    present_links = [link for link in links if present(view, link)]
+    for link in present_links:
+        changes += unlink(view, link, now=now)
+    holders = view.keys(layout.HOLDER + digest_key, limit=len(present_links) + 1)
+    if len(present_links) > 1 and len(holders) == len(present_links):
+        changes.append(put(layout.UNLINKED + digest_key, layout.encode_time(now)))
+    return changes

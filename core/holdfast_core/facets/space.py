@@ -1,0 +1,154 @@
+"""Where the bytes of a store are, who needs them, and what can go: accounts, the image graph, the order of use, pins.
+
+Reads are for any process, and each is one short transaction, or several of them; writes are for the process that has
+the store open for writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from holdfast_core import format as layout
+from holdfast_core import space_format
+from holdfast_core.changes import change, collection, pins
+from holdfast_core.changes.change import IndexChange, IndexView
+from holdfast_core.changes.derivation import hour_of_use
+from holdfast_core.digest import Digest
+from holdfast_core.errors import RecordDamaged
+from holdfast_core.index.lmdb_index import Index
+from holdfast_core.index.repository_names import RepositoryNames
+from holdfast_core.record import (
+    Child,
+    CollectionRule,
+    Departure,
+    ImageUse,
+    Pin,
+    RepositoryAccount,
+    StoreAccount,
+)
+from holdfast_core.write_access import WriteAccess
+
+
+class Space:
+    """Of one open store."""
+
+    def __init__(self, index: Index, access: WriteAccess, names: RepositoryNames) -> None:
+        self._index = index
+        self._access = access
+        self._names = names
+
+    # --- accounts
+
+    def account(self) -> StoreAccount:
+        """What the store holds. Raises RecordDamaged."""
+        return space_format.decode_store_account(self._index.get(space_format.account_key()))
+
+    def account_of(self, repository: str) -> RepositoryAccount:
+        """What a repository links. Raises RecordDamaged."""
+        key = space_format.account_key(layout.repository_hash(repository))
+        return space_format.decode_repository_account(self._index.get(key))
+
+    # --- the image graph
+
+    def children(self, manifest: Digest) -> list[Child]:
+        """What a manifest names, in its order; nothing of one that is linked nowhere."""
+        with self._index.view() as view:
+            return change.children_in(view, manifest.key) or []
+
+    def freed_by(self, repository: str, digest: Digest, *, now: float) -> Departure:
+        """What would leave a repository if a manifest or a blob, and the tags that point to it, were deleted and what
+        nothing else there names collected, whoever pushed it."""
+        hashed = layout.repository_hash(repository)
+        with self._index.view() as view:
+            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True))
+            return Departure(len(going), sum(collection.freed(view, hashed, key) for key in going))
+
+    # --- order of use
+
+    def uses(self, limit: int) -> list[ImageUse]:
+        """What was not used for longest, at most `limit`, oldest first: each digest of each repository."""
+        uses = []
+        for key, _ in self._index.scan(layout.USE, limit=limit):
+            hour, repository, digest_key = space_format.use_of(key)
+            for name in self._names.of([repository]):
+                uses.append(ImageUse(hour, name, layout.digest_from(key, digest_key)))
+        return uses
+
+    def last_use(self, repository: str, digest: Digest) -> int | None:
+        """The hour since 1970 in which something of a repository was used last; None for what is not there."""
+        with self._index.view() as view:
+            return hour_of_use(view, layout.repository_hash(repository), digest.key)
+
+    # --- what goes
+
+    def evict(self, repository: str, digest: Digest, *, now: float) -> Future[Departure]:
+        """Take an image of a cache away: a manifest that no other names, or a blob; its tags, and what nothing else
+        there names. The future raises NotEvictable, which says why it stays, and NotHeld."""
+        return self._departing(lambda view: collection.evicted(view, repository, digest, now=now))
+
+    def loose(self, after: bytes = b"", limit: int = 1000) -> tuple[list[tuple[str, Digest]], bytes]:
+        """((repository, digest) of what no tag and no manifest of its repository names, where to go on), at most
+        `limit`; b"" when there is no more."""
+        rows = list(self._index.scan(layout.LOOSE, after=after, limit=limit))
+        loose = [
+            (name, layout.digest_from(key, key[17:]))
+            for key, _ in rows
+            for name in self._names.of([key[1:17]])
+        ]
+        return loose, rows[-1][0] if len(rows) == limit else b""
+
+    def collect(
+        self, loose: list[tuple[str, Digest]], rule: CollectionRule, *, now: float
+    ) -> Future[Departure]:
+        """Take away what is loose and what the rule lets go, in one transaction: at most collection.DIGESTS."""
+
+        def plan(view: IndexView) -> tuple[list[IndexChange], Departure]:
+            changes: list[IndexChange] = []
+            gone = freed = 0
+            for repository, digest in loose[: collection.DIGESTS]:
+                rows, departure = collection.collected(view, repository, digest, rule, now=now)
+                changes += rows
+                gone, freed = gone + departure.digests, freed + departure.freed_bytes
+            return changes, Departure(gone, freed)
+
+        return self._departing(plan)
+
+    def is_ending(self, repository: str, digest: Digest, before: float) -> bool:
+        """Whether nothing has named a digest of a repository since before then: it may be collected soon. Raises
+        RecordDamaged."""
+        key = space_format.loose_key(layout.repository_hash(repository), digest.key)
+        payload = self._index.get(key)
+        return payload is not None and layout.decode_time(payload) <= before
+
+    def _departing(
+        self, plan: Callable[[IndexView], tuple[list[IndexChange], Departure]]
+    ) -> Future[Departure]:
+        departure = Departure()
+
+        def planned(view: IndexView) -> list[IndexChange]:
+            nonlocal departure
+            changes, departure = plan(view)
+            return changes
+
+        return self._access.answered(planned, lambda: departure)
+
+    # --- pins
+
+    def pins(self) -> list[Pin]:
+        """All pins, those that are over as well; a damaged one is left out."""
+        kept = []
+        for key, value in self._index.scan(layout.PIN):
+            with contextlib.suppress(RecordDamaged):
+                payload = layout.unseal(key, value)
+                kept += [pins.pin_of(name, key, payload) for name in self._names.of([key[1:17]])]
+        return kept
+
+    def pin(self, pin: Pin, *, now: float) -> Future[None]:
+        """Keep a tag or a manifest, held or not, and all that it names. The future raises Mistake."""
+        return self._access.submit(lambda view: pins.pinned(view, pin, now=now))
+
+    def unpin(self, repository: str, kind: str, name: str) -> Future[None]:
+        """End a pin. The future raises NotHeld."""
+        return self._access.submit(lambda view: pins.unpinned(view, repository, kind, name))

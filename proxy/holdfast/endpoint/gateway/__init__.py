@@ -1,0 +1,1 @@
+"""What answers connected registries below this node: the gateway."""

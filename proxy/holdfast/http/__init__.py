@@ -1,0 +1,1 @@
+"""Requests that go out: one endpoint, its addresses, logins, redirects and retries."""

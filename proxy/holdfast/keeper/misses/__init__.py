@@ -1,0 +1,1 @@
+"""What a client gets of content that is not here: it is brought from the parent."""

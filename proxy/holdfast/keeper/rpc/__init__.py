@@ -1,0 +1,1 @@
+"""How workers reach the keeper: frames over a Unix socket."""

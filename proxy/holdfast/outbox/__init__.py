@@ -1,0 +1,1 @@
+"""The outbox: pushes, tags and deletes of this node, sent to a parent."""
