@@ -59,8 +59,9 @@ $(VENV)/.dev: $(VENV)/.locked requirements-dev.lock
 run: build  ## a node in front of an embedded root, or of PARENT=https://… (IMAGE=name:tag, LISTEN=host:port)
 	@$(BIN)/holdfast demo --listen $(LISTEN) $(if $(PARENT),--parent $(PARENT)) $(if $(IMAGE),--image $(IMAGE))
 
-test: build $(VENV)/.dev tools lint  ## everything; what this machine cannot run is listed at the end
-	@$(BIN)/python -m pytest --quiet --durations=20
+test: build $(VENV)/.dev tools lint  ## everything; what this machine cannot run, and what fails beside others alone, is listed at the end
+	@rm -f .pytest_cache/v/cache/lastfailed
+	@$(BIN)/python -m pytest --quiet --durations=20 || PYTHONPATH=tests $(BIN)/python -m support.second_run $$?
 
 torture: build $(VENV)/.dev tools  ## power cuts, kills at every write, bit flips, full disks (root), a 5 GiB layer, 100,000 seeds of sync, a busy child for five minutes; writes benchmarks/results/
 	@HOLDFAST_LAYER_GIB=5 $(BIN)/python -m pytest --quiet tests/clients/test_push_large.py

@@ -311,6 +311,29 @@ def test_pushed_layers_of_a_cached_image_stay(store: Store, root: Path) -> None:
     sound(store, root)
 
 
+def test_what_the_parent_confirmed_goes_like_what_came_from_it(store: Store, root: Path) -> None:
+    base, one, two = layer(1), layer(2), layer(3)
+    for content in (base, one, two):
+        push_file(store, "a", content)
+    sent = push(store, "a", body_of(base, one))
+    push(store, "a", body_of(base, two), "v2", pending=True)
+    assert store.space.evict("a", sent, now=2.0, confirmed=True).result() == Departure(2, 30_000)
+    assert [is_here(store, "a", content) for content in (base, one, two)] == [True, False, True]
+    sound(store, root)
+
+
+def test_a_platform_that_the_parent_lacks_stays_when_its_index_goes(store: Store, root: Path) -> None:
+    content = layer(1)
+    push_file(store, "a", content)
+    platform = push(store, "a", body_of(content), pending=True)
+    index = push(store, "a", index_of(body_of(content)))
+    assert store.space.evict("a", index, now=2.0, confirmed=True).result() == Departure(1)
+    assert store.references.manifest("a", platform) is not None
+    assert is_here(store, "a", content)
+    assert store.space.loose() == ([("a", platform)], b"")
+    sound(store, root)
+
+
 def test_what_is_not_there_cannot_be_evicted(store: Store) -> None:
     with pytest.raises(NotHeld):
         store.space.evict("a", Digest.of(b"never"), now=1.0).result()
@@ -353,6 +376,25 @@ def test_a_lease_begins_anew_with_each_push(store: Store) -> None:
         1, 30_000
     )
     assert not is_here(store, "a", content)
+
+
+def test_a_manifest_is_refused_whose_blob_was_collected_since_it_was_seen(store: Store, root: Path) -> None:
+    kept, gone = layer(1), layer(2)
+    for content in (kept, gone):
+        push_file(store, "a", content, now=10.0)
+    push_file(store, "b", gone, now=10.0)
+    seen = [Digest.of(kept), Digest.of(gone)]
+    rule = CollectionRule(100.0, None, None)
+    assert store.space.collect([("a", Digest.of(gone))], rule, now=101.0).result() == Departure(1)
+    body = body_of(kept, gone)
+    with pytest.raises(NotHeld, match=f"{Digest.of(gone)} is not in a any more"):
+        push(store, "a", body, "v1", blobs=seen)
+    assert store.references.tags("a") == []
+    assert store.references.manifest("a", Digest.of(body)) is None
+    push_file(store, "a", gone, now=102.0)
+    push(store, "a", body, "v1", blobs=seen)
+    assert store.space.loose()[0] == [("b", Digest.of(gone))]
+    sound(store, root)
 
 
 def test_layers_are_loose_when_the_last_manifest_that_names_them_goes(store: Store, root: Path) -> None:

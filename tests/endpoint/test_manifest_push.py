@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -205,6 +206,24 @@ async def test_case_43_the_last_type_counts(tmp_path: Path) -> None:
             assert (await node.put("a", "x", body, kind)).status == 201
             await same(node, "x", body, kind)
             await same(node, str(Digest.of(body)), body, kind)
+
+
+async def test_a_blob_that_is_collected_before_the_commit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as node:
+        held, put_manifest = await node.blob("a", b"{}"), node.keeper.put_manifest
+
+        async def after_the_collector(*arguments: Any) -> None:
+            await node.keeper.delete("a", "blob", held)
+            await put_manifest(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(node.keeper, "put_manifest", after_the_collector)
+            answer = await node.put("a", "x", image(held))
+        assert (answer.status, code(answer)) == (400, "MANIFEST_BLOB_UNKNOWN")
+        assert f"{held} is not in a any more; push it again".encode() in answer.body
+        assert node.store.references.tags("a") == []
 
 
 async def test_an_image_needs_its_blobs_and_the_refusal_names_what_is_missing(tmp_path: Path) -> None:

@@ -128,6 +128,20 @@ async def test_every_change_by_either_carrier(tmp_path: Path, carrier: str) -> N
 
 
 @CARRIERS
+async def test_a_blob_that_went_since_the_endpoint_saw_it_is_named(tmp_path: Path, carrier: str) -> None:
+    async with carried(tmp_path, carrier) as (port, keeper):
+        await port.put_blob("a", DIGEST, BODY)
+        body = index()
+        digest = str(Digest.of(body))
+        with pytest.raises(errors.ManifestBlobUnknown) as refused:
+            await port.put_manifest("a", digest, ("x",), OCI_INDEX, body, blobs=(DIGEST, NONE))
+        assert refused.value.detail == f"{NONE} is not in a any more; push it again"
+        assert keeper.store.references.tags("a") == []
+        await port.put_manifest("a", digest, ("x",), OCI_INDEX, body, blobs=(DIGEST,))
+        assert keeper.store.references.tags("a") == ["x"]
+
+
+@CARRIERS
 async def test_refusals_arrive_as_what_they_are(tmp_path: Path, carrier: str) -> None:
     async with carried(tmp_path, carrier) as (port, _):
         await port.put_blob("a", DIGEST, BODY)

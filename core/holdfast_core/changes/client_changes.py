@@ -48,6 +48,14 @@ def require_push(
     locks.require(view, repository, "write", targets)
 
 
+def require_blobs(view: IndexView, repository: str, blobs: Iterable[Digest]) -> None:
+    """Raise NotHeld unless the repository has all of these blobs: a manifest that names them is about to be linked, and
+    what was found a moment ago may have been collected since."""
+    for blob in blobs:
+        if not present(view, layout.link_key(repository, layout.AS_BLOB, blob.key)):
+            raise NotHeld(f"{blob} is not in {repository} any more; push it again")
+
+
 def pushed_blob(view: IndexView, repository: str, blob: Blob, *, now: float) -> list[IndexChange]:
     """Membership of bytes that were pushed; a tombstone ends."""
     return [*link(view, repository, blob, now=now), *_back(view, repository, "blob", str(blob.digest))]

@@ -5,7 +5,8 @@ there is no mark that could be out of date. Neither is a client's change, nor on
 and a miss brings it again.
 
 A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it. What is pushed
-here and not at the parent yet, pinned or locked is never taken; what was pushed here (owned) is never evicted.
+here and not at the parent yet, pinned or locked is never taken. What was pushed here (owned) is evicted only where the
+caller says that it is confirmed: the repository has a parent, which has all that is not noted as pending.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ EDGES = 64
 
 
 def evicted(
-    view: IndexView, repository: str, digest: Digest, *, now: float
+    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool = False
 ) -> tuple[list[IndexChange], Departure]:
     """Take a manifest or a blob out of a repository, with the tags that point to it and what nothing else there names;
     the first DIGESTS of them in this transaction, the rest is loose from now on and goes by `collected`. Raises
@@ -46,7 +47,7 @@ def evicted(
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         raise NotHeld(f"{digest} is not in {repository}")
-    if reason := _kept(view, repository, digest, now):
+    if reason := _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, confirmed):
         raise NotEvictable(f"{digest} of {repository} {reason}")
     changes: list[IndexChange] = []
     for name in tags_at(view, repository, digest):
@@ -56,7 +57,7 @@ def evicted(
                 f"{digest} of {repository} has the tag {name}, which was moved here and not at the parent"
             )
         changes += change.drop_tag(view, repository, name, now=now)
-    going = list(only_named_by(view, hashed, digest.key, now))
+    going = list(only_named_by(view, hashed, digest.key, now, owned=confirmed))
     gone, rest = going[:DIGESTS], going[DIGESTS:]
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
@@ -66,10 +67,17 @@ def evicted(
 
 
 def only_named_by(
-    view: IndexView, repository: bytes, root: bytes, now: float, *, owned: bool = False
+    view: IndexView,
+    repository: bytes,
+    root: bytes,
+    now: float,
+    *,
+    owned: bool = False,
+    pending: bool = False,
 ) -> Iterator[bytes]:
     """The digest keys that a repository (its hash) links and that nothing of it names but `root` and what goes with it;
-    `root` first. Pinned and tagged content stays, and with `owned` False what was pushed here."""
+    `root` first. Pinned and tagged content stays; without `owned` what was pushed here, and without `pending` what of
+    that the parent does not have yet."""
     going: dict[bytes, None] = {root: None}
     waiting = [root]
     while waiting:
@@ -82,6 +90,8 @@ def only_named_by(
             if _is_named(view, repository, key, without=going) or pins.is_pinned(view, repository, key, now):
                 continue
             if not owned and _is_owned(view, key):
+                continue
+            if not pending and present(view, layout.PENDING + repository + key):
                 continue
             going[key] = None
             waiting.append(key)
@@ -102,7 +112,7 @@ def collected(
         return remove([note]), Departure()
     if not _is_over(view, hashed, digest, layout.decode_time(payload), hour, rule):
         return [], Departure()
-    if _has_subject(view, hashed, digest.key) or _kept(view, repository, digest, now, evicts=False):
+    if _has_subject(view, hashed, digest.key) or _kept(view, repository, digest, now):
         return [], Departure()
     free = freed(view, hashed, digest.key)
     return _unlinked(view, repository, digest.key, now), Departure(1, free)
@@ -154,17 +164,20 @@ def _is_owned(view: IndexView, digest_key: bytes) -> bool:
     return blob is not None and blob.owned
 
 
-def _kept(view: IndexView, repository: str, digest: Digest, now: float, *, evicts: bool = True) -> str:
+def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes, confirmed: bool) -> str:
+    """Why something that may be collected is not evicted; "" when it is."""
+    if not confirmed and _is_owned(view, digest_key):
+        return "was pushed here"
+    return "is named by a manifest that is here" if any(_parents(view, repository, digest_key)) else ""
+
+
+def _kept(view: IndexView, repository: str, digest: Digest, now: float) -> str:
     """Why something may not go; "" when it may."""
     hashed = layout.repository_hash(repository)
     if present(view, layout.pending_key(repository, digest)):
         return "was pushed here and the parent does not have it yet"
     if pins.is_pinned(view, hashed, digest.key, now):
         return "is pinned"
-    if evicts and _is_owned(view, digest.key):
-        return "was pushed here"
-    if evicts and any(_parents(view, hashed, digest.key)):
-        return "is named by a manifest that is here"
     try:
         tags = (LockTarget("tag", name) for name in tags_at(view, repository, digest))
         locks.require(view, repository, "delete", [LockTarget("manifest", str(digest)), *tags])

@@ -302,11 +302,12 @@ class References:
         annotations: Mapping[str, str] | None = None,
         pending: bool = False,
         notes: outbox_rows.Notes = outbox_rows.nothing,
+        blobs: Sequence[Digest] = (),
     ) -> Future[None]:
         """Store a manifest, link it and point `tags` at it, all or nothing. With `subject` it becomes a referrer
         of it. `pending` marks that the parent does not know it, `notes` are what is to be sent to the parent. An
         index under a referrers tag brings in the referrers it lists (references.md 2.9). The future raises
-        DigestMismatch."""
+        DigestMismatch, and NotHeld when one of `blobs`, which it needs, is not in the repository."""
         self._access.require_writable()
         descriptor = Descriptor(media_type, str(digest), len(body), artifact_type, dict(annotations or {}))
         own = [] if subject is None else [(subject, descriptor)]
@@ -315,6 +316,7 @@ class References:
 
         def check(view: IndexView) -> None:
             client_changes.require_push(view, repository, digest, tags)
+            client_changes.require_blobs(view, repository, blobs)
 
         def look() -> None:
             listed.extend(self._listed(repository, body))

@@ -62,7 +62,7 @@ class Space:
         nothing else there names collected, whoever pushed it."""
         hashed = layout.repository_hash(repository)
         with self._index.view() as view:
-            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True))
+            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True, pending=True))
             return Departure(len(going), sum(collection.freed(view, hashed, key) for key in going))
 
     # --- order of use
@@ -83,10 +83,15 @@ class Space:
 
     # --- what goes
 
-    def evict(self, repository: str, digest: Digest, *, now: float) -> Future[Departure]:
+    def evict(
+        self, repository: str, digest: Digest, *, now: float, confirmed: bool = False
+    ) -> Future[Departure]:
         """Take an image of a cache away: a manifest that no other names, or a blob; its tags, and what nothing else
-        there names. The future raises NotEvictable, which says why it stays, and NotHeld."""
-        return self._departing(lambda view: collection.evicted(view, repository, digest, now=now))
+        there names. `confirmed`: the repository has a parent, so that what was pushed to it and is not pending is
+        there, and goes as well. The future raises NotEvictable, which says why it stays, and NotHeld."""
+        return self._departing(
+            lambda view: collection.evicted(view, repository, digest, now=now, confirmed=confirmed)
+        )
 
     def loose(self, after: bytes = b"", limit: int = 1000) -> tuple[list[tuple[str, Digest]], bytes]:
         """((repository, digest) of what no tag and no manifest of its repository names, where to go on), at most

@@ -67,10 +67,10 @@ async def _pushed(node: Node, request: Request, share: BodyShare) -> Reply:
     body = await _body(request, node.config.limits.manifest_bytes, share)
     digest = await _digest(body, requested.digest)
     content = await _inspected(body, request.header("content-type") or "")
-    if node.config.push.require_blobs and not content.is_index:
-        await _require_blobs(node, scope, content)
+    is_checked = node.config.push.require_blobs and not content.is_index
+    held = await _require_blobs(node, scope, content) if is_checked else ()
     media_type = content.media_type
-    await node.port.put_manifest(scope.key, str(digest), requested.tags, media_type, body, condition)
+    await node.port.put_manifest(scope.key, str(digest), requested.tags, media_type, body, condition, held)
     return Reply(201, _headers(request, scope, str(digest), content, requested.listed))
 
 
@@ -139,11 +139,12 @@ async def _inspected(body: bytes, content_type: str) -> Inspected:
         raise ManifestInvalid(f"not a manifest that every client reads the same way: {refused}") from None
 
 
-async def _require_blobs(node: Node, scope: RoutedRepository, content: Inspected) -> None:
-    """Raises `ManifestBlobUnknown` with the missing config and layers, and the keeper's refusal when the parent does
-    not answer."""
+async def _require_blobs(node: Node, scope: RoutedRepository, content: Inspected) -> tuple[str, ...]:
+    """The config and layers that are here; the others are at the parent. Raises `ManifestBlobUnknown` with the missing
+    ones, and the keeper's refusal when the parent does not answer."""
     requested = dict.fromkeys(child.digest for child in content.children if not child.is_foreign)
     missing = [text for text in requested if not _is_held(node, scope, text)]
+    held = tuple(text for text in requested if text not in missing)
     if missing and node.asks(scope):
         missing = await _unknown_at_parent(node, scope, missing)
     if missing:
@@ -152,6 +153,7 @@ async def _require_blobs(node: Node, scope: RoutedRepository, content: Inspected
             "the image names blobs that are not in this repository; push them first",
             detail=", ".join(missing[:NAMED_LIMIT]) + more,
         )
+    return held
 
 
 def _is_held(node: Node, scope: RoutedRepository, text: str) -> bool:

@@ -180,9 +180,10 @@ class KeeperApi(Protocol):
         media_type: str,
         body: bytes,
         condition: Condition = NO_CONDITION,
+        blobs: tuple[str, ...] = (),
     ) -> None:
-        """Own a manifest, and the tags that name it from now on, in one commit. The endpoint read it. Raises
-        `PreconditionFailed`."""
+        """Own a manifest, and the tags that name it from now on, in one commit. The endpoint read it, and found `blobs`
+        here, which it names. Raises `PreconditionFailed`, and `ManifestBlobUnknown` when one of them is gone."""
         ...
 
     async def put_blob(self, repository: str, digest: str, body: bytes) -> None:

@@ -61,6 +61,7 @@ class Pushes:
         media_type: str,
         body: bytes,
         condition: Condition = NO_CONDITION,
+        blobs: tuple[str, ...] = (),
     ) -> None:
         """See `KeeperApi.put_manifest`."""
         content = await read_manifest(body, media_type)
@@ -77,8 +78,9 @@ class Pushes:
                 annotations=content.annotations,
                 pending=self._has_parent(repository),
                 notes=self._rows(repository, lambda now: of_push(repository, digest, tags, content, now)),
+                blobs=[Digest.parse(blob) for blob in blobs],
             )
-            await stored(future, errors.ManifestUnknown)
+            await stored(future, errors.ManifestBlobUnknown)
         if self._has_parent(repository) and not content.is_index:
             self._images.add(repository, Digest.parse(digest))
 
@@ -215,6 +217,6 @@ async def stored(future: Future[T], unknown: type[errors.Refusal]) -> T:
         committed.add_done_callback(lambda done: done.cancelled() or done.exception())
         raise
     except NotHeld as missing:
-        raise unknown("no such object here") from missing
+        raise unknown("no such object here", detail=str(missing)) from missing
     except errors.TRANSLATED as refused:
         raise errors.of_store(refused) from refused
