@@ -318,13 +318,10 @@ class References:
             client_changes.require_push(view, repository, digest, tags)
             client_changes.require_blobs(view, repository, blobs)
 
-        def look() -> None:
-            listed.extend(self._listed(repository, body))
-
         def links(view: IndexView, blob: Blob) -> list[IndexChange]:
-            more = [
+            more = (
                 row for row in listed if referrers_tag.is_new(view, repository, Digest.parse(row[1].digest))
-            ]
+            )
             rows = client_changes.pushed_manifest(
                 view,
                 repository,
@@ -338,7 +335,8 @@ class References:
             )
             return [*rows, *outbox_rows.noted(view, repository, tags, notes)]
 
-        ahead = look if any(map(referrers_tag.is_fallback, tags)) else None
+        has_list = any(map(referrers_tag.is_fallback, tags))
+        ahead = (lambda: listed.extend(self._listed(repository, body))) if has_list else None
         return self._placement.put_body(digest, body, True, links, check, ahead, manifest=True)
 
     def _listed(self, repository: str, body: bytes) -> list[client_changes.Referrer]:
