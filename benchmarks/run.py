@@ -42,6 +42,7 @@ QUESTIONS = (
     "climb",
     "descent",
     "start",
+    "size",
     "idle",
     "writes",
     "floods",
