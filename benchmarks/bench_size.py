@@ -1,9 +1,9 @@
 """What does a large index cost: a million blobs, 100,000 tags, 10,000 repositories?
 
-Each image has nine layers and a config of its own, all of them values in the index, so that the figures are those of the
-index and not of a million files. Opening, looking up, evicting and collecting are timed in one process on the store
-itself; what a node adds is in `start` and `hits`. An eviction's time is that of its future: its transaction, and the sync
-of the journal behind it, which does not hold the writer.
+Each image has nine layers and a config of its own, all of them values in the index, so that the figures are those of
+the index and not of a million files. Opening, looking up, evicting and collecting are timed in one process on the store
+itself; what a node adds is in `start` and `hits`. An eviction's time is that of its future: its transaction, and the
+sync of the journal behind it, which does not hold the writer.
 """
 
 from __future__ import annotations
