@@ -125,6 +125,28 @@ async def test_the_end_of_a_window_stops_at_a_byte_and_the_next_goes_on_there(tm
         assert parent.bytes_sent[layer.digest] <= layer.size + MIB
 
 
+async def test_blobs_of_an_image_that_takes_many_nights_are_in_use(tmp_path: Path) -> None:
+    """Nothing names them before the manifest comes; a collection goes by their last use."""
+    async with ScriptedParent() as parent:
+        early, late = b"a layer of the first night", GeneratedContent(4 * MIB)
+        digest = image_of(parent, "demo", "v1", early, late)
+        first = Digest.of(early)
+        parent.script(ScriptedFault(method="GET", path=late.digest, status=503, times=100))
+        clock = FakeClock(TEN + 7 * 60, jump=False)
+        async with replicating(tmp_path, parent, schedule=NIGHT, clock=clock) as keeper:
+            await until(lambda: keeper.store.blobs.get("demo", first) is not None)
+            assert [name for name, _ in keeper.store.space.loose()[0]] == ["demo"] * 2
+        parent.faults.clear()
+        month = TEN + 30 * DAY_SECONDS + 7 * 60
+        again = FakeClock(month, jump=False)
+        async with replicating(tmp_path, parent, schedule=NIGHT, clock=again) as keeper:
+            await until(lambda: holds(keeper, "demo", "v1", digest))
+            seen = keeper.store.blobs.last_seen("demo", first)
+            assert seen is not None
+            assert seen >= month
+            assert keeper.store.space.loose()[0] == []
+
+
 async def test_a_restart_goes_on(tmp_path: Path) -> None:
     async with ScriptedParent() as parent:
         layer = GeneratedContent(16 * MIB)

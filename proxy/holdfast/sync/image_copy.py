@@ -17,6 +17,7 @@ from holdfast import errors
 from holdfast.backoff import Kind
 from holdfast.fill.fill import DiskFull
 from holdfast.http.health import State
+from holdfast.oci.image import facts_of
 from holdfast.oci.manifest import ManifestUnreadable
 from holdfast.routing import Repository
 from holdfast.sync.holdings import Holdings, ImageGraph, ManifestReader
@@ -102,6 +103,7 @@ class ImageCopy:
         graph = ImageGraph(self._store, self._reading, self._since)
         image = await self.full_plan(rule, target, graph)
         grown(image)
+        self._mark_used(graph)
         await self._carry_out(image.actions, graph, before, landed)
         for (repository, digest), rows in graph.listed.items():
             now = self._context.clock.now()
@@ -110,6 +112,15 @@ class ImageCopy:
             )
             await asyncio.wrap_future(future)
         return not target.tag or self._holdings.tag(target.repository, target.tag) == target.digest
+
+    def _mark_used(self, graph: ImageGraph) -> None:
+        """Notes a use of the blobs that are here already. Nothing names them before the manifest is here, which may
+        take many nights, and a collection takes what nothing names and nobody used."""
+        now = self._context.clock.now()
+        for (repository, _), fetched in graph.manifests.items():
+            for piece in facts_of(fetched.inspected, len(fetched.body)).pieces:
+                if self._holdings.linked(repository, piece.digest):
+                    self._store.blobs.seen(repository, Digest.parse(piece.digest), now)
 
     async def _carry_out(
         self, actions: Sequence[PlannedAction], graph: ImageGraph, before: str, landed: Count
