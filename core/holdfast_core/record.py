@@ -113,8 +113,9 @@ class Pin(Value, frozen=True):
 
 
 class CollectionRule(NamedTuple):
-    """Since when something must be without a name to be collected, in wall seconds; None: it stays. Blobs and manifests
-    that were pushed here, and what was cached, which counts from its last use as well."""
+    """Since when something must be without a name to be collected, in wall seconds; None: it stays. Blobs that were
+    pushed here; manifests; and what was cached, which counts from its last use as well. A manifest that was cached goes
+    when the last two let it."""
 
     blobs_before: float | None
     manifests_before: float | None

@@ -88,7 +88,7 @@ class WriteAccess:
         self.require_mode()
         return self.submit(plan, frees=frees)
 
-    def answered(self, plan: Plan, answer: Callable[[], T]) -> Future[T]:
+    def answered(self, plan: Plan, answer: Callable[[], T], *, frees: bool = False) -> Future[T]:
         """A commit whose future says what `answer` does once it is done."""
         answered: Future[T] = Future()
 
@@ -96,5 +96,5 @@ class WriteAccess:
             error = done.exception()
             answered.set_result(answer()) if error is None else answered.set_exception(error)
 
-        self.submit(plan).add_done_callback(tell)
+        self.submit(plan, frees=frees).add_done_callback(tell)
         return answered

@@ -121,6 +121,40 @@ class PushSection(Section, frozen=True):
     sweep_grace: Annotated[float, key("least age of such bytes when they are removed", "s", ge=0)] = 86400.0
 
 
+class CollectionSection(Section, frozen=True):
+    """When content is removed that no tag and no manifest names any more. The parent of a connected registry decides
+    `enabled` and `schedule`."""
+
+    enabled: Annotated[
+        bool,
+        key(
+            "collect by the schedule; `holdfast gc` does it at any time; a connected registry: as its parent says"
+        ),
+    ] = True
+    schedule: Annotated[str, key("cron, UTC, 5 fields; a connected registry: as its parent says")] = (
+        "0 0 * * *"
+    )
+    lease: Annotated[
+        str,
+        key("how long a pushed blob is kept that no manifest names, or names any more", "ISO 8601 duration"),
+    ] = "P1D"
+    untagged_after: Annotated[
+        str,
+        key(
+            "how long a manifest is kept that no tag and no index names, since it lost its last name; one from a parent"
+            " also since its last use; empty: for good",
+            "ISO 8601 duration",
+        ),
+    ] = ""
+    cached_after: Annotated[
+        str,
+        key(
+            "how long content from a parent is kept that nothing names, since its last use; empty: for good",
+            "ISO 8601 duration",
+        ),
+    ] = "P1D"
+
+
 class LoginSection(Section, frozen=True):
     """How clients log in, and the address by which they reach this node (design.md, "Control plane")."""
 
@@ -551,6 +585,7 @@ class Configuration(Section, frozen=True):
     tags: Annotated[TagsSection, key("")] = field(default_factory=TagsSection)
     fills: Annotated[FillsSection, key("")] = field(default_factory=FillsSection)
     push: Annotated[PushSection, key("")] = field(default_factory=PushSection)
+    garbage_collection: Annotated[CollectionSection, key("")] = field(default_factory=CollectionSection)
     login: Annotated[LoginSection, key("")] = field(default_factory=LoginSection)
     admin: Annotated[AdminSection, key("")] = field(default_factory=AdminSection)
     control: Annotated[ControlSection, key("")] = field(default_factory=ControlSection)

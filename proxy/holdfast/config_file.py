@@ -18,6 +18,7 @@ from msgspec import Meta
 from holdfast import timestamps
 from holdfast.bandwidth.share import hours_of
 from holdfast.config import (
+    CollectionSection,
     ConfigInvalid,
     Configuration,
     EgressSection,
@@ -31,7 +32,7 @@ from holdfast.config import (
 from holdfast.gateway.environment import EnvironmentInvalid, overlaid
 from holdfast.http.egress import NONE, no_proxy_row
 from holdfast.oci.names import is_repository
-from holdfast.resources.cron import ScheduleInvalid
+from holdfast.resources.cron import Cron, ScheduleInvalid
 from holdfast.resources.rules import is_notification
 from holdfast.routing import ANY, default_parent
 from holdfast.sync.schedule import Schedule
@@ -235,6 +236,7 @@ def contradictions(config: Configuration) -> Iterator[str]:
     yield from login_contradictions(config)
     yield from gateway_contradictions(config)
     yield from sync_contradictions(config)
+    yield from collection_contradictions(config)
     for number, hook in enumerate(config.webhook):
         yield from (f"webhook[{number}].{problem}" for problem in webhook_problems(hook))
         yield from egress_problems(f"webhook[{number}]", hook)
@@ -310,6 +312,24 @@ def sync_contradictions(config: Configuration) -> Iterator[str]:
         yield "sync.repositories: found nothing; name what the schedule is for under [[sync.repositories]]"
     if sync.repositories and not sync.schedule:
         yield "sync.schedule: found nothing beside sync.repositories; give it, such as '0 22 * * *'"
+
+
+def collection_contradictions(config: Configuration) -> Iterator[str]:
+    """Problems of `[garbage_collection]`."""
+    given, usual = config.garbage_collection, CollectionSection()
+    managed = config.gateway.connection_string or config.gateway.connection_string_file
+    if managed and (given.enabled, given.schedule) != (usual.enabled, usual.schedule):
+        yield (
+            "garbage_collection: found enabled or schedule beside a connection string; the parent says both, so leave"
+            " them out and change them there: holdfast connected-registry update --gc-enabled, --gc-schedule"
+        )
+    try:
+        Cron(given.schedule)
+    except ScheduleInvalid as error:
+        yield f"garbage_collection.schedule: {error}"
+    for name in ("lease", "untagged_after", "cached_after"):
+        if (text := getattr(given, name)) or name == "lease":
+            yield from duration_problems(f"garbage_collection.{name}", text)
 
 
 def managed_problems(sync: SyncSection) -> Iterator[str]:

@@ -120,6 +120,14 @@ class Router:
         target = self._targets.get(repository.namespace)
         return f"{target.prefixes[0]}/{repository.name}" if target and target.prefixes else None
 
+    def named(self, name: str) -> RoutedRepository:
+        """The repository that a client without `ns` reaches by this name. Raises as `scope`."""
+        return self._routed("", name, "", "", "")
+
+    def shown_name(self, key: str) -> str:
+        """The name for people of a repository `key`: that of `named`, or the key where no name leads to it."""
+        return self.listed(key) or key
+
     def name(self, request: Request) -> str:
         """The one name of a request's repository, whichever way it was reached: what scope maps speak of. One that no
         path reaches has its store key, which no scope map but `*` covers. Raises as `scope`."""

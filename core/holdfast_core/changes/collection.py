@@ -11,7 +11,7 @@ caller says that it is confirmed: the repository has a parent, which has all tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from holdfast_core import format as layout
 from holdfast_core import space_format
@@ -27,7 +27,7 @@ from holdfast_core.changes.change import (
     unlink,
 )
 from holdfast_core.changes.client_changes import tags_at
-from holdfast_core.changes.derivation import hour_of_use, repositories_of
+from holdfast_core.changes.derivation import hour_of_use
 from holdfast_core.digest import Digest
 from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
 from holdfast_core.record import CollectionRule, Departure, LockTarget
@@ -121,14 +121,15 @@ def collected(
 def _is_over(
     view: IndexView, repository: bytes, digest: Digest, since: float, hour: int, rule: CollectionRule
 ) -> bool:
-    """Whether the lease of what nothing names is over."""
-    blob = blob_of(view, digest)
-    if blob is None or not blob.owned:
-        last = max(since, hour * space_format.HOUR_SECONDS)
-        return rule.cached_before is not None and last <= rule.cached_before
+    """Whether the lease of what nothing names is over. For a manifest that was cached both rules must let it go."""
     as_manifest = present(view, layout.LINK + repository + layout.AS_MANIFEST + digest.key)
-    before = rule.manifests_before if as_manifest else rule.blobs_before
-    return before is not None and since <= before
+    rules = [rule.manifests_before] if as_manifest else []
+    if _is_owned(view, digest.key):
+        rules = rules or [rule.blobs_before]
+    else:
+        since = max(since, hour * space_format.HOUR_SECONDS)
+        rules.append(rule.cached_before)
+    return all(before is not None and since <= before for before in rules)
 
 
 def _is_named(
@@ -186,12 +187,15 @@ def _kept(view: IndexView, repository: str, digest: Digest, now: float) -> str:
     return ""
 
 
-def freed(view: IndexView, repository: bytes, digest_key: bytes) -> int:
-    """Bytes of the disk that are free once this repository does not have a digest any more."""
+def freed(view: IndexView, repository: bytes, digest_key: bytes, gone: Collection[bytes] = ()) -> int:
+    """Bytes of the disk that are free once this repository does not have a digest any more, and those in `gone` do not
+    either."""
     blob = blob_of(view, Digest.from_key(digest_key))
-    if blob is None or blob.inline is not None or repositories_of(view, digest_key) - {repository}:
+    if blob is None or blob.inline is not None:
         return 0
-    return blob.size
+    known = {repository, *gone}  # each holds it as a blob, as a manifest, or as both
+    holders = view.keys(layout.HOLDER + digest_key, limit=2 * len(known) + 1)
+    return 0 if {key[-16:] for key in holders} - known else blob.size
 
 
 def _unlinked(view: IndexView, repository: str, digest_key: bytes, now: float) -> list[IndexChange]:

@@ -122,6 +122,10 @@ class References:
         shown = (n for n in names if not any_locks or self.lock(n, locks.REPOSITORY).list)
         return list(islice(shown, limit))
 
+    def every_name(self, *, last: str = "", limit: int) -> list[str]:
+        """The same with those that a lock forbids to list: for the operator."""
+        return [layout.repository_name(key) for key in islice(self._keys(layout.REPOSITORY, last), limit)]
+
     def repository_names(self, beginning: str, *, last: str, limit: int) -> NamePage:
         """The same for the repositories whose names begin so, without that beginning, as `repositories` has them."""
         return list_pages.repositories(self._index, beginning, last=last, limit=limit)

@@ -14,7 +14,7 @@ from holdfast_core import format as layout
 from holdfast_core import space_format
 from holdfast_core.changes import change, collection, pins
 from holdfast_core.changes.change import IndexChange, IndexView
-from holdfast_core.changes.derivation import hour_of_use
+from holdfast_core.changes.derivation import hour_of_use, repositories_of
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.index.lmdb_index import Index
@@ -49,6 +49,17 @@ class Space:
         """What a repository links. Raises RecordDamaged."""
         key = space_format.account_key(layout.repository_hash(repository))
         return space_format.decode_repository_account(self._index.get(key))
+
+    def links(self, after: bytes = b"", limit: int = 1000) -> tuple[list[tuple[Digest, str]], bytes]:
+        """((digest, repository that has it), where to go on), by digest, at most `limit`; twice for what it has as a
+        blob and as a manifest. b"" when there is no more."""
+        rows = [key for key, _ in self._index.scan(layout.HOLDER, after=after, limit=limit)]
+        links = [
+            (layout.digest_from(key, key[1:-17]), name)
+            for key in rows
+            for name in self._names.of([key[-16:]])
+        ]
+        return links, rows[-1] if len(rows) == limit else b""
 
     # --- the image graph
 
@@ -120,6 +131,29 @@ class Space:
 
         return self._departing(plan)
 
+    def collectable(
+        self,
+        loose: list[tuple[str, Digest]],
+        rule: CollectionRule,
+        *,
+        now: float,
+        gone: dict[Digest, set[bytes]],
+    ) -> Departure:
+        """What `collect` would take of it now. `gone` is the caller's, empty at first: the repositories that would have
+        lost a digest that several have, over the calls of one dry run."""
+        digests = bytes_freed = 0
+        with self._index.view() as view:
+            for repository, digest in loose:
+                _, departure = collection.collected(view, repository, digest, rule, now=now)
+                if not departure.digests:
+                    continue
+                digests += 1
+                hashed = layout.repository_hash(repository)
+                bytes_freed += collection.freed(view, hashed, digest.key, gone.get(digest, ()))
+                if repositories_of(view, digest.key) != {hashed}:
+                    gone.setdefault(digest, set()).add(hashed)
+        return Departure(digests, bytes_freed)
+
     def is_ending(self, repository: str, digest: Digest, before: float) -> bool:
         """Whether nothing has named a digest of a repository since before then: it may be collected soon. Raises
         RecordDamaged."""
@@ -137,7 +171,7 @@ class Space:
             changes, departure = plan(view)
             return changes
 
-        return self._access.answered(planned, lambda: departure)
+        return self._access.answered(planned, lambda: departure, frees=True)
 
     # --- pins
 

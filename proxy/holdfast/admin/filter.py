@@ -93,11 +93,12 @@ def page_reply(
 ) -> Reply:
     """The first `size` rows; when there are more, with `nextLink`."""
     page = rows[:size]
-    following = _next_link(call, page[-1].name) if len(rows) > size else None
+    following = next_link(call, page[-1].name.lower()) if len(rows) > size else None
     return reply({"value": [document(call, row) for row in page], "nextLink": following})
 
 
-def _next_link(call: AdminCall, last: str) -> str:
-    """A path, so that it holds behind any proxy that keeps paths (RFC 3986 4.2); it stays with the same query."""
+def next_link(call: AdminCall, last: str) -> str:
+    """Where the page after the entry `last` is. A path, so that it holds behind any proxy that keeps paths (RFC 3986
+    4.2); it stays with the same query."""
     kept = tuple(pair for pair in call.request.query if pair[0] != "$skipToken")
-    return f"{quote(call.request.path, safe='/')}?{encode_query((*kept, ('$skipToken', last.lower())))}"
+    return f"{quote(call.request.path, safe='/')}?{encode_query((*kept, ('$skipToken', last)))}"

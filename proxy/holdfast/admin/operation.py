@@ -46,6 +46,12 @@ class Parameter:
 DRY_RUN = Parameter(
     "dryRun", request_reading.flag, {"type": "boolean"}, "Only say what would change; nothing is changed."
 )
+OF_DRY_RUN = Parameter(
+    "dryRun",
+    request_reading.flag,
+    {"type": "boolean"},
+    "The report of the last dry run, where there was one.",
+)
 CLEANUP = Parameter(
     "cleanup",
     request_reading.flag,
@@ -94,6 +100,12 @@ OF_REPOSITORY = Parameter(
     request_reading.text,
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Only what happened in this repository.",
+)
+IN_REPOSITORY = Parameter(
+    "repository",
+    request_reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "The repository, as clients call it; it must be given.",
 )
 
 

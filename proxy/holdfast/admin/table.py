@@ -14,11 +14,13 @@ from holdfast.admin.openapi import document as openapi_document
 from holdfast.admin.operation import AdminCall, Operation, Parameter
 from holdfast.admin.operations import (
     events,
+    garbage_collection,
     outbox,
     parents,
     registries,
     scope_maps,
     settings,
+    space_usage,
     status,
     synchronisation,
     tokens,
@@ -29,6 +31,8 @@ from holdfast.control.catalogue import Catalogue
 from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
 from holdfast.notify.delivery_record import Pinged
+from holdfast.storage.collection_report import CollectionStatus
+from holdfast.storage.usage_report import NodeUsage, RepositoryUsageList, TagUsageList
 from holdfast.sync.report import PlanReport, SyncReport
 from holdfast.wire.message import Reply, Request
 
@@ -41,6 +45,7 @@ FILTER = Parameter(
 )
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
+COLLECTION, USAGE = "collection", "usage"
 WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
 ONE = {200: (documents.RegistryDocument,)}
@@ -337,6 +342,52 @@ OPERATIONS: tuple[Operation, ...] = (
         "How the node is: what is wrong, and where its parents, synchronisation, outbox and disk stand.",
         status.show,
         {200: (documents.NodeStatusDocument,)},
+    ),
+    Operation(
+        "getCollection",
+        "GET",
+        COLLECTION,
+        "When garbage is collected, and the report of the collection under way or of the last one.",
+        garbage_collection.show,
+        {200: (CollectionStatus,)},
+        query=(of.OF_DRY_RUN,),
+    ),
+    Operation(
+        "runCollection",
+        "POST",
+        f"{COLLECTION}/run",
+        "Collect garbage now, or say what would go. While it is running, ask for the report again.",
+        garbage_collection.begin,
+        {200: (CollectionStatus,)},
+        refusals=(409,),
+        query=(of.DRY_RUN,),
+    ),
+    Operation(
+        "getUsage",
+        "GET",
+        USAGE,
+        "Where the disk went: the content, by parent, and what lies beside it.",
+        space_usage.show,
+        {200: (NodeUsage,)},
+    ),
+    Operation(
+        "listRepositoryUsage",
+        "GET",
+        f"{USAGE}/repositories",
+        "What each repository has, by name, and how much of it no other one has.",
+        space_usage.repositories,
+        {200: (RepositoryUsageList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "listTagUsage",
+        "GET",
+        f"{USAGE}/tags",
+        "What each image of a repository has, by tag, and what its delete frees.",
+        space_usage.tags,
+        {200: (TagUsageList,)},
+        refusals=(404,),
+        query=(*of.PAGE, of.IN_REPOSITORY),
     ),
     Operation(
         "listParents",

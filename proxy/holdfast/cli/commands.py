@@ -19,12 +19,14 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
     lazy={
         "connected-registry": "holdfast.cli.verbs.connected_registry:connected_registry",
         "events": "holdfast.cli.verbs.events:events",
+        "gc": "holdfast.cli.verbs.disk.gc:gc",
         "outbox": "holdfast.cli.verbs.outbox:outbox",
         "parent": "holdfast.cli.verbs.parent:parent",
         "scope-map": "holdfast.cli.verbs.scope_map:scope_map",
         "status": "holdfast.cli.verbs.status:status",
         "sync": "holdfast.cli.verbs.sync:sync",
         "token": "holdfast.cli.verbs.token:token",
+        "usage": "holdfast.cli.verbs.disk.usage:usage",
         "webhook": "holdfast.cli.verbs.webhook:webhook",
     },
     sections={
@@ -42,6 +44,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
             "events",
             "webhook",
         ),
+        "The disk of a serving node": ("usage", "gc"),
     },
 )
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")

@@ -1,5 +1,5 @@
-"""Applies the settings of a node that its parent decides: the mode and the log level. Every process of the node does so
-within a second of a change."""
+"""The settings of a node that its parent decides. Every process of the node applies the mode and the log level within a
+second of a change; when garbage is collected is read by the keeper (`holdfast/storage/collection_rounds.py`)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ LEVELS: dict[LogLevel, str] = {
 }
 
 
+def own_registry(store: Store, name: str) -> ConnectedRegistry | None:
+    """The stored configuration of connected registry `name`; None for "" and before the first contact. Raises
+    RecordDamaged."""
+    held = store.documents.get(REGISTRY, name) if name else None
+    return None if held is None else msgspec.json.decode(held.body, type=ConnectedRegistry)
+
+
 def apply_settings(store: Store, name: str) -> None:
     """Set mode and log level of this process by the stored configuration of connected registry `name`; without one,
     change nothing."""
-    if (held := store.documents.get(REGISTRY, name)) is None:
+    if (registry := own_registry(store, name)) is None:
         return
-    registry = msgspec.json.decode(held.body, type=ConnectedRegistry)
     store.set_mode(registry.mode)
     log.set_level(LEVELS[registry.logging.log_level])
 

@@ -20,6 +20,7 @@ from holdfast.http.health import Switch
 from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
 from holdfast.resources.model import Status
+from holdfast.storage.collection_report import CollectionStatus
 from holdfast.sync.report import PlanReport, SyncReport
 
 #: the tag or digest it is about, and the values of If-Match and If-None-Match, None without such a header
@@ -248,4 +249,14 @@ class KeeperApi(Protocol):
 
     async def ping_webhook(self, name: str) -> Pinged:
         """Send one webhook an event without content, now; the receiver's answer. Raises `ControlUnknown`."""
+        ...
+
+    async def collection(self, is_dry: bool) -> CollectionStatus:
+        """Whether and when garbage is collected, and the report of the collection under way or of the last one, with
+        `is_dry` of the last dry run of this process."""
+        ...
+
+    async def order_collection(self, is_dry: bool, by: str) -> CollectionStatus:
+        """Collect garbage now, or count what would go; `by` is who ordered it. The report may be of one that is still
+        under way. Raises `ControlConflict` beside one of the other kind."""
         ...

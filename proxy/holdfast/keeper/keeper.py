@@ -15,6 +15,7 @@ from holdfast.keeper.keeper_parts import KeeperParts
 from holdfast.keeper.node_health import NodeHealth
 from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
+from holdfast.storage.collection_report import CollectionStatus
 from holdfast.sync.report import PlanReport, SyncReport
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
@@ -55,6 +56,7 @@ class Keeper:
         self.control = control_plane.control
         self.statuses = control_plane.statuses
         self.turn_parent = parts.switches.set
+        self.order_collection = parts.collection.order
         self.status = health.status
 
     def seen(self, repository: str, digest: str) -> None:
@@ -89,6 +91,10 @@ class Keeper:
             )
         return self.parts.synchroniser
 
+    async def collection(self, is_dry: bool) -> CollectionStatus:
+        """See `KeeperApi.collection`."""
+        return self.parts.collection.status(is_dry=is_dry)
+
     async def ping_webhook(self, name: str) -> Pinged:
         """See `KeeperApi.ping_webhook`."""
         if self.parts.webhooks is None:
@@ -102,6 +108,7 @@ class Keeper:
         await parts.switches.load()
         await parts.fills.start()
         parts.upkeep.start()
+        begin(parts.collection.run())
         for parent in parts.parents.values():
             begin(self._probe(parent))
         if parts.parents:
@@ -127,7 +134,8 @@ class Keeper:
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""
         parts = self.parts
-        for part in (self.agent, parts.synchroniser, parts.webhooks, parts.notices, parts.tasks):
+        rounds = (parts.synchroniser, parts.webhooks, parts.notices, parts.tasks, parts.collection)
+        for part in (self.agent, *rounds):
             if part is not None:
                 await part.close()
         for misses in (parts.manifests, parts.lists, parts.blobs):

@@ -21,6 +21,7 @@ from holdfast.keeper.pushes import Pushes
 from holdfast.keeper.record_repair import RecordRepair
 from holdfast.keeper.upkeep_rounds import UpkeepRounds
 from holdfast.parent.switch import Switches
+from holdfast.storage.collection_rounds import CollectionRounds
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
     from holdfast.gateway.own_registry import OwnRegistry
@@ -46,6 +47,7 @@ class KeeperParts:
     switches: Switches
     records: RecordRepair
     upkeep: UpkeepRounds
+    collection: CollectionRounds
     event_log: EventLog
     manifests: ManifestMisses
     blobs: BlobMisses

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast_core.store import Store
@@ -17,6 +18,7 @@ from holdfast.config import Configuration
 from holdfast.fill.registry import FillRegistry
 from holdfast.fill.repair import record_damage
 from holdfast.gateway.connection_string import parse
+from holdfast.gateway.parent_settings import own_registry
 from holdfast.gateway.rates import Rates, node_rates
 from holdfast.keeper.control_plane import ControlPlane
 from holdfast.keeper.disk import DiskWatch
@@ -37,6 +39,9 @@ from holdfast.keeper.upkeep_rounds import UpkeepRounds
 from holdfast.outbox.conflicts import Conflicts
 from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.parent.switch import Switches
+from holdfast.resources.model import GarbageCollection
+from holdfast.routing import Repository
+from holdfast.storage.collection_rounds import CollectionRounds
 
 if TYPE_CHECKING:
     from holdfast.gateway.gateway_client import GatewayClient
@@ -140,16 +145,8 @@ def compose(
     make_source: Callable[[SyncContext], WorkSource] | None = None,
 ) -> Keeper:
     """The keeper over these parents and fills. It synchronises when `make_source` gives it a source."""
-    base = Base(
-        config,
-        store,
-        clock,
-        parents,
-        fills,
-        gateway,
-        NodeOutbox(store.references.outbox, parents),
-        BackgroundTasks(),
-    )
+    outbox = NodeOutbox(store.references.outbox, parents)
+    base = Base(config, store, clock, parents, fills, gateway, outbox, BackgroundTasks())
     fetched = FetchedContent(store, clock)
     synchroniser = make_synchroniser(base, fetched, make_source) if make_source is not None else None
     conflicts = Conflicts(store, clock, base.report_due)
@@ -167,6 +164,7 @@ def compose(
         switches=Switches(store, parents, clock, config.parent[0].name if gateway is not None else None),
         records=records,
         upkeep=UpkeepRounds(store, records, config.push, clock, base.tasks),
+        collection=make_collection(base, synchroniser),
         event_log=EventLog(store, config, clock),
         manifests=manifests,
         blobs=BlobMisses(store, access, fills, clock),
@@ -209,6 +207,22 @@ def with_control_plane(base: Base, parts: KeeperParts, conflicts: Conflicts) -> 
         parts.synchroniser.wake,
     )
     return Keeper(parts, control_plane, health, agent)
+
+
+def make_collection(base: Base, synchroniser: Synchroniser | None) -> CollectionRounds:
+    """What collects garbage. Cached content of a parent that cannot be reached stays: it could not be had again."""
+
+    def managed() -> GarbageCollection | None:
+        own = own_registry(base.store, own_name(base.config))
+        return None if own is None else own.garbage_collection
+
+    def kept_since(repository: str) -> float:
+        parent = base.parents.get(Repository.from_key(repository).namespace)
+        if parent is not None and parent.state == "offline":
+            return -inf
+        return inf if synchroniser is None else synchroniser.unfinished_since(repository)
+
+    return CollectionRounds(base.store, base.config.garbage_collection, managed, kept_since, base.clock)
 
 
 def make_synchroniser(

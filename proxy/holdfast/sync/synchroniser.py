@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING
 
 from holdfast_core.errors import StoreError
@@ -21,7 +22,7 @@ from holdfast.sync.dry_run import DryRun
 from holdfast.sync.report import SHOWN, PlanReport, SyncReport, TroubleReport
 from holdfast.sync.run import SyncRun
 from holdfast.sync.run_record import RunRecord, is_worth_writing, read_record, write_record
-from holdfast.sync.run_state import stall_of
+from holdfast.sync.run_state import parse_key, stall_of
 from holdfast.sync.source.polled_source import WorkSource
 from holdfast.timestamps import stamp
 
@@ -143,6 +144,16 @@ class Synchroniser:
     def has_referrers(self, repository: str) -> bool:
         """Whether every referrer of a manifest of the repository was here after the last complete synchronisation."""
         return bool(self.record.state.synced_at) and self._source.brings_referrers(repository)
+
+    def unfinished_since(self, repository: str) -> float:
+        """Returns since when images of the repository may be here in part (wall seconds): what they consist of has no
+        name before the manifest, which comes last. Infinity when none is, -inf while one of it fails."""
+        job = self._run.job if self._run is not None else self.record.job
+        if job is None:
+            return inf
+        if any(parse_key(key)[0] == repository for key in job.troubles):
+            return -inf
+        return inf if job.over else job.began
 
     def wake(self) -> None:
         """Checks the source now."""

@@ -40,6 +40,7 @@ from holdfast.keeper.rpc.remote_methods import KEEPER_METHODS
 from holdfast.notify.delivery_record import Pinged
 from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.parent.switch import ParentReport
+from holdfast.storage.collection_report import CollectionStatus
 from holdfast.sync.report import PlanReport, SyncReport
 
 _P = TypeVar("_P", bound="ScriptedPort")
@@ -228,6 +229,14 @@ class ScriptedPort:
     async def ping_webhook(self, name: str) -> Pinged:
         """See `KeeperApi.ping_webhook`: the receiver takes it."""
         return Pinged(name, True, "answered 204")
+
+    async def collection(self, is_dry: bool) -> CollectionStatus:
+        """See `KeeperApi.collection`: this node does not by itself."""
+        return CollectionStatus(enabled=False, schedule="", next_run=None, running=False, report=None)
+
+    async def order_collection(self, is_dry: bool, by: str) -> CollectionStatus:
+        """See `KeeperApi.order_collection`: there is no garbage."""
+        return await self.collection(is_dry)
 
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperApi.blob_size`."""

@@ -1,0 +1,1 @@
+"""Verbs about disk space and the images that a node keeps."""

@@ -1,0 +1,44 @@
+"""When garbage is collected, and what may go then. Pure: configuration, what the parent says, and `now` (wall seconds)
+in; a moment or a rule out."""
+
+from __future__ import annotations
+
+from math import inf
+
+from holdfast_core.record import CollectionRule
+
+from holdfast.config import CollectionSection
+from holdfast.resources.cron import occurrences
+from holdfast.resources.model import GarbageCollection
+from holdfast.timestamps import duration
+
+
+def settings_of(config: CollectionSection, managed: GarbageCollection | None) -> GarbageCollection:
+    """Whether and when to collect: as the parent of a connected registry says, of any other node as it is
+    configured."""
+    return managed or GarbageCollection(enabled=config.enabled, schedule=config.schedule)
+
+
+def next_run(settings: GarbageCollection, last: float, now: float) -> float:
+    """When the next collection is due, infinity for never. `last` is when the last one began, or the node was first
+    started: of the occurrences since then that were missed, one is made up for. A last one in the future was stamped by
+    a wrong clock and counts from now."""
+    cron = occurrences(settings.schedule) if settings.enabled else None
+    return inf if cron is None else cron.around(min(last, now))[1]
+
+
+def rule_of(config: CollectionSection, now: float, kept_since: float = inf) -> CollectionRule:
+    """What may go. `kept_since` is the moment since which cached content of a repository is in use all the same: what
+    synchronisation brings has no name before its manifest comes; -inf for a repository whose cached content stays
+    whole."""
+    cached = _before(config.cached_after, now)
+    return CollectionRule(
+        blobs_before=_before(config.lease, now),
+        manifests_before=_before(config.untagged_after, now),
+        cached_before=None if cached is None or kept_since == -inf else min(cached, kept_since),
+    )
+
+
+def _before(text: str, now: float) -> float | None:
+    length = duration(text) if text else None
+    return None if length is None else now - length.total_seconds()

@@ -1,0 +1,262 @@
+"""Rounds of garbage collection over a store, on a clock of the test: what goes, what stays, what the report says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+from holdfast.config import CollectionSection
+from holdfast.errors import ControlConflict
+from holdfast.resources.model import GarbageCollection
+from holdfast.storage.collection_report import CollectedRepository
+from holdfast.storage.collection_rounds import KIND, NAME, CollectionRounds
+from holdfast.testing.manual_clock import START, FakeClock
+from holdfast_core import Digest, Pin, Store, fsck
+from support.images import body_of, cached, has, layer, pushed
+from support.logs import captured_logs
+from support.patience import until
+from support.stores import push, push_file, put_file
+
+DAY = 86_400.0
+#: when everything of a test was stored: its leases of a day are over
+OLD = START - 2 * DAY
+
+
+def rounds(
+    store: Store,
+    clock: FakeClock,
+    managed: Callable[[], GarbageCollection | None] = lambda: None,
+    kept_since: Callable[[str], float] = lambda repository: inf,
+    **config: Any,
+) -> CollectionRounds:
+    """Rounds that nobody has started."""
+    return CollectionRounds(store, CollectionSection(**config), managed, kept_since, clock)
+
+
+@asynccontextmanager
+async def running(one: CollectionRounds) -> AsyncIterator[CollectionRounds]:
+    """Rounds by their schedule."""
+    task = asyncio.create_task(one.run())
+    try:
+        yield one
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await one.close()
+
+
+async def test_a_dry_run_reports_what_the_next_run_removes(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    shared, alone, named = layer(1), layer(2), layer(3)
+    for repository in ("a", "b"):
+        push_file(store, repository, shared, now=OLD)
+    push_file(store, "a", alone, now=OLD)
+    pushed(store, "a", named, tag="v1", now=OLD)
+    one = rounds(store, clock)
+    dry = (await one.order(True, "operator")).report
+    assert dry is not None
+    assert (dry.dry_run, dry.looked_at, dry.digests, dry.bytes) == (True, 3, 3, 81_920)
+    assert all(has(store, name, shared) for name in ("a", "b"))
+    assert store.documents.get(KIND, NAME) is None, "a dry run writes nothing"
+    real = (await one.order(False, "operator")).report
+    assert real is not None
+    assert (real.dry_run, real.looked_at, real.digests, real.bytes) == (False, 3, 3, 81_920)
+    assert real.repositories == dry.repositories
+    assert sorted((row.name, row.digests) for row in real.repositories) == [("a", 2), ("b", 1)]
+    assert [has(store, "a", content) for content in (shared, alone, named)] == [False, False, True]
+    assert not has(store, "b", shared)
+    assert store.upkeep.sweep(now=clock.now() + 1, grace=0).result() == 81_920
+    again = (await one.order(False, "operator")).report
+    assert again is not None
+    assert (again.looked_at, again.digests, again.repositories) == (0, 0, ())
+
+
+async def test_of_a_digest_that_many_repositories_lose_the_bytes_count_once(store: Store) -> None:
+    """More holders than the store looks at for its accounts; the last one keeps the bytes."""
+    clock, content = FakeClock(jump=False), layer(1)
+    for number in range(8):
+        push_file(store, f"r{number}", content, now=OLD)
+    pushed(store, "keeps", content, tag="v1", now=OLD)
+    one = rounds(store, clock)
+    dry = (await one.order(True, "x")).report
+    assert dry is not None
+    assert (dry.digests, dry.bytes) == (8, 0)
+    real = (await one.order(False, "x")).report
+    assert real is not None
+    assert (real.digests, real.bytes, real.repositories) == (8, 0, dry.repositories)
+    assert has(store, "keeps", content)
+
+
+async def test_more_than_a_slice_goes_in_one_run(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    futures = []
+    for number in range(2500):
+        content = b"%d" % number
+        futures.append(store.blobs.push_inline("a", Digest.of(content), content, now=OLD))
+    for future in futures:
+        future.result(60)
+    one = rounds(store, clock)
+    dry = (await one.order(True, "x")).report
+    real = (await one.order(False, "x")).report
+    assert dry is not None
+    assert real is not None
+    assert (dry.looked_at, dry.digests, dry.bytes) == (2500, 2500, 0)
+    assert real.repositories == (CollectedRepository(name="a", digests=2500, bytes=0),)
+    assert store.space.account_of("a").blobs == 0
+
+
+async def test_a_lease_that_is_not_over_holds(store: Store) -> None:
+    clock, content = FakeClock(jump=False), layer(1)
+    push_file(store, "a", content, now=START - DAY + 1)
+    one = rounds(store, clock)
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert (report.looked_at, report.digests) == (1, 0)
+    clock.advance(1)
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert report.digests == 1
+
+
+async def test_pinned_content_and_referrers_of_what_is_here_stay(store: Store) -> None:
+    clock, signed_layer = FakeClock(jump=False), layer(2)
+    kept = pushed(store, "a", layer(1), now=OLD)
+    store.space.pin(Pin("a", "manifest", str(kept), math.inf), now=OLD).result()
+    subject = pushed(store, "a", layer(3), tag="v1", now=OLD)
+    push_file(store, "a", signed_layer, now=OLD)
+    signature = body_of(signed_layer, subject={"digest": str(subject), "size": 1})
+    push(store, "a", signature, now=OLD, subject=subject)
+    gone = pushed(store, "a", layer(4), now=OLD)
+    one = rounds(store, clock, untagged_after="P1D")
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert (report.looked_at, report.digests) == (3, 1)
+    assert store.references.manifest("a", gone) is None
+    assert store.references.manifest("a", kept) is not None
+    assert store.references.manifest("a", Digest.of(signature)) is not None
+    assert has(store, "a", layer(1))
+
+
+async def test_untagged_manifests_stay_unless_it_is_asked_for(store: Store) -> None:
+    """An image that clients pull by its digest has no other name: it is served whatever the link does."""
+    clock = FakeClock(jump=False)
+    by_digest = cached(store, "a", layer(1), now=OLD)
+    untagged = pushed(store, "a", layer(2), now=OLD)
+    one = rounds(store, clock)
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert (report.looked_at, report.digests) == (2, 0)
+    assert store.references.manifest("a", by_digest) is not None
+    asked = rounds(store, clock, untagged_after="P1D")
+    report = (await asked.order(False, "x")).report
+    assert report is not None
+    assert report.digests == 2
+    assert store.references.manifest("a", untagged) is None
+
+
+async def test_cached_blobs_stay_while_their_parent_is_away_or_their_image_is_coming(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    for repository in ("away:a", "coming:a", "here:a"):
+        put_file(store, repository, layer(1), now=OLD)
+    kept = {"away:a": -inf, "coming:a": OLD - 1}
+    one = rounds(store, clock, kept_since=lambda repository: kept.get(repository, inf))
+    dry = (await one.order(True, "x")).report
+    real = (await one.order(False, "x")).report
+    assert dry is not None
+    assert real is not None
+    assert real.repositories == dry.repositories == (CollectedRepository(name="here:a", digests=1, bytes=0),)
+    assert [has(store, name, layer(1)) for name in ("away:a", "coming:a", "here:a")] == [True, True, False]
+
+
+# --- by the schedule ---------------------------------------------------------------------------------------
+
+
+async def test_it_is_done_at_midnight_and_once(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    push_file(store, "a", layer(1), now=OLD)
+    async with running(rounds(store, clock)) as one:
+        await until(lambda: clock.sleepers == 1)
+        assert one.status().next_run == "2027-01-16T00:00:00Z"
+        assert clock.slept == [60.0], "the schedule is looked at each minute, for the parent may change it"
+        clock.advance(57_599)
+        await until(lambda: len(clock.slept) == 2)
+        assert one.status().report is None
+        clock.advance(1)
+        await until(lambda: one.status().report is not None)
+        report = one.status().report
+        assert report is not None
+        assert (report.trigger, report.began, report.digests) == ("Scheduled", "2027-01-16T00:00:00Z", 1)
+        assert one.status().next_run == "2027-01-17T00:00:00Z"
+    assert not has(store, "a", layer(1))
+
+
+async def test_a_node_that_was_off_at_midnight_does_it_at_its_start(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    async with running(rounds(store, clock)):
+        await until(lambda: clock.sleepers == 1)
+    push_file(store, "a", layer(1), now=OLD)
+    clock.advance(3 * DAY)
+    async with running(rounds(store, clock)) as one:
+        await until(lambda: one.status().report is not None)
+        report = one.status().report
+        assert report is not None
+        assert (report.trigger, report.digests) == ("Scheduled", 1)
+        assert one.status().next_run == "2027-01-19T00:00:00Z"
+    after = rounds(store, clock)
+    async with running(after):
+        await until(lambda: after.status().report == report), "it outlasts the process"
+
+
+async def test_the_parent_turns_it_off_and_on(store: Store) -> None:
+    clock, word = FakeClock(jump=False), [GarbageCollection(enabled=False, schedule="0 * * * *")]
+    push_file(store, "a", layer(1), now=OLD)
+    async with running(rounds(store, clock, managed=lambda: word[0])) as one:
+        await until(lambda: clock.sleepers == 1)
+        assert (one.status().enabled, one.status().next_run) == (False, None)
+        clock.advance(5 * DAY)
+        await until(lambda: len(clock.slept) == 2)
+        assert has(store, "a", layer(1))
+        word[0] = GarbageCollection(enabled=True, schedule="0 * * * *")
+        clock.advance(60)
+        await until(lambda: one.status().report is not None)
+        assert not has(store, "a", layer(1))
+
+
+async def test_one_at_a_time(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    push_file(store, "a", layer(1), now=OLD)
+    one = rounds(store, clock)
+    dry = asyncio.create_task(one.order(True, "x"))
+    joined = asyncio.create_task(one.order(True, "y"))
+    await asyncio.sleep(0)
+    with pytest.raises(ControlConflict, match="a dry run is under way"):
+        await one.order(False, "z")
+    assert await dry == await joined
+    assert has(store, "a", layer(1))
+
+
+async def test_who_ordered_it_is_in_the_log(store: Store) -> None:
+    clock = FakeClock(jump=False)
+    push_file(store, "a", layer(1), now=OLD)
+    with captured_logs() as logs:
+        await rounds(store, clock).order(False, "operator")
+    lines = {line["event"]: line for line in logs if line["event"].startswith("garbage")}
+    assert lines["garbage collection ordered"]["by"] == "operator"
+    ended = lines["garbage collection ended"]
+    assert (ended["trigger"], ended["digests"], ended["bytes"]) == ("Ordered", 1, 40_960)
+
+
+async def test_the_store_is_sound_afterwards(store: Store, tmp_path: Path) -> None:
+    clock = FakeClock(jump=False)
+    cached(store, "a", layer(1), layer(2), tag="v1", now=OLD)
+    for number in range(40):
+        push_file(store, f"r{number % 7}", layer(number), now=OLD)
+    await rounds(store, clock).order(False, "x")
+    store.close()
+    assert fsck(tmp_path / "store").problems == []
