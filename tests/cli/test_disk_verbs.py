@@ -25,12 +25,24 @@ STATUS: dict[str, Any] = {
     "report": REPORT,
 }
 OUTSIDE = {
-    "fills": 0, "uploads": 0, "quarantine": 0, "journal": 4096, "index": 8192,
-    "replacedIndexes": 0, "reserve": 0,
+    "fills": 0,
+    "uploads": 0,
+    "quarantine": 0,
+    "journal": 4096,
+    "index": 8192,
+    "replacedIndexes": 0,
+    "reserve": 0,
 }
 USAGE: dict[str, Any] = {
-    "freeBytes": 1 << 30, "files": 3, "bytes": 5 << 20, "ownBytes": 3 << 20, "sharedBytes": 1 << 20,
-    "unlinkedBytes": 1 << 20, "inlines": 2, "inlineBytes": 600, "outside": OUTSIDE,
+    "freeBytes": 1 << 30,
+    "files": 3,
+    "bytes": 5 << 20,
+    "ownBytes": 3 << 20,
+    "sharedBytes": 1 << 20,
+    "unlinkedBytes": 1 << 20,
+    "inlines": 2,
+    "inlineBytes": 600,
+    "outside": OUTSIDE,
     "parents": [
         {"name": "", "repositories": 2, "manifests": 3, "blobs": 4, "bytes": 4 << 20, "ownBytes": 4 << 20}
     ],

@@ -529,10 +529,10 @@ async def test_an_offline_parent_is_probed_once_an_interval(tmp_path):
         await keeper.start()
         for state, probes in (("online", 0), ("offline", 1), ("offline", 2)):
             parent.state = state
-            while clock.sleepers < 4:  # every round of the keeper
+            while clock.sleepers < 5:  # every round of the keeper
                 await asyncio.sleep(0)
             clock.advance(10)
-            while clock.sleepers < 4:  # every round of the keeper
+            while clock.sleepers < 5:  # every round of the keeper
                 await asyncio.sleep(0)
             assert parent.asked.count(("probe",)) == probes
 

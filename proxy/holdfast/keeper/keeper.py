@@ -108,7 +108,6 @@ class Keeper:
         await parts.switches.load()
         await parts.fills.start()
         parts.upkeep.start()
-        begin(parts.collection.run())
         for parent in parts.parents.values():
             begin(self._probe(parent))
         if parts.parents:
@@ -119,6 +118,7 @@ class Keeper:
             parts.notices.start()
         if parts.synchroniser is not None:
             await parts.synchroniser.start()
+        begin(parts.collection.run())
         for sender in parts.senders:
             begin(sender.run())
         begin(parts.event_log.run())

@@ -40,6 +40,8 @@ Loose = list[tuple[str, Digest]]
 SLICE, BATCH = 1000, 32
 #: between two looks at the schedule, which the parent may have changed, and at the clock (seconds)
 LOOK_SECONDS = 60.0
+#: the first look after a start: whether parents are there is known then, and a clock without a battery is right
+FIRST_LOOK_SECONDS = 60.0
 #: longest wait for a collection that was ordered before its report so far is returned (seconds); within the 25 s of
 #: every answer
 ANSWER_SECONDS = 10.0
@@ -158,6 +160,7 @@ class CollectionRounds:
     async def run(self) -> None:
         """Collect by the schedule, until cancelled."""
         self._record = await self._first_record()
+        await self._clock.sleep(FIRST_LOOK_SECONDS)
         await for_ever(self._step, self._clock, self._pause, "garbage collection")
 
     async def _step(self) -> bool:
