@@ -353,7 +353,7 @@ def test_the_port_is_what_the_socket_offers() -> None:
     assert own - {"seen", "disk_refused"} == KEEPER_METHODS.keys()
 
 
-#: what a keeper without parents does now and then: sync, sweep, look after the log of changes, the disk, the records, garbage
+#: what a keeper without parents does now and then: sync, sweep, the log of changes, the disk, the records, garbage
 ROUNDS = 6
 
 
