@@ -125,16 +125,7 @@ class Index:
         check_meta(self._path / "data.mdb")
         try:
             self._lock_for(write)
-            self._env = lmdb.open(
-                str(self._path),
-                map_size=self.map_bytes,
-                max_readers=MAX_READERS,
-                readonly=not write,
-                create=write,
-                max_spare_txns=8,
-                lib_version=0,
-                mode=0o600,
-            )
+            self._env = self._environment(write)
         except lmdb.MemoryError as error:
             raise StoreRefused(
                 f"{self._path} cannot be opened: {self.map_bytes} bytes of address space were not given ({error}); give"
@@ -153,6 +144,29 @@ class Index:
         self.begin = self._env.begin
         self._locks = (-1, False)
         self.reader_check()
+
+    def _environment(self, write: bool) -> lmdb.Environment:
+        """A reader waits while the index is compacted (`recovery/compact.py`), and may have opened one of the former
+        files by then, whose lock file says nothing of the new one."""
+        while True:
+            before = self._inodes()
+            env = lmdb.open(
+                str(self._path),
+                map_size=self.map_bytes,
+                max_readers=MAX_READERS,
+                readonly=not write,
+                create=write,
+                max_spare_txns=8,
+                lib_version=0,
+                mode=0o600,
+            )
+            if write or self._inodes() == before:
+                return env
+            env.close()
+
+    def _inodes(self) -> list[int]:
+        files = (self._path / name for name in ("data.mdb", "lock.mdb"))
+        return [file.stat().st_ino if file.exists() else 0 for file in files]
 
     def _lock_for(self, write: bool) -> None:
         """Give the reader table all its blocks: processes write to it by their maps, and a disk that has none left
@@ -214,6 +228,14 @@ class Index:
             return self._env.reader_check()
         except lmdb.Error as error:
             raise StoreError(f"index: {error}") from error
+
+    def copy_to(self, path: Path) -> None:
+        """Write one state of the index, its live pages alone, into an empty directory; not synced. Waits for the disk.
+        Raises StoreError."""
+        try:
+            self._env.copy(str(path), compact=True)
+        except lmdb.Error as error:
+            raise refusal(errno_of(error), f"the index cannot be copied: {error}") from error
 
     def bytes_used(self) -> int:
         """Pages in use or free in the file, in bytes."""

@@ -136,21 +136,10 @@ class _Check:
 
     def _structure(self) -> bool:
         """Whether every page of the index is what leads to it. Beyond that LMDB itself cannot be trusted to read it."""
-        data = self._place.index / "data.mdb"
-        while True:
-            txn = self._index.read_transaction()  # keeps the pages of its state from being written over
-            try:
-                with IndexPages(data) as pages:
-                    meta = next((m for m in pages.metas if m.transaction == txn.id()), None)
-                    if meta is None:
-                        continue  # the writer went on between the two looks
-                    if pages.is_whole(meta):
-                        return True
-                    for problem in pages.problems[:10]:
-                        self._problem(f"the index is damaged: {problem}; {REBUILD}")
-                    return False
-            finally:
-                txn.abort()
+        problems = structure_problems(self._index, self._place.index)
+        for problem in problems[:10]:
+            self._problem(f"the index is damaged: {problem}; {REBUILD}")
+        return not problems
 
     def _records(self) -> None:
         """Every record of every table against its checksum."""
@@ -325,6 +314,21 @@ class _Check:
         except RecordDamaged:  # reported by _records
             return None
         return None if payload is None else layout.decode_journaled(payload)
+
+
+def structure_problems(index: Index, path: Path) -> list[str]:
+    """What is wrong with the pages of an open index in `path`; LMDB has no checksums of them."""
+    while True:
+        txn = index.read_transaction()  # keeps the pages of its state from being written over
+        try:
+            with IndexPages(path / "data.mdb") as pages:
+                meta = next((m for m in pages.metas if m.transaction == txn.id()), None)
+                if meta is None:
+                    continue  # the writer went on between the two looks
+                pages.is_whole(meta)
+                return pages.problems
+        finally:
+            txn.abort()
 
 
 def table_in(index: Index, digest: Digest) -> bytes:

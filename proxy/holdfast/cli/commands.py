@@ -11,6 +11,7 @@ from holdfast.cli.lazy_group import LazyGroup
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
+PLACE = click.Path(path_type=Path)
 
 
 @click.group(
@@ -30,7 +31,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
         "webhook": "holdfast.cli.verbs.webhook:webhook",
     },
     sections={
-        "A node": ("serve", "demo", "config", "fsck", "rebuild"),
+        "A node": ("serve", "demo", "config", "fsck", "rebuild", "compact", "export", "import"),
         "What a serving node manages": (
             "status",
             "login",
@@ -153,6 +154,56 @@ def rebuild(data: Path) -> None:
     from holdfast.cli.verbs import maintenance
 
     maintenance.rebuild(data)
+
+
+@holdfast.command()
+@click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
+def compact(data: Path) -> None:
+    """Make the index as short as what it holds. The node must be stopped; a start does it by itself when the index
+    is four times as long as it need be."""
+    from holdfast.cli.verbs import maintenance
+
+    maintenance.compact(data)
+
+
+@holdfast.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+@click.option(
+    "--to", type=PLACE, required=True, metavar="DIR|FILE.tar", help="The layout to write, or to add to."
+)
+@click.option(
+    "--with-referrers", is_flag=True, help="Signatures, SBOMs and what else refers to the images, too."
+)
+@click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
+def export(images: tuple[str, ...], to: Path, with_referrers: bool, data: Path) -> None:
+    """Write images of a store into an OCI image layout. Reads only; safe beside a serving node.
+
+    IMAGE is REPOSITORY[:TAG|@DIGEST] as clients of the node write it."""
+    from holdfast.cli.verbs import maintenance
+
+    maintenance.export(data, images, to, with_referrers=with_referrers)
+
+
+@holdfast.command("import")
+@click.argument("source", type=PLACE, metavar="DIR|FILE.tar")
+@click.argument("name", metavar="REPOSITORY[:TAG]")
+@click.option(
+    "--ref", "reference", metavar="NAME", default="", help="Which image, where the layout has several."
+)
+@click.option(
+    "--node", metavar="URL", default="http://127.0.0.1:5000", show_default=True, help="Where the node serves."
+)
+@click.option("-u", "--username", metavar="NAME", help="A client token that may push there.")
+@click.option("--password-stdin", is_flag=True, help="Read its password from stdin.")
+def import_layout(
+    source: Path, name: str, reference: str, node: str, username: str | None, password_stdin: bool
+) -> None:
+    """Push images of an OCI image layout to a node. All of it is verified before anything is sent.
+
+    Without TAG every image of the layout gets the tag that it has there."""
+    from holdfast.cli.verbs import maintenance
+
+    maintenance.import_layout(source, name, reference, node, maintenance.login_of(username, password_stdin))
 
 
 @holdfast.command()

@@ -1,19 +1,19 @@
-"""`holdfast fsck` and `holdfast rebuild`."""
+"""What is done to a store by hand: `holdfast fsck`, `rebuild`, `compact`."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from holdfast_core.errors import StoreError
+from holdfast_core.upkeep.fsck import FsckReport
 
-from holdfast.cli.exit_codes import FAILED, refuse
-
-if TYPE_CHECKING:
-    from holdfast_core.upkeep.fsck import FsckReport
+from holdfast.cli.exit_codes import FAILED, REFUSED, refuse
+from holdfast.cli.output import amount
 
 
 def share(text: str) -> tuple[int, int]:
@@ -44,6 +44,73 @@ def rebuild(data: Path) -> None:
         refuse(str(error), FAILED)
     show(report)
     sys.exit(FAILED if report.problems else 0)
+
+
+def compact(data: Path) -> None:
+    """Compact the index and print its length before and after; exit 1 when it cannot be done."""
+    from holdfast_core.recovery.compact import compact as compact_index
+
+    try:
+        report = compact_index(data)
+    except StoreError as error:
+        refuse(str(error), FAILED)
+    click.echo(f"index: {amount(report.before)}, now {amount(report.after)}")
+
+
+def export(data: Path, images: Sequence[str], to: Path, *, with_referrers: bool) -> None:
+    """Write images of a store into a layout; exit 1 when one is damaged or lacks a part, 2 when one is not here."""
+    from holdfast_core.store import Store
+
+    from holdfast.layout.image_export import ImageAbsent, ImageExport, find
+    from holdfast.layout.layout_files import LayoutInvalid, opened_target
+
+    try:
+        with closing(Store.create_or_open(data, write=False)) as store:
+            found = [find(store, image) for image in images]
+            with (
+                opened_target(to) as target,
+                closing(ImageExport(store, target, with_referrers=with_referrers)) as exported,
+            ):
+                exported.run(found)
+    except (ImageAbsent, LayoutInvalid) as error:
+        refuse(str(error))
+    except StoreError as error:
+        refuse(str(error), FAILED)
+    except OSError as error:
+        refuse(f"{to} cannot be written: {error.strerror or error}", FAILED)
+    show(FsckReport(exported.problems, exported.counts + target.counts))
+    sys.exit(FAILED if exported.problems else 0)
+
+
+def login_of(username: str | None, from_stdin: bool) -> tuple[str, str] | None:
+    """Name and password of a client token; None without a login."""
+    if bool(username) != from_stdin:
+        refuse("--username and --password-stdin go together: the password of the token is read from stdin")
+    return (username, sys.stdin.readline().rstrip("\n")) if username else None
+
+
+def import_layout(source: Path, name: str, reference: str, node: str, login: tuple[str, str] | None) -> None:
+    """Push images of a layout to a node; exit 1 when the layout is damaged or the node fails, 2 when it refuses."""
+    from holdfast.layout.image_import import ImageImport, LayoutDamaged, split_name
+    from holdfast.layout.layout_files import LayoutInvalid
+    from holdfast.layout.node_push import NodePush, NodeUnreachable, PushRefused
+
+    try:
+        repository, tag = split_name(name)
+        with closing(NodePush(node, repository, login)) as push:
+            counts = ImageImport(source, push).run(tag, reference)
+    except LayoutDamaged as error:
+        show(FsckReport(list(error.problems)))
+        sys.exit(FAILED)
+    except LayoutInvalid as error:
+        refuse(str(error))
+    except PushRefused as error:
+        refuse(str(error), REFUSED if error.is_final else FAILED)
+    except NodeUnreachable as error:
+        refuse(str(error), FAILED)
+    except OSError as error:
+        refuse(f"{source} cannot be read: {error}", FAILED)
+    show(FsckReport([], counts))
 
 
 def show(report: FsckReport) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from holdfast_core.errors import StoreRefused, Unwritable
+from holdfast_core.errors import StoreError, StoreRefused, Unwritable
 
 from holdfast.admin import auth
 from holdfast.cli.exit_codes import FAILED, refuse
+from holdfast.cli.output import amount
 from holdfast.clock import SystemClock
 from holdfast.config import ConfigInvalid, Configuration
 from holdfast.config_file import load, secret_problems
@@ -184,6 +185,7 @@ def _prepare(config: Configuration, writer: int) -> int:
     from holdfast.gateway.identity import refuse_other
     from holdfast.login.access_token import ensure_key
 
+    _compact(Path(config.data))
     try:
         store = Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes, or_read=True)
         try:
@@ -194,6 +196,20 @@ def _prepare(config: Configuration, writer: int) -> int:
     except (StoreRefused, Unwritable, OSError) as error:
         os.write(writer, str(error).encode())
     return 0
+
+
+def _compact(data: Path) -> None:
+    """Compact an index that is long for what it holds, while no process has it open. A start goes on without that."""
+    from holdfast_core.recovery.compact import compact_if_due
+
+    try:
+        report = compact_if_due(data)
+    except StoreError as error:
+        click.echo(f"holdfast: the index was not compacted: {error}", err=True)
+        return
+    if report is not None:
+        lengths = f"{amount(report.before)}, now {amount(report.after)}"
+        click.echo(f"holdfast: the index was compacted: {lengths}", err=True)
 
 
 def check_certificate(config: Configuration) -> None:
