@@ -93,6 +93,8 @@ class WriteAccess:
         answered: Future[T] = Future()
 
         def tell(done: Future[None]) -> None:
+            if not answered.set_running_or_notify_cancel():  # nobody waits; the change is made all the same
+                return
             error = done.exception()
             answered.set_result(answer()) if error is None else answered.set_exception(error)
 

@@ -8,7 +8,7 @@ import pytest
 from holdfast.config import CollectionSection, ConfigInvalid
 from holdfast.config_file import from_table
 from holdfast.resources.model import GarbageCollection
-from holdfast.storage.collection_schedule import next_run, rule_of, settings_of
+from holdfast.storage.collection_schedule import found_for, next_run, rule_of, settings_of
 from holdfast_core.record import CollectionRule
 
 NOW = 1_800_000_000.0
@@ -80,3 +80,10 @@ def test_beside_a_connection_string_the_parent_decides() -> None:
     with pytest.raises(ConfigInvalid, match="garbage_collection: found enabled or schedule beside a conn"):
         from_table({"gateway": gateway, "garbage_collection": {"schedule": "0 3 * * *"}})
     assert from_table({"gateway": gateway, "garbage_collection": {"lease": "PT2H"}})
+
+
+def test_who_finds_a_blob_has_an_hour_for_its_manifest_or_half_a_short_lease() -> None:
+    assert found_for(CollectionSection()) == 23 * 3600
+    assert found_for(CollectionSection(lease="PT2H", cached_after="P1D")) == 3600
+    assert found_for(CollectionSection(lease="P1D", cached_after="PT20M")) == 600
+    assert found_for(CollectionSection(lease="", cached_after="")) == inf

@@ -14,7 +14,14 @@ from holdfast_core.record import Blob
 
 from holdfast.endpoint.content import ServedContent, from_memory, from_source, headers_of, is_current
 from holdfast.endpoint.node import Answer, Node
-from holdfast.endpoint.unavailable import absent_to_pushers, check_asked, mend, require_sound, undeliverable
+from holdfast.endpoint.unavailable import (
+    absent_to_pushers,
+    check_asked,
+    may_push,
+    mend,
+    require_sound,
+    undeliverable,
+)
 from holdfast.errors import BlobUnknown, FillGone, KeeperAway, NodeFailed, RangeRefused, Refusal
 from holdfast.fill.readers import BlobAnswer
 from holdfast.fill.repair import UnstoredChunk
@@ -55,6 +62,8 @@ def answer(node: Node, request: Request) -> Answer:
     context = BlobRequest(node, request, scope, names.digest(request.route.reference))
     blob = node.blobs.get(scope.key, context.digest)
     if blob is not None:
+        if request.method == "HEAD" and _is_ending(context):
+            return _ending(context, blob)
         try:
             return _held(context, blob)
         except (NotHeld, Damaged) as damage:
@@ -63,6 +72,27 @@ def answer(node: Node, request: Request) -> Answer:
     # a client that names the digest has the bytes: 304 needs a HEAD of the parent and no transfer
     sized = request.method == "HEAD" or is_current(request, str(context.digest))
     return _sized(context) if sized else _filled(context)
+
+
+def _is_ending(context: BlobRequest) -> bool:
+    """Whether nothing has named the blob for so long that a collection may come before the manifest of a client that
+    finds it and does not push it."""
+    node = context.node
+    before = node.clock.now() - node.found_for
+    return node.store.mode != "ReadOnly" and node.store.space.is_ending(
+        context.scope.key, context.digest, before
+    )
+
+
+async def _ending(context: BlobRequest, blob: Blob) -> Reply:
+    """The answer to a HEAD of such a blob: 404 to who may push, so that it is pushed, and with that kept."""
+    if await may_push(context.node, context.request):
+        raise BlobUnknown("nothing names this blob and it will be removed soon; push it again")
+    try:
+        reply = _held(context, blob)
+    except (NotHeld, Damaged) as damage:
+        reply = _damaged(context, damage)
+    return reply if isinstance(reply, Reply) else await reply
 
 
 def _content(context: BlobRequest, size: int) -> ServedContent:

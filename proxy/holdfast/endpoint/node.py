@@ -18,6 +18,7 @@ from holdfast.login.access import Access
 from holdfast.push.body_budget import BodyBudget
 from holdfast.push.context import PushContext
 from holdfast.routing import RoutedRepository, Router
+from holdfast.storage.collection_schedule import found_for
 from holdfast.wire.message import Reply
 
 #: most bytes of manifest bodies that a process holds at once; eight of the longest if that is more
@@ -29,7 +30,7 @@ Answer = Reply | Coroutine[Any, Any, Reply]
 @dataclass(slots=True)
 class Node:
     """The context of every endpoint. While `draining`, /readyz answers 503 and connections end. `access` identifies
-    callers and has their rights. `blobs` and `references` are those of `store`."""
+    callers and has their rights. `blobs` and `references` are those of `store`. `found_for`: `collection_schedule`."""
 
     store: Store
     port: KeeperApi
@@ -42,12 +43,14 @@ class Node:
     references: References = field(init=False)
     manifest_bodies: BodyBudget = field(init=False)
     access: Access = field(init=False)
+    found_for: float = field(init=False)
     #: the rate limits of connected registries below at this process
     shares: Rates = field(default_factory=lambda: Rates(PROCESS_RATES))
 
     def __post_init__(self) -> None:
         self.blobs, self.references = self.store.blobs, self.store.references
         longest = self.config.limits.manifest_bytes
+        self.found_for = found_for(self.config.garbage_collection)
         self.access = Access(self.store, self.config, self.clock)
         self.manifest_bodies = BodyBudget(max(MANIFEST_BODIES_BYTES, 8 * longest), longest)
 

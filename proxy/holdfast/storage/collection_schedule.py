@@ -12,6 +12,9 @@ from holdfast.resources.cron import occurrences
 from holdfast.resources.model import GarbageCollection
 from holdfast.timestamps import duration
 
+#: a client that finds a blob before it pushes has so long for the manifest (seconds)
+PUSHER_SECONDS = 3600.0
+
 
 def settings_of(config: CollectionSection, managed: GarbageCollection | None) -> GarbageCollection:
     """Whether and when to collect: as the parent of a connected registry says, of any other node as it is
@@ -37,6 +40,14 @@ def rule_of(config: CollectionSection, now: float, kept_since: float = inf) -> C
         manifests_before=_before(config.untagged_after, now),
         cached_before=None if cached is None or kept_since == -inf else min(cached, kept_since),
     )
+
+
+def found_for(config: CollectionSection) -> float:
+    """Seconds that a blob may be without a name and is still found by a client that may push. The rest of its lease, an
+    hour or half of it, is the client's for the manifest that names it."""
+    lengths = (duration(text) for text in (config.lease, config.cached_after) if text)
+    lease = min((length.total_seconds() for length in lengths if length is not None), default=inf)
+    return lease - min(PUSHER_SECONDS, lease / 2)
 
 
 def _before(text: str, now: float) -> float | None:
