@@ -37,9 +37,11 @@ if TYPE_CHECKING:
         CollectionRule,
         Departure,
         Descriptor,
+        DiskUse,
         EventHead,
         EventRecord,
         FillState,
+        ImageHolding,
         ImageUse,
         Lock,
         LockChange,
@@ -73,11 +75,13 @@ __all__ = [
     "Departure",
     "Descriptor",
     "Digest",
+    "DiskUse",
     "EventHead",
     "EventRecord",
     "FillPart",
     "FillState",
     "FsckReport",
+    "ImageHolding",
     "ImageUse",
     "Lock",
     "LockChange",
@@ -104,9 +108,9 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Child CollectionRule Departure Descriptor EventHead EventRecord FillState ImageUse Lock LockChange"
-    " LockTarget Manifest MemberPage Pin ReferrerPage ReferrersList RepositoryAccount RepositoryMember Resource"
-    " ResourceChange StoreAccount StoreStatistics Tag TagList TagMove"
+    "Blob Child CollectionRule Departure Descriptor DiskUse EventHead EventRecord FillState ImageHolding"
+    " ImageUse Lock LockChange LockTarget Manifest MemberPage Pin ReferrerPage ReferrersList RepositoryAccount"
+    " RepositoryMember Resource ResourceChange StoreAccount StoreStatistics Tag TagList TagMove"
 )
 _PLACES = {
     **dict.fromkeys(("FsckReport", "fsck"), "upkeep.fsck"),

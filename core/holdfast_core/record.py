@@ -138,6 +138,36 @@ class ImageUse(NamedTuple):
     digest: Digest
 
 
+class ImageHolding(NamedTuple):
+    """What would go if a manifest that no other names, or a blob, were evicted: the `digests` that nothing else in its
+    repository names, the bytes of files that would be free, and those that other repositories need as well. `hour`
+    (since 1970) is when any of them was last used, `named` is what they name, held or not, `owned` whether it was
+    pushed here, `kept` why it may not go, or ""."""
+
+    repository: str
+    digest: Digest
+    digests: tuple[Digest, ...]
+    freed_bytes: int
+    shared_bytes: int
+    hour: int
+    named: tuple[Digest, ...]
+    owned: bool
+    kept: str
+
+
+class DiskUse(Value, frozen=True):
+    """Bytes of the disk that a store takes beside its blobs, as allocated: the growing files of fills by name, uploads,
+    files and indexes set aside, the journal, the index, and what is always there (directories, the space that is
+    reserved for deletes)."""
+
+    parts: dict[str, int]
+    uploads: int
+    set_aside: int
+    journal: int
+    index: int
+    fixed: int
+
+
 class Lock(Value, frozen=True):
     """What is allowed on a repository, a manifest or a tag; all of it unless a client set a lock."""
 

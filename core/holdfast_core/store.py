@@ -78,7 +78,7 @@ class Store:
         self.uploads = Uploads(directory.uploads_fd, access.require_mode)
         self.documents = ControlDocuments(index, access)
         self.events = StoredEvents(index, access)
-        self.space = Space(index, access, names)
+        self.space = Space(index, directory, access, names)
         self.upkeep = Upkeep(index, directory, access, recent, names, self.probe)
 
     @classmethod
@@ -185,6 +185,11 @@ class Store:
     def free_bytes(self) -> int:
         """Bytes that may still be written to the file system of the store."""
         return self._directory.free_bytes()
+
+    def disk_bytes(self) -> int:
+        """Size of that file system."""
+        status = os.statvfs(self.path)
+        return status.f_frsize * status.f_blocks
 
     @property
     def is_waiting(self) -> bool:

@@ -89,12 +89,57 @@ class FillsSection(Section, frozen=True):
     checkpoint_interval: Annotated[float, key("progress recorded every", "s", gt=0)] = 5.0
     transfers: Annotated[int, key("transfers at once, whole node", "", ge=1, le=1024)] = 32
     ranges_per_fill: Annotated[int, key("range transfers at once in one fill", "", ge=1, le=32)] = 4
-    reserve_bytes: Annotated[int, key("free space below which fills stream unstored", "bytes", ge=0)] = (
-        256 << 20
-    )
+    reserve_bytes: Annotated[
+        int,
+        key(
+            "free space below which fills stream unstored, whatever the budget of [store] has", "bytes", ge=0
+        ),
+    ] = 0
     unstored_bytes: Annotated[
         int, key("memory of all blobs that pass through unstored, whole node", "bytes", ge=8 << 20)
     ] = 128 << 20
+
+
+class ShareSection(Section, frozen=True):
+    """A part of the store's budget for some repositories; the first row that matches counts."""
+
+    parent: Annotated[
+        str, key("name of a parent, `default` for the one without; empty or *: every parent")
+    ] = ""
+    repositories: Annotated[
+        tuple[str, ...], key("patterns of repositories; * within a segment, ** across; none given: all")
+    ] = ()
+    soft: Annotated[
+        float, key("share of the budget below which they go after all others", "0..1", ge=0, le=1)
+    ] = 0.0
+    hard: Annotated[
+        float, key("share of the budget; what they have over it goes first", "0..1", gt=0, le=1)
+    ] = 1.0
+
+
+class StoreSection(Section, frozen=True):
+    """How much of the disk the store may take, and what goes when there is no room (operate.md, "Space")."""
+
+    max_bytes: Annotated[
+        int, key("bytes that the store may take, all of its files; 0 = what min_free leaves", "bytes", ge=0)
+    ] = 0
+    min_free: Annotated[
+        str,
+        key(
+            "free space of the file system that is left, whoever takes the rest; empty: a tenth, at most 32 GiB, which"
+            " pushes may take; 0: none, and without max_bytes nothing is evicted",
+            "10%, 20GB, 500MiB",
+        ),
+    ] = ""
+    high_water: Annotated[
+        float, key("share of the budget from which on images are evicted", "0..1", gt=0, le=1)
+    ] = 0.95
+    low_water: Annotated[float, key("share of the budget down to which they are", "0..1", gt=0, le=1)] = 0.9
+    evict_offline: Annotated[
+        Literal["last", "never"],
+        key("images of a parent that cannot be reached: evicted when nothing else is left, or not at all"),
+    ] = "last"
+    shares: Annotated[tuple[ShareSection, ...], key("parts of the budget")] = ()
 
 
 class PushSection(Section, frozen=True):
@@ -584,6 +629,7 @@ class Configuration(Section, frozen=True):
     limits: Annotated[LimitsSection, key("")] = field(default_factory=LimitsSection)
     tags: Annotated[TagsSection, key("")] = field(default_factory=TagsSection)
     fills: Annotated[FillsSection, key("")] = field(default_factory=FillsSection)
+    store: Annotated[StoreSection, key("")] = field(default_factory=StoreSection)
     push: Annotated[PushSection, key("")] = field(default_factory=PushSection)
     garbage_collection: Annotated[CollectionSection, key("")] = field(default_factory=CollectionSection)
     login: Annotated[LoginSection, key("")] = field(default_factory=LoginSection)

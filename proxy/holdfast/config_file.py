@@ -35,6 +35,7 @@ from holdfast.oci.names import is_repository
 from holdfast.resources.cron import Cron, ScheduleInvalid
 from holdfast.resources.rules import is_notification
 from holdfast.routing import ANY, default_parent
+from holdfast.storage.budget import store_contradictions
 from holdfast.sync.schedule import Schedule
 from holdfast.sync.source.selection import problems
 
@@ -233,6 +234,7 @@ def contradictions(config: Configuration) -> Iterator[str]:
             except re.error as error:
                 yield f"tags.{name}: found {pattern!r}; allowed: a regular expression ({error})"
     yield from parent_contradictions(config.parent)
+    yield from store_contradictions(config.store)
     yield from login_contradictions(config)
     yield from gateway_contradictions(config)
     yield from sync_contradictions(config)

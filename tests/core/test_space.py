@@ -27,7 +27,7 @@ from holdfast_core.changes.collection import DIGESTS
 from holdfast_core.changes.manifest_children import children_of
 from holdfast_core.errors import Mistake, NotEvictable, NotHeld
 from support.format_reader import FormatReader
-from support.stores import MEDIA, push, push_file, put_file, some_bytes
+from support.stores import MEDIA, push, push_file, put_file, some_bytes, stage
 
 Opener = Callable[..., Store]
 HOUR = 3600.0
@@ -539,3 +539,84 @@ def test_a_pin_that_cannot_be_is_refused(store: Store, pin: Pin, words: str) -> 
     with pytest.raises(Mistake, match=words):
         store.space.pin(pin, now=10.0).result()
     assert store.space.pins() == []
+
+
+# --- images as eviction sees them --------------------------------------------------------------------------
+
+
+def test_a_holding_is_what_an_eviction_takes(store: Store) -> None:
+    shared, own, pushed = layer(1), layer(2), layer(3)
+    first, second = body_of(shared, own), body_of(shared, pushed)
+    digest = cache(store, "a", first, shared, own, tag="one", now=2 * HOUR)
+    push_file(store, "a", pushed)
+    cache(store, "a", second, tag="two", now=5 * HOUR)
+    store.blobs.seen("a", Digest.of(own), 7 * HOUR)
+    store.upkeep.write_recent()
+    store.upkeep.sync_cached().result()
+    holding = store.space.holding("a", digest, now=8 * HOUR)
+    assert holding is not None
+    assert (holding.digests, holding.freed_bytes, holding.hour) == ((digest, Digest.of(own)), 30_000, 7)
+    assert (set(holding.named), holding.owned, holding.kept) == (
+        {Digest.of(shared), Digest.of(own)},
+        False,
+        "",
+    )
+    assert store.space.holding("a", Digest.of(b"never"), now=1.0) is None
+    kept = store.space.holding("a", Digest.of(shared), now=1.0)
+    assert kept is not None
+    assert kept.kept == "is named by a manifest that is here"
+
+
+def test_the_roots_of_a_layer_are_what_no_manifest_names(store: Store) -> None:
+    shared = layer(1)
+    amd, arm = body_of(shared), body_of(shared, layer(2))
+    index, alone = index_of(amd, arm), body_of(shared, layer(3))
+    for body in (amd, arm, index, alone):
+        cache(store, "a", body)
+    put_file(store, "a", shared)
+    assert set(store.space.roots("a", Digest.of(shared))) == {Digest.of(index), Digest.of(alone)}
+    assert store.space.roots("a", Digest.of(index)) == [Digest.of(index)]
+    assert store.space.roots("b", Digest.of(shared)) == [Digest.of(shared)]
+
+
+def test_uses_go_on_where_they_ended(store: Store) -> None:
+    bodies = [body_of(layer(number)) for number in range(5)]
+    for hour, body in enumerate(bodies):
+        cache(store, "a", body, now=hour * HOUR)
+    first, place = store.space.uses_after(b"", 3)
+    rest, end = store.space.uses_after(place, 3)
+    assert [use.digest for use in (*first, *rest)] == [Digest.of(body) for body in bodies]
+    assert end == b""
+
+
+def test_what_was_evicted_gives_its_space_back_at_once_and_what_is_linked_stays(
+    store: Store, tmp_path: Path
+) -> None:
+    gone, elsewhere = layer(1), layer(2)
+    digest = cache(store, "a", body_of(gone, elsewhere), gone, elsewhere)
+    put_file(store, "b", elsewhere)
+    blob = store.blobs.get("a", Digest.of(gone))
+    assert blob is not None
+    reader = store.blobs.open(blob)
+    store.space.evict("a", digest, now=2.0).result()
+    both = [Digest.of(gone), Digest.of(elsewhere)]
+    assert store.upkeep.reclaim(both).result() == 30_000
+    assert reader.read(0, 30_000) == gone
+    assert is_here(store, "b", elsewhere)
+    assert store.space.account().file_bytes == 30_000
+    assert store.upkeep.reclaim(both).result() == 0
+
+
+def test_the_disk_in_use_counts_what_is_allocated(store: Store) -> None:
+    before = store.space.disk_use()
+    part = store.blobs.fills.open_part("a", Digest.of(layer(1)), 1 << 30)
+    part.write(512 << 20, bytes(64 << 10))
+    name = stage(store, bytes(100_000))
+    after = store.space.disk_use()
+    assert before.parts == {}
+    assert [size // 1024 for size in after.parts.values()] == [64]
+    assert 100_000 <= after.uploads - before.uploads < 110_000
+    assert min(after.journal, after.index) > 0
+    store.uploads.remove(name)
+    assert store.space.disk_use().uploads == before.uploads
+    part.close()

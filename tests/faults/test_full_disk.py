@@ -28,8 +28,8 @@ DISK_BYTES = 320 << 20
 KINDS = ("ext4", "xfs")
 #: more than the socket buffers on the way hold
 SLOW_BYTES = 24_000_000
-#: no reserve, so that it is the kernel who says that the disk is full
-SETTINGS = "[fills]\nreserve_bytes = 0\n"
+#: no budget, so that it is the kernel who says that the disk is full, and nothing is evicted
+SETTINGS = '[store]\nmin_free = "0"\n'
 
 
 @pytest.fixture(params=KINDS)

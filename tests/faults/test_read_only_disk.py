@@ -22,7 +22,7 @@ from support.transfer import fetch
 NAME, FRESH = "library/held", "library/fresh"
 DISK_BYTES = 320 << 20
 #: the reserve of `fills` is larger than these disks
-SETTINGS = "[fills]\nreserve_bytes = 0\n"
+SETTINGS = '[store]\nmin_free = "0"\n'
 
 
 def passes_lists(node: Node, name: str) -> None:

@@ -25,7 +25,7 @@ from support.transfer import fetch
 
 NAME, FRESH = "library/held", "library/fresh"
 DISK_BYTES = 320 << 20
-SETTINGS = "[fills]\nreserve_bytes = 0\n"
+SETTINGS = '[store]\nmin_free = "0"\n'
 
 
 @contextmanager

@@ -31,7 +31,14 @@ class Bench:
         held, self.medium = Extents(), FillBuffer(None, SIZE)
         self.medium.move(held)
         self.writer = DiskWriter(
-            self.context, self.medium, held, self._landed, lambda: None, lambda: None, lambda: False
+            self.context,
+            self.medium,
+            held,
+            self._landed,
+            lambda: None,
+            lambda: None,
+            lambda: False,
+            lambda more: True,
         )
 
     def _landed(self, pieces: list[Piece]) -> None:

@@ -122,6 +122,9 @@ class FillsDouble:
     def troubles(self):
         return []
 
+    def coming(self):
+        return set()
+
     def passing(self):
         return ["the disk is full"]
 

@@ -41,6 +41,7 @@ class Readers:
         scrub_interval: float,
         remembered_chunks: int = ...,
         pages: PageMap | None = None,
+        table: Callable[[Digest, int], bytes] | None = None,
     ) -> None: ...
     def verification(
         self, digest: Digest, size: int, identity: tuple[int, ...], bad: Iterable[int]

@@ -45,6 +45,9 @@ cdef class Verification:
     cdef readonly MappedFile file
     cdef readonly tuple identity
     cdef readonly set bad
+    # the BLAKE3 of all chunks, as the index had them when the file was opened first: it has them no more once the blob
+    # was evicted, and who has the file open reads on; b"" when they could not be read
+    cdef bytes table
     cdef set hashing
     cdef double used_at
     cdef int busy
@@ -53,6 +56,7 @@ cdef class Verification:
         self.file = file
         self.identity = identity
         self.bad = set(bad)
+        self.table = b""
         self.hashing = set()
         self.checked_at = <double*>malloc(max(file.chunks, 1) * sizeof(double))
         if self.checked_at == NULL:
@@ -86,13 +90,15 @@ cdef class Verification:
 cdef class Readers:
     """All readers of one store: their number, the shared verifications, and what they need of the store.
 
-    `expected(digest, chunk)` gives the BLAKE3 of a chunk from the index; `clock()` gives seconds that never
+    `expected(digest, chunk)` gives the BLAKE3 of a chunk from the index, b"" for none, and `table(digest, chunks)` that
+    of all chunks; `clock()` gives seconds that never
     step; a chunk checked more than `scrub_interval` seconds ago is checked again. `pages`: see `PageMap`; where it does
     not work, a chunk is checked whenever it is read. At most `remembered_chunks` are remembered; beyond that the blob
     opened longest ago is forgotten, which costs a check and nothing else.
     """
 
     cdef object expected
+    cdef object table
     cdef object clock
     cdef readonly double scrub_interval
     cdef readonly Py_ssize_t remembered_chunks
@@ -110,8 +116,10 @@ cdef class Readers:
         double scrub_interval,
         Py_ssize_t remembered_chunks=1 << 14,
         PageMap pages=None,
+        table=None,
     ):
         self.expected = expected
+        self.table = table
         self.clock = clock
         self.scrub_interval = scrub_interval
         self.remembered_chunks = remembered_chunks
@@ -126,6 +134,7 @@ cdef class Readers:
             known = None
         if known is None:
             known = Verification(MappedFile(self.pages, (size + CHUNK - 1) // CHUNK), identity, bad)
+            known.table = b"" if self.table is None else self.table(digest, known.file.chunks)
             self.remembered += known.file.chunks
         else:  # a repair changes the file's identity, so for one identity chunks only turn bad
             known.bad.update(bad)
@@ -313,7 +322,7 @@ cdef class BlobReader:
         """Serve the chunk that begins at `offset` from these bytes, which its file cannot have, until another one is
         read. Raises ChunkDamaged when they are not the chunk."""
         cdef Py_ssize_t chunk = offset // CHUNK
-        if blake3(data).digest() != self.readers.expected(self.digest, chunk):
+        if blake3(data).digest() != self._expected(chunk):
             raise self._damage(chunk)
         self.kept_chunk = self.taken_chunk = chunk
         self.kept = data
@@ -345,7 +354,7 @@ cdef class BlobReader:
                 self.state.forget(chunk)
                 mapped = self.state.file.map(self.fd, chunk, length)
                 whole = not mapped or read_into(self.fd, start, data)
-            if not whole or blake3(data).digest() != self.readers.expected(self.digest, chunk):
+            if not whole or blake3(data).digest() != self._expected(chunk):
                 self.readers.damaged += 1
                 raise self._damage(chunk)
             self.readers.checked += 1
@@ -361,6 +370,10 @@ cdef class BlobReader:
         finally:
             if alone:
                 self.state.hashing.discard(chunk)
+
+    cdef object _expected(self, Py_ssize_t chunk):
+        """The BLAKE3 of a chunk."""
+        return self.readers.expected(self.digest, chunk) or self.state.table[32 * chunk:32 * chunk + 32]
 
     cdef int _drop(self, Py_ssize_t chunk, Py_ssize_t length) except -1:
         """Have the next read of a bad chunk read the disk again: what is bad may be the copy in memory."""

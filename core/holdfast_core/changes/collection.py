@@ -12,6 +12,7 @@ caller says that it is confirmed: the repository has a parent, which has all tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 
 from holdfast_core import format as layout
 from holdfast_core import space_format
@@ -30,12 +31,14 @@ from holdfast_core.changes.client_changes import tags_at
 from holdfast_core.changes.derivation import hour_of_use
 from holdfast_core.digest import Digest
 from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
-from holdfast_core.record import CollectionRule, Departure, LockTarget
+from holdfast_core.record import CollectionRule, Departure, ImageHolding, LockTarget
 
 #: digests a transaction: the writer is held for a few ms
 DIGESTS = 32
 #: edges that are looked at together
 EDGES = 64
+#: roots of one digest that are looked for
+ROOTS = 32
 
 
 def evicted(
@@ -95,6 +98,44 @@ def only_named_by(
                 continue
             going[key] = None
             waiting.append(key)
+
+
+def roots_of(view: IndexView, repository: bytes, digest_key: bytes) -> list[bytes]:
+    """The digest keys of what is evicted as a whole and has a digest in it: manifests of the repository (its hash) that
+    no other names, ROOTS at most; the digest itself when nothing names it."""
+    roots: dict[bytes, None] = {}
+    waiting, known = [digest_key], {digest_key}
+    while waiting and len(roots) < ROOTS:
+        key = waiting.pop(0)
+        parents = list(islice(_parents(view, repository, key), ROOTS))
+        if not parents:
+            roots[key] = None
+        waiting += [parent for parent in parents if parent not in known]
+        known.update(parents)
+    return list(roots)
+
+
+def holding_of(
+    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool
+) -> ImageHolding | None:
+    """What `evicted` would take with a digest; None for what is not there."""
+    hashed = layout.repository_hash(repository)
+    if not is_linked(view, hashed, digest.key):
+        return None
+    going = list(only_named_by(view, hashed, digest.key, now, owned=confirmed))
+    sizes = [freed(view, hashed, key) for key in going]
+    named = dict.fromkeys(c.digest for key in going for c in change.children_in(view, key) or ())
+    return ImageHolding(
+        repository,
+        digest,
+        tuple(map(Digest.from_key, going)),
+        sum(sizes),
+        sum(_file_bytes(view, key) for key, size in zip(going, sizes, strict=True) if not size),
+        max(hour_of_use(view, hashed, key) or 0 for key in going),
+        tuple(named),
+        _is_owned(view, digest.key),
+        _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, confirmed),
+    )
 
 
 def collected(
@@ -190,12 +231,17 @@ def _kept(view: IndexView, repository: str, digest: Digest, now: float) -> str:
 def freed(view: IndexView, repository: bytes, digest_key: bytes, gone: Collection[bytes] = ()) -> int:
     """Bytes of the disk that are free once this repository does not have a digest any more, and those in `gone` do not
     either."""
-    blob = blob_of(view, Digest.from_key(digest_key))
-    if blob is None or blob.inline is not None:
+    size = _file_bytes(view, digest_key)
+    if not size:
         return 0
     known = {repository, *gone}  # each holds it as a blob, as a manifest, or as both
     holders = view.keys(layout.HOLDER + digest_key, limit=2 * len(known) + 1)
-    return 0 if {key[-16:] for key in holders} - known else blob.size
+    return 0 if {key[-16:] for key in holders} - known else size
+
+
+def _file_bytes(view: IndexView, digest_key: bytes) -> int:
+    blob = blob_of(view, Digest.from_key(digest_key))
+    return 0 if blob is None or blob.inline is not None else blob.size
 
 
 def _unlinked(view: IndexView, repository: str, digest_key: bytes, now: float) -> list[IndexChange]:

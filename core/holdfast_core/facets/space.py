@@ -17,12 +17,16 @@ from holdfast_core.changes.change import IndexChange, IndexView
 from holdfast_core.changes.derivation import hour_of_use, repositories_of
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged
+from holdfast_core.filesystem.directory import Directory
+from holdfast_core.filesystem.disk_use import disk_use
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.repository_names import RepositoryNames
 from holdfast_core.record import (
     Child,
     CollectionRule,
     Departure,
+    DiskUse,
+    ImageHolding,
     ImageUse,
     Pin,
     RepositoryAccount,
@@ -34,8 +38,11 @@ from holdfast_core.write_access import WriteAccess
 class Space:
     """Of one open store."""
 
-    def __init__(self, index: Index, access: WriteAccess, names: RepositoryNames) -> None:
+    def __init__(
+        self, index: Index, directory: Directory, access: WriteAccess, names: RepositoryNames
+    ) -> None:
         self._index = index
+        self._directory = directory
         self._access = access
         self._names = names
 
@@ -61,6 +68,11 @@ class Space:
         ]
         return links, rows[-1] if len(rows) == limit else b""
 
+    def disk_use(self) -> DiskUse:
+        """What the store takes of the disk beside its blobs. Reads directories, so a thread is the place for it; raises
+        OSError."""
+        return disk_use(self._directory)
+
     # --- the image graph
 
     def children(self, manifest: Digest) -> list[Child]:
@@ -76,16 +88,35 @@ class Space:
             going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True, pending=True))
             return Departure(len(going), sum(collection.freed(view, hashed, key) for key in going))
 
+    def roots(self, repository: str, digest: Digest) -> list[Digest]:
+        """What is evicted as a whole and has a digest of a repository in it: the manifests that no other names, or the
+        digest itself."""
+        with self._index.view() as view:
+            keys = collection.roots_of(view, layout.repository_hash(repository), digest.key)
+        return [Digest.from_key(key) for key in keys]
+
+    def holding(
+        self, repository: str, digest: Digest, *, now: float, confirmed: bool = False
+    ) -> ImageHolding | None:
+        """What `evict` would take, and whether it may; None for what is not there."""
+        with self._index.view() as view:
+            return collection.holding_of(view, repository, digest, now=now, confirmed=confirmed)
+
     # --- order of use
 
     def uses(self, limit: int) -> list[ImageUse]:
         """What was not used for longest, at most `limit`, oldest first: each digest of each repository."""
+        return self.uses_after(b"", limit)[0]
+
+    def uses_after(self, after: bytes, limit: int) -> tuple[list[ImageUse], bytes]:
+        """(the same from a place on, where to go on); b"" is the beginning, and the end."""
+        rows = list(self._index.scan(layout.USE, after=after, limit=limit))
         uses = []
-        for key, _ in self._index.scan(layout.USE, limit=limit):
+        for key, _ in rows:
             hour, repository, digest_key = space_format.use_of(key)
             for name in self._names.of([repository]):
                 uses.append(ImageUse(hour, name, layout.digest_from(key, digest_key)))
-        return uses
+        return uses, rows[-1][0] if len(rows) == limit else b""
 
     def last_use(self, repository: str, digest: Digest) -> int | None:
         """The hour since 1970 in which something of a repository was used last; None for what is not there."""

@@ -6,6 +6,7 @@ change is committed, durably for owned content.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import MappingProxyType
@@ -54,7 +55,7 @@ class StoredBlobs:
         self._access = access
         self._recent = recent
         self._names = names
-        self.readers = Readers(self._chunk_hash, clock, scrub_interval)
+        self.readers = Readers(self._chunk_hash, clock, scrub_interval, table=self._table)
         self.placement = BlobPlacement(
             index,
             directory,
@@ -159,6 +160,15 @@ class StoredBlobs:
         segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)
         payload = self._get(layout.segment_key(layout.CHUNKS + digest.key, segment)) or b""
         return payload[place * 32 : place * 32 + 32]
+
+    def _table(self, digest: Digest, chunks: int) -> bytes:
+        """The hashes of all chunks; b"" where one cannot be read."""
+        segments = range(-(-chunks // layout.SEGMENT_CHUNKS))
+        keys = (layout.segment_key(layout.CHUNKS + digest.key, segment) for segment in segments)
+        with contextlib.suppress(RecordDamaged):
+            table = b"".join(self._get(key) or b"" for key in keys)
+            return table if len(table) == 32 * chunks else b""
+        return b""
 
     # --- verification ---------------------------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ rebuild, which makes some of them, cannot be at work then.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -62,6 +63,16 @@ class GarbageCollector:
             while (batch := list(islice(ripe, BATCH))) and not self._files.closing:
                 reclaimed += self._remove(batch, now - grace)
             return reclaimed + self._strays(now - stray_grace)
+
+    def reclaim(self, digests: Iterable[Digest]) -> int:
+        """Bytes reclaimed of these, which no repository links any more, whenever that began: what was evicted. Raises
+        StoreError."""
+        reclaimed = 0
+        with self._one:
+            left = iter(digests)
+            while (batch := list(islice(left, BATCH))) and not self._files.closing:
+                reclaimed += self._remove(batch, math.inf)
+        return reclaimed
 
     def _ripe(self, before: float) -> Iterator[Digest]:
         for key, value in self._index.scan(layout.UNLINKED):

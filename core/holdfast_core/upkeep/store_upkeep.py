@@ -10,6 +10,7 @@ from holdfast_core import format as layout
 from holdfast_core.blob_files.file_work import Prepared
 from holdfast_core.changes import change
 from holdfast_core.changes.access_times import AccessTimes
+from holdfast_core.digest import Digest
 from holdfast_core.filesystem.directory import Directory
 from holdfast_core.filesystem.disk_state import DiskState
 from holdfast_core.index.lmdb_index import Index
@@ -59,6 +60,11 @@ class Upkeep:
         No client's doing, so allowed in every mode."""
         files = self._access.file_work()
         return files.run(lambda: self._swept(now, grace))
+
+    def reclaim(self, digests: Collection[Digest]) -> Future[int]:
+        """Give the space of these back at once, unless a repository links them: what was evicted needs no grace,
+        because a parent has it. Who has their files open reads on. The future says how many bytes."""
+        return self._access.file_work().run(lambda: self._collector.reclaim(digests))
 
     def _swept(self, now: float, grace: float) -> int:
         """Under pressure what no repository links goes at once; what was set free fills the reserved space first."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from holdfast_core.digest import CHUNK_BYTES
 from holdfast_core.store import Store
@@ -139,6 +140,38 @@ class UnstoredBudget:
         return buffer.in_memory + coming <= LEAST_BYTES + max(0, self._shared - others)
 
 
+class Admission(Protocol):
+    """Says how much of a blob may be kept on the disk; `part` is the file of its fill, of this repository. On the
+    loop."""
+
+    async def reserve(self, repository: str, part: str, size: int) -> bool:
+        """Whether there is room for `size` bytes in all, after what can go has gone; then they are promised."""
+        ...
+
+    def grow(self, part: str, size: int) -> bool:
+        """Whether the fill may have `size` bytes in all. Never waits."""
+        ...
+
+    def release(self, part: str, kept: int = 0) -> None:
+        """Nothing more comes; `kept` bytes stay in the file of the fill."""
+        ...
+
+
+class EverythingFits:
+    """`Admission` without a budget: the disk says when it is full."""
+
+    async def reserve(self, repository: str, part: str, size: int) -> bool:
+        """Always."""
+        return True
+
+    def grow(self, part: str, size: int) -> bool:
+        """Always."""
+        return True
+
+    def release(self, part: str, kept: int = 0) -> None:
+        """Nothing was promised."""
+
+
 def _threads(count: int, name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix=name)
 
@@ -151,6 +184,7 @@ class FillContext:
     policy: Policy
     clock: Clock
     slots: Slots
+    admission: Admission = field(default_factory=EverythingFits)
     writers: ThreadPoolExecutor = field(default_factory=lambda: _threads(WRITERS, "fill-write"))
     hashers: ThreadPoolExecutor = field(default_factory=lambda: _threads(HASHERS, "fill-hash"))
     #: transfers, received_bytes, unique_bytes, resumed, failed, verified, mismatched, unstored, …
@@ -164,7 +198,7 @@ class FillContext:
 
     def is_short_of_space(self) -> bool:
         """Whether the disk has less than the reserve left."""
-        return self.store.free_bytes() < self.policy.reserve_bytes
+        return self.policy.reserve_bytes > 0 and self.store.free_bytes() < self.policy.reserve_bytes
 
     def close(self) -> None:
         """End the threads once their jobs are done."""

@@ -50,7 +50,8 @@ class DiskWriter:
     """One fill's queue of received bytes.
 
     Calls `landed(pieces)` when they can be read; `move()` when the disk is full, which returns once bytes go to memory;
-    `make_room()` to drop memory that no reader needs; `is_far_behind()` to ask whether hashing must catch up first.
+    `make_room()` to drop memory that no reader needs; `is_far_behind()` to ask whether hashing must catch up first;
+    `may_keep(count)` to ask whether the disk may take so many more.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class DiskWriter:
         move: Callable[[], None],
         make_room: Callable[[], None],
         is_far_behind: Callable[[], bool],
+        may_keep: Callable[[int], bool],
     ) -> None:
         self._context, self._buffer, self._held = context, buffer, held
         self._on_landed, self._move, self._make_room = landed, move, make_room
-        self._is_far_behind = is_far_behind
+        self._is_far_behind, self._may_keep = is_far_behind, may_keep
         self._pending: list[tuple[TransferProgress, int, Data]] = []
         self._bytes = 0
         self._unchecked = self._passed = 0
@@ -148,6 +150,8 @@ class DiskWriter:
         self._room.set()
         fresh = [piece for _, offset, data in batch for piece in self._missing(offset, data)]
         known = [piece for t, offset, data in batch if t.compares for piece in self._known(offset, data)]
+        if self._buffer.window is None and not self._may_keep(sum(len(data) for _, data in fresh)):
+            self._go_unstored()
         await self._write_pieces(fresh, known)
         for offset, data in fresh:
             self._buffer.landed((offset, offset + len(data)))

@@ -384,6 +384,8 @@ class Fill:
                 self.context, buffer.part, self.repository, self.repositories, self.digest, table
             )
             self.lifecycle.apply(FillEvent.ADMITTED if is_stored else FillEvent.MATCH)
+        if is_stored:
+            self.received.give_room_back(keeps=False)
         return True
 
     async def _mismatched(self, actual: str) -> None:
@@ -474,6 +476,7 @@ class Fill:
             return
         self.lifecycle.apply(FillEvent.UNWANTED)
         await self._checkpoint_all()
+        self.received.give_room_back(keeps=True)
         if self.idle:
             self._on_change(self)
 
@@ -491,7 +494,7 @@ class Fill:
         for task in list(self._chores):
             task.cancel()
         await asyncio.gather(self._task, *self._chores, return_exceptions=True)
-        self.received.close()
+        self.received.close(keeps=self.lifecycle.phase is FillPhase.SUSPENDED and not self.in_memory)
 
 
 class BackgroundRead:

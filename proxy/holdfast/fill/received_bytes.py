@@ -17,6 +17,7 @@ from collections.abc import Callable
 from holdfast_core.blob_files.fill_file import FillPart
 from holdfast_core.digest import CHUNK_BYTES
 from holdfast_core.errors import StoreError
+from holdfast_core.filesystem.directory import part_name
 
 from holdfast.fill.buffer import FillBuffer, Frontier
 from holdfast.fill.checkpoint import Checkpoints
@@ -72,6 +73,7 @@ class ReceivedBytes:
         self.frontier: Frontier | None = None
         #: bytes that no reader waited for were dropped from memory
         self.has_dropped = False
+        self._part = part_name(self._repository, self._digest)
 
     def prepare(self, size: int, *, stored: bool) -> DiskWriter:
         """Begin to take bytes, now that the size is known: on disk if there is room and `stored` says so."""
@@ -85,6 +87,7 @@ class ReceivedBytes:
             move=self._move,
             make_room=self._make_room,
             is_far_behind=self._is_far_behind,
+            may_keep=self._may_keep,
         )
         self._hash_anew()
         if part is None:
@@ -92,6 +95,20 @@ class ReceivedBytes:
         if not self.opened.done():
             self.opened.set_result(size)
         return self.writer
+
+    async def has_room(self, coming: int) -> bool:
+        """Whether so many more bytes may be kept on the disk; they are promised then."""
+        if self.in_memory:
+            return False
+        size = self.held.total + coming
+        return await self._context.admission.reserve(self._repository, self._part, size)
+
+    def _may_keep(self, more: int) -> bool:
+        return self._context.admission.grow(self._part, self.held.total + more)
+
+    def give_room_back(self, *, keeps: bool) -> None:
+        """Nothing more comes to the disk; what is there stays, or is counted elsewhere or dropped."""
+        self._context.admission.release(self._part, self.held.total if keeps else 0)
 
     def _open_part(self, size: int) -> FillPart | None:
         try:
@@ -197,6 +214,7 @@ class ReceivedBytes:
         assert self.buffer is not None
         log.warning("fill goes on unstored", digest=str(self._digest), held=self.held.total)
         self._context.counters["unstored"] += 1
+        self.give_room_back(keeps=True)
         self._readers.moved(self.buffer.move(self.held))
 
     def _make_room(self) -> None:
@@ -223,8 +241,9 @@ class ReceivedBytes:
         if self.frontier is not None:
             await self.frontier.settled()
 
-    def close(self) -> None:
-        """Close the files; may be called twice."""
+    def close(self, *, keeps: bool = False) -> None:
+        """Close the files, which stay for a later fill if it `keeps` them; may be called twice."""
+        self.give_room_back(keeps=keeps)
         if self.buffer is not None:
             self.buffer.close()
         if self.writer is not None:

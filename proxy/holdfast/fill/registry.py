@@ -32,7 +32,7 @@ from holdfast.errors import (
     RangeUnsatisfiable,
     Refusal,
 )
-from holdfast.fill.context import FillContext, Slots
+from holdfast.fill.context import Admission, EverythingFits, FillContext, Slots
 from holdfast.fill.fill import BackgroundRead, DiskFull, Fill
 from holdfast.fill.planner import Want
 from holdfast.fill.readers import BlobAnswer, FillChange, FillSnapshot, Reader
@@ -89,10 +89,16 @@ class FillRegistry:
     """
 
     def __init__(
-        self, store: Store, parent_of: Callable[[str], Parent], config: Policy, clock: Clock
+        self,
+        store: Store,
+        parent_of: Callable[[str], Parent],
+        config: Policy,
+        clock: Clock,
+        admission: Admission | None = None,
     ) -> None:
         self.store, self.clock = store, clock
-        self.context = FillContext(store, config, clock, Slots(config.transfers))
+        slots = Slots(config.transfers)
+        self.context = FillContext(store, config, clock, slots, admission or EverythingFits())
         #: transfers, received_bytes, unique_bytes, interrupted, verified, failed, mismatched, unstored, …
         self.counters: Counter[str] = self.context.counters
         self._parent_of = parent_of
@@ -245,6 +251,12 @@ class FillRegistry:
         if fill is not None:
             return fill.size if repository in fill.repositories and fill.size else None
         return parked.size if parked is not None and parked.repository == repository else None
+
+    def coming(self) -> set[tuple[str, Digest]]:
+        """(namespace of the parent, digest) of all blobs that are being fetched, or read while they are."""
+        return {
+            (origin.namespace, origin.digest) for origin, fill in self._by_origin.items() if not fill.idle
+        }
 
     def is_coming(self, repository: str, digest: str, start: int, end: int) -> bool:
         """Whether a blob is being fetched through this repository now, or [start, end) of it is held."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.backoff import Backoff
 from holdfast.bandwidth.share import Work
+from holdfast.clock import Clock
 from holdfast.errors import ParentBroken, ParentDenied, Refusal
 from holdfast.fill.context import FillContext, TransferSlot
 from holdfast.fill.disk_writer import BlobChanged, DiskWriter, TransferProgress
@@ -105,7 +106,7 @@ class Transfers:
         self.patience = Patience()
         self.resting = False
         self._splits, self._doubtful = True, False
-        self._numbers = count(1)
+        self._numbers, self._sizing = count(1), asyncio.Lock()
 
     # -- for the fill ------------------------------------------------------------------------------
 
@@ -156,6 +157,11 @@ class Transfers:
     # -- for its transfers -------------------------------------------------------------------------
 
     @property
+    def clock(self) -> Clock:
+        """The node's."""
+        return self._context.clock
+
+    @property
     def is_background(self) -> bool:
         """Whether no reader waits."""
         return self._readers.is_empty
@@ -165,15 +171,18 @@ class Transfers:
         """The kind of work on the link: without a reader it is synchronisation, also the rest of a pull that ended."""
         return "sync" if self.is_background else "interactive"
 
-    def sized(self, size: int, etag: str) -> DiskWriter:
-        """The writer of the fill, once the parent's answer gives size and ETag. Raises BlobChanged."""
+    async def sized(self, size: int, etag: str, coming: int) -> DiskWriter:
+        """The writer of the fill, once the parent's answer gives size and ETag, and room was made for `coming` more
+        bytes as far as there is any. Raises BlobChanged."""
         received = self._received
-        if received.writer is None:
-            self.etag = etag
-            received.prepare(size, stored=not self._context.is_short_of_space())
-            self._wake()
-        elif size != received.size:
-            raise BlobChanged(f"the parent's blob has {size} bytes now, it had {received.size}")
+        async with self._sizing:
+            has_room = await received.has_room(coming)
+            if received.writer is None:
+                self.etag = etag
+                received.prepare(size, stored=has_room and not self._context.is_short_of_space())
+                self._wake()
+            elif size != received.size:
+                raise BlobChanged(f"the parent's blob has {size} bytes now, it had {received.size}")
         assert received.writer is not None
         return received.writer
 
@@ -281,11 +290,20 @@ class Transfer:
         return Running(self.number, landed, received, self.end, self.sequential)
 
     async def _run(self) -> None:
+        clock, pace = self.owner.clock, self.owner.parent.pace
+        asked_at = clock.monotonic()
         async with self._request() as stream:
-            self._writer = self.owner.sized(stream.size, stream.etag)
+            pace.began(clock.monotonic() - asked_at)
+            self._writer = await self.owner.sized(stream.size, stream.etag, self._coming(stream))
             self._accept(stream)
             await self._writer.ready()
+            begun_at, begun = clock.monotonic(), self.progress.received
             await self._receive(stream, self._writer)
+            pace.brought(self.progress.received - begun, clock.monotonic() - begun_at)
+
+    def _coming(self, stream: BlobStream) -> int:
+        """Bytes of the requested range."""
+        return (stream.size if self.end is None else min(self.end, stream.size)) - self.start
 
     async def _end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -62,6 +62,7 @@ class Keeper:
     def seen(self, repository: str, digest: str) -> None:
         """See `KeeperApi.seen`."""
         self.store.blobs.seen(repository, Digest.parse(digest), self.clock.now())
+        self.parts.eviction.used(repository, digest)
 
     def disk_refused(self) -> None:
         """See `KeeperApi.disk_refused`."""
@@ -108,6 +109,7 @@ class Keeper:
         await parts.switches.load()
         await parts.fills.start()
         parts.upkeep.start()
+        parts.eviction.start()
         for parent in parts.parents.values():
             begin(self._probe(parent))
         if parts.parents:

@@ -22,6 +22,8 @@ from holdfast.keeper.record_repair import RecordRepair
 from holdfast.keeper.upkeep_rounds import UpkeepRounds
 from holdfast.parent.switch import Switches
 from holdfast.storage.collection_rounds import CollectionRounds
+from holdfast.storage.eviction_rounds import EvictionRounds
+from holdfast.storage.space_admission import SpaceAdmission
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
     from holdfast.gateway.own_registry import OwnRegistry
@@ -48,6 +50,8 @@ class KeeperParts:
     records: RecordRepair
     upkeep: UpkeepRounds
     collection: CollectionRounds
+    admission: SpaceAdmission
+    eviction: EvictionRounds
     event_log: EventLog
     manifests: ManifestMisses
     blobs: BlobMisses

@@ -36,8 +36,10 @@ class NodeHealth:
         (references.md 1.9)."""
         parents = [sentence for parent in self._parts.parents.values() if (sentence := trouble_of(parent))]
         parents += [sentence for parent in self._parts.parents.values() for sentence in parent.mirror_faults]
+        full = self._parts.disk.sentences()
         rows = [
-            ("Disk", disk.CODE, self._parts.disk.sentences() or self._parts.fills.passing()),
+            ("Disk", disk.CODE, full or self._parts.fills.passing()),
+            ("Store", "BudgetSpent", [] if full else self._parts.eviction.sentences()),
             ("Content", "Damaged", [*self._damage(), *self._parts.records.notes()]),
             ("Parent", "NothingToBeHad", parents),
             ("Parent", "Transfers", self._parts.fills.troubles()),
@@ -64,7 +66,7 @@ class NodeHealth:
 
     def _counters(self) -> dict[str, int]:
         counters = {**self._parts.fills.counters, "unstored_manifests": self._parts.manifests.unstored}
-        counters |= self._outbox_counters()
+        counters |= self._outbox_counters() | self._parts.eviction.counters
         for name, parent in self._parts.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         return counters

@@ -21,6 +21,7 @@ from holdfast import config
 from holdfast.bandwidth.caps import Bulk
 from holdfast.bandwidth.lane import CLOSED_SECONDS, Lane, SharedLink
 from holdfast.bandwidth.share import LinkShare, Work
+from holdfast.bandwidth.transfer_pace import TransferPace
 from holdfast.clock import Clock
 from holdfast.errors import ParentBroken, ParentFailed, ParentNotFound, SchemaOne, TimedOut
 from holdfast.http.address import AddressPolicy, Lookup
@@ -106,6 +107,8 @@ class Parent:
         self.config, self.name, self.url = config, config.name, config.url
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS.split(), 0)
         self._clock, self._manifest_bytes = clock, manifest_bytes
+        #: what its bodies of blobs took
+        self.pace = TransferPace()
         self._link = link or SharedLink(LinkShare(), clock)
         self._transport = Transport(config, address_policy(config), clock, self.counters, lookup)
         self.endpoints = [

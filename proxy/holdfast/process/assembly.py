@@ -41,7 +41,11 @@ from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.parent.switch import Switches
 from holdfast.resources.model import GarbageCollection
 from holdfast.routing import Repository
+from holdfast.storage.budget import DiskBudget
 from holdfast.storage.collection_rounds import CollectionRounds
+from holdfast.storage.eviction_rounds import EvictionRounds
+from holdfast.storage.space_admission import SpaceAdmission
+from holdfast.storage.space_ledger import SpaceLedger
 
 if TYPE_CHECKING:
     from holdfast.gateway.gateway_client import GatewayClient
@@ -85,9 +89,16 @@ class Base(NamedTuple):
 def make_keeper(config: Configuration, store: Store, clock: Clock) -> Keeper:
     """The keeper of a configuration; nothing is started."""
     parents = make_parents(config, clock) if config.parent else {}
-    fills = FillRegistry(store, parents.__getitem__, config.fills, clock)
+    admission = make_admission(config, store, clock)
+    fills = FillRegistry(store, parents.__getitem__, config.fills, clock, admission)
     gateway = make_gateway(config, clock, parents)
-    return compose(config, store, clock, parents, fills, gateway, source_of(config, gateway))
+    return compose(config, store, clock, parents, fills, gateway, source_of(config, gateway), admission)
+
+
+def make_admission(config: Configuration, store: Store, clock: Clock) -> SpaceAdmission:
+    """What says whether there is room, by the budget of the configuration on the disk of the store."""
+    budget = DiskBudget.of(config.store, store.disk_bytes())
+    return SpaceAdmission(store, SpaceLedger(budget), clock)
 
 
 def make_parents(config: Configuration, clock: Clock) -> dict[str, Parent]:
@@ -143,8 +154,10 @@ def compose(
     fills: FillRegistry,
     gateway: ParentGateway | None = None,
     make_source: Callable[[SyncContext], WorkSource] | None = None,
+    admission: SpaceAdmission | None = None,
 ) -> Keeper:
-    """The keeper over these parents and fills. It synchronises when `make_source` gives it a source."""
+    """The keeper over these parents and fills. It synchronises when `make_source` gives it a source. `admission` is
+    that of the fills."""
     outbox = NodeOutbox(store.references.outbox, parents)
     base = Base(config, store, clock, parents, fills, gateway, outbox, BackgroundTasks())
     fetched = FetchedContent(store, clock)
@@ -154,6 +167,7 @@ def compose(
     records = RecordRepair(store, parents, base.outbox, clock)
     access = ParentAccess(parents, config, clock, synchroniser)
     manifests = ManifestMisses(store, access, fetched, config.tags, clock)
+    admission = admission or make_admission(config, store, clock)
     parts = KeeperParts(
         store=store,
         clock=clock,
@@ -165,6 +179,8 @@ def compose(
         records=records,
         upkeep=UpkeepRounds(store, records, config.push, clock, base.tasks),
         collection=make_collection(base, synchroniser),
+        admission=admission,
+        eviction=make_eviction(base, admission, synchroniser),
         event_log=EventLog(store, config, clock),
         manifests=manifests,
         blobs=BlobMisses(store, access, fills, clock),
@@ -248,6 +264,20 @@ def make_synchroniser(
         return Synchroniser(context, make_source(context))
     own = base.gateway.own
     return Synchroniser(context, make_source(context), base.report_due, own.order_contact)
+
+
+def make_eviction(base: Base, admission: SpaceAdmission, synchroniser: Synchroniser | None) -> EvictionRounds:
+    """What makes room."""
+    return EvictionRounds(
+        base.store,
+        admission,
+        base.config.store,
+        base.parents,
+        base.fills.coming,
+        synchroniser.covers if synchroniser is not None else lambda repository: False,
+        base.clock,
+        base.tasks,
+    )
 
 
 def make_sender(

@@ -141,6 +141,10 @@ class Synchroniser:
         """See `WorkSource`."""
         return self._source.follows(repository, tag)
 
+    def covers(self, repository: str) -> bool:
+        """See `WorkSource`."""
+        return self._source.covers(repository)
+
     def has_referrers(self, repository: str) -> bool:
         """Whether every referrer of a manifest of the repository was here after the last complete synchronisation."""
         return bool(self.record.state.synced_at) and self._source.brings_referrers(repository)

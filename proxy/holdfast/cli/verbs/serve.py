@@ -26,6 +26,7 @@ from holdfast.log import configure, log
 from holdfast.process.listening import Listening, node_listeners, refuse_open_admin
 from holdfast.process.process_group import Group
 from holdfast.process.shutdown import end_with, hold_reload
+from holdfast.storage.budget import disk_contradictions
 
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
@@ -65,8 +66,20 @@ def checked(file: Path | None, flags: Mapping[str, Any], environ: Mapping[str, s
             f" {', '.join(flags['gateway'])} into its [[parent]] table"
         )
     check_certificate(config)
+    check_budget(config)
     refuse_open_admin(config)
     return config
+
+
+def check_budget(config: Configuration) -> None:
+    """Refuse a budget that the disk of the data directory, or of what it will be made in, cannot have. Raises
+    ConfigInvalid."""
+    place = Path(config.data).absolute()
+    while not place.exists():
+        place = place.parent
+    status = os.statvfs(place)
+    for problem in disk_contradictions(config.store, status.f_frsize * status.f_blocks):
+        raise ConfigInvalid(problem)
 
 
 def join(config: Configuration, environ: Mapping[str, str]) -> Configuration:

@@ -109,10 +109,13 @@ class ManagedSource:
         """See `WorkSource`. Only repositories of the default parent are managed."""
         return ":" not in repository and self._selection.follows(repository, tag)
 
+    def covers(self, repository: str) -> bool:
+        """See `WorkSource`. Only repositories of the default parent are managed."""
+        return ":" not in repository and self._selection.covers(repository)
+
     def brings_referrers(self, repository: str) -> bool:
         """See `WorkSource`. They are messages of the parent's log, as every manifest is."""
-        is_ours = ":" not in repository and self._selection.covers(repository)
-        return self._is_logged and is_ours and not self._selection.has_rule(repository)
+        return self._is_logged and self.covers(repository) and not self._selection.has_rule(repository)
 
     def requested_at(self, trigger: str) -> float:
         """See `WorkSource`."""

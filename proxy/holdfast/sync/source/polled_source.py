@@ -55,6 +55,9 @@ class WorkSource(Protocol):
         """Whether a tag is fetched whenever the parent has it, so that a tag that is unknown here was not there. False
         in doubt: then the parent gets a request."""
 
+    def covers(self, repository: str) -> bool:
+        """Whether anything of a repository is kept here."""
+
     def brings_referrers(self, repository: str) -> bool:
         """Whether every referrer of a manifest of the repository is fetched as well, so that one that is not here was
         not there."""
@@ -101,6 +104,12 @@ class PolledSource:
         where = Repository.from_key(repository)
         selection = self._selections.get(where.namespace)
         return selection is not None and selection.follows(where.name, tag)
+
+    def covers(self, repository: str) -> bool:
+        """See `WorkSource`."""
+        where = Repository.from_key(repository)
+        selection = self._selections.get(where.namespace)
+        return selection is not None and selection.covers(where.name)
 
     def brings_referrers(self, repository: str) -> bool:
         """See `WorkSource`. The referrers of each image are requested from the parent, and the lists stored."""

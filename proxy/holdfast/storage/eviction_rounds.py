@@ -1,0 +1,299 @@
+"""Eviction while the keeper runs: measures the disk, and when the store takes more than its budget allows, or somebody
+waits for room, removes images of the cache in the order of the policy until there is room.
+
+Images are found by the order of use, some at a time, so that a round costs what it removes and not what the store
+holds. Each is decided again in the transaction that removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from holdfast_core.changes.collection import DIGESTS
+from holdfast_core.digest import Digest
+from holdfast_core.errors import NotEvictable, NotHeld, StoreError
+from holdfast_core.filesystem.disk_state import DiskState
+from holdfast_core.record import CollectionRule, ImageHolding
+from holdfast_core.space_format import HOUR_SECONDS
+from holdfast_core.store import Store
+
+from holdfast.background import BackgroundTasks, rest
+from holdfast.clock import Clock, give_way
+from holdfast.config import StoreSection
+from holdfast.log import log
+from holdfast.routing import Repository
+from holdfast.storage.budget import ShareUse
+from holdfast.storage.eviction_policy import Candidate, FetchCost, UseHistory, ordered, turn_of
+from holdfast.storage.space_admission import SpaceAdmission
+
+if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
+    from holdfast.parent.client import Parent
+
+#: between two measurements (seconds)
+ROUND_SECONDS = 10.0
+#: images that are compared before one goes
+SAMPLE = 64
+#: records of use that are read together, and in one round
+PAGE, ROWS = 128, 100_000
+#: repositories that are counted for shares
+REPOSITORIES = 1_000_000
+#: a parent that is configured no more: nothing of it comes again
+NO_COST = FetchCost(1.0, 1e6)
+
+T = TypeVar("T")
+Image = tuple[str, Digest]
+
+
+class EvictionRounds:
+    """The rounds of one keeper. `coming` are the blobs that are being fetched, by the namespace of their parent;
+    `is_synchronised` says of a repository that synchronisation keeps it here."""
+
+    def __init__(
+        self,
+        store: Store,
+        admission: SpaceAdmission,
+        config: StoreSection,
+        parents: Mapping[str, Parent],
+        coming: Callable[[], set[tuple[str, Digest]]],
+        is_synchronised: Callable[[str], bool],
+        clock: Clock,
+        tasks: BackgroundTasks,
+    ) -> None:
+        self._store, self._admission, self._ledger = store, admission, admission.ledger
+        self._config, self._parents, self._coming = config, parents, coming
+        self._is_synchronised, self._clock, self._tasks = is_synchronised, clock, tasks
+        self._shares = ShareUse(config.shares)
+        self.history = UseHistory()
+        #: images that were evicted, and bytes of the disk that this set free
+        self.counters: Counter[str] = Counter()
+        #: why images stayed in the last round that did not make enough room, by how many bytes they have
+        self._stayed: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin the rounds."""
+        if self._ledger.budget.is_bounded:
+            self._tasks.begin(self._rounds())
+
+    def used(self, repository: str, digest: str) -> None:
+        """An image, or a part of one, was used now."""
+        self.history.used(repository, digest, self._clock.now())
+
+    async def _rounds(self) -> None:
+        is_first = True
+        while True:
+            try:
+                await self._measure()
+                if is_first:
+                    self._say_excess("budget below what is held")
+                await self._spend()
+                if is_first:
+                    self._say_excess("budget below what cannot be evicted")
+                is_first = False
+            except (StoreError, OSError) as error:
+                log.error("eviction failed", reason=str(error))
+            await rest(self._clock, ROUND_SECONDS, self._admission.woken)
+
+    def _say_excess(self, what: str) -> None:
+        """Say how a budget that is new compares with what is here, when that is more."""
+        held, budget = self._ledger.used(self._admission.blobs()), self._ledger.limit
+        if held > budget:
+            log.warning(what, held=held, budget=budget, over=held - budget, **self._stayed_fields())
+
+    def _stayed_fields(self) -> dict[str, str]:
+        return {"stays": self._why_stayed()} if self._stayed else {}
+
+    def _why_stayed(self) -> str:
+        return ", ".join(f"{size} bytes {why}" for why, size in self._stayed.most_common())
+
+    async def round(self) -> int:
+        """Measure, and make as much room as is wanted; returns the bytes that were set free. Raises StoreError and
+        OSError."""
+        await self._measure()
+        return await self._spend()
+
+    async def _spend(self) -> int:
+        waiting, ledger, blobs = list(self._admission.requests), self._ledger, self._admission.blobs()
+        is_full = self._store.condition.state is DiskState.FULL
+        over = ledger.used(blobs) - ledger.low if is_full or ledger.used(blobs) > ledger.high else 0
+        over = max(over, self._shares.excess(ledger.limit))
+        short = [ledger.short(request.size, blobs, pushed=request.is_push) for request in waiting]
+        try:
+            wanted = max(over, *short, 0) if short else over
+            return await self.make_room(wanted) if wanted > 0 else 0
+        finally:
+            for request in waiting:
+                if not request.done.done():
+                    request.done.set_result(None)
+
+    async def _measure(self) -> None:
+        use = await self._aside(self._store.space.disk_use)
+        self._ledger.measured(use, self._store.free_bytes(), self._admission.blobs())
+        self._admission.is_exhausted = False
+        if self._config.shares:
+            space = self._store.space
+            repositories = self._store.references.every_name(limit=REPOSITORIES)
+            self._shares.counted((name, space.account_of(name).own_bytes) for name in repositories)
+
+    async def _aside(self, call: Callable[[], T]) -> T:
+        """The result of a call on a thread, which ends before the store is closed."""
+        running = asyncio.get_running_loop().run_in_executor(None, call)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait((running,))
+            raise
+
+    async def make_room(self, wanted: int) -> int:
+        """Evict until so many bytes are free, or nothing more can go."""
+        synchronised, coming = self._is_synchronised, self._coming()
+        survey = EvictionSurvey(self._store, self._clock, synchronised, self._has_parent, coming)
+        freed = images = 0
+        while freed < wanted and (image := self._first(await survey.images())) is not None:
+            gained = await self._evict(image)
+            if gained is not None:
+                freed, images = freed + gained, images + 1
+                self._shares.add(image.repository, -gained)
+            survey.done(image)
+        self._admission.is_exhausted = freed < wanted
+        self._stayed = survey.stayed if freed < wanted else Counter()
+        self.counters["evicted_images"] += images
+        self.counters["evicted_bytes"] += freed
+        used = self._ledger.used(self._admission.blobs())
+        log.info("room made", images=images, bytes=freed, wanted=wanted, used=used, budget=self._ledger.limit)
+        return freed
+
+    def _first(self, images: list[ImageHolding]) -> ImageHolding | None:
+        """The one of them that goes first; None when none may."""
+        now = self._clock.now()
+        candidates = {one: image for image in images if (one := self._candidate(image, now)) is not None}
+        first = next(iter(ordered(candidates, now)), None)
+        return None if first is None else candidates[first]
+
+    def _candidate(self, image: ImageHolding, now: float) -> Candidate | None:
+        parent, limit = self._parents.get(Repository.from_key(image.repository).namespace), self._ledger.limit
+        turn = turn_of(
+            offline=parent is None or parent.state == "offline",
+            owned=image.owned,
+            evicts_offline=self._config.evict_offline == "last",
+            over=self._shares.is_over(image.repository, limit),
+            below=self._shares.is_below(image.repository, limit),
+        )
+        if turn is None:
+            return None
+        cost = NO_COST if parent is None else FetchCost(parent.pace.latency, parent.pace.rate)
+        digest = str(image.digest)
+        uses, used_at = self.history.of(image.repository, digest, now)
+        used_at = max(used_at, min(now, image.hour * HOUR_SECONDS))
+        size, requests = image.freed_bytes, len(image.digests)
+        return Candidate(image.repository, digest, size, requests, used_at, uses, cost, turn)
+
+    async def _evict(self, image: ImageHolding) -> int | None:
+        """Take an image away, with its bytes; how many. None when it stays after all."""
+        confirmed = image.owned or self._has_parent(image.repository)
+        now = self._clock.now()
+        try:
+            gone = await _of(
+                self._store.space.evict(image.repository, image.digest, now=now, confirmed=confirmed)
+            )
+        except (NotEvictable, NotHeld) as error:
+            log.debug("image stays", repository=image.repository, digest=str(image.digest), reason=str(error))
+            return None
+        if gone.left:
+            await self._collect(image)
+        freed = await _of(self._store.upkeep.reclaim(image.digests))
+        log.debug("image evicted", repository=image.repository, digest=str(image.digest), bytes=freed)
+        return freed
+
+    async def _collect(self, image: ImageHolding) -> None:
+        """What of an image did not go with its first digests is named by nothing now."""
+        now = self._clock.now()
+        for at in range(DIGESTS, len(image.digests), DIGESTS):
+            loose = [(image.repository, digest) for digest in image.digests[at : at + DIGESTS]]
+            await _of(self._store.space.collect(loose, CollectionRule(now, now, now), now=now))
+
+    def _has_parent(self, repository: str) -> bool:
+        return Repository.from_key(repository).namespace in self._parents
+
+    def sentences(self) -> list[str]:
+        """What is wrong with the room, for the operator; none when there is enough."""
+        blobs, ledger = self._admission.blobs(), self._ledger
+        if not self._admission.is_exhausted or ledger.used(blobs) <= ledger.high:
+            return []
+        what = self._why_stayed()
+        return [
+            f"the store takes {ledger.used(blobs)} bytes of a budget of {ledger.limit}, and nothing more can be"
+            f" evicted ({what or 'it holds no image'}); what does not fit passes through unstored; raise"
+            " store.max_bytes, lower store.min_free, end pins or delete images"
+        ]
+
+
+class EvictionSurvey:
+    """The images that one round may remove, by the order of use. Repositories that are synchronised are not touched,
+    and no image of which a blob is `coming`. `stayed` counts the bytes of those that may not go, by reason."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        is_synchronised: Callable[[str], bool],
+        has_parent: Callable[[str], bool],
+        coming: set[tuple[str, Digest]],
+    ) -> None:
+        self._store, self._clock, self._has_parent = store, clock, has_parent
+        self._is_synchronised, self._coming = is_synchronised, coming
+        self.stayed: Counter[str] = Counter()
+        self._known: set[Image] = set()
+        self._images: dict[Image, ImageHolding] = {}
+        self._place, self._ended, self._rows = b"", False, 0
+
+    async def images(self) -> list[ImageHolding]:
+        """The images that are compared now: SAMPLE of them, or all that are left."""
+        while len(self._images) < SAMPLE and not self._ended:
+            self._read_on()
+            await give_way()
+        return list(self._images.values())
+
+    def done(self, image: ImageHolding) -> None:
+        """The image has gone, or stays for good. Look again at those that may have shared bytes with it."""
+        del self._images[image.repository, image.digest]
+        for repository, digest in [key for key in self._images if key[0] == image.repository]:
+            del self._images[repository, digest]
+            self._look(repository, digest)
+
+    def _read_on(self) -> None:
+        uses, self._place = self._store.space.uses_after(self._place, PAGE)
+        self._rows += len(uses)
+        self._ended = not self._place or self._rows >= ROWS
+        for use in uses:
+            for image in self._roots(use.repository, use.digest):
+                self._known.add(image)
+                self._look(*image)
+
+    def _roots(self, repository: str, digest: Digest) -> Iterator[Image]:
+        if self._is_synchronised(repository):
+            return
+        for root in self._store.space.roots(repository, digest):
+            if (repository, root) not in self._known:
+                yield repository, root
+
+    def _look(self, repository: str, digest: Digest) -> None:
+        confirmed, now = self._has_parent(repository), self._clock.now()
+        image = self._store.space.holding(repository, digest, now=now, confirmed=confirmed)
+        if image is None:
+            return
+        namespace = Repository.from_key(repository).namespace
+        if any((namespace, one) in self._coming for one in (*image.digests, *image.named)):
+            self.stayed["are being fetched or read"] += image.freed_bytes
+        elif image.kept:
+            self.stayed[image.kept] += image.freed_bytes
+        elif image.freed_bytes or image.shared_bytes:
+            self._images[repository, digest] = image
+
+
+async def _of(future: Future[T]) -> T:
+    """The result of a change. A caller that is cancelled cancels no commit."""
+    return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,86 @@
+"""Who waits for room on the disk: fills and uploads get a promise from the ledger at once, or wait until what can go
+has gone. `holdfast.storage.eviction_rounds` makes the room."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from holdfast_core.store import Store
+
+from holdfast.clock import Clock
+from holdfast.storage.space_ledger import SpaceLedger, blob_bytes
+
+#: nobody waits longer for room (seconds)
+PATIENCE_SECONDS = 10.0
+
+
+@dataclass(eq=False)
+class RoomRequest:
+    """Room for `size` more bytes, of a client's push or of a fill for a repository ("" for a push)."""
+
+    repository: str
+    size: int
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def is_push(self) -> bool:
+        """Whether a client sends it."""
+        return not self.repository
+
+
+class SpaceAdmission:
+    """`holdfast.fill.context.Admission` over the ledger, and the same for uploads. `requests` are those that wait,
+    `woken` is set when there are any, and when the ledger is over its high water mark."""
+
+    def __init__(self, store: Store, ledger: SpaceLedger, clock: Clock) -> None:
+        self._store, self.ledger, self._clock = store, ledger, clock
+        self.requests: list[RoomRequest] = []
+        self.woken = asyncio.Event()
+        #: nothing could go at the last attempt: nobody waits before the next one
+        self.is_exhausted = False
+
+    def blobs(self) -> int:
+        """Bytes that the files of blobs take now. Raises RecordDamaged."""
+        return blob_bytes(self._store.space.account())
+
+    async def reserve(self, repository: str, part: str, size: int) -> bool:
+        """See `Admission`."""
+        if self.grow(part, size):
+            return True
+        if size > self.ledger.limit or self.is_exhausted:
+            return False
+        await self._made(RoomRequest(repository, size))
+        return self.grow(part, size)
+
+    def grow(self, part: str, size: int) -> bool:
+        """See `Admission`."""
+        blobs = self.blobs()
+        fits = self.ledger.reserve(part, size, blobs)
+        if not fits or self.ledger.used(blobs) > self.ledger.high:
+            self.woken.set()
+        return fits
+
+    def release(self, part: str, kept: int = 0) -> None:
+        """See `Admission`."""
+        self.ledger.release(part, kept)
+
+    async def admit_push(self, size: int) -> bool:
+        """Whether a client may send so many more bytes, after what can go has gone."""
+        if self.ledger.grant(size, self.blobs()):
+            return True
+        if not self.is_exhausted:
+            await self._made(RoomRequest("", size))
+        return self.ledger.grant(size, self.blobs())
+
+    async def _made(self, request: RoomRequest) -> None:
+        """Wait until room was made as far as it can be, not longer than a client likes to wait."""
+        self.requests.append(request)
+        self.woken.set()
+        limit = asyncio.ensure_future(self._clock.sleep(PATIENCE_SECONDS))
+        try:
+            await asyncio.wait((limit, request.done), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            limit.cancel()
+            if request in self.requests:
+                self.requests.remove(request)

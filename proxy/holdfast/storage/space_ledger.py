@@ -1,0 +1,89 @@
+"""What the store takes of the disk, what is promised to bytes on their way in, and whether more has room. Pure.
+
+The bytes of blobs are passed in, because the index knows them at any moment; all else is measured from time to time. A
+fill gets its promise before its first byte, and keeps it until the blob is stored, or its bytes are dropped.
+"""
+
+from __future__ import annotations
+
+from holdfast_core.record import DiskUse, StoreAccount
+
+from holdfast.storage.budget import UNBOUNDED, DiskBudget
+
+#: what the end of a file wastes at most (bytes)
+BLOCK_BYTES = 4096
+_NOTHING = DiskUse({}, 0, 0, 0, 0, 0)
+
+
+def blob_bytes(account: StoreAccount) -> int:
+    """What the files of blobs take of the disk, at most."""
+    return account.file_bytes + account.files * BLOCK_BYTES
+
+
+class SpaceLedger:
+    """See the module. Before the first measurement nothing is bounded."""
+
+    def __init__(self, budget: DiskBudget) -> None:
+        self.budget = budget
+        self._use = _NOTHING
+        self._parked: dict[str, int] = {}
+        self._promised: dict[str, int] = {}
+        self._granted = 0
+        self._capacity = UNBOUNDED
+
+    def measured(self, use: DiskUse, free: int, blobs: int) -> None:
+        """The disk was measured: what the store takes beside its blobs, and the bytes that are free."""
+        self._use, self._granted = use, 0
+        self._parked = {name: size for name, size in use.parts.items() if name not in self._promised}
+        self._capacity = blobs + self._others() + sum(use.parts.values()) + free
+
+    def _others(self) -> int:
+        use = self._use
+        return use.uploads + use.set_aside + use.journal + use.index + use.fixed
+
+    def used(self, blobs: int) -> int:
+        """Bytes that the store takes, with all that was promised."""
+        coming = sum(self._promised.values()) + sum(self._parked.values()) + self._granted
+        return blobs + self._others() + coming
+
+    @property
+    def limit(self) -> int:
+        """What it may take."""
+        return self.budget.limit(self._capacity)
+
+    @property
+    def high(self) -> int:
+        """Where eviction begins."""
+        return int(self.limit * self.budget.high)
+
+    @property
+    def low(self) -> int:
+        """Where it ends."""
+        return int(self.limit * self.budget.low)
+
+    def reserve(self, part: str, size: int, blobs: int) -> bool:
+        """Promise a fill room for so many bytes in all; whether there is room. A smaller promise stays as it is."""
+        more = size - self._promised.get(part, self._parked.get(part, 0))
+        if more > 0 and self.used(blobs) + more > self.limit:
+            return False
+        self._promised[part] = max(size, self._promised.get(part, 0), self._parked.pop(part, 0))
+        return True
+
+    def release(self, part: str, kept: int) -> None:
+        """The fill takes no more; `kept` bytes of it stay on the disk."""
+        self._promised.pop(part, None)
+        self._parked.pop(part, None)
+        if kept:
+            self._parked[part] = kept
+
+    def grant(self, size: int, blobs: int) -> bool:
+        """Let a client send so many bytes; whether there is room."""
+        if self.used(blobs) + size > self.budget.limit_of_pushes(self._capacity):
+            return False
+        self._granted += size
+        return True
+
+    def short(self, size: int, blobs: int, *, pushed: bool = False) -> int:
+        """Bytes that have to go before `size` more have room; 0 when they have."""
+        limit = self.budget.limit_of_pushes(self._capacity) if pushed else self.limit
+        return max(0, self.used(blobs) + size - limit)

@@ -1,0 +1,132 @@
+"""A keeper with a budget: real stores, a scripted parent, every byte read."""
+
+from __future__ import annotations
+
+import math
+from asyncio import wrap_future
+from pathlib import Path
+
+import pytest
+from holdfast.testing.random_content import GeneratedContent
+from holdfast.testing.scripted_parent import ScriptedParent
+from holdfast_core.digest import Digest
+from holdfast_core.record import Pin
+from support.caches import MIB, bytes_on_disk, caching, complete, image_of, pull
+from support.fills import until
+from support.logs import captured_logs
+
+pytestmark = pytest.mark.loop("asyncio")
+
+BUDGET = 48 * MIB
+LAYER = 3 * MIB
+
+
+def images(
+    parent: ScriptedParent, count: int, repositories: int = 4, team: str = "team"
+) -> list[tuple[str, str, str]]:
+    """Images of one layer that all of a repository share, and one of their own: (repository, tag, digest)."""
+    made = []
+    for number in range(count):
+        name, tag = f"{team}/app{number % repositories}", f"v{number}"
+        base = GeneratedContent(2 * MIB, f"base of {name}")
+        own = GeneratedContent(LAYER, f"layer {number} of {team}")
+        made.append((name, tag, image_of(parent, name, tag, base, own)))
+    return made
+
+
+async def test_a_working_set_of_three_budgets_stays_within_one(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 48)
+        store = {"max_bytes": BUDGET, "min_free": "0"}
+        async with caching(tmp_path, parent, store=store) as keeper:
+            for _ in range(2):
+                for name, tag, _digest in made:
+                    assert await pull(keeper, name, tag) > 5 * MIB
+                    assert bytes_on_disk(tmp_path) <= BUDGET * 1.01
+            here = complete(keeper, made)
+            assert 3 <= len(here) < len(made)
+            assert keeper.parts.fills.counters["unstored"] == 0
+            assert keeper.parts.eviction.counters["evicted_images"] > len(made)
+
+
+async def test_what_is_used_stays_and_what_is_not_goes(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 20, repositories=20)
+        often = made[0]
+        async with caching(tmp_path, parent, store={"max_bytes": BUDGET, "min_free": "0"}) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+                for _ in range(3):
+                    await pull(keeper, *often[:2])
+            here = complete(keeper, made)
+            assert often in here
+            assert made[1] not in here
+
+
+async def test_a_smaller_budget_empties_the_disk_at_the_next_start(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 12)
+        async with caching(tmp_path, parent, store={"min_free": "0"}) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            assert len(complete(keeper, made)) == len(made)
+        assert bytes_on_disk(tmp_path) > 36 * MIB
+        with captured_logs() as lines:
+            async with caching(tmp_path, parent, store={"max_bytes": 32 * MIB, "min_free": "0"}) as keeper:
+                await until(lambda: keeper.parts.eviction.counters["evicted_images"] > 0)
+                await until(lambda: bytes_on_disk(tmp_path) <= 32 * MIB)
+                assert 0 < len(complete(keeper, made)) < len(made)
+        (said,) = [line for line in lines if line["event"] == "budget below what is held"]
+        assert said["budget"] == 32 * MIB
+        assert said["held"] - said["over"] == said["budget"]
+
+
+async def test_an_offline_parent_is_protected(tmp_path: Path) -> None:
+    async with ScriptedParent() as near, ScriptedParent() as away:
+        (kept,) = images(away, 1, 1, "away")
+        made = images(near, 20)
+        store = {"max_bytes": 32 * MIB, "min_free": "0", "evict_offline": "never"}
+        async with caching(tmp_path, near, away, store=store) as keeper:
+            await pull(keeper, f"p1:{kept[0]}", kept[1])
+            await keeper.turn_parent("p1", "offline")
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            assert complete(keeper, [(f"p1:{kept[0]}", *kept[1:])])
+            assert len(complete(keeper, made)) < len(made)
+
+
+async def test_an_offline_parent_goes_last(tmp_path: Path) -> None:
+    async with ScriptedParent() as near, ScriptedParent() as away:
+        old = [(f"p1:{name}", tag, digest) for name, tag, digest in images(away, 4, 1, "away")]
+        new = images(near, 3, repositories=1)
+        store = {"max_bytes": 32 * MIB, "min_free": "0"}
+        async with caching(tmp_path, near, away, store=store) as keeper:
+            for name, tag, _digest in (*old, *new):
+                await pull(keeper, name, tag)
+            await keeper.turn_parent("p1", "offline")
+            await keeper.parts.eviction.make_room(10 * MIB)
+            assert complete(keeper, new) == []
+            assert len(complete(keeper, old)) == len(old)
+            await keeper.parts.eviction.make_room(32 * MIB)
+            assert complete(keeper, old) == []
+
+
+async def test_what_is_pinned_or_synchronised_or_under_way_stays(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4, repositories=4)
+        pinned, synchronised, coming, _ = made
+        store = {"max_bytes": 64 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, store=store) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            await wrap_future(
+                keeper.store.space.pin(Pin(pinned[0], "tag", pinned[1], math.inf), now=keeper.clock.now())
+            )
+            rounds = keeper.parts.eviction
+            rounds._is_synchronised = lambda repository: repository == synchronised[0]
+            manifest = keeper.store.space.children(Digest.parse(coming[2]))
+            rounds._coming = lambda: {("", manifest[-1].digest)}
+            await rounds.make_room(64 * MIB)
+            assert complete(keeper, made) == [pinned, synchronised, coming]
+            assert "is pinned" in rounds._why_stayed()
+            assert "are being fetched" in rounds._why_stayed()
