@@ -1,4 +1,4 @@
-"""`holdfast gc` and `usage`: what a person reads, and what is asked of the node."""
+"""`holdfast gc`, `usage`, `pin`, `prefetch` and `repository`: what a person reads, and what is asked of the node."""
 
 from __future__ import annotations
 
@@ -117,3 +117,83 @@ def test_usage_of_a_repository(admin: RecordedAdmin) -> None:
         "TAG  IMAGE    DELETE FREES  DIGEST",
         "v1   4.0 KiB  1.0 KiB       sha256:aa",
     ]
+
+
+PIN: dict[str, Any] = {
+    "image": "app/web:v1",
+    "until": "2027-02-01T00:00:00Z",
+    "withReferrers": True,
+    "pinned": "2027-01-15T08:00:00Z",
+    "held": False,
+    "over": False,
+}
+
+
+def test_pins_are_made_shown_and_ended(admin: RecordedAdmin) -> None:
+    admin.on("POST", "pins", {"value": [PIN], "nextLink": None})
+    done = command(
+        "pin", "app/web:v1", "--until", "2027-02-01T00:00:00Z", "--with-referrers", env=logged_in(admin)
+    )
+    assert admin.last.body == {
+        "image": "app/web:v1",
+        "withReferrers": True,
+        "until": "2027-02-01T00:00:00Z",
+    }
+    assert done.out.splitlines() == [
+        "IMAGE       UNTIL (UTC)           REFERRERS  HERE     PINNED (UTC)",
+        "app/web:v1  2027-02-01T00:00:00Z  kept       not yet  2027-01-15T08:00:00Z",
+    ]
+    admin.on("GET", "pins", {"value": [{**PIN, "until": None}, {**PIN, "over": True}], "nextLink": None})
+    listed = command("pins", env=logged_in(admin)).out.splitlines()
+    assert [line.split("  ")[1].strip() for line in listed[1:]] == ["for good", "2027-02-01T00:00:00Z (over)"]
+    admin.on("DELETE", "pins", {"value": [], "nextLink": None})
+    done = command("unpin", "app/web:v1", env=logged_in(admin))
+    assert admin.last.query == {"image": "app/web:v1"}
+    assert (done.code, done.out, done.err) == (0, "", "holdfast: nothing is pinned\n")
+
+
+def prefetched(state: str, done: int, reason: str = "") -> dict[str, Any]:
+    return {
+        "image": "app/web:v1",
+        "state": state,
+        "reason": reason,
+        "bytes": 2048,
+        "bytesDone": done,
+        "began": "2027-01-15T08:00:00Z",
+    }
+
+
+def test_prefetch_pins_first_and_waits_for_the_end(admin: RecordedAdmin) -> None:
+    admin.on("POST", "pins", {"value": [PIN], "nextLink": None})
+    admin.on("POST", "prefetch", {"value": [prefetched("Waiting", 0)], "nextLink": None})
+    admin.on("GET", "prefetch", {"value": [prefetched("Running", 1024)], "nextLink": None})
+    admin.on("GET", "prefetch", {"value": [prefetched("Done", 2048)], "nextLink": None})
+    done = command("prefetch", "app/web:v1", "app/web:v1", "--pin", env=logged_in(admin))
+    assert [one.method + " " + one.path for one in admin.asked] == [
+        *["POST /api/v1/pins"] * 2,
+        "POST /api/v1/prefetch",
+        *["GET /api/v1/prefetch"] * 2,
+    ]
+    assert admin.asked[2].body == {"images": ["app/web:v1"]}
+    assert done.out.splitlines()[1] == "app/web:v1  Done   2.0 KiB of 2.0 KiB"
+    assert done.code == 0
+
+
+def test_a_prefetch_that_failed_is_exit_code_1_and_says_why(admin: RecordedAdmin) -> None:
+    failed = prefetched("Failed", 0, "the parent answered 404")
+    admin.on("POST", "prefetch", {"value": [failed], "nextLink": None})
+    done = command("prefetch", "app/web:v1", env=logged_in(admin))
+    assert done.code == 1
+    assert "the parent answered 404" in done.out
+    assert command("prefetch", "app/web:v1", "--until", "x", env=logged_in(admin)).code == 2
+
+
+def test_a_repository_is_deleted_part_by_part_after_a_question(admin: RecordedAdmin) -> None:
+    part = {"name": "app/old", "deleted": 1000, "gone": False}
+    admin.on("DELETE", "repositories", part)
+    admin.on("DELETE", "repositories", {**part, "deleted": 5, "gone": True})
+    assert command("repository", "delete", "app/old", env=logged_in(admin)).code == 2
+    assert admin.asked == []
+    done = command("repository", "delete", "app/old", "-y", env=logged_in(admin))
+    assert [one.query for one in admin.asked] == [{"repository": "app/old"}] * 2
+    assert done.out.splitlines() == ["REPOSITORY  app/old", "DELETED     1005 manifests and tags"]

@@ -52,6 +52,12 @@ def require(view: IndexView, repository: str, action: str, targets: Iterable[Loc
                 raise refusal(repository, target, needed)
 
 
+def require_whole(view: IndexView, repository: str, action: str) -> None:
+    """The same for the repository and everything in it."""
+    targets = view.keys(layout.LOCK + layout.repository_hash(repository))
+    require(view, repository, action, map(layout.lock_target, targets))
+
+
 def require_read(index: Index, repository: str, *targets: LockTarget) -> None:
     """Raise ContentLocked unless the repository and every one of `targets` may be read; RecordDamaged for a lock that
     cannot be read."""

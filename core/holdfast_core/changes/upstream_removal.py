@@ -60,8 +60,7 @@ def removed_repository(view: IndexView, repository: str, *, now: float) -> list[
     if not present(view, name):
         raise NotHeld(f"no repository {repository}")
     beginning = layout.repository_hash(repository)
-    targets = map(layout.lock_target, view.keys(layout.LOCK + beginning))
-    locks.require(view, repository, "delete", targets)
+    locks.require_whole(view, repository, "delete")
     tags = (key[17:].decode("utf-8", "surrogatepass") for key in view.keys(layout.TAG + beginning))
     pending = (layout.digest_from(key, key[17:]) for key in view.keys(layout.PENDING + beginning, limit=1))
     _require_sent(view, repository, tags, pending)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
+from typing import Literal
 
 from holdfast_core import format as layout
 from holdfast_core.changes import (
@@ -125,6 +126,21 @@ class References:
     def every_name(self, *, last: str = "", limit: int) -> list[str]:
         """The same with those that a lock forbids to list: for the operator."""
         return [layout.repository_name(key) for key in islice(self._keys(layout.REPOSITORY, last), limit)]
+
+    def contents(self, repository: str, *, limit: int) -> list[tuple[Literal["tag", "manifest"], str]]:
+        """The first manifests of a repository, by digest, or where there is none its first tags: for the operator, also
+        what a lock hides."""
+        manifests = list(self._index.scan(layout.link_key(repository, layout.AS_MANIFEST, b""), limit=limit))
+        if manifests:
+            return [("manifest", str(layout.digest_from(key, key[18:]))) for key, _ in manifests]
+        tags = self._index.scan(layout.TAG + layout.repository_hash(repository), limit=limit)
+        return [("tag", key[17:].decode()) for key, _ in tags]
+
+    def require_deletable(self, repository: str) -> None:
+        """Raise ContentLocked when an attribute of the repository, or of anything in it, forbids to delete it;
+        RecordDamaged for a lock that cannot be read."""
+        with self._index.view() as view:
+            locks.require_whole(view, repository, "delete")
 
     def repository_names(self, beginning: str, *, last: str, limit: int) -> NamePage:
         """The same for the repositories whose names begin so, without that beginning, as `repositories` has them."""

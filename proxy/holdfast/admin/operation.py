@@ -101,6 +101,12 @@ OF_REPOSITORY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": 512},
     "Only what happened in this repository.",
 )
+OF_IMAGE = Parameter(
+    "image",
+    request_reading.text,
+    {"type": "string", "minLength": 1, "maxLength": 512},
+    "NAME:TAG or NAME@DIGEST; it must be given.",
+)
 IN_REPOSITORY = Parameter(
     "repository",
     request_reading.text,

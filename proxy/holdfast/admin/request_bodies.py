@@ -45,6 +45,31 @@ class ParentChange(AdminBody, frozen=True):
     switch: Switch
 
 
+ImageName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        description="NAME:TAG or NAME@DIGEST",
+        extra_json_schema={"examples": ["team/app:v1"]},
+    ),
+]
+
+
+class NewPin(AdminBody, frozen=True):
+    """POST of a pin. Without `until` it holds for good; with `withReferrers` it keeps what refers to the image, too."""
+
+    image: ImageName
+    until: Moment | UnsetType = UNSET
+    with_referrers: bool = False
+
+
+class ImagesWanted(AdminBody, frozen=True):
+    """Images to bring."""
+
+    images: Annotated[tuple[ImageName, ...], Meta(min_length=1, max_length=100)]
+
+
 class RegistryChange(AdminBody, frozen=True):
     """PATCH of a connected registry."""
 

@@ -15,6 +15,7 @@ from holdfast.admin.operation import AdminCall, Operation, Parameter
 from holdfast.admin.operations import (
     events,
     garbage_collection,
+    images,
     outbox,
     parents,
     registries,
@@ -32,8 +33,10 @@ from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
 from holdfast.notify.delivery_record import Pinged
 from holdfast.storage.collection_report import CollectionStatus
+from holdfast.storage.pinned_images import PinList
+from holdfast.storage.repository_removal import RepositoryRemoval
 from holdfast.storage.usage_report import NodeUsage, RepositoryUsageList, TagUsageList
-from holdfast.sync.report import PlanReport, SyncReport
+from holdfast.sync.report import PlanReport, PrefetchList, SyncReport
 from holdfast.wire.message import Reply, Request
 
 MATCH, NONE_MATCH = "If-Match", "If-None-Match"
@@ -45,7 +48,7 @@ FILTER = Parameter(
 )
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
-COLLECTION, USAGE = "collection", "usage"
+COLLECTION, USAGE, PINS, PREFETCH = "collection", "usage", "pins", "prefetch"
 WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
 ONE = {200: (documents.RegistryDocument,)}
@@ -388,6 +391,62 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: (TagUsageList,)},
         refusals=(404,),
         query=(*of.PAGE, of.IN_REPOSITORY),
+    ),
+    Operation(
+        "listPins",
+        "GET",
+        PINS,
+        "List the images that no eviction and no collection takes, those whose time is over as well.",
+        images.pins,
+        {200: (PinList,)},
+    ),
+    Operation(
+        "pinImage",
+        "POST",
+        PINS,
+        "Keep an image, whether it is here yet or not, in place of an earlier pin on it; the answer has all pins.",
+        images.pin,
+        {200: (PinList,)},
+        refusals=(404,),
+        body=request_bodies.NewPin,
+    ),
+    Operation(
+        "unpinImage",
+        "DELETE",
+        PINS,
+        "End the pin of an image; the answer has those that are left.",
+        images.unpin,
+        {200: (PinList,)},
+        refusals=(404,),
+        query=(of.OF_IMAGE,),
+    ),
+    Operation(
+        "listPrefetches",
+        "GET",
+        PREFETCH,
+        "List the prefetches under way, and those of this process that are over.",
+        images.prefetches,
+        {200: (PrefetchList,)},
+    ),
+    Operation(
+        "prefetchImages",
+        "POST",
+        PREFETCH,
+        "Bring images from their parents now, by the way of synchronisation.",
+        images.prefetch,
+        {200: (PrefetchList,)},
+        refusals=(404, 409),
+        body=request_bodies.ImagesWanted,
+    ),
+    Operation(
+        "deleteRepository",
+        "DELETE",
+        "repositories",
+        "Delete a repository as clients delete what it has, a thousand manifests and tags a request.",
+        images.delete_repository,
+        {200: (RepositoryRemoval,)},
+        refusals=(404, 409),
+        query=(of.IN_REPOSITORY,),
     ),
     Operation(
         "listParents",

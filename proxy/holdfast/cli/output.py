@@ -18,6 +18,7 @@ import click
 from holdfast.printable import printable, printable_json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
@@ -165,6 +166,20 @@ def transfer(progress: Mapping[str, Any]) -> str:
     time = "" if left is None else f", {left:.0f} s left"
     rate = f"{amount(progress['rate'])}/s{time}"
     return f"{amount(progress['bytesDone'])} of {amount(progress['bytes'])} ({rate})"
+
+
+def progress_bars() -> Progress:
+    """Bars on stderr, where that is a terminal; the `detail` of each stands behind it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def yaml_text(document: Any) -> str:

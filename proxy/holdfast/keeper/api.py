@@ -21,7 +21,9 @@ from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
 from holdfast.resources.model import Status
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.sync.report import PlanReport, SyncReport
+from holdfast.storage.pinned_images import PinKind
+from holdfast.storage.repository_removal import RepositoryRemoval
+from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 #: the tag or digest it is about, and the values of If-Match and If-None-Match, None without such a header
 Condition = tuple[str, str | None, str | None]
@@ -259,4 +261,29 @@ class KeeperApi(Protocol):
     async def order_collection(self, is_dry: bool, by: str) -> CollectionStatus:
         """Collect garbage now, or count what would go; `by` is who ordered it. The report may be of one that is still
         under way. Raises `ControlConflict` beside one of the other kind."""
+        ...
+
+    async def pin(
+        self, repository: str, kind: PinKind, name: str, until: float, with_referrers: bool, by: str
+    ) -> None:
+        """Keep a tag or a manifest, held or not, until then (wall seconds; infinity for good). Raises
+        `ControlInvalid`."""
+        ...
+
+    async def unpin(self, repository: str, kind: PinKind, name: str, by: str) -> None:
+        """End a pin. Raises `ControlUnknown`."""
+        ...
+
+    async def order_prefetch(self, images: tuple[ImageOrder, ...], by: str) -> tuple[PrefetchReport, ...]:
+        """Begin to bring images from their parents, by the way of synchronisation. Raises `ControlConflict` for one
+        that no parent has."""
+        ...
+
+    async def prefetches(self) -> tuple[PrefetchReport, ...]:
+        """The prefetches under way, and those that are over."""
+        ...
+
+    async def delete_repository(self, repository: str, shown: str, by: str) -> RepositoryRemoval:
+        """Delete manifests and tags of a repository, at most a thousand, as a client deletes them; `shown` is its name
+        for people. Raises `ControlUnknown` and `ControlConflict`."""
         ...

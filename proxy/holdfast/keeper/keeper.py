@@ -16,7 +16,9 @@ from holdfast.keeper.node_health import NodeHealth
 from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.sync.report import PlanReport, SyncReport
+from holdfast.storage.pinned_images import PinnedImages
+from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
     from holdfast.gateway.agent import GatewayAgent
@@ -57,6 +59,10 @@ class Keeper:
         self.statuses = control_plane.statuses
         self.turn_parent = parts.switches.set
         self.order_collection = parts.collection.order
+        pins = PinnedImages(parts.store, parts.clock)
+        self.pin, self.unpin = pins.pin, pins.unpin
+        deletes = RepositoryDeletes(parts.store, parts.pushes.delete, parts.pushes.has_parent, parts.clock)
+        self.delete_repository = deletes.delete_repository
         self.status = health.status
 
     def seen(self, repository: str, digest: str) -> None:
@@ -95,6 +101,16 @@ class Keeper:
     async def collection(self, is_dry: bool) -> CollectionStatus:
         """See `KeeperApi.collection`."""
         return self.parts.collection.status(is_dry=is_dry)
+
+    async def order_prefetch(self, images: tuple[ImageOrder, ...], by: str) -> tuple[PrefetchReport, ...]:
+        """See `KeeperApi.order_prefetch`."""
+        if self.parts.prefetches is None:
+            raise errors.ControlConflict("this node has no parent: there is nothing to prefetch from")
+        return self.parts.prefetches.order(images, by)
+
+    async def prefetches(self) -> tuple[PrefetchReport, ...]:
+        """See `KeeperApi.prefetches`."""
+        return () if self.parts.prefetches is None else self.parts.prefetches.reports()
 
     async def ping_webhook(self, name: str) -> Pinged:
         """See `KeeperApi.ping_webhook`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 M
     from holdfast.notify.webhook_delivery import Webhooks
     from holdfast.outbox.sender import OutboxSender
     from holdfast.parent.client import Parent
+    from holdfast.storage.prefetch import Prefetches
     from holdfast.sync.synchroniser import Synchroniser
 
 
@@ -62,6 +63,8 @@ class KeeperParts:
     senders: list[OutboxSender]
     #: of a node with `[sync]`, and of a connected registry
     synchroniser: Synchroniser | None
+    #: of a node with a parent
+    prefetches: Prefetches | None
     #: of a node with `[[webhook]]`
     webhooks: Webhooks | None
     #: of a connected registry

@@ -76,12 +76,12 @@ class Pushes:
                 subject=Digest.parse(content.subject) if content.subject else None,
                 artifact_type=content.artifact_type,
                 annotations=content.annotations,
-                pending=self._has_parent(repository),
+                pending=self.has_parent(repository),
                 notes=self._rows(repository, lambda now: of_push(repository, digest, tags, content, now)),
                 blobs=[Digest.parse(blob) for blob in blobs],
             )
             await stored(future, errors.ManifestBlobUnknown)
-        if self._has_parent(repository) and not content.is_index:
+        if self.has_parent(repository) and not content.is_index:
             self._images.add(repository, Digest.parse(digest))
 
     @asynccontextmanager
@@ -160,13 +160,13 @@ class Pushes:
             try:
                 return await stored(self._delete(repository, kind, name), errors.ManifestUnknown)
             except errors.ManifestUnknown:
-                if not self._has_parent(repository):
+                if not self.has_parent(repository):
                     raise
             await self._fetch_manifest(repository, name)
             return await stored(self._delete(repository, kind, name), errors.ManifestUnknown)
 
     def _delete(self, repository: str, kind: Kind, name: str) -> Future[None]:
-        store, now, tombstone = self._store, self._clock.now(), self._has_parent(repository)
+        store, now, tombstone = self._store, self._clock.now(), self.has_parent(repository)
         if kind == "tag":
             rows = self._rows(repository, lambda now: of_untag(repository, name, now))
             return store.references.delete_tag(repository, name, now=now, tombstone=tombstone, notes=rows)
@@ -178,7 +178,7 @@ class Pushes:
 
     def _rows(self, repository: str, rows: Callable[[float], Notes]) -> Notes:
         """The rows that a change adds to the outbox; none without a parent."""
-        return rows(self._clock.now()) if self._has_parent(repository) else nothing
+        return rows(self._clock.now()) if self.has_parent(repository) else nothing
 
     async def retry_outbox(self, number: int) -> None:
         """See `KeeperApi.retry_outbox`."""
@@ -193,7 +193,8 @@ class Pushes:
             self._store.references.set_lock(repository, target, LockChange(*change), now=now), unknown
         )
 
-    def _has_parent(self, repository: str) -> bool:
+    def has_parent(self, repository: str) -> bool:
+        """Whether a parent of this node has the repository, or may have it."""
         return Repository.from_key(repository).namespace in self._parents
 
 

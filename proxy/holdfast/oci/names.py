@@ -39,6 +39,15 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest."""
+    try:
+        Digest.parse(text)
+    except MalformedDigest:
+        return False
+    return True
+
+
 def repository(text: str) -> str:
     """`text` itself when it is a repository name. Raises `NameInvalid`."""
     if not is_repository(text):

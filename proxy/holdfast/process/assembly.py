@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from holdfast.outbox.parent_inventory import ParentInventory
     from holdfast.outbox.sender import OutboxSender
     from holdfast.parent.client import Parent
+    from holdfast.storage.prefetch import Prefetches
     from holdfast.sync.context import SyncContext
     from holdfast.sync.source.polled_source import WorkSource
     from holdfast.sync.synchroniser import Synchroniser
@@ -161,7 +162,8 @@ def compose(
     outbox = NodeOutbox(store.references.outbox, parents)
     base = Base(config, store, clock, parents, fills, gateway, outbox, BackgroundTasks())
     fetched = FetchedContent(store, clock)
-    synchroniser = make_synchroniser(base, fetched, make_source) if make_source is not None else None
+    context = make_context(base, fetched) if parents else None
+    synchroniser, prefetches = make_synchroniser(base, context, make_source), make_prefetches(base, context)
     conflicts = Conflicts(store, clock, base.report_due)
     images = PushedImages(store, parents, fills.bring, base.outbox, clock, base.tasks)
     records = RecordRepair(store, parents, base.outbox, clock)
@@ -178,7 +180,7 @@ def compose(
         switches=Switches(store, parents, clock, config.parent[0].name if gateway is not None else None),
         records=records,
         upkeep=UpkeepRounds(store, records, config.push, clock, base.tasks),
-        collection=make_collection(base, synchroniser),
+        collection=make_collection(base, synchroniser, prefetches),
         admission=admission,
         eviction=make_eviction(base, admission, synchroniser),
         event_log=EventLog(store, config, clock),
@@ -189,6 +191,7 @@ def compose(
         pushes=Pushes(store, parents, base.outbox, images, manifests.manifest, clock, base.tasks),
         senders=[make_sender(base, name, conflicts, images, synchroniser) for name in parents],
         synchroniser=synchroniser,
+        prefetches=prefetches,
         webhooks=make_webhooks(base),
         notices=make_notices(base),
         own_registry=gateway.own if gateway is not None else None,
@@ -225,7 +228,9 @@ def with_control_plane(base: Base, parts: KeeperParts, conflicts: Conflicts) -> 
     return Keeper(parts, control_plane, health, agent)
 
 
-def make_collection(base: Base, synchroniser: Synchroniser | None) -> CollectionRounds:
+def make_collection(
+    base: Base, synchroniser: Synchroniser | None, prefetches: Prefetches | None
+) -> CollectionRounds:
     """What collects garbage. Cached content of a parent that cannot be reached stays: it could not be had again."""
 
     def managed() -> GarbageCollection | None:
@@ -236,21 +241,19 @@ def make_collection(base: Base, synchroniser: Synchroniser | None) -> Collection
         parent = base.parents.get(Repository.from_key(repository).namespace)
         if parent is not None and parent.state == "offline":
             return -inf
-        return inf if synchroniser is None else synchroniser.unfinished_since(repository)
+        since = inf if prefetches is None else prefetches.since()
+        return since if synchroniser is None else min(since, synchroniser.unfinished_since(repository))
 
     return CollectionRounds(base.store, base.config.garbage_collection, managed, kept_since, base.clock)
 
 
-def make_synchroniser(
-    base: Base, fetched: FetchedContent, make_source: Callable[[SyncContext], WorkSource]
-) -> Synchroniser:
-    """What synchronises, with its source."""
+def make_context(base: Base, fetched: FetchedContent) -> SyncContext:
+    """What synchronisation and prefetches work with."""
     from holdfast.parent.request_budget import BudgetedParent
     from holdfast.sync.context import SyncContext
-    from holdfast.sync.synchroniser import Synchroniser
 
     config, parents = base.config, base.parents
-    context = SyncContext(
+    return SyncContext(
         base.store,
         parents,
         {name: BudgetedParent(parent, config.sync, base.clock) for name, parent in parents.items()},
@@ -260,6 +263,25 @@ def make_synchroniser(
         fetched.keep,
         base.outbox.is_going_up,
     )
+
+
+def make_prefetches(base: Base, context: SyncContext | None) -> Prefetches | None:
+    """What brings images by order; None without a parent."""
+    if context is None:
+        return None
+    from holdfast.storage.prefetch import Prefetches
+
+    return Prefetches(context, base.tasks)
+
+
+def make_synchroniser(
+    base: Base, context: SyncContext | None, make_source: Callable[[SyncContext], WorkSource] | None
+) -> Synchroniser | None:
+    """What synchronises, with its source; None without one."""
+    if context is None or make_source is None:
+        return None
+    from holdfast.sync.synchroniser import Synchroniser
+
     if base.gateway is None:
         return Synchroniser(context, make_source(context))
     own = base.gateway.own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from holdfast.resources.model import ResourceStruct, SyncProgress
 
 #: images, troubles and sentences in one report
@@ -77,3 +79,34 @@ class PlanReport(ResourceStruct, frozen=True):
     fits: bool | None
     verdict: str
     words: tuple[str, ...]
+
+
+class ImageOrder(ResourceStruct, frozen=True):
+    """An image that is to be brought: the repository as the store has it, its tag or digest, and the image as it was
+    called."""
+
+    repository: str
+    reference: str
+    image: str
+
+
+PrefetchState = Literal["Waiting", "Running", "Done", "Failed"]
+
+
+class PrefetchReport(ResourceStruct, frozen=True):
+    """An image on its way in, or one that came. `bytes` are those to come, as far as that is known; `bytesDone` have
+    come. `reason` is why it failed."""
+
+    image: str
+    state: PrefetchState
+    reason: str
+    bytes: int
+    bytes_done: int
+    began: str
+
+
+class PrefetchList(ResourceStruct, frozen=True):
+    """Those of this process that are under way or were lately."""
+
+    value: tuple[PrefetchReport, ...]
+    next_link: str | None = None

@@ -41,7 +41,9 @@ from holdfast.notify.delivery_record import Pinged
 from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.sync.report import PlanReport, SyncReport
+from holdfast.storage.pinned_images import PinnedImages
+from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 _P = TypeVar("_P", bound="ScriptedPort")
 
@@ -160,6 +162,10 @@ class ScriptedPort:
         self.put_manifest, self.put_blob = pushes.put_manifest, pushes.put_blob
         self.commit_upload, self.mount = pushes.commit_upload, pushes.mount
         self.delete, self.set_lock = pushes.delete, pushes.set_lock
+        pins = PinnedImages(store, clock)
+        self.pin, self.unpin = pins.pin, pins.unpin
+        deletes = RepositoryDeletes(store, pushes.delete, pushes.has_parent, clock)
+        self.delete_repository = deletes.delete_repository
         self.retry_outbox, self.statuses = pushes.retry_outbox, self.control_plane.statuses
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.answers: dict[tuple[str, str], ManifestAnswer] = {}
@@ -237,6 +243,14 @@ class ScriptedPort:
     async def order_collection(self, is_dry: bool, by: str) -> CollectionStatus:
         """See `KeeperApi.order_collection`: there is no garbage."""
         return await self.collection(is_dry)
+
+    async def order_prefetch(self, images: tuple[ImageOrder, ...], by: str) -> tuple[PrefetchReport, ...]:
+        """See `KeeperApi.order_prefetch`: a root."""
+        raise ControlConflict("this node has no parent: there is nothing to prefetch from")
+
+    async def prefetches(self) -> tuple[PrefetchReport, ...]:
+        """See `KeeperApi.prefetches`: none."""
+        return ()
 
     async def blob_size(self, repository: str, digest: str) -> int:
         """See `KeeperApi.blob_size`."""

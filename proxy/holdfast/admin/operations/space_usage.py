@@ -39,7 +39,7 @@ async def tags(call: AdminCall) -> Reply:
     """GET of the images of a repository, a page of them by tag. Raises `NameUnknown`."""
     node, size = call.node, call.query.get("$top", PAGE_ENTRIES)
     if not (name := call.query.get("repository", "")):
-        raise QueryInvalid("repository: missing; give the name of the repository", detail="repository")
+        raise QueryInvalid("repository: missing; it must be given", detail="repository")
     key = node.router.named(name).key
     if not node.references.has_repository(key):
         raise NameUnknown(f"no repository {shown(name)!r} here")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +11,6 @@ from holdfast.cli import output as out
 from holdfast.cli.output import amount
 from holdfast.cli.verb import VerbSession, asks, examples
 from holdfast.clock import Clock, SystemClock
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 #: between two looks of --watch (seconds)
 WATCH_SECONDS = 1.0
@@ -136,7 +132,7 @@ def _watched(session: VerbSession, report: dict[str, Any], clock: Clock) -> dict
     """Bars on stderr until nothing runs; the last report."""
     import asyncio
 
-    with _bars() as bars:
+    with out.progress_bars() as bars:
         images, received = (
             bars.add_task("images", total=None, detail=""),
             bars.add_task("bytes", total=None, detail=""),
@@ -152,16 +148,3 @@ def _watched(session: VerbSession, report: dict[str, Any], clock: Clock) -> dict
             asyncio.run(clock.sleep(WATCH_SECONDS))
             report = session.client.get("sync")
     return report
-
-
-def _bars() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[detail]}"),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
