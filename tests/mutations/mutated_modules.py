@@ -52,6 +52,11 @@ MODULES: dict[str, MutatedModule] = {
     ),
     # what may be taken away
     "garbage": _core("upkeep/garbage.py", "upkeep/test_garbage.py", "upkeep/test_expired_files.py"),
+    # what leaves by itself: what may, what names it, what is pinned
+    "collection": _core("changes/collection.py", "changes/test_collection.py", "test_space.py"),
+    "pins": _core("changes/pins.py", "changes/test_collection.py", "test_space.py"),
+    "derivation": _core("changes/derivation.py", "test_space.py", "upkeep/test_index_repair.py"),
+    "space": _core("facets/space.py", "changes/test_collection.py", "test_space.py"),
     # never wrong bytes: what is written of a fill, what counts of it after a kill, what its digest decides
     "fill_file": _core(
         "blob_files/fill_file.py",

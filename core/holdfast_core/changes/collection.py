@@ -28,7 +28,7 @@ from holdfast_core.changes.change import (
     unlink,
 )
 from holdfast_core.changes.client_changes import tags_at
-from holdfast_core.changes.derivation import hour_of_use
+from holdfast_core.changes.derivation import hour_of_use, repositories_of
 from holdfast_core.digest import Digest
 from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
 from holdfast_core.record import CollectionRule, Departure, ImageHolding, LockTarget
@@ -42,11 +42,11 @@ ROOTS = 32
 
 
 def evicted(
-    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool = False
+    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool
 ) -> tuple[list[IndexChange], Departure]:
     """Take a manifest or a blob out of a repository, with the tags that point to it and what nothing else there names;
-    the first DIGESTS of them in this transaction, the rest is loose from now on and goes by `collected`. Raises
-    NotEvictable for what may not go, NotHeld for what is not there."""
+    the first DIGESTS of them in this transaction; the rest is loose from now on, or once what names it goes, and goes
+    by `collected`. Raises NotEvictable for what may not go, NotHeld for what is not there."""
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         raise NotHeld(f"{digest} is not in {repository}")
@@ -65,7 +65,12 @@ def evicted(
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
         changes += _unlinked(view, repository, digest_key, now)
-    changes += [put(space_format.loose_key(hashed, other), layout.encode_time(now)) for other in rest]
+    without = dict.fromkeys(gone)
+    changes += [
+        put(space_format.loose_key(hashed, other), layout.encode_time(now))
+        for other in rest
+        if not _is_named(view, hashed, other, without)
+    ]
     return changes, Departure(len(gone), free, len(rest))
 
 
@@ -75,12 +80,12 @@ def only_named_by(
     root: bytes,
     now: float,
     *,
-    owned: bool = False,
+    owned: bool,
     pending: bool = False,
 ) -> Iterator[bytes]:
     """The digest keys that a repository (its hash) links and that nothing of it names but `root` and what goes with it;
-    `root` first. Pinned and tagged content stays; without `owned` what was pushed here, and without `pending` what of
-    that the parent does not have yet."""
+    `root` first. Pinned, locked and tagged content stays; without `owned` what was pushed here, and without `pending`
+    what of that the parent does not have yet."""
     going: dict[bytes, None] = {root: None}
     waiting = [root]
     while waiting:
@@ -91,6 +96,8 @@ def only_named_by(
             if key in going or not is_linked(view, repository, key):
                 continue
             if _is_named(view, repository, key, without=going) or pins.is_pinned(view, repository, key, now):
+                continue
+            if _is_locked(view, repository, key):
                 continue
             if not owned and _is_owned(view, key):
                 continue
@@ -157,6 +164,33 @@ def collected(
         return [], Departure()
     free = freed(view, hashed, digest.key)
     return _unlinked(view, repository, digest.key, now), Departure(1, free)
+
+
+def collected_together(
+    view: IndexView,
+    loose: list[tuple[str, Digest]],
+    rule: CollectionRule,
+    *,
+    now: float,
+    gone: dict[Digest, set[bytes]],
+) -> tuple[list[IndexChange], Departure]:
+    """`collected` for several. `gone` is the caller's, empty at first: the repositories that lose a digest that others
+    have as well."""
+    changes: list[IndexChange] = []
+    digests = bytes_freed = 0
+    for repository, digest in loose:
+        rows, departure = collected(view, repository, digest, rule, now=now)
+        changes += rows
+        if not departure.digests:
+            continue
+        hashed, others = layout.repository_hash(repository), gone.get(digest, set())
+        digests += 1
+        bytes_freed += freed(view, hashed, digest.key, others)
+        if others and _is_last(view, digest.key, {hashed, *others}):  # which none of their unlinks can tell
+            changes.append(put(layout.UNLINKED + digest.key, layout.encode_time(now)))
+        if repositories_of(view, digest.key) != {hashed}:
+            gone.setdefault(digest, set()).add(hashed)
+    return changes, Departure(digests, bytes_freed)
 
 
 def _is_over(
@@ -228,15 +262,26 @@ def _kept(view: IndexView, repository: str, digest: Digest, now: float) -> str:
     return ""
 
 
+def _is_locked(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
+    """Whether a manifest has a lock that keeps it; one that cannot be read does."""
+    try:
+        lock = locks.lock_at(view, layout.LOCK + repository + layout.NOUNS["manifest"] + digest_key)
+    except RecordDamaged:
+        return True
+    return not all(getattr(lock, needed) for needed in locks.NEEDED["delete"])
+
+
 def freed(view: IndexView, repository: bytes, digest_key: bytes, gone: Collection[bytes] = ()) -> int:
     """Bytes of the disk that are free once this repository does not have a digest any more, and those in `gone` do not
     either."""
     size = _file_bytes(view, digest_key)
-    if not size:
-        return 0
-    known = {repository, *gone}  # each holds it as a blob, as a manifest, or as both
-    holders = view.keys(layout.HOLDER + digest_key, limit=2 * len(known) + 1)
-    return 0 if {key[-16:] for key in holders} - known else size
+    return size if size and _is_last(view, digest_key, {repository, *gone}) else 0
+
+
+def _is_last(view: IndexView, digest_key: bytes, repositories: Collection[bytes]) -> bool:
+    """Whether no other repository has a digest. Each has it as a blob, as a manifest, or as both."""
+    holders = view.keys(layout.HOLDER + digest_key, limit=2 * len(repositories) + 1)
+    return all(key[-16:] in repositories for key in holders)
 
 
 def _file_bytes(view: IndexView, digest_key: bytes) -> int:

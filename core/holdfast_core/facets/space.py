@@ -14,7 +14,7 @@ from holdfast_core import format as layout
 from holdfast_core import space_format
 from holdfast_core.changes import change, collection, pins
 from holdfast_core.changes.change import IndexChange, IndexView
-from holdfast_core.changes.derivation import hour_of_use, repositories_of
+from holdfast_core.changes.derivation import hour_of_use
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.filesystem.directory import Directory
@@ -151,16 +151,10 @@ class Space:
     ) -> Future[Departure]:
         """Take away what is loose and what the rule lets go, in one transaction: at most collection.DIGESTS."""
 
-        def plan(view: IndexView) -> tuple[list[IndexChange], Departure]:
-            changes: list[IndexChange] = []
-            gone = freed = 0
-            for repository, digest in loose[: collection.DIGESTS]:
-                rows, departure = collection.collected(view, repository, digest, rule, now=now)
-                changes += rows
-                gone, freed = gone + departure.digests, freed + departure.freed_bytes
-            return changes, Departure(gone, freed)
-
-        return self._departing(plan)
+        batch = loose[: collection.DIGESTS]
+        return self._departing(
+            lambda view: collection.collected_together(view, batch, rule, now=now, gone={})
+        )
 
     def collectable(
         self,
@@ -172,18 +166,8 @@ class Space:
     ) -> Departure:
         """What `collect` would take of it now. `gone` is the caller's, empty at first: the repositories that would have
         lost a digest that several have, over the calls of one dry run."""
-        digests = bytes_freed = 0
         with self._index.view() as view:
-            for repository, digest in loose:
-                _, departure = collection.collected(view, repository, digest, rule, now=now)
-                if not departure.digests:
-                    continue
-                digests += 1
-                hashed = layout.repository_hash(repository)
-                bytes_freed += collection.freed(view, hashed, digest.key, gone.get(digest, ()))
-                if repositories_of(view, digest.key) != {hashed}:
-                    gone.setdefault(digest, set()).add(hashed)
-        return Departure(digests, bytes_freed)
+            return collection.collected_together(view, loose, rule, now=now, gone=gone)[1]
 
     def is_ending(self, repository: str, digest: Digest, before: float) -> bool:
         """Whether nothing has named a digest of a repository since before then: it may be collected soon. Raises
