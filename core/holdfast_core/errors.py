@@ -61,6 +61,10 @@ class StoreRefused(StoreError):
     """The directory is not a store this code may open; the message says why and what to do."""
 
 
+class StoreNewer(StoreRefused):
+    """The store has the format of a newer version, which this one neither reads nor rebuilds."""
+
+
 class Unwritable(StoreError):
     """The write could not be done, and nothing was changed; what is held is served all the same."""
 

@@ -25,7 +25,7 @@ from holdfast_core.filesystem import directory, files
 from holdfast_core.filesystem.directory import blob_files
 from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, Cause, refusal
 from holdfast_core.filesystem.reserved_space import ReservedSpace, usual_bytes
-from holdfast_core.filesystem.store_identity import StoreIdentity, read_identity, write_identity
+from holdfast_core.filesystem.store_identity import StoreIdentity, read_identity, refuse_copy, write_identity
 from holdfast_core.index.lmdb_index import Index, TransactionView, errno_of
 from holdfast_core.journal import compaction, replay
 from holdfast_core.journal.frame import JOURNAL_HEAD_BYTES
@@ -54,13 +54,21 @@ def open_store(
     allow_network: bool,
     or_read: bool = False,
     ballast_bytes: int | None = 0,
+    restoring: bool = False,
 ) -> OpenedStore:
     """Open for reading, or as the one writer; on a full disk the reserved space gives way to what a start writes. With
     `or_read` a store on a disk that takes no writes is opened for reading, and `take_up` makes it a writer's
     later. Raises StoreRefused, Unwritable: also where the disk cannot be read."""
     self_test()
     try:
-        return _open_store(path, ballast_bytes, write=write, map_bytes=map_bytes, allow_network=allow_network)
+        return _open_store(
+            path,
+            ballast_bytes,
+            write=write,
+            map_bytes=map_bytes,
+            allow_network=allow_network,
+            restoring=restoring,
+        )
     except Unwritable as error:
         if not (write and or_read) or read_identity(path) is None:
             raise
@@ -72,7 +80,13 @@ def open_store(
 
 
 def _open_store(
-    path: Path, ballast_bytes: int | None, *, write: bool, map_bytes: int, allow_network: bool
+    path: Path,
+    ballast_bytes: int | None,
+    *,
+    write: bool,
+    map_bytes: int,
+    allow_network: bool,
+    restoring: bool = False,
 ) -> OpenedStore:
     with _refusals(path):
         if read_identity(path) is None:
@@ -83,7 +97,7 @@ def _open_store(
         )
         try:
             if write:
-                place.lock()
+                place.lock(of_copy=restoring)
                 _try(place)
             opened = _open_somehow(place, write=write, map_bytes=map_bytes, allow_network=allow_network)
             if write:
@@ -165,6 +179,7 @@ def _try(place: directory.Directory) -> None:
 def _create_directories(path: Path, *, write: bool) -> None:
     if not write:
         raise StoreRefused(f"{path} holds no store")
+    refuse_copy(path)
     if _has_content(path):
         raise StoreRefused(f"{path} holds blobs but no store.json; {REBUILD}")
     directory.create(path)

@@ -95,12 +95,14 @@ class Store:
         map_bytes: int = MAP_BYTES,
         or_read: bool = False,
         ballast_bytes: int | None = 0,
+        restoring: bool = False,
     ) -> Store:
         """Open the store at `path`; with `write` as its one writer, created when absent, recovered when its
         last writer or the machine died. `mode`: what clients may do, "root" and "ReadWrite" everything,
         "ReadOnly" no change. `ballast_bytes` are kept for deletes on a full disk (`reserved_space.py`), None: a
         hundredth of the file system, 4 to 16 MiB. `clock` gives seconds that never step. With `or_read` a store that
         the disk lets no process write is open all the same: it serves, and refuses every write (`is_waiting`).
+        `restoring`: a restore opens what is no store for others yet.
         Raises StoreRefused, Unwritable, Mistake for an unknown mode."""
         require_known(mode)
         opened = opening.open_store(
@@ -110,6 +112,7 @@ class Store:
             allow_network=allow_network,
             or_read=or_read,
             ballast_bytes=ballast_bytes,
+            restoring=restoring,
         )
         return cls(opened, inline_bytes=inline_bytes, scrub_interval=scrub_interval, clock=clock, mode=mode)
 

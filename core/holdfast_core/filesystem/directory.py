@@ -43,6 +43,7 @@ from holdfast_core.filesystem.disk_state import BROKEN, SHORTAGES, StoreConditio
 from holdfast_core.filesystem.files import keep_private, os_error, read_page, sync_directory, write_all
 from holdfast_core.filesystem.reserved_space import NAME as BALLAST_NAME
 from holdfast_core.filesystem.reserved_space import ReservedSpace
+from holdfast_core.filesystem.store_identity import refuse_copy
 from holdfast_core.filesystem.syscalls import reserve, syncfs
 
 DIRECTORIES = ("index", "journal", "blobs", "fills", "uploads", "quarantine")
@@ -102,8 +103,11 @@ class Directory:
                 raise DiskFailed(f"the disk cannot be read: {path}: {error.strerror}") from error
             raise StoreRefused(f"{path} is not a store: {error}") from error
 
-    def lock(self) -> None:
-        """Become the one writer, until close or the end of the process. Raises StoreRefused."""
+    def lock(self, *, of_copy: bool = False) -> None:
+        """Become the one writer, until close or the end of the process; with `of_copy` also of a backup, and of a
+        restore under way. Raises StoreRefused."""
+        if not of_copy:
+            refuse_copy(self.path)
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,7 +45,7 @@ class FileCopies:
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
         try:
-            found = self._made(source, fresh, digest.algorithm, mode)
+            found, size = self._made(source, fresh, digest, mode)
             if found != digest:
                 raise FileDamaged(f"{digest}: its file hashes to {found}")
             os.rename(fresh, target)
@@ -53,18 +53,16 @@ class FileCopies:
             with contextlib.suppress(FileNotFoundError):
                 fresh.unlink()
             raise
+        self.counts += Counter({self._ways[0]: 1, "bytes copied": size if self._ways[0] == "copied" else 0})
 
-    def _made(self, source: int, fresh: Path, algorithm: str, mode: int) -> Digest:
+    def _made(self, source: int, fresh: Path, digest: Digest, mode: int) -> tuple[Digest, int]:
         fd = self._begun(source, fresh, mode)
         try:
-            copied = self._ways[0] == "copied"
-            digest, size = _hashed(source, algorithm, fd if copied else None)
+            found = _hashed(source, digest, fd if self._ways[0] == "copied" else None)
             os.fdatasync(fd)
         finally:
             os.close(fd)
-        self.counts[self._ways[0]] += 1
-        self.counts["bytes copied"] += size if copied else 0
-        return digest
+        return found
 
     def _begun(self, source: int, fresh: Path, mode: int) -> int:
         """The new file, open, by the first way that is possible here; without its bytes when they are copied."""
@@ -102,12 +100,19 @@ def _linked(source: int, fresh: Path, mode: int) -> int:
     return os.open(fresh, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
-def _hashed(source: int, algorithm: str, target: int | None) -> tuple[Digest, int]:
-    """(digest, length) of an open file, which is written to `target` on the way. Raises OSError."""
-    hasher, at = ChunkHasher(algorithm), 0
-    while data := os.pread(source, CHUNK_BYTES, at):
+def _hashed(source: int, digest: Digest, target: int | None) -> tuple[Digest, int]:
+    """(digest, length) of an open file, which is written to `target` on the way. Raises FileDamaged, OSError."""
+    hasher, at = ChunkHasher(digest.algorithm), 0
+    while data := _read(source, digest, at):
         hasher.update(data)
         if target is not None:
             write_all(target, at, data)
         at += len(data)
     return hasher.digest(), at
+
+
+def _read(source: int, digest: Digest, at: int) -> bytes:
+    try:
+        return os.pread(source, CHUNK_BYTES, at)
+    except OSError as error:
+        raise FileDamaged(f"{digest}: byte {at} of its file cannot be read: {error.strerror}") from error

@@ -20,7 +20,7 @@ from holdfast_core.changes.change import IndexChange, Keep
 from holdfast_core.changes.derived_tables import derive
 from holdfast_core.changes.transaction import commit
 from holdfast_core.digest import Digest
-from holdfast_core.errors import RecordDamaged, StoreError, StoreRefused
+from holdfast_core.errors import RecordDamaged, StoreError, StoreNewer, StoreRefused
 from holdfast_core.filesystem import directory, files
 from holdfast_core.filesystem.store_identity import read_identity, write_identity
 from holdfast_core.index.lmdb_index import Index, TransactionView
@@ -122,6 +122,8 @@ def _uuid(path: Path, head: index_merge.Head | None, former: OldIndex | None, re
     """The store's own, by store.json, or else the journal or the index; a new one when none has it."""
     try:
         identity = read_identity(path)
+    except StoreNewer:  # it would lose what this version does not know
+        raise
     except StoreRefused as error:
         report.problems.append(str(error))
         identity = None

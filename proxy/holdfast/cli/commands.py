@@ -36,7 +36,18 @@ PLACE = click.Path(path_type=Path)
         "webhook": "holdfast.cli.verbs.webhook:webhook",
     },
     sections={
-        "A node": ("serve", "demo", "config", "fsck", "rebuild", "compact", "export", "import"),
+        "A node": (
+            "serve",
+            "demo",
+            "config",
+            "fsck",
+            "rebuild",
+            "compact",
+            "backup",
+            "restore",
+            "export",
+            "import",
+        ),
         "What a serving node manages": (
             "status",
             "login",
@@ -169,6 +180,27 @@ def compact(data: Path) -> None:
     from holdfast.cli.verbs import maintenance
 
     maintenance.compact(data)
+
+
+@holdfast.command()
+@click.argument("to", type=DIRECTORY, metavar="DIR")
+@click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
+def backup(to: Path, data: Path) -> None:
+    """Copy a store into DIR, or bring an earlier backup there up to date; the node may serve. Exit 1 when anything is
+    damaged."""
+    from holdfast.cli.verbs import maintenance
+
+    maintenance.backup(data, to)
+
+
+@holdfast.command()
+@click.argument("source", type=DIRECTORY, metavar="BACKUP")
+@click.option("--data", type=DIRECTORY, required=True, help="The store to make: an empty directory, or none.")
+def restore(source: Path, data: Path) -> None:
+    """Make a store of a backup. Exit 1 when anything is damaged."""
+    from holdfast.cli.verbs import maintenance
+
+    maintenance.restore(source, data)
 
 
 @holdfast.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,6 +15,9 @@ from holdfast_core.upkeep.fsck import FsckReport
 
 from holdfast.cli.exit_codes import FAILED, REFUSED, refuse
 from holdfast.cli.output import amount
+
+#: what a node keeps beside its store: the operator's password, and the key that signs clients' tokens
+BESIDE = ("operator.json", "token-key.pem")
 
 
 def share(text: str) -> tuple[int, int]:
@@ -55,6 +59,34 @@ def compact(data: Path) -> None:
     except StoreError as error:
         refuse(str(error), FAILED)
     click.echo(f"index: {amount(report.before)}, now {amount(report.after)}")
+
+
+def backup(data: Path, to: Path) -> None:
+    """Bring a backup up to date and print what it took; exit 1 when anything is damaged."""
+    from holdfast_core.recovery.backup import backup as copy_store
+
+    try:
+        report = copy_store(data, to, beside=BESIDE)
+    except StoreError as error:
+        refuse(str(error), FAILED)
+    show(report)
+    sys.exit(FAILED if report.problems else 0)
+
+
+def restore(source: Path, data: Path) -> None:
+    """Make a store of a backup; exit 1 when anything is damaged."""
+    from holdfast_core.recovery.backup import restore as make_store
+
+    from holdfast.keeper.restored_store import settle
+
+    try:
+        report = make_store(
+            source, data, beside=BESIDE, settle=lambda store: settle(store, secrets.token_hex(16))
+        )
+    except StoreError as error:
+        refuse(str(error), FAILED)
+    show(report)
+    sys.exit(FAILED if report.problems else 0)
 
 
 def export(data: Path, images: Sequence[str], to: Path, *, with_referrers: bool) -> None:
