@@ -44,6 +44,7 @@ class Derivation:
             layout.REFERRER: self._referrer,
             layout.SEEN: self._seen,
             layout.BLOB: self._blob,
+            layout.LOOSE: self._loose,
         }
 
     def put(self, change: IndexChange) -> bool:
@@ -108,9 +109,21 @@ class Derivation:
             self._count(repository, kind, digest_key, -1, alone=alone)
             if alone:
                 self._write(space_format.loose_key(repository, digest_key), None)
+                self._unlink(digest_key)
         self._use(repository, digest_key, hour)
         if was != is_there and kind == layout.AS_MANIFEST:
             self._edges(repository, digest_key, is_there=is_there)
+
+    def _unlink(self, digest_key: bytes) -> None:
+        """Note that no repository links a digest any more, if that is so: a planner that ends several links of one does
+        not see it, because each is planned beside the others."""
+        note = layout.UNLINKED + digest_key
+        if (
+            self._view.raw(note) is None
+            and self._view.raw(layout.BLOB + digest_key) is not None
+            and not self._view.keys(layout.HOLDER + digest_key, limit=1)
+        ):
+            self._write(note, layout.seal(note, layout.encode_time(self._now())))
 
     def _edges(self, repository: bytes, manifest: bytes, *, is_there: bool) -> None:
         for child in children_in(self._view, manifest) or ():
@@ -132,10 +145,24 @@ class Derivation:
         if (
             self._view.raw(note) is None
             and is_linked(self._view, repository, digest_key)
-            and not self._view.keys(layout.TAGGED + repository + digest_key, limit=1)
-            and not self._view.keys(space_format.edge_prefix(repository, digest_key), limit=1)
+            and not self._is_named(repository, digest_key)
         ):
             self._write(note, layout.seal(note, layout.encode_time(self._now())))
+
+    def _loose(
+        self, key: bytes, before: bytes | None, after: bytes | None, write: Callable[[], object]
+    ) -> None:
+        """A planner looks at what there was before its transaction: where a tag leaves a manifest for an index that
+        names it, the manifest has a name all the time."""
+        if after is None or not self._is_named(key[1:17], key[17:]):
+            write()
+
+    def _is_named(self, repository: bytes, digest_key: bytes) -> bool:
+        tags, edges = (
+            layout.TAGGED + repository + digest_key,
+            space_format.edge_prefix(repository, digest_key),
+        )
+        return bool(self._view.keys(tags, limit=1) or self._view.keys(edges, limit=1))
 
     def _count(self, repository: bytes, kind: bytes, digest_key: bytes, sign: int, *, alone: bool) -> None:
         """A link that comes, before it is there, or that went, after it is gone. `alone`: the repository has the digest
