@@ -470,18 +470,6 @@ def test_cached_content_counts_from_its_last_use(store: Store, root: Path) -> No
     sound(store, root)
 
 
-def test_what_two_repositories_lose_in_one_transaction_is_swept(store: Store, root: Path) -> None:
-    content = layer(1)
-    for repository in ("a", "b"):
-        put_file(store, repository, content)
-    departure = store.space.collect(
-        store.space.loose()[0], CollectionRule(None, None, 1e12), now=2.0
-    ).result()
-    assert departure.digests == 2
-    assert store.upkeep.sweep(now=1e12, grace=1.0).result() == len(content)
-    sound(store, root)
-
-
 def test_a_tag_that_moves_from_a_manifest_to_an_index_of_it_leaves_it_named(store: Store, root: Path) -> None:
     body = body_of()
     push(store, "a", body, "v1")

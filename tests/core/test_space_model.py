@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from holdfast_core import CollectionRule, Digest, Pin, RepositoryAccount, Store, fsck, rebuild
@@ -174,7 +174,7 @@ class ImageStores(RuleBasedStateMachine):
         finally:
             shutil.rmtree(self.place)
 
-    def happens(self, future: Future[object], refusal: type[StoreError] | None = None) -> bool:
+    def happens(self, future: Future[Any], refusal: type[StoreError] | None = None) -> bool:
         self.now += 1.0
         error = future.exception(30)
         assert (type(error) if error else None) is refusal, repr(error)

@@ -65,12 +65,7 @@ def evicted(
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
         changes += _unlinked(view, repository, digest_key, now)
-    without = dict.fromkeys(gone)
-    changes += [
-        put(space_format.loose_key(hashed, other), layout.encode_time(now))
-        for other in rest
-        if not _is_named(view, hashed, other, without)
-    ]
+    changes += [put(space_format.loose_key(hashed, other), layout.encode_time(now)) for other in rest]
     return changes, Departure(len(gone), free, len(rest))
 
 
@@ -186,8 +181,6 @@ def collected_together(
         hashed, others = layout.repository_hash(repository), gone.get(digest, set())
         digests += 1
         bytes_freed += freed(view, hashed, digest.key, others)
-        if others and _is_last(view, digest.key, {hashed, *others}):  # which none of their unlinks can tell
-            changes.append(put(layout.UNLINKED + digest.key, layout.encode_time(now)))
         if repositories_of(view, digest.key) != {hashed}:
             gone.setdefault(digest, set()).add(hashed)
     return changes, Departure(digests, bytes_freed)
