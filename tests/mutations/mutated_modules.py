@@ -55,7 +55,11 @@ MODULES: dict[str, MutatedModule] = {
     # what leaves by itself: what may, what names it, what is pinned
     "collection": _core("changes/collection.py", "changes/test_collection.py", "test_space.py"),
     "pins": _core("changes/pins.py", "changes/test_collection.py", "test_space.py"),
-    "derivation": _core("changes/derivation.py", "test_space.py", "upkeep/test_index_repair.py"),
+    "derivation": _core(
+        "changes/derivation.py",
+        *("changes/test_derivation.py", "changes/test_collection.py", "changes/test_unchanged.py"),
+        "test_space.py",
+    ),
     "space": _core("facets/space.py", "changes/test_collection.py", "test_space.py"),
     # never wrong bytes: what is written of a fill, what counts of it after a kill, what its digest decides
     "fill_file": _core(
@@ -91,7 +95,9 @@ MODULES: dict[str, MutatedModule] = {
     "planner": _proxy("fill/planner.py", "fill/test_plan.py"),
     "sync_plan": _proxy("sync/plan.py", "sync/test_plan.py", "sync/test_planning.py"),
     "removal": _proxy(
-        "sync/removal.py", "sync/test_parent_state.py", "sync/test_removal.py", "sync/test_departure.py"
+        "sync/removal.py",
+        *("sync/test_parent_state.py", "sync/test_removal.py", "sync/test_removal_record.py"),
+        "sync/test_departure.py",
     ),
     "upload_plan": _proxy("outbox/upload_plan.py", "outbox/test_queue.py"),
 }

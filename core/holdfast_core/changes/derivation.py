@@ -63,7 +63,7 @@ class Derivation:
         return True
 
     def finish(self) -> None:
-        """Write the accounts that changed."""
+        """Write the accounts that changed. Called once, after the last change."""
         for repository in {*self._accounts, *self._unknown}:
             key = space_format.account_key(repository)
             if repository in self._unknown:
@@ -82,10 +82,6 @@ class Derivation:
             self._write(
                 key, layout.seal(key, space_format.encode_store_account(total)) if any(total) else None
             )
-        self._unknown.clear()
-        self._is_store_unknown = False
-        self._accounts.clear()
-        self._store = [0] * len(self._store)
 
     # --- links
 
