@@ -160,6 +160,20 @@ async def test_untagged_manifests_stay_unless_it_is_asked_for(store: Store) -> N
     assert store.references.manifest("a", untagged) is None
 
 
+async def test_untagged_manifests_of_a_parent_that_is_away_stay(store: Store) -> None:
+    clock, kept = FakeClock(jump=False), [-inf]
+    by_digest = cached(store, "a", layer(1), now=OLD)
+    one = rounds(store, clock, kept_since=lambda _: kept[0], untagged_after="P1D")
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert (report.looked_at, report.digests) == (1, 0)
+    kept[0] = inf
+    report = (await one.order(False, "x")).report
+    assert report is not None
+    assert report.digests == 1
+    assert store.references.manifest("a", by_digest) is None
+
+
 async def test_cached_blobs_stay_while_their_parent_is_away_or_their_image_is_coming(store: Store) -> None:
     clock = FakeClock(jump=False)
     for repository in ("away:a", "coming:a", "here:a"):
@@ -205,6 +219,8 @@ async def test_a_node_that_was_off_at_midnight_does_it_at_its_start(store: Store
     clock.advance(3 * DAY)
     async with running(rounds(store, clock)) as one:
         await until(lambda: clock.sleepers == 1)
+        assert one.status().report is None, "parents and synchronisation are looked at first"
+        assert has(store, "a", layer(1))
         clock.advance(60)
         await until(lambda: one.status().report is not None)
         report = one.status().report

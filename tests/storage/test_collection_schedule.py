@@ -53,7 +53,9 @@ def test_leases_become_moments() -> None:
 
 def test_what_synchronisation_is_bringing_stays() -> None:
     config = CollectionSection()
-    assert rule_of(config, NOW, NOW - 3 * DAY).cached_before == NOW - 3 * DAY
+    before = rule_of(config, NOW, NOW - 3 * DAY).cached_before
+    assert before is not None
+    assert NOW - 3 * DAY - 1 < before < NOW - 3 * DAY, "what came at that very moment stays"
     assert rule_of(config, NOW, NOW - 3600).cached_before == NOW - DAY
     assert rule_of(config, NOW, -inf) == CollectionRule(NOW - DAY, None, None)
 

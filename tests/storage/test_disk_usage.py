@@ -12,8 +12,8 @@ from holdfast.storage.disk_usage import allocated, node_usage, outside_bytes, re
 from holdfast.storage.usage_report import OutsideBytes, ParentUsage, RepositoryUsage, TagUsage
 from holdfast.testing.manual_clock import START, FakeClock
 from holdfast_core import Store
-from support.images import cached, layer, pushed
-from support.stores import put_file
+from support.images import body_of, cached, layer, pushed
+from support.stores import put_file, put_manifest
 
 DAY = 86_400.0
 NOTHING = OutsideBytes(fills=0, uploads=0, quarantine=0, journal=0, index=0, replaced_indexes=0, reserve=0)
@@ -37,6 +37,16 @@ async def test_a_delete_frees_what_was_said(store: Store) -> None:
     assert (report.digests, report.bytes) == (2, 1_048_576)
     store.upkeep.sweep(now=START + 4 * DAY, grace=DAY).result()
     assert before - allocated(store.path / "blobs") == said.freed_bytes
+
+
+def test_of_an_image_counts_what_its_repository_has(store: Store) -> None:
+    """A layer that another repository has and this one does not is none of it."""
+    put_file(store, "b", layer(1), now=START)
+    body = body_of(layer(1), layer(2))
+    put_file(store, "a", layer(2), now=START)
+    digest = put_manifest(store, "a", body)
+    said = tag_usage(store, "a", "v1", digest, START)
+    assert (said.bytes, said.freed_digests, said.freed_bytes) == (40_960, 2, 40_960)
 
 
 async def test_a_repository_frees_what_it_alone_has(store: Store) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
 import pytest
-from holdfast.testing.manual_clock import START
-from holdfast_core import Digest, LockChange, LockTarget, Pin
+from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.testing.manual_clock import START, FakeClock
+from holdfast_core import Digest, LockChange, LockTarget, Pin, Store
 from support.admin import AdminServing, admin_serving
 from support.images import body_of, layer, pushed
 
@@ -123,6 +125,21 @@ async def test_tags_of_manifests_that_are_not_here_go_as_well(tmp_path: Path) ->
         gone = await admin.good("DELETE", "repositories?repository=a")
         assert gone == {"name": "a", "deleted": 1, "gone": True}
         assert admin.store.references.repositories() == []
+
+
+async def test_below_a_parent_it_stays_known_what_was_deleted(store: Store) -> None:
+    """Or the next miss would bring it back before the parent has heard of the delete."""
+
+    async def delete(repository: str, kind: str, name: str) -> None:
+        assert kind == "manifest"
+        gone = store.references.delete_manifest(repository, Digest.parse(name), now=1.0, tombstone=True)
+        await asyncio.wrap_future(gone)
+
+    digest = pushed(store, "a", layer(1), tag="v1")
+    deletes = RepositoryDeletes(store, delete, lambda _: True, FakeClock())
+    assert (await deletes.delete_repository("a", "a", "operator")).gone
+    assert store.references.is_deleted("a", "tag", "v1")
+    assert store.references.is_deleted("a", "manifest", str(digest))
 
 
 @pytest.mark.parametrize("target", ["repository", "manifest", "tag"])

@@ -81,6 +81,11 @@ async def test_an_order_for_what_is_under_way_joins_it(tmp_path: Path) -> None:
         await keeper.order_prefetch((order("v1"),), "x")
         await keeper.order_prefetch((order("v1"),), "x")
         assert len(await over(keeper)) == 1
+        assert parent.count("HEAD") == 1
+        nowhere = ImageOrder(repository="nowhere:demo", reference="v1", image="nowhere/demo:v1")
+        with pytest.raises(ControlConflict, match="no parent has nowhere/demo:v1"):
+            await keeper.order_prefetch((order("v1"), nowhere), "x")
+        assert parent.count("HEAD") == 1, "all of an order, or nothing"
 
 
 async def test_what_cannot_be_had_says_why_and_can_be_ordered_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ or finds the content gone. A dry run puts the same question to the same rows and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
@@ -233,8 +234,9 @@ class CollectionRounds:
     def status(self, *, is_dry: bool = False) -> CollectionStatus:
         """Whether and when garbage is collected; the report of the collection under way or of the last one, with
         `is_dry` of the last dry run of this process."""
-        settings = self._settings = settings_of(self._config, self._managed())
-        at = self._next_run()
+        with contextlib.suppress(StoreError):  # a damaged record: what was known of it counts until it is mended
+            self._settings = settings_of(self._config, self._managed())
+        settings, at = self._settings, self._next_run()
         current, running = self._current, self._is_running
         is_shown = current is not None and (running or (is_dry and current.is_dry))
         return CollectionStatus(

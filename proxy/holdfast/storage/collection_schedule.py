@@ -3,7 +3,7 @@ in; a moment or a rule out."""
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nextafter
 
 from holdfast_core.record import CollectionRule
 
@@ -38,7 +38,7 @@ def rule_of(config: CollectionSection, now: float, kept_since: float = inf) -> C
     return CollectionRule(
         blobs_before=_before(config.lease, now),
         manifests_before=_before(config.untagged_after, now),
-        cached_before=None if cached is None or kept_since == -inf else min(cached, kept_since),
+        cached_before=None if cached is None or kept_since == -inf else min(cached, nextafter(kept_since, -inf)),
     )
 
 
