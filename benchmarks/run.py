@@ -43,6 +43,7 @@ QUESTIONS = (
     "descent",
     "start",
     "size",
+    "upkeep",
     "idle",
     "writes",
     "floods",
