@@ -1,6 +1,6 @@
-"""Does a hit wait for upkeep? Two nodes with the same hits and the same misses beside them: one evicts an image for each
-that comes, collects garbage without a pause and verifies its blob files; the other has room for everything and does
-none of it.
+"""Does a hit wait for upkeep? Two nodes with the same hits and the same misses beside them: one evicts an image for
+each that comes, collects garbage without a pause and verifies its blob files; the other has room for everything and
+does none of it.
 
 The misses are images that a node has not seen before. The figure is the 99th percentile of the latency of a manifest
 over 32 connections, in turns.
@@ -67,8 +67,8 @@ def run(place: Path, effort: Effort) -> list[Case]:
             ):
                 return wrk(f"{node.url}/v2/{NAME}/manifests/hot", CONNECTIONS, effort.seconds).p99
 
-        for name in nodes:
-            fetch(nodes[name].url, f"/v2/{NAME}/manifests/hot")
+        for name, node in nodes.items():
+            fetch(node.url, f"/v2/{NAME}/manifests/hot")
             one(name)
         figures = alternate(effort.rounds, {name: partial(one, name) for name in nodes}, "ms (99 %)")
         evicted = total * MB > BUDGET_BYTES

@@ -234,7 +234,9 @@ class CollectionRounds:
     def status(self, *, is_dry: bool = False) -> CollectionStatus:
         """Whether and when garbage is collected; the report of the collection under way or of the last one, with
         `is_dry` of the last dry run of this process."""
-        with contextlib.suppress(StoreError):  # a damaged record: what was known of it counts until it is mended
+        with contextlib.suppress(
+            StoreError
+        ):  # a damaged record: what was known of it counts until it is mended
             self._settings = settings_of(self._config, self._managed())
         settings, at = self._settings, self._next_run()
         current, running = self._current, self._is_running

@@ -38,7 +38,9 @@ def rule_of(config: CollectionSection, now: float, kept_since: float = inf) -> C
     return CollectionRule(
         blobs_before=_before(config.lease, now),
         manifests_before=_before(config.untagged_after, now),
-        cached_before=None if cached is None or kept_since == -inf else min(cached, nextafter(kept_since, -inf)),
+        cached_before=None
+        if cached is None or kept_since == -inf
+        else min(cached, nextafter(kept_since, -inf)),
     )
 
 
