@@ -44,6 +44,7 @@ QUESTIONS = (
     "start",
     "size",
     "upkeep",
+    "rot",
     "idle",
     "writes",
     "floods",
