@@ -9,6 +9,7 @@ former state alone had. So a kill leaves the former copy, with more files, or th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import REBUILD, Damaged, NotHeld, RecordDamaged, StoreError, StoreRefused
 from holdfast_core.filesystem import directory
 from holdfast_core.filesystem.file_copies import FileCopies
-from holdfast_core.filesystem.files import os_error, sync_directory, write_all
+from holdfast_core.filesystem.files import for_owner, os_error, sync_directory, write_all
 from holdfast_core.filesystem.store_identity import (
     COPY,
     StoreCopyMark,
@@ -34,7 +35,7 @@ from holdfast_core.journal import frame as framing
 from holdfast_core.journal import journal_file
 from holdfast_core.journal.replay import journaled
 from holdfast_core.record import Blob
-from holdfast_core.recovery.compact import DATA, LOCK, settle_copy
+from holdfast_core.recovery.compact import DATA, settle_copy
 from holdfast_core.store import Store
 from holdfast_core.upkeep.fsck import HEAL, FsckReport, structure_problems
 
@@ -146,23 +147,24 @@ class StoreCopy:
             if problems := structure_problems(index, self._source.index):
                 raise Damaged(f"the index is damaged: {problems[0]}; {REBUILD}")
             self._copy_blobs(index, index)
-            for _ in range(STATES):
-                if self._take_state(index):
+            for left in reversed(range(STATES)):
+                if self._take_state(index, is_last=not left):
                     return
         finally:
             index.close()
             shutil.rmtree(self._fresh, ignore_errors=True)
         raise StoreError(f"{STATES} times blobs went before they were copied; try again when less is deleted")
 
-    def _take_state(self, index: Index) -> bool:
-        """Make the copy that of the index as it is now; False when something of it went before it was copied."""
+    def _take_state(self, index: Index, *, is_last: bool) -> bool:
+        """Make the copy that of the index as it is now; False when something of it went before it was copied. The last
+        goes without a journal: then that is lost, and its index has all that it has."""
         shutil.rmtree(self._fresh, ignore_errors=True)
         self._fresh.mkdir(0o700)
         index.copy_to(self._fresh)
         settle_copy(self._fresh)
         state = Index(self._fresh, write=False)
         try:
-            if not (self._copy_journal(state) and self._copy_blobs(state, index)):
+            if not (self._copy_journal(state) or is_last) or not self._copy_blobs(state, index):
                 return False
             self._name_damage(state)
             held = {blob.digest for blob in _blobs_in_files(state)}
@@ -208,14 +210,15 @@ class StoreCopy:
     # --- index and journal
 
     def _copy_journal(self, state: Index) -> bool:
-        """Copy the journal as far as `state` knows it; False when it was written again meanwhile."""
+        """Copy the journal as far as `state` knows it; False when it is not there any more."""
+        fresh = self._target.journal / journal_file.FRESH
+        fresh.unlink(missing_ok=True)
         known = journaled(state)
         fd = None if known is None else self._open_journal(known)
         if fd is None or known is None:
             return False
         try:
-            with (self._target.journal / journal_file.FRESH).open("wb") as file:
-                os.fchmod(file.fileno(), 0o600)
+            with open(fresh, "wb", opener=for_owner) as file:
                 for at in range(0, known.length, _PIECE_BYTES):
                     piece = os.pread(fd, min(_PIECE_BYTES, known.length - at), at)
                     write_all(file.fileno(), at, piece)
@@ -238,22 +241,27 @@ class StoreCopy:
         return None
 
     def _name_damage(self, state: Index) -> None:
-        problems = [
-            f"{layout.describe(key)} is damaged" for key, value in state.scan(b"") if not _sound(key, value)
-        ]
-        for frame in journal_file.frames(self._target.journal, name=journal_file.FRESH):
-            if frame.changes is None:
-                problems.append(f"the journal is damaged from byte {frame.start} to {frame.end}")
+        rows = state.scan(b"")
+        problems = [f"{layout.describe(key)} is damaged" for key, value in rows if not _sound(key, value)]
+        if not (self._target.journal / journal_file.FRESH).exists():
+            problems.append(
+                "the journal is lost; the first start of what is restored writes it again from the index"
+            )
+        else:
+            for frame in journal_file.frames(self._target.journal, name=journal_file.FRESH):
+                if frame.changes is None:
+                    problems.append(f"the journal is damaged from byte {frame.start} to {frame.end}")
         self.report.problems = [*self._damaged.values(), *problems]
 
     def _place(self) -> None:
-        """The files are on the disk; then index, journal and store.json take their places, in this order."""
+        """The files are on the disk; then index, journal and store.json take their places, in this order. Where a
+        process has the former index open, its lock file fits the new one: a compact copy has one state, the first."""
         index, journal = self._target.index, self._target.journal
         syncfs(self._target.blobs_fd)
         os.rename(self._fresh / DATA, index / DATA)
-        (index / LOCK).unlink(missing_ok=True)  # it says which state of the former file is the newest
         sync_directory(index)
-        os.rename(journal / journal_file.FRESH, journal / journal_file.NAME)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(journal / journal_file.FRESH, journal / journal_file.NAME)
         sync_directory(journal)
         write_document(self._target.path, "store.json", (self._source.path / "store.json").read_bytes())
 

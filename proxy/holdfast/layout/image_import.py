@@ -89,11 +89,10 @@ class LayoutImages:
         tags = [(tag or self._tag(entry), self._digest(entry)) for entry in roots if tag or name_of(entry)]
         order: dict[Digest, None] = {}
         for entry in roots:
-            self._walk(entry, order)
-        others = [entry for entry in self._entries if not name_of(entry)]
-        while fresh := [entry for entry in others if self._is_referrer(entry, order)]:
-            for entry in fresh:
-                self._walk(entry, order)
+            self._walk(self._descriptor(entry), order)
+        while fresh := self._referrers(order):
+            for descriptor in fresh:
+                self._walk(descriptor, order)
         manifests = [found for digest in reversed(order) if (found := self._read[digest])]
         blobs = list(self._blobs(manifests))
         if self._problems:
@@ -126,21 +125,26 @@ class LayoutImages:
             raise LayoutInvalid(f"{self._path} has an image {name_of(entry)!r}, which is no tag; give it one")
         return tag
 
-    def _is_referrer(self, entry: Entry, order: dict[Digest, None]) -> bool:
-        """Whether an entry without a name refers to what is pushed, and is not among it yet."""
-        if self._digest(entry) in order:
-            return False
-        subject = self._subject(entry)
-        return bool(subject) and subject in {str(digest) for digest in order}
+    def _referrers(self, order: dict[Digest, None]) -> list[ChildDescriptor]:
+        """What refers to what is pushed, and is not among it yet: oras has entries without a name for it, regctl a list
+        under the tag that stands for the subject."""
+        subjects = {str(digest) for digest in order}
+        lists = {fallback_tag(subject) for subject in subjects}
+        found: list[ChildDescriptor] = []
+        for entry in self._entries:
+            if name_of(entry) in lists and (listed := self._manifest(self._descriptor(entry))):
+                found += listed.inspected.children
+            elif not name_of(entry) and self._subject(entry) in subjects:
+                found.append(self._descriptor(entry))
+        return [one for one in found if self._manifest(one) and _parsed(one.digest, self._path) not in order]
 
     def _subject(self, entry: Entry) -> str:
         found = self._manifest(self._descriptor(entry))
         return "" if found is None else found.inspected.subject
 
-    def _walk(self, entry: Entry, order: dict[Digest, None]) -> None:
+    def _walk(self, root: ChildDescriptor, order: dict[Digest, None]) -> None:
         """Put a manifest and those that it names into `order`, each once. A child of an index that is not here is left
         out: it may be of another platform."""
-        root = self._descriptor(entry)
         waiting = [root]
         while waiting:
             descriptor = waiting.pop()

@@ -77,11 +77,12 @@ def first_state(store: Store) -> None:
 
 
 def second_state(store: Store) -> None:
-    """One of the blobs went, another came, and the tag moved."""
+    """One of the blobs went, another came, the tag moved, and the journal was written again."""
     store.blobs.delete("r", hashed(OLD)[0], now=2.0).result()
     assert store.upkeep.sweep(now=1e9, grace=0.0).result() == len(OLD)
     push_file(store, "r", NEW)
     push(store, "r", b"second", "v1")
+    assert store.upkeep.compact_journal().result() is True
 
 
 @pytest.fixture
@@ -237,7 +238,15 @@ def test_a_blob_that_goes_meanwhile_costs_another_state(
 def test_a_journal_that_is_written_again_meanwhile_costs_another_state(
     store: Store, root: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = between(monkeypatch, lambda: None, lambda: store.upkeep.compact_journal().result())
+    """The next one is as long by the time that it is copied."""
+
+    def grow() -> None:
+        length = store.statistics().journal_bytes
+        assert store.upkeep.compact_journal().result() is True
+        while store.statistics().journal_bytes < length:
+            push(store, "r", b"more", f"t{store.statistics().committed}")
+
+    states = between(monkeypatch, lambda: None, grow)
     assert backup(root, place).problems == []
     assert states == [0, 1]
     assert restored(place, tmp_path / "restored") == dump(store, root)[0]
@@ -437,6 +446,21 @@ def test_a_damaged_backup_is_restored_but_for_the_damage(
     (problem,) = fsck(tmp_path / "restored", (1, 1)).problems
     assert problem.startswith(f"{digest}: its file is missing")
     assert store.references.tags("r") == ["v1"]
+
+
+def test_a_backup_without_its_journal_is_restored(
+    store: Store, root: Path, place: Path, tmp_path: Path
+) -> None:
+    """A kill between the places of index and journal, and another before the next journal was there."""
+    backup(root, place)
+    (place / "journal" / "log").unlink()
+    (place / "journal" / "log.new").write_bytes(b"HFJOURN1")
+    report = restore(place, tmp_path / "restored")
+    assert report.problems == [
+        "the journal is lost; the first start of what is restored writes it again from the index"
+    ]
+    assert rows_of(tmp_path / "restored") == dump(store, root)[0]
+    assert fsck(tmp_path / "restored", (1, 1)).problems == []
 
 
 def test_no_process_writes_to_a_backup(store: Store, root: Path, place: Path) -> None:
