@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.command_line import command
 from support.disk import SMALL, Disk
 from support.disk_node import data_on
 from support.failing import failing
@@ -60,6 +61,28 @@ def test_case_fault_3_sixty_deletes_empty_a_full_disk(disk: Disk, workers: int, 
         wait_until(lambda: push_small(node, os.urandom(10_000)) == 201, "pushes to work again", 60.0)
         assert pushed(node, IMAGES)
         assert node.children("keeper") == keepers
+
+
+def test_case_fault_3_a_collection_makes_room_on_a_full_disk(disk: Disk, tmp_path: Path) -> None:
+    """Images are deleted by their manifests alone, as clients do; their layers go by a collection."""
+    short = '[garbage_collection]\nlease = "PT1S"\n'
+    place = data_on(disk, tmp_path / "node")
+    with Node(place, "--anonymous", "push", configuration=short, workers=1) as node:
+        images = [pushed(node, number) for number in range(IMAGES)]
+        disk.fill_up()
+        statuses = (push_small(node, os.urandom(10_000)) for _ in range(5000))
+        assert next(status for status in statuses if status != 201) == 507
+        before = free_bytes(disk)
+        for number, (manifest, _) in enumerate(images):
+            delete(node, f"/v2/r{number}/manifests/{manifest}")
+
+        def is_emptied() -> bool:
+            done = command("gc", "--data", str(node.data))
+            assert done.code == 0, done
+            return free_bytes(disk) - before > IMAGES * LAYER_BYTES // 2
+
+        wait_until(is_emptied, "the bytes to come back", 60.0)
+        wait_until(lambda: push_small(node, os.urandom(10_000)) == 201, "pushes to work again", 60.0)
 
 
 def test_case_fault_2_the_log_of_a_node_lies_on_its_full_disk(tmp_path: Path) -> None:

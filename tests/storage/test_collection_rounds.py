@@ -18,6 +18,7 @@ from holdfast.storage.collection_report import CollectedRepository
 from holdfast.storage.collection_rounds import KIND, NAME, CollectionRounds
 from holdfast.testing.manual_clock import START, FakeClock
 from holdfast_core import Digest, Pin, Store, fsck
+from holdfast_core.upkeep.store_upkeep import Upkeep
 from support.images import body_of, cached, has, layer, pushed
 from support.logs import captured_logs
 from support.patience import until
@@ -245,6 +246,38 @@ async def test_the_parent_turns_it_off_and_on(store: Store) -> None:
         clock.advance(60)
         await until(lambda: one.status().report is not None)
         assert not has(store, "a", layer(1))
+
+
+async def test_a_full_disk_is_emptied_at_once_and_not_all_the_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layers of an image that was deleted ten minutes ago go; a push of a moment ago has its lease."""
+    clock, full = FakeClock(jump=False), [False]
+    monkeypatch.setattr(Upkeep, "is_pressed", property(lambda _: full[0]))
+    digest = pushed(store, "a", layer(1), tag="v1", now=OLD)
+    store.references.delete_manifest("a", digest, now=START - 600).result()
+    push_file(store, "a", layer(2), now=START)
+    async with running(rounds(store, clock)) as one:
+        await until(lambda: clock.sleepers == 1)
+        clock.advance(60)
+        await until(lambda: len(clock.slept) == 2)
+        assert one.status().report is None
+        full[0] = True
+        clock.advance(60)
+        await until(lambda: one.status().report is not None)
+        report = one.status().report
+        assert report is not None
+        assert (report.trigger, report.digests, report.bytes) == ("FullDisk", 1, 40_960)
+        assert [has(store, "a", layer(number)) for number in (1, 2)] == [False, True]
+        began = []
+        for _ in range(8):
+            await until(lambda: clock.sleepers == 1)
+            clock.advance(60)
+            await until(lambda: clock.sleepers == 1)
+            latest = one.status().report
+            assert latest is not None
+            began.append(latest.began)
+        assert sorted(set(began)) == ["2027-01-15T08:02:00Z", "2027-01-15T08:07:00Z"]
 
 
 async def test_one_at_a_time(store: Store) -> None:

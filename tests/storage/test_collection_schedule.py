@@ -89,3 +89,12 @@ def test_who_finds_a_blob_has_an_hour_for_its_manifest_or_half_a_short_lease() -
     assert found_for(CollectionSection(lease="PT2H", cached_after="P1D")) == 3600
     assert found_for(CollectionSection(lease="P1D", cached_after="PT20M")) == 600
     assert found_for(CollectionSection(lease="", cached_after="")) == inf
+
+
+def test_on_a_full_disk_little_is_waited_for() -> None:
+    """No push can be completed there; what has no name and was used a moment ago goes."""
+    pressed = rule_of(CollectionSection(untagged_after="P7D"), NOW, is_pressed=True)
+    assert pressed == CollectionRule(NOW - 600, NOW - 7 * DAY, NOW)
+    short = CollectionSection(lease="PT1M", cached_after="")
+    assert rule_of(short, NOW, is_pressed=True) == CollectionRule(NOW - 60, None, None)
+    assert rule_of(CollectionSection(), NOW, -inf, is_pressed=True).cached_before is None

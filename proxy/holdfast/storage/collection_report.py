@@ -9,7 +9,7 @@ from holdfast.resources.model import ResourceStruct
 #: repositories in one report, those that lose most
 SHOWN = 1000
 
-Trigger = Literal["Scheduled", "Ordered"]
+Trigger = Literal["Scheduled", "Ordered", "FullDisk"]
 
 
 class CollectedRepository(ResourceStruct, frozen=True):

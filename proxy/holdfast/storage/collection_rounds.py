@@ -11,12 +11,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
+from math import inf
 
 import msgspec
 from holdfast_core.changes.resource_rows import ResourceView
 from holdfast_core.digest import Digest
 from holdfast_core.errors import StoreError
-from holdfast_core.record import Departure, ResourceChange
+from holdfast_core.record import CollectionRule, Departure, ResourceChange
 from holdfast_core.store import Store
 
 from holdfast.background import for_ever
@@ -43,6 +44,8 @@ SLICE, BATCH = 1000, 32
 LOOK_SECONDS = 60.0
 #: the first look after a start: whether parents are there is known then, and a clock without a battery is right
 FIRST_LOOK_SECONDS = 60.0
+#: between two collections because the disk is full (seconds)
+PRESSED_SECONDS = 300.0
 #: longest wait for a collection that was ordered before its report so far is returned (seconds); within the 25 s of
 #: every answer
 ANSWER_SECONDS = 10.0
@@ -73,6 +76,7 @@ class Collection:
         self._store, self._config, self._kept_since, self._clock = store, config, kept_since, clock
         self._trigger: Trigger = trigger
         self.is_dry, self.began, self._since = is_dry, clock.now(), clock.monotonic()
+        self._is_pressed = store.upkeep.is_pressed
         self._digests: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self._looked_at, self._failure = 0, ""
@@ -107,12 +111,16 @@ class Collection:
             self._count(repository, departure)
 
     async def _collected(self, repository: str, rows: Loose) -> Departure:
-        rule = rule_of(self._config, self.began, self._kept_since(repository))
-        return await asyncio.wrap_future(self._store.space.collect(rows, rule, now=self._clock.now()))
+        future = self._store.space.collect(rows, self._rule_of(repository), now=self._clock.now())
+        return await asyncio.wrap_future(future)
 
     def _counted(self, repository: str, rows: Loose) -> Departure:
-        rule = rule_of(self._config, self.began, self._kept_since(repository))
-        return self._store.space.collectable(rows, rule, now=self._clock.now(), gone=self._gone)
+        rule, now = self._rule_of(repository), self._clock.now()
+        return self._store.space.collectable(rows, rule, now=now, gone=self._gone)
+
+    def _rule_of(self, repository: str) -> CollectionRule:
+        since = self._kept_since(repository)
+        return rule_of(self._config, self.began, since, is_pressed=self._is_pressed)
 
     def _count(self, repository: str, departure: Departure) -> None:
         if departure.digests:
@@ -156,6 +164,7 @@ class CollectionRounds:
         self._settings = settings_of(config, None)
         self._record = CollectionRecord(clock.now())
         self._current: Collection | None = None
+        self._pressed_at = -inf
         self._work: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -166,11 +175,20 @@ class CollectionRounds:
 
     async def _step(self) -> bool:
         self._settings = settings_of(self._config, self._managed())
-        if self._next_run() > self._clock.now():
+        is_due = self._next_run() <= self._clock.now()
+        if not is_due and not self._makes_room():
             return False
         if not self._is_running:  # by order
-            self._begin("Scheduled", is_dry=False)
+            self._begin("Scheduled" if is_due else "FullDisk", is_dry=False)
         await self._ended()
+        return True
+
+    def _makes_room(self) -> bool:
+        """Whether the disk is full, and nothing was collected for that lately."""
+        is_pressed = self._settings.enabled and self._store.upkeep.is_pressed
+        if not is_pressed or self._clock.monotonic() - self._pressed_at < PRESSED_SECONDS:
+            return False
+        self._pressed_at = self._clock.monotonic()
         return True
 
     def _pause(self) -> float:
@@ -244,7 +262,7 @@ class CollectionRounds:
         return CollectionStatus(
             enabled=settings.enabled,
             schedule=settings.schedule,
-            next_run=None if at == float("inf") else stamp(at),
+            next_run=None if at == inf else stamp(at),
             running=running,
             report=current.report() if current is not None and is_shown else self._record.report,
         )

@@ -15,6 +15,9 @@ from holdfast.timestamps import duration
 #: a client that finds a blob before it pushes has so long for the manifest (seconds)
 PUSHER_SECONDS = 3600.0
 
+#: longest lease of a pushed blob on a full disk (seconds)
+PRESSED_LEASE_SECONDS = 600.0
+
 
 def settings_of(config: CollectionSection, managed: GarbageCollection | None) -> GarbageCollection:
     """Whether and when to collect: as the parent of a connected registry says, of any other node as it is
@@ -30,13 +33,19 @@ def next_run(settings: GarbageCollection, last: float, now: float) -> float:
     return inf if cron is None else cron.around(min(last, now))[1]
 
 
-def rule_of(config: CollectionSection, now: float, kept_since: float = inf) -> CollectionRule:
+def rule_of(
+    config: CollectionSection, now: float, kept_since: float = inf, *, is_pressed: bool = False
+) -> CollectionRule:
     """What may go. `kept_since` is the moment since which cached content of a repository is in use all the same: what
     synchronisation brings has no name before its manifest comes; -inf for a repository whose cached content stays
-    whole."""
-    cached = _before(config.cached_after, now)
+    whole. On a full disk (`is_pressed`) a lease is ten minutes at most, because no push can be completed there, and
+    what was cached has none: so the layers of deleted images make room."""
+    pushed, cached = _before(config.lease, now), _before(config.cached_after, now)
+    if is_pressed:
+        pushed = None if pushed is None else max(pushed, now - PRESSED_LEASE_SECONDS)
+        cached = None if cached is None else now
     return CollectionRule(
-        blobs_before=_before(config.lease, now),
+        blobs_before=pushed,
         manifests_before=_before(config.untagged_after, now),
         cached_before=None
         if cached is None or kept_since == -inf
