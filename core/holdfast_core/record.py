@@ -140,19 +140,24 @@ class ImageUse(NamedTuple):
 
 class ImageHolding(NamedTuple):
     """What would go if a manifest that no other names, or a blob, were evicted: the `digests` that nothing else in its
-    repository names, the bytes of files that would be free, and those that other repositories need as well. `hour`
-    (since 1970) is when any of them was last used, `named` is what they name, held or not, `owned` whether it was
-    pushed here, `kept` why it may not go, or ""."""
+    repository names, with the bytes of files that each would free, and those of all that other repositories need as
+    well. `hour` (since 1970) is when the manifest or blob itself was last used, `named` is what they name, held or not,
+    `owned` whether it was pushed here, `kept` why it may not go, or ""."""
 
     repository: str
     digest: Digest
     digests: tuple[Digest, ...]
-    freed_bytes: int
+    freed: tuple[int, ...]
     shared_bytes: int
     hour: int
     named: tuple[Digest, ...]
     owned: bool
     kept: str
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes of the disk that would be free."""
+        return sum(self.freed)
 
 
 class DiskUse(Value, frozen=True):

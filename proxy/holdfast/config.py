@@ -133,8 +133,8 @@ class StoreSection(Section, frozen=True):
     ] = ""
     high_water: Annotated[
         float, key("share of the budget from which on images are evicted", "0..1", gt=0, le=1)
-    ] = 0.95
-    low_water: Annotated[float, key("share of the budget down to which they are", "0..1", gt=0, le=1)] = 0.9
+    ] = 0.97
+    low_water: Annotated[float, key("share of the budget down to which they are", "0..1", gt=0, le=1)] = 0.95
     evict_offline: Annotated[
         Literal["last", "never"],
         key("images of a parent that cannot be reached: evicted when nothing else is left, or not at all"),

@@ -522,7 +522,7 @@ def test_a_holding_is_what_an_eviction_takes(store: Store) -> None:
     store.upkeep.sync_cached().result()
     holding = store.space.holding("a", digest, now=8 * HOUR)
     assert holding is not None
-    assert (holding.digests, holding.freed_bytes, holding.hour) == ((digest, Digest.of(own)), 30_000, 7)
+    assert (holding.digests, holding.freed, holding.hour) == ((digest, Digest.of(own)), (0, 30_000), 2)
     assert (set(holding.named), holding.owned, holding.kept) == (
         {Digest.of(shared), Digest.of(own)},
         False,

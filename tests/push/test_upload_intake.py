@@ -24,6 +24,10 @@ pytestmark = pytest.mark.loop("asyncio")
 NAME = Uploads.name("id", "r")
 
 
+async def admitted(size):
+    """There is room for everything."""
+
+
 class Pieces:
     """A body that a test made beforehand; an exception among the pieces is raised."""
 
@@ -61,7 +65,9 @@ def threads():
 
 
 def take(staging, hasher, threads, body, most=None):
-    asyncio.run(asyncio.wait_for(StagingWriter(staging, hasher, threads).take(body, most), PATIENCE))
+    asyncio.run(
+        asyncio.wait_for(StagingWriter(staging, hasher, threads, admitted).take(body, most), PATIENCE)
+    )
 
 
 def content(staging):
@@ -131,7 +137,7 @@ def test_a_disk_that_does_not_keep_up_stops_the_client(staging, threads):
     body = Pieces(*[bytes(1 << 18)] * 400)
 
     async def run():
-        task = asyncio.create_task(StagingWriter(staging, ChunkHasher(), threads).take(body, None))
+        task = asyncio.create_task(StagingWriter(staging, ChunkHasher(), threads, admitted).take(body, None))
         for _ in range(50):
             await asyncio.sleep(0)
         assert not task.done()
@@ -174,7 +180,9 @@ async def test_a_cancelled_intake_leaves_no_thread_in_the_file(staging, threads)
                 return await super().read()
             return await asyncio.get_running_loop().create_future()
 
-    task = asyncio.create_task(StagingWriter(staging, ChunkHasher(), threads).take(Endless(b"abc"), None))
+    task = asyncio.create_task(
+        StagingWriter(staging, ChunkHasher(), threads, admitted).take(Endless(b"abc"), None)
+    )
     for _ in range(5):
         await asyncio.sleep(0)
     task.cancel()
@@ -210,7 +218,7 @@ def test_what_a_failed_upload_held_is_free_without_the_collector(staging, thread
     async def push():
         body = (Breaking if ends == "body" else Weak)(b"a" * 10, b"b" * 10)
         alive.append(weakref.ref(body))
-        await StagingWriter(staging, ChunkHasher(), threads).take(body, None)
+        await StagingWriter(staging, ChunkHasher(), threads, admitted).take(body, None)
 
     async def test():
         with pytest.raises((Exhausted, ClientGone)):

@@ -7,6 +7,7 @@ from asyncio import wrap_future
 from pathlib import Path
 
 import pytest
+from holdfast.errors import NodeFull
 from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
@@ -130,3 +131,89 @@ async def test_what_is_pinned_or_synchronised_or_under_way_stays(tmp_path: Path)
             assert complete(keeper, made) == [pinned, synchronised, coming]
             assert "is pinned" in rounds._why_stayed()
             assert "are being fetched" in rounds._why_stayed()
+
+
+async def test_a_push_without_room_is_refused_and_told_what_holds_it(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        (pinned,) = images(parent, 1)
+        store = {"max_bytes": 32 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            await until(lambda: keeper.parts.admission.ledger.used(0) > 0)
+            await pull(keeper, *pinned[:2])
+            now = keeper.clock.now()
+            await wrap_future(keeper.store.space.pin(Pin(pinned[0], "tag", pinned[1], math.inf), now=now))
+            await keeper.admit_push(MIB)
+            with pytest.raises(NodeFull) as refusal:
+                await keeper.admit_push(29 * MIB)
+            assert refusal.value.status == 507
+            assert f"of {32 * MIB}" in refusal.value.message
+            assert "is pinned" in str(refusal.value.detail)
+            assert complete(keeper, [pinned]) == [pinned]
+
+
+async def test_a_push_has_images_evicted_for_it(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4)
+        store = {"max_bytes": 32 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            await keeper.admit_push(20 * MIB)
+            assert len(complete(keeper, made)) < len(made)
+
+
+async def test_a_blob_that_is_larger_than_the_budget_evicts_nothing_and_is_served(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 3)
+        large = GeneratedContent(40 * MIB, "large")
+        image_of(parent, "large", "v1", large)
+        store = {"max_bytes": 32 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, store=store) as keeper:
+            await until(lambda: keeper.parts.admission.ledger.used(0) > 0)
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            assert await pull(keeper, "large", "v1") > large.size
+            assert keeper.parts.fills.counters["unstored"] == 1
+            assert complete(keeper, made) == made
+
+
+async def test_a_fill_that_parks_keeps_no_more_room_than_its_bytes(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        digest = parent.add_blob("lazy", GeneratedContent(20 * MIB, "lazy"))
+        store = {"max_bytes": 64 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, store=store) as keeper:
+            await until(lambda: keeper.parts.admission.ledger.used(0) > 0)
+            before = keeper.parts.admission.ledger.used(0)
+            answer = await keeper.blob("lazy", digest, 0, MIB, False)
+            reader = await keeper.follow(answer.fill, 0, MIB, False)
+            await reader.wait_for(MIB - 1)
+            reader.close()
+            await until(lambda: not keeper.parts.fills.coming())
+            grown = keeper.parts.admission.ledger.used(0) - before
+            assert MIB <= grown < 4 * MIB
+
+
+async def test_a_group_over_its_hard_share_goes_first(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        bounded, free = images(parent, 4, 1, "bounded"), images(parent, 3, 1, "free")
+        shares = [{"repositories": ["bounded/**"], "hard": 0.2}]
+        store = {"max_bytes": 40 * MIB, "min_free": "0", "shares": shares}
+        async with caching(tmp_path, parent, store=store) as keeper:
+            for name, tag, _digest in (*free, *bounded):
+                await pull(keeper, name, tag)
+            await keeper.parts.eviction.round()
+            assert complete(keeper, free) == free
+            assert 0 < len(complete(keeper, bounded)) <= 2
+
+
+async def test_an_image_of_more_digests_than_a_transaction_takes_goes_whole(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        layers = [GeneratedContent(64 << 10, f"part {number}") for number in range(50)]
+        image = ("many", "v1", image_of(parent, "many", "v1", *layers))
+        async with caching(tmp_path, parent, store={"min_free": "0"}) as keeper:
+            await pull(keeper, "many", "v1")
+            await until(lambda: not keeper.parts.fills.coming())
+            assert await keeper.parts.eviction.make_room(1) > 50 * (60 << 10)
+            assert complete(keeper, [image]) == []
+            assert keeper.store.space.account().files == 0
+            assert keeper.store.space.loose()[0] == []

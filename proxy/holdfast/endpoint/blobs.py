@@ -178,11 +178,12 @@ async def _damaged(context: BlobRequest, damage: StoreError) -> Reply:
 async def _repaired(
     context: BlobRequest, unlinked: bool = False, unstored: UnstoredChunk | None = None
 ) -> Reply:
-    """The answer for a blob that the keeper repaired or has. Raises `NotHeld` or `Damaged` when it has not."""
+    """The answer for a blob that the keeper repaired or has. Raises `NotHeld` or `Damaged` when it has not, FillGone
+    when it was evicted meanwhile."""
     store, digest = context.node.store, context.digest
     blob = store.blobs.anywhere(digest) if unlinked else store.blobs.get(context.scope.key, digest)
     if blob is None:
-        raise NodeFailed("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
+        raise FillGone("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
     reply = _held(context, blob, unstored)
     return reply if isinstance(reply, Reply) else await reply
 

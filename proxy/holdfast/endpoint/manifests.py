@@ -32,6 +32,9 @@ from holdfast.oci import names
 from holdfast.routing import RoutedRepository
 from holdfast.wire.message import Reply, Request
 
+#: answers of the keeper after which a manifest was gone again
+TRIES = 3
+
 
 class ManifestRequest(NamedTuple):
     """A GET or HEAD of one manifest."""
@@ -106,11 +109,15 @@ def _missing(context: ManifestRequest) -> Answer:
 
 
 async def _fetch(context: ManifestRequest) -> Reply:
-    """The answer to a miss. Raises the keeper's refusal."""
+    """The answer to a miss. One that was evicted before it was read here is asked for again. Raises the keeper's
+    refusal."""
     context.request.note.cache = "miss"
-    with absent_to_pushers(context.node, context.request, ManifestUnknown):
-        fetched = await context.node.port.manifest(context.scope.key, str(context.reference))
-    return _fetched_reply(context, fetched)
+    for _ in range(TRIES):
+        with absent_to_pushers(context.node, context.request, ManifestUnknown):
+            fetched = await context.node.port.manifest(context.scope.key, str(context.reference))
+        if (stored := _stored(context, fetched)) is not None:
+            return _reply(context, stored, fetched)
+    raise NodeFailed("the manifest is not where the keeper put it")
 
 
 async def _confirm(context: ManifestRequest, tag: Tag, held: Manifest) -> Reply:
@@ -131,21 +138,16 @@ async def _confirm(context: ManifestRequest, tag: Tag, held: Manifest) -> Reply:
     elif not fetched.stale:
         now = context.node.clock.now() - fetched.age
         context.node.references.confirm_tag(context.scope.key, tag.name, held.digest, now)
-    return _fetched_reply(context, fetched)
+    stored = _stored(context, fetched)
+    return await _fetch(context) if stored is None else _reply(context, stored, fetched)
 
 
-def _fetched_reply(context: ManifestRequest, fetched: ManifestAnswer) -> Reply:
-    """The answer with the manifest that the keeper stored, or returned because the disk is full."""
+def _stored(context: ManifestRequest, fetched: ManifestAnswer) -> Manifest | None:
+    """The manifest that the keeper stored, or returned because the disk is full; None when it has gone since."""
+    digest = Digest.parse(fetched.digest)
     if fetched.body:
-        return _reply(
-            context,
-            Manifest(Digest.parse(fetched.digest), fetched.media_type, fetched.body, owned=False),
-            fetched,
-        )
-    held = context.node.references.manifest(context.scope.key, Digest.parse(fetched.digest))
-    if held is None:
-        raise NodeFailed("the manifest is not where the keeper put it")
-    return _reply(context, held, fetched)
+        return Manifest(digest, fetched.media_type, fetched.body, owned=False)
+    return context.node.references.manifest(context.scope.key, digest)
 
 
 def _reply(context: ManifestRequest, held: Manifest, fetched: ManifestAnswer | None = None) -> Reply:

@@ -177,7 +177,8 @@ async def _begin(context: UploadRequest, claim: Claim, algorithm: str) -> Sessio
     fits = staging is None or claim.fits(staging.size)
     step = session.step(state, SessionEvent.WRITE if fits else SessionEvent.STRAY)
     if step.answer is None and staging is not None:
-        return SessionWriter(context.node.push, staging, algorithm, context.request.allow)
+        node, allow = context.node, context.request.allow
+        return SessionWriter(node.push, staging, algorithm, allow, node.port.admit_push)
     if staging is not None:
         staging.close()
     if step.answer is session.SessionAnswer.UNKNOWN:

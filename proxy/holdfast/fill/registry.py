@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -252,11 +252,10 @@ class FillRegistry:
             return fill.size if repository in fill.repositories and fill.size else None
         return parked.size if parked is not None and parked.repository == repository else None
 
-    def coming(self) -> set[tuple[str, Digest]]:
-        """(namespace of the parent, digest) of all blobs that are being fetched, or read while they are."""
-        return {
-            (origin.namespace, origin.digest) for origin, fill in self._by_origin.items() if not fill.idle
-        }
+    def coming(self) -> Set[tuple[str, Digest]]:
+        """(namespace of the parent, digest) of all blobs that are being fetched, or were and are still read."""
+        fills = (fill for fill in self._by_number.values() if not fill.idle)
+        return {Origin.of(fill.repository, fill.digest) for fill in fills}
 
     def is_coming(self, repository: str, digest: str, start: int, end: int) -> bool:
         """Whether a blob is being fetched through this repository now, or [start, end) of it is held."""

@@ -189,6 +189,11 @@ class KeeperApi(Protocol):
         here, which it names. Raises `PreconditionFailed`, and `ManifestBlobUnknown` when one of them is gone."""
         ...
 
+    async def admit_push(self, size: int) -> None:
+        """A client is about to send so many more bytes of a blob: room is made for them. Raises `NodeFull` when there
+        is none."""
+        ...
+
     async def put_blob(self, repository: str, digest: str, body: bytes) -> None:
         """Own a small blob. Raises `DigestInvalid` when it is not the bytes of its digest."""
         ...

@@ -49,6 +49,7 @@ class Keeper:
         self.referrers = repeating(parts.lists.referrers)
         self.mend = parts.records.mend
         self.put_manifest = repeating(parts.pushes.put_manifest)
+        self.admit_push = parts.eviction.admit_push
         self.put_blob = repeating(parts.pushes.put_blob)
         self.commit_upload = repeating(parts.pushes.commit_upload)
         self.mount = repeating(parts.pushes.mount)
@@ -68,7 +69,7 @@ class Keeper:
     def seen(self, repository: str, digest: str) -> None:
         """See `KeeperApi.seen`."""
         self.store.blobs.seen(repository, Digest.parse(digest), self.clock.now())
-        self.parts.eviction.used(repository, digest)
+        self.parts.eviction.used(digest)
 
     def disk_refused(self) -> None:
         """See `KeeperApi.disk_refused`."""

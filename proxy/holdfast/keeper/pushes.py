@@ -37,7 +37,8 @@ T = TypeVar("T")
 
 
 class Pushes:
-    """The part of `KeeperApi` that changes what this node owns. `fetch_manifest` brings a manifest from the parent."""
+    """The part of `KeeperApi` that changes what this node owns. `fetch_manifest` brings a manifest from the
+    parent; `pushed` hears of each upload that became a blob, by its size."""
 
     def __init__(
         self,
@@ -46,11 +47,13 @@ class Pushes:
         outbox: NodeOutbox,
         images: PushedImages,
         fetch_manifest: Callable[[str, str], Awaitable[object]],
+        pushed: Callable[[int], None],
         clock: Clock,
         tasks: BackgroundTasks,
     ) -> None:
         self._store, self._parents, self._outbox, self._images = store, parents, outbox, images
-        self._fetch_manifest, self._clock, self._tasks = fetch_manifest, clock, tasks
+        self._fetch_manifest, self._pushed = fetch_manifest, pushed
+        self._clock, self._tasks = clock, tasks
         self._locks = RepositoryLocks()
 
     async def put_manifest(
@@ -115,6 +118,7 @@ class Pushes:
             )
             try:
                 await stored(future, errors.UploadUnknown)
+                self._pushed(size)
             except errors.UploadUnknown:
                 # repeated after a keeper that committed and died before it could answer
                 held = self._store.blobs.get(repository, parsed)

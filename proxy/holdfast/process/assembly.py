@@ -188,7 +188,7 @@ def compose(
         blobs=BlobMisses(store, access, fills, clock),
         lists=ListMisses(store, access, fetched, config.tags, clock, synchroniser),
         images=images,
-        pushes=Pushes(store, parents, base.outbox, images, manifests.manifest, clock, base.tasks),
+        pushes=make_pushes(base, images, manifests, admission),
         senders=[make_sender(base, name, conflicts, images, synchroniser) for name in parents],
         synchroniser=synchroniser,
         prefetches=prefetches,
@@ -286,6 +286,14 @@ def make_synchroniser(
         return Synchroniser(context, make_source(context))
     own = base.gateway.own
     return Synchroniser(context, make_source(context), base.report_due, own.order_contact)
+
+
+def make_pushes(
+    base: Base, images: PushedImages, manifests: ManifestMisses, admission: SpaceAdmission
+) -> Pushes:
+    """The keeper's side of what clients change."""
+    fetch, pushed = manifests.manifest, admission.ledger.pushed
+    return Pushes(base.store, base.parents, base.outbox, images, fetch, pushed, base.clock, base.tasks)
 
 
 def make_eviction(base: Base, admission: SpaceAdmission, synchroniser: Synchroniser | None) -> EvictionRounds:

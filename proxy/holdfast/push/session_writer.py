@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,6 +45,11 @@ RESERVE_BYTES = 8 << 20
 #: longest step of closing an upload: one job of hashing, the sync, the commit (s). Only a disk that hangs takes as
 #: long, so that no client gets an error while the step may still succeed.
 STEP_SECONDS = 300.0
+#: room is asked for in such steps where a client does not say how much it sends (bytes)
+ADMITTED_BYTES = 8 << 20
+
+#: Has room made for so many more bytes. Raises NodeFull.
+Admit = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,18 @@ class Destination:
 
 class SessionWriter:
     """Writes to one session, whose lock it holds until `release`. `algorithm` is the probable one of the final digest;
-    `allow` extends the request's time-out."""
+    `allow` extends the request's time-out, `admit` has room made for bytes that are about to come."""
 
     def __init__(
-        self, context: PushContext, staging: Staging, algorithm: str, allow: Callable[[float], None]
+        self,
+        context: PushContext,
+        staging: Staging,
+        algorithm: str,
+        allow: Callable[[float], None],
+        admit: Admit,
     ) -> None:
         self._context, self.staging, self._algorithm, self._allow = context, staging, algorithm, allow
+        self._admit = admit
         #: the offset before this request
         self.start = staging.size
         self._hasher: ChunkHasher | None = context.hashes.take(staging.name, algorithm, staging.size)
@@ -112,10 +123,13 @@ class SessionWriter:
 
     async def _append(self, body: RequestBody | None, claim: Claim) -> None:
         assert self._hasher is not None
+        if claim.length:
+            await self._admit(claim.length)
         if claim.length is not None and claim.length >= RESERVE_BYTES:
             await self._call(self.staging.reserve, claim.length)
         if body is not None:
-            await StagingWriter(self.staging, self._hasher, self._context.threads).take(body, claim.length)
+            writer = StagingWriter(self.staging, self._hasher, self._context.threads, self._admit)
+            await writer.take(body, claim.length)
         received = self.staging.size - self.start
         if claim.length not in (None, received):
             raise SizeInvalid(f"Content-Range says {claim.length} bytes, {received} came")
@@ -207,8 +221,8 @@ class StagingWriter:
     and the memory of an upload is bounded: past `PENDING_BYTES` the body is not read, so the client waits.
     """
 
-    def __init__(self, staging: Staging, hasher: ChunkHasher, threads: Executor) -> None:
-        self._staging, self._hasher, self._threads = staging, hasher, threads
+    def __init__(self, staging: Staging, hasher: ChunkHasher, threads: Executor, admit: Admit) -> None:
+        self._staging, self._hasher, self._threads, self._admit = staging, hasher, threads, admit
         self._pending: list[bytes] = []
         self._bytes = 0
         self._job: asyncio.Future[int] | None = None
@@ -216,11 +230,15 @@ class StagingWriter:
 
     async def take(self, body: RequestBody, most: int | None) -> None:
         """Everything that `body` brings, in place when this returns or raises. Raises SizeInvalid as soon as it
-        is over `most` bytes, what `body.read` raises, and what made writing fail."""
+        is over `most` bytes, NodeFull, what `body.read` raises, and what made writing fail."""
+        admitted = 0
         try:
             while data := await body.read():
                 if most is not None and body.received > most:
                     raise SizeInvalid("the body is longer than its Content-Range")
+                if most is None and body.received > admitted:
+                    await self._admit(ADMITTED_BYTES)
+                    admitted += ADMITTED_BYTES
                 await self._put(data)
             await self._settled()
             self._check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +24,7 @@ from holdfast_core.store import Store
 from holdfast.background import BackgroundTasks, rest
 from holdfast.clock import Clock, give_way
 from holdfast.config import StoreSection
+from holdfast.errors import NodeFull
 from holdfast.log import log
 from holdfast.routing import Repository
 from holdfast.storage.budget import ShareUse
@@ -58,7 +59,7 @@ class EvictionRounds:
         admission: SpaceAdmission,
         config: StoreSection,
         parents: Mapping[str, Parent],
-        coming: Callable[[], set[tuple[str, Digest]]],
+        coming: Callable[[], Set[tuple[str, Digest]]],
         is_synchronised: Callable[[str], bool],
         clock: Clock,
         tasks: BackgroundTasks,
@@ -78,9 +79,9 @@ class EvictionRounds:
         if self._ledger.budget.is_bounded:
             self._tasks.begin(self._rounds())
 
-    def used(self, repository: str, digest: str) -> None:
+    def used(self, digest: str) -> None:
         """An image, or a part of one, was used now."""
-        self.history.used(repository, digest, self._clock.now())
+        self.history.used(digest, self._clock.now())
 
     async def _rounds(self) -> None:
         is_first = True
@@ -185,11 +186,17 @@ class EvictionRounds:
         if turn is None:
             return None
         cost = NO_COST if parent is None else FetchCost(parent.pace.latency, parent.pace.rate)
-        digest = str(image.digest)
-        uses, used_at = self.history.of(image.repository, digest, now)
-        used_at = max(used_at, min(now, image.hour * HOUR_SECONDS))
-        size, requests = image.freed_bytes, len(image.digests)
-        return Candidate(image.repository, digest, size, requests, used_at, uses, cost, turn)
+        root = str(image.digest)
+        freed = zip(image.freed, image.digests, strict=True)
+        fetched = [(0, root), *((size, str(digest)) for size, digest in freed if size)]
+        return Candidate(
+            image.repository,
+            root,
+            image.freed_bytes,
+            max(self.history.last(root), min(now, image.hour * HOUR_SECONDS)),
+            cost.loss((size, self.history.uses(digest, now)) for size, digest in fetched),
+            turn,
+        )
 
     async def _evict(self, image: ImageHolding) -> int | None:
         """Take an image away, with its bytes; how many. None when it stays after all."""
@@ -218,6 +225,19 @@ class EvictionRounds:
     def _has_parent(self, repository: str) -> bool:
         return Repository.from_key(repository).namespace in self._parents
 
+    async def admit_push(self, size: int) -> None:
+        """See `KeeperApi.admit_push`."""
+        if await self._admission.admit_push(size):
+            return
+        used, most = self._ledger.used(self._admission.blobs()), self._ledger.limit_of_pushes
+        raise NodeFull(
+            f"this node has no room for {size} more bytes: its store takes {used} of {most}",
+            code="BLOB_UPLOAD_INVALID",
+            detail=f"nothing more can be evicted ({self._why_stayed() or 'it holds no image of a cache'}); its operator"
+            " raises store.max_bytes, ends pins or deletes images; then push again",
+            retry_after=60,
+        )
+
     def sentences(self) -> list[str]:
         """What is wrong with the room, for the operator; none when there is enough."""
         blobs, ledger = self._admission.blobs(), self._ledger
@@ -241,7 +261,7 @@ class EvictionSurvey:
         clock: Clock,
         is_synchronised: Callable[[str], bool],
         has_parent: Callable[[str], bool],
-        coming: set[tuple[str, Digest]],
+        coming: Set[tuple[str, Digest]],
     ) -> None:
         self._store, self._clock, self._has_parent = store, clock, has_parent
         self._is_synchronised, self._coming = is_synchronised, coming

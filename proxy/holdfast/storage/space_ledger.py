@@ -28,28 +28,33 @@ class SpaceLedger:
         self._use = _NOTHING
         self._parked: dict[str, int] = {}
         self._promised: dict[str, int] = {}
-        self._granted = 0
+        #: what lay in uploads, and what clients may have sent since
+        self._uploads = self._granted = 0
         self._capacity = UNBOUNDED
 
     def measured(self, use: DiskUse, free: int, blobs: int) -> None:
         """The disk was measured: what the store takes beside its blobs, and the bytes that are free."""
-        self._use, self._granted = use, 0
+        self._use, self._uploads, self._granted = use, use.uploads, 0
         self._parked = {name: size for name, size in use.parts.items() if name not in self._promised}
-        self._capacity = blobs + self._others() + sum(use.parts.values()) + free
+        self._capacity = blobs + self._others() + sum(use.parts.values()) + use.uploads + free
 
     def _others(self) -> int:
-        use = self._use
-        return use.uploads + use.set_aside + use.journal + use.index + use.fixed
+        return self._use.set_aside + self._use.journal + self._use.index + self._use.fixed
 
     def used(self, blobs: int) -> int:
         """Bytes that the store takes, with all that was promised."""
-        coming = sum(self._promised.values()) + sum(self._parked.values()) + self._granted
+        coming = sum(self._promised.values()) + sum(self._parked.values()) + self._uploads + self._granted
         return blobs + self._others() + coming
 
     @property
     def limit(self) -> int:
         """What it may take."""
         return self.budget.limit(self._capacity)
+
+    @property
+    def limit_of_pushes(self) -> int:
+        """What it may take with what clients push."""
+        return self.budget.limit_of_pushes(self._capacity)
 
     @property
     def high(self) -> int:
@@ -78,12 +83,18 @@ class SpaceLedger:
 
     def grant(self, size: int, blobs: int) -> bool:
         """Let a client send so many bytes; whether there is room."""
-        if self.used(blobs) + size > self.budget.limit_of_pushes(self._capacity):
+        if self.used(blobs) + size > self.limit_of_pushes:
             return False
         self._granted += size
         return True
 
+    def pushed(self, size: int) -> None:
+        """An upload became a blob: its bytes are among those of blobs from now on."""
+        granted = min(size, self._granted)
+        self._granted -= granted
+        self._uploads = max(0, self._uploads - (size - granted))
+
     def short(self, size: int, blobs: int, *, pushed: bool = False) -> int:
         """Bytes that have to go before `size` more have room; 0 when they have."""
-        limit = self.budget.limit_of_pushes(self._capacity) if pushed else self.limit
+        limit = self.limit_of_pushes if pushed else self.limit
         return max(0, self.used(blobs) + size - limit)

@@ -25,6 +25,7 @@ from holdfast.errors import (
     ControlUnknown,
     ManifestUnknown,
     NameUnknown,
+    NodeFull,
     RecordLost,
 )
 from holdfast.fill.readers import BlobAnswer
@@ -158,7 +159,7 @@ class ScriptedPort:
         )
         outbox = NodeOutbox(store.references.outbox, ())
         images = PushedImages(store, {}, _no_parent, outbox, clock, tasks)
-        pushes = Pushes(store, {}, outbox, images, self.manifest, clock, tasks)
+        pushes = Pushes(store, {}, outbox, images, self.manifest, lambda size: None, clock, tasks)
         self.put_manifest, self.put_blob = pushes.put_manifest, pushes.put_blob
         self.commit_upload, self.mount = pushes.commit_upload, pushes.mount
         self.delete, self.set_lock = pushes.delete, pushes.set_lock
@@ -174,6 +175,8 @@ class ScriptedPort:
         self.fills: dict[str, ScriptedFill] = {}
         self.failure: Exception | None = None
         self.hang = False
+        #: bytes that may be pushed at once; None: any number
+        self.room: int | None = None
         self.calls: Counter[str] = Counter()
         self.hits: list[tuple[str, str]] = []
         self.repairs: list[tuple[str, int, int]] = []
@@ -186,6 +189,8 @@ class ScriptedPort:
         self.calls[question] += 1
         if question == "repair":
             self.repairs.append(arguments[1:])
+        if question == "admit_push":
+            return  # an upload goes on without a keeper
         if self.hang:
             await asyncio.Event().wait()
         if self.failure is not None:
@@ -203,6 +208,11 @@ class ScriptedPort:
         if ":" not in reference:
             await _done(self.store.references.put_tag(repository, reference, digest, now=now))
         return ManifestAnswer(str(digest))
+
+    async def admit_push(self, size: int) -> None:
+        """See `KeeperApi.admit_push`."""
+        if self.room is not None and size > self.room:
+            raise NodeFull(f"this node has no room for {size} more bytes", code="BLOB_UPLOAD_INVALID")
 
     async def control(self, command: bytes) -> bytes:
         """See `KeeperApi.control`."""

@@ -468,7 +468,7 @@ def test_what_an_eviction_would_take_is_told_before_it(store: Store) -> None:
         "a",
         digest,
         tuple(map(Digest.of, (body, shared, own))),
-        40_000,
+        (0, 0, 40_000),
         30_000,
         0,
         tuple(map(Digest.of, (shared, own, pushed))),
