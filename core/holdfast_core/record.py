@@ -41,6 +41,15 @@ class Damage(Value, frozen=True):
     repositories: tuple[str, ...]
 
 
+class ScrubbedSlice(Value, frozen=True):
+    """What a slice of a scrub looked at: `bytes_read` of the disk, `found` damage that nobody knew of (digest, start,
+    end), and where to go `on`, b"" at the end."""
+
+    bytes_read: int
+    found: tuple[tuple[Digest, int, int], ...]
+    on: bytes
+
+
 class Manifest(Value, frozen=True):
     """A manifest, byte for byte as it was put."""
 

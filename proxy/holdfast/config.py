@@ -200,6 +200,17 @@ class CollectionSection(Section, frozen=True):
     ] = "P1D"
 
 
+class ScrubSection(Section, frozen=True):
+    """How often all bytes on the disk are read and compared with their hashes."""
+
+    period: Annotated[
+        float, key("every byte of the content is read from the disk within; 0 = only by order", "s", ge=0)
+    ] = 7 * 86400.0
+    bytes_per_second: Annotated[
+        int, key("most that is read for it, also by `holdfast scrub --now`", "bytes/s", ge=1 << 20)
+    ] = 64 << 20
+
+
 class LoginSection(Section, frozen=True):
     """How clients log in, and the address by which they reach this node (design.md, "Control plane")."""
 
@@ -632,6 +643,7 @@ class Configuration(Section, frozen=True):
     store: Annotated[StoreSection, key("")] = field(default_factory=StoreSection)
     push: Annotated[PushSection, key("")] = field(default_factory=PushSection)
     garbage_collection: Annotated[CollectionSection, key("")] = field(default_factory=CollectionSection)
+    scrub: Annotated[ScrubSection, key("")] = field(default_factory=ScrubSection)
     login: Annotated[LoginSection, key("")] = field(default_factory=LoginSection)
     admin: Annotated[AdminSection, key("")] = field(default_factory=AdminSection)
     control: Annotated[ControlSection, key("")] = field(default_factory=ControlSection)

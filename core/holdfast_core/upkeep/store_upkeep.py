@@ -17,7 +17,9 @@ from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.repository_names import RepositoryNames
 from holdfast_core.journal.compaction import Compaction
 from holdfast_core.journal.group_commit import Plan
+from holdfast_core.record import ScrubbedSlice
 from holdfast_core.upkeep import garbage
+from holdfast_core.upkeep.disk_scrub import BlobScrub, scrub_journal
 from holdfast_core.upkeep.garbage import GarbageCollector
 from holdfast_core.upkeep.index_repair import IndexRepair, digest_of, is_damaged
 from holdfast_core.write_access import WriteAccess
@@ -46,6 +48,7 @@ class Upkeep:
         self._names = names
         self._probe = probe
         self._repair = IndexRepair(index, directory, self._commit_mended)
+        self._scrub = BlobScrub(index, directory)
         if access.has_writer:
             writer, files = access.writer(), access.file_work()
             self._compaction = Compaction(index, directory.journal, writer, lambda: files.closing)
@@ -120,6 +123,20 @@ class Upkeep:
         was done: not while a record of the index is damaged, another call is under way or the store is being closed. It
         raises OSError or StoreError; then the journal is as it was."""
         return self._access.file_work().run(self._compaction.run)
+
+    def scrub_journal(self, after: bytes, limit: int) -> Future[tuple[ScrubbedSlice, int]]:
+        """Look at the frames of the next `limit` bytes of the journal on a thread; how many are damaged. As long as the
+        index is sound, `compact_journal` heals them. The future raises OSError."""
+        journal = self._access.writer().journal
+        return self._access.file_work().run(lambda: scrub_journal(journal, self._directory, after, limit))
+
+    # --- bytes ----------------------------------------------------------------------------------------------
+
+    def scrub_blobs(self, after: bytes, limit: int) -> Future[ScrubbedSlice]:
+        """Read the next `limit` bytes of blob files from the disk on a thread, past the page cache, and compare them
+        with their hashes. `after` is where the last slice says to go on, b"" for the beginning. What it found is not
+        in quarantine yet. One call at a time."""
+        return self._access.file_work().run(lambda: self._scrub.run(after, limit))
 
     # --- records --------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from holdfast.resources.model import (
     Token,
     id_of,
 )
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import SyncReport
 
 #: The original's types, without its resource provider.
@@ -339,7 +340,7 @@ class ParentStateDocument(Document, frozen=True):
 class NodeStatusDocument(Document, frozen=True):
     """The state of a node. `troubles` are sentences on what is wrong and what to do; `synchronisation` is null where
     the node does not synchronise, or its state cannot be read. `outbox_capped` of the entries wait for the end of a cap
-    of 0."""
+    of 0. `scrub` is null when the keeper does not answer."""
 
     health: Literal["Healthy", "Troubled", "NotReady"]
     troubles: list[str]
@@ -351,6 +352,7 @@ class NodeStatusDocument(Document, frozen=True):
     outbox_entries: int
     outbox_capped: int
     free_bytes: int
+    scrub: ScrubStatus | None
 
 
 class ParentStateList(Document, frozen=True):

@@ -20,6 +20,7 @@ from holdfast.admin.operations import (
     parents,
     registries,
     scope_maps,
+    scrub_order,
     settings,
     space_usage,
     status,
@@ -35,6 +36,7 @@ from holdfast.notify.delivery_record import Pinged
 from holdfast.storage.collection_report import CollectionStatus
 from holdfast.storage.pinned_images import PinList
 from holdfast.storage.repository_removal import RepositoryRemoval
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.storage.usage_report import NodeUsage, RepositoryUsageList, TagUsageList
 from holdfast.sync.report import PlanReport, PrefetchList, SyncReport
 from holdfast.wire.message import Reply, Request
@@ -49,6 +51,7 @@ FILTER = Parameter(
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
 COLLECTION, USAGE, PINS, PREFETCH = "collection", "usage", "pins", "prefetch"
+SCRUB = "scrub"
 WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
 ONE = {200: (documents.RegistryDocument,)}
@@ -364,6 +367,22 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: (CollectionStatus,)},
         refusals=(409,),
         query=(of.DRY_RUN,),
+    ),
+    Operation(
+        "getScrub",
+        "GET",
+        SCRUB,
+        "How far the bytes on the disk are compared with their hashes, and what the last full pass found.",
+        scrub_order.show,
+        {200: (ScrubStatus,)},
+    ),
+    Operation(
+        "runScrub",
+        "POST",
+        f"{SCRUB}/run",
+        "Read all bytes of the disk now. While a pass is under way, ask for its report again.",
+        scrub_order.begin,
+        {200: (ScrubStatus,)},
     ),
     Operation(
         "getUsage",

@@ -28,6 +28,7 @@ PLACE = click.Path(path_type=Path)
         "prefetch": "holdfast.cli.verbs.disk.prefetching:prefetch",
         "repository": "holdfast.cli.verbs.disk.repository:repository",
         "scope-map": "holdfast.cli.verbs.scope_map:scope_map",
+        "scrub": "holdfast.cli.verbs.disk.scrub:scrub",
         "status": "holdfast.cli.verbs.status:status",
         "sync": "holdfast.cli.verbs.sync:sync",
         "token": "holdfast.cli.verbs.token:token",
@@ -61,7 +62,16 @@ PLACE = click.Path(path_type=Path)
             "events",
             "webhook",
         ),
-        "The disk of a serving node": ("usage", "gc", "pin", "unpin", "pins", "prefetch", "repository"),
+        "The disk of a serving node": (
+            "usage",
+            "gc",
+            "scrub",
+            "pin",
+            "unpin",
+            "pins",
+            "prefetch",
+            "repository",
+        ),
     },
 )
 @click.version_option(package_name="holdfast", message="%(prog)s %(version)s")

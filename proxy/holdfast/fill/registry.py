@@ -423,6 +423,11 @@ class FillRegistry:
                 names.setdefault(parent, name)
         return list(names.items())
 
+    @property
+    def is_transferring(self) -> bool:
+        """Whether bytes of blobs are coming now."""
+        return bool(self.context.slots.holders)
+
     def passing(self) -> list[str]:
         """A sentence for the operator when blobs pass through unstored, because the disk is full."""
         unstored = sum(fill.in_memory for fill in self._by_number.values())

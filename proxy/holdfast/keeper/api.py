@@ -23,6 +23,7 @@ from holdfast.resources.model import Status
 from holdfast.storage.collection_report import CollectionStatus
 from holdfast.storage.pinned_images import PinKind
 from holdfast.storage.repository_removal import RepositoryRemoval
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 #: the tag or digest it is about, and the values of If-Match and If-None-Match, None without such a header
@@ -261,6 +262,14 @@ class KeeperApi(Protocol):
     async def collection(self, is_dry: bool) -> CollectionStatus:
         """Whether and when garbage is collected, and the report of the collection under way or of the last one, with
         `is_dry` of the last dry run of this process."""
+        ...
+
+    async def scrub(self) -> ScrubStatus:
+        """How far the pass over the bytes on the disk is, and the report of the last full one."""
+        ...
+
+    async def order_scrub(self, by: str) -> ScrubStatus:
+        """Begin a pass now, unless one that was ordered is under way; `by` is who ordered it."""
         ...
 
     async def order_collection(self, is_dry: bool, by: str) -> CollectionStatus:

@@ -18,6 +18,7 @@ from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
 from holdfast.storage.pinned_images import PinnedImages
 from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
@@ -60,6 +61,7 @@ class Keeper:
         self.statuses = control_plane.statuses
         self.turn_parent = parts.switches.set
         self.order_collection = parts.collection.order
+        self.order_scrub = parts.scrub.order
         pins = PinnedImages(parts.store, parts.clock)
         self.pin, self.unpin = pins.pin, pins.unpin
         deletes = RepositoryDeletes(parts.store, parts.pushes.delete, parts.pushes.has_parent, parts.clock)
@@ -103,6 +105,10 @@ class Keeper:
         """See `KeeperApi.collection`."""
         return self.parts.collection.status(is_dry=is_dry)
 
+    async def scrub(self) -> ScrubStatus:
+        """See `KeeperApi.scrub`."""
+        return self.parts.scrub.status()
+
     async def order_prefetch(self, images: tuple[ImageOrder, ...], by: str) -> tuple[PrefetchReport, ...]:
         """See `KeeperApi.order_prefetch`."""
         if self.parts.prefetches is None:
@@ -138,6 +144,7 @@ class Keeper:
         if parts.synchroniser is not None:
             await parts.synchroniser.start()
         begin(parts.collection.run())
+        begin(parts.scrub.run())
         for sender in parts.senders:
             begin(sender.run())
         begin(parts.event_log.run())
@@ -153,7 +160,14 @@ class Keeper:
     async def close(self) -> None:
         """Stop the rounds, park the fills, make everything durable."""
         parts = self.parts
-        rounds = (parts.synchroniser, parts.webhooks, parts.notices, parts.tasks, parts.collection)
+        rounds = (
+            parts.synchroniser,
+            parts.webhooks,
+            parts.notices,
+            parts.tasks,
+            parts.collection,
+            parts.scrub,
+        )
         for part in (self.agent, *rounds):
             if part is not None:
                 await part.close()

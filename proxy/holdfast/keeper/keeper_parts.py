@@ -23,6 +23,7 @@ from holdfast.keeper.upkeep_rounds import UpkeepRounds
 from holdfast.parent.switch import Switches
 from holdfast.storage.collection_rounds import CollectionRounds
 from holdfast.storage.eviction_rounds import EvictionRounds
+from holdfast.storage.scrubbing.scrub_rounds import ScrubRounds
 from holdfast.storage.space_admission import SpaceAdmission
 
 if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 MB
@@ -53,6 +54,7 @@ class KeeperParts:
     collection: CollectionRounds
     admission: SpaceAdmission
     eviction: EvictionRounds
+    scrub: ScrubRounds
     event_log: EventLog
     manifests: ManifestMisses
     blobs: BlobMisses

@@ -40,7 +40,11 @@ class NodeHealth:
         rows = [
             ("Disk", disk.CODE, full or self._parts.fills.passing()),
             ("Store", "BudgetSpent", [] if full else self._parts.eviction.sentences()),
-            ("Content", "Damaged", [*self._damage(), *self._parts.records.notes()]),
+            (
+                "Content",
+                "Damaged",
+                [*self._damage(), *self._parts.scrub.notes(), *self._parts.records.notes()],
+            ),
             ("Parent", "NothingToBeHad", parents),
             ("Parent", "Transfers", self._parts.fills.troubles()),
             ("Synchronisation", "Stalled", _notes(self._parts.synchroniser)),
@@ -66,7 +70,7 @@ class NodeHealth:
 
     def _counters(self) -> dict[str, int]:
         counters = {**self._parts.fills.counters, "unstored_manifests": self._parts.manifests.unstored}
-        counters |= self._outbox_counters() | self._parts.eviction.counters
+        counters |= self._outbox_counters() | self._parts.eviction.counters | self._parts.scrub.counters
         for name, parent in self._parts.parents.items():
             counters |= {f"parent.{name or 'default'}.{key}": value for key, value in parent.counters.items()}
         return counters

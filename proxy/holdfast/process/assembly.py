@@ -44,6 +44,8 @@ from holdfast.routing import Repository
 from holdfast.storage.budget import DiskBudget
 from holdfast.storage.collection_rounds import CollectionRounds
 from holdfast.storage.eviction_rounds import EvictionRounds
+from holdfast.storage.scrubbing.damage_repair import DamageRepair
+from holdfast.storage.scrubbing.scrub_rounds import ScrubRounds
 from holdfast.storage.space_admission import SpaceAdmission
 from holdfast.storage.space_ledger import SpaceLedger
 
@@ -157,8 +159,7 @@ def compose(
     make_source: Callable[[SyncContext], WorkSource] | None = None,
     admission: SpaceAdmission | None = None,
 ) -> Keeper:
-    """The keeper over these parents and fills. It synchronises when `make_source` gives it a source. `admission` is
-    that of the fills."""
+    """The keeper over these parents and fills. It synchronises when `make_source` gives it a source."""
     outbox = NodeOutbox(store.references.outbox, parents)
     base = Base(config, store, clock, parents, fills, gateway, outbox, BackgroundTasks())
     fetched = FetchedContent(store, clock)
@@ -181,6 +182,7 @@ def compose(
         records=records,
         upkeep=UpkeepRounds(store, records, config.push, clock, base.tasks),
         collection=make_collection(base, synchroniser, prefetches),
+        scrub=make_scrub(base),
         admission=admission,
         eviction=make_eviction(base, admission, synchroniser),
         event_log=EventLog(store, config, clock),
@@ -226,6 +228,12 @@ def with_control_plane(base: Base, parts: KeeperParts, conflicts: Conflicts) -> 
         parts.synchroniser.wake,
     )
     return Keeper(parts, control_plane, health, agent)
+
+
+def make_scrub(base: Base) -> ScrubRounds:
+    """What reads all bytes of the disk once a period, and repairs what it finds."""
+    repair = DamageRepair(base.store, base.parents, base.fills, base.clock)
+    return ScrubRounds(base.store, base.config.scrub, repair, lambda: base.fills.is_transferring, base.clock)
 
 
 def make_collection(

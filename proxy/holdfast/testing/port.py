@@ -44,6 +44,7 @@ from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
 from holdfast.storage.pinned_images import PinnedImages
 from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
 _P = TypeVar("_P", bound="ScriptedPort")
@@ -245,6 +246,14 @@ class ScriptedPort:
     async def ping_webhook(self, name: str) -> Pinged:
         """See `KeeperApi.ping_webhook`: the receiver takes it."""
         return Pinged(name, True, "answered 204")
+
+    async def scrub(self) -> ScrubStatus:
+        """See `KeeperApi.scrub`: there was no pass."""
+        return ScrubStatus(period=0.0, held=0, paused=False, current=None, last_full_pass=None, unrepaired=0)
+
+    async def order_scrub(self, by: str) -> ScrubStatus:
+        """See `KeeperApi.order_scrub`: nothing is held."""
+        return await self.scrub()
 
     async def collection(self, is_dry: bool) -> CollectionStatus:
         """See `KeeperApi.collection`: this node does not by itself."""

@@ -6,6 +6,7 @@ import asyncio
 from importlib.metadata import version
 
 import msgspec
+from holdfast_core.errors import StoreError
 
 from holdfast import errors
 from holdfast.admin.documents import NodeStatusDocument, ParentStateDocument
@@ -14,6 +15,7 @@ from holdfast.admin.operations import parents
 from holdfast.endpoint.node import Node
 from holdfast.gateway.identity import role
 from holdfast.keeper.api import KeeperStatus
+from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import SyncReport
 from holdfast.wire.message import Reply
 
@@ -41,6 +43,7 @@ async def show(call: AdminCall) -> Reply:
         outbox_entries=counters.get("outbox", 0),
         outbox_capped=counters.get("outbox.capped", 0),
         free_bytes=_free(node),
+        scrub=await _scrub(call),
     )
     return reply(msgspec.to_builtins(answer))
 
@@ -59,6 +62,14 @@ async def _parents(call: AdminCall) -> list[ParentStateDocument]:
             return [parents.document(one) for one in await call.node.port.list_parents()]
     except (errors.Refusal, TimeoutError):
         return []
+
+
+async def _scrub(call: AdminCall) -> ScrubStatus | None:
+    try:
+        async with asyncio.timeout(KEEPER_SECONDS):
+            return await call.node.port.scrub()
+    except (errors.Refusal, StoreError, TimeoutError):  # the reason is in the troubles
+        return None
 
 
 def _free(node: Node) -> int:

@@ -12,6 +12,7 @@ from holdfast.cli import output as out
 from holdfast.cli.exit_codes import FAILED
 from holdfast.cli.output import amount
 from holdfast.cli.verb import Verb, VerbSession, asks, examples
+from holdfast.cli.verbs.disk import scrub
 
 _SAID = {
     "Healthy": "healthy",
@@ -61,6 +62,7 @@ COLUMNS: list[out.Column] = [
     ("PARENTS", _parents),
     ("SYNC", _synchronisation),
     ("OUTBOX", _outbox),
+    ("SCRUB", lambda document: "" if document["scrub"] is None else scrub.summary(document["scrub"])),
     ("DISK", lambda document: f"{amount(document['freeBytes'])} free"),
 ]
 

@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def read_past_cache(fd: int, offset: int, length: int, target: Buffer) -> bool: ...

@@ -1,0 +1,170 @@
+"""The scrub: what the disk has of the blob files, and of the journal, is compared with its hashes, a slice at a time.
+
+A place to go on at is opaque to callers: the digest key and the chunk to read next of a blob, or an offset of the
+journal with its generation.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+
+from holdfast_core import format as layout
+from holdfast_core.blob_files.uncached_read import read_past_cache
+from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
+from holdfast_core.errors import Damaged, NotHeld, RecordDamaged
+from holdfast_core.filesystem.directory import Directory
+from holdfast_core.index.lmdb_index import Index
+from holdfast_core.journal import journal_file
+from holdfast_core.journal.frame import JOURNAL_HEAD_BYTES
+from holdfast_core.journal.journal_file import Journal
+from holdfast_core.record import Blob, ScrubbedSlice
+
+#: rows that one slice looks at
+ROWS = 1000
+#: what a file that has to be looked for costs a slice, so that lost and small files are not all looked for at once
+FILE_BYTES = 4096
+
+Found = tuple[Digest, int, int]
+
+
+class BlobScrub:
+    """Of one open store. One call at a time, on a thread."""
+
+    def __init__(self, index: Index, directory: Directory) -> None:
+        self._index, self._directory = index, directory
+        self._memory: mmap.mmap | None = None
+
+    def run(self, after: bytes, limit: int) -> ScrubbedSlice:
+        """Read the next `limit` bytes of blob files, in whole chunks and at least one. A blob whose record is damaged
+        is left to the repair of records. Raises StoreError."""
+        done, spent, found, on = 0, 0, list[Found](), after
+        for key, first in self._rows(after):
+            on = key + _number(0xFFFFFFFF)
+            blob = self._blob(key)
+            if blob is None or blob.inline is not None:
+                continue
+            chunk, read = self._read(blob, first, max(limit - spent, 1), found)
+            done, spent = done + read, spent + read + FILE_BYTES
+            if chunk < layout.chunk_count(blob.size):
+                return ScrubbedSlice(done, tuple(found), key + _number(chunk))
+            if spent >= limit:
+                return ScrubbedSlice(done, tuple(found), on)
+        return ScrubbedSlice(done, tuple(found), b"" if on == after else on)
+
+    def _rows(self, after: bytes) -> Iterator[tuple[bytes, int]]:
+        """(digest key, first chunk), ROWS at most: the blob that was begun, then those behind it."""
+        begun, chunk = after[:-4], layout.segment_number(after) if after else 0
+        if begun and chunk != 0xFFFFFFFF:
+            yield begun, chunk
+        last = layout.BLOB + begun if begun else b""
+        for key, _ in self._index.scan(layout.BLOB, after=last, limit=ROWS):
+            yield key[1:], 0
+
+    def _blob(self, key: bytes) -> Blob | None:
+        try:
+            payload = self._index.get(layout.BLOB + key)
+        except RecordDamaged:
+            return None
+        return None if payload is None else layout.decode_blob(Digest.from_key(key), payload)
+
+    def _read(self, blob: Blob, first: int, limit: int, found: list[Found]) -> tuple[int, int]:
+        """(the chunk to go on at, bytes read). What is damaged is added to `found`."""
+        count, known, read = layout.chunk_count(blob.size), self._known(blob), 0
+        try:
+            fd, _ = self._directory.open_blob(blob.digest, blob.size)
+        except (NotHeld, Damaged):
+            if len(known) < count and not self._is_there(blob):
+                found.append((blob.digest, 0, blob.size))
+            return count, 0
+        try:
+            chunk = first
+            while chunk < count and read < limit:
+                start, length = chunk * CHUNK_BYTES, min(CHUNK_BYTES, blob.size - chunk * CHUNK_BYTES)
+                if chunk not in known:
+                    read += length
+                    if not self._is_sound(fd, blob, chunk, length) and self._is_rotten(blob, chunk, length):
+                        found.append((blob.digest, start, start + length))
+                chunk += 1
+            return chunk, read
+        finally:
+            os.close(fd)
+
+    def _known(self, blob: Blob) -> set[int]:
+        """Chunks that are known to be bad."""
+        if not blob.damaged:
+            return set()
+        rows = self._index.scan(layout.QUARANTINE + blob.digest.key)
+        return {layout.segment_number(key) for key, _ in rows}
+
+    def _is_there(self, blob: Blob) -> bool:
+        """Whether the file is there after all, or its row gone with it."""
+        return self._blob(blob.digest.key) is None or self._directory.can_open(blob.digest, blob.size)
+
+    def _is_sound(self, fd: int, blob: Blob, chunk: int, length: int) -> bool:
+        if self._memory is None:
+            self._memory = mmap.mmap(-1, CHUNK_BYTES)
+        if not read_past_cache(fd, chunk * CHUNK_BYTES, length, self._memory):
+            return False
+        with memoryview(self._memory) as view:
+            return chunk_hash(view[:length]) == self._expected(blob, chunk)
+
+    def _is_rotten(self, blob: Blob, chunk: int, length: int) -> bool:
+        """Look once more, at the file that has the name now: a repair may have been writing the chunk, or a push
+        replaced the file, or a sweep removed it."""
+        now = self._blob(blob.digest.key)
+        if now is None or chunk in self._known(now):
+            return False
+        try:
+            fd, _ = self._directory.open_blob(blob.digest, blob.size)
+        except (NotHeld, Damaged):
+            return not self._is_there(blob)
+        try:
+            return not self._is_sound(fd, blob, chunk, length)
+        finally:
+            os.close(fd)
+
+    def _expected(self, blob: Blob, chunk: int) -> bytes:
+        segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)
+        payload = self._index.get(layout.segment_key(layout.CHUNKS + blob.digest.key, segment)) or b""
+        return payload[place * 32 : place * 32 + 32]
+
+
+def scrub_journal(
+    journal: Journal, directory: Directory, after: bytes, limit: int
+) -> tuple[ScrubbedSlice, int]:
+    """Look at the frames of the next `limit` bytes; (the slice, damaged frames). The journal that was written again
+    meanwhile is new, and its slices end. Raises OSError."""
+    generation, end = journal.generation, journal.length
+    start = _offset(after, generation) if after else JOURNAL_HEAD_BYTES
+    if start is None or start >= end:
+        return ScrubbedSlice(0, (), b""), 0
+    _forget(directory)
+    damaged, at = 0, start
+    for frame in journal_file.frames(directory.journal, start):
+        if frame.start >= end:
+            break
+        damaged, at = damaged + (frame.changes is None), frame.end
+        if at - start >= limit:
+            break
+    _forget(directory)
+    is_over = at >= end or at == start
+    return ScrubbedSlice(at - start, (), b"" if is_over else _number(generation) + at.to_bytes(8)), damaged
+
+
+def _forget(directory: Directory) -> None:
+    """Have the frames read from the disk; nobody but a start and a scrub reads them."""
+    fd = os.open(directory.journal / journal_file.NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def _offset(place: bytes, generation: int) -> int | None:
+    return int.from_bytes(place[4:]) if int.from_bytes(place[:4]) == generation else None
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4)
