@@ -202,3 +202,24 @@ async def test_an_idle_fill_that_is_still_read_is_not_put_away(
         await until(lambda: not node.fills._closing)
         assert reader.read(MIB - 100, 100) == content.read(MIB - 100, 100)
         reader.close()
+
+
+async def test_a_fill_that_fails_while_it_waits_to_be_admitted_is_not(tmp_path: Path) -> None:
+    """A checkpoint is being written: the blob comes into the store after it, or not at all."""
+    async with site(tmp_path) as node:
+        content = GeneratedContent(300_000)
+        digest = node.parent.add_blob("demo", content)
+        opened = await node.fills.open("demo", digest, 0, -1, True)
+        fill = node.fills._by_number[opened.fill]
+        reader = await node.fills.attach(opened.fill, 0, -1, True)
+        async with fill._writing_checkpoint:
+            await until(lambda: bool(fill._writing_checkpoint._waiters))
+            fill.fail(NodeFailed("the node failed"), drop=True)
+        with pytest.raises(NodeFailed):
+            await reader.wait_verified()
+        reader.close()
+        await until(lambda: not node.fills._by_number)
+        assert node.fills.counters["verified"] == 0
+        assert not fill.verified
+        assert not node.held("demo", digest)
+        assert await drain(node, digest) == content.read(0, content.size)

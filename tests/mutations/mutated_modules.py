@@ -37,19 +37,13 @@ def _proxy(file: str, *tests: str, functions: tuple[str, ...] = ()) -> MutatedMo
 
 MODULES: dict[str, MutatedModule] = {
     # an acknowledged byte is on the disk: the order of commits, the journal, one piece of work a digest
-    "group_commit": _core(
-        "journal/group_commit.py",
-        *("journal/test_commit_order.py", "journal/test_journal_sync.py", "journal/test_compaction.py"),
-        *("filesystem/test_disk_state.py", "upkeep/test_index_repair.py"),
-    ),
+    "group_commit": _core("journal/group_commit.py", "journal/test_group_commit.py"),
     "journal_file": _core(
         "journal/journal_file.py",
-        *("journal/test_commit_order.py", "journal/test_journal_sync.py", "journal/test_compaction.py"),
-        *("journal/test_salvage.py", "filesystem/test_disk_state.py"),
+        *("journal/test_journal_sync.py", "journal/test_group_commit.py", "journal/test_compaction.py"),
+        "journal/test_salvage.py",
     ),
-    "file_work": _core(
-        "blob_files/file_work.py", "upkeep/test_garbage.py", "journal/test_commit_order.py", "test_push.py"
-    ),
+    "file_work": _core("blob_files/file_work.py", "blob_files/test_file_work.py"),
     # what may be taken away
     "garbage": _core("upkeep/garbage.py", "upkeep/test_garbage.py", "upkeep/test_expired_files.py"),
     # what leaves by itself: what may, what names it, what is pinned
@@ -86,6 +80,8 @@ MODULES: dict[str, MutatedModule] = {
     "connection_state": _proxy(
         "server/connection_state.py", "server/test_connection_state.py", "test_docs.py"
     ),
+    # what a fill may do after what
+    "phases": _proxy("fill/phases.py", "fill/test_phases.py", "test_docs.py"),
     # who may do what
     "authorization": _proxy(
         "endpoint/authorization.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from holdfast_core.blob_files.fill_file import drop_progress, progress_name, read_progress, write_progress
 from holdfast_core.digest import CHUNK_BYTES, Digest
+from holdfast_core.errors import StoreError
 from holdfast_core.store import Store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -66,3 +68,23 @@ def test_a_hash_that_is_cut_off_is_none(fills: int, tmp_path: Path) -> None:
     write_progress(fills, "r", BLOB, {0: b"h" * 32, 1: b"i" * 32})
     os.truncate(tmp_path / progress_name("r", BLOB), 63)
     assert read_progress(fills, "r", BLOB, 2 * CHUNK_BYTES) == {0: b"h" * 32}
+
+
+def test_what_is_noted_is_the_owners_alone(fills: int) -> None:
+    write_progress(fills, "r", BLOB, {0: b"x" * 32})
+    assert os.stat(progress_name("r", BLOB), dir_fd=fills).st_mode & 0o777 == 0o600
+
+
+def test_a_part_that_cannot_be_read_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no end, and no hole: what was read of it would be checked as if it were the bytes."""
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    part = store.blobs.fills.open_part("r", BLOB, 3 * CHUNK_BYTES)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", broken)
+        with pytest.raises(StoreError, match=str(BLOB)):
+            part.read(0, 10)
+    part.close()
+    part.close()

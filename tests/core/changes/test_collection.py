@@ -22,7 +22,7 @@ from holdfast_core import (
 )
 from holdfast_core import format as layout
 from holdfast_core.changes import collection
-from holdfast_core.errors import NotEvictable, NotHeld
+from holdfast_core.errors import Exhausted, NotEvictable, NotHeld
 from holdfast_core.record import ImageHolding
 from support.image_graph import body_of, cache, index_of, is_here, layer, sound
 from support.stores import MEDIA, push, push_file, put_file, without_journal
@@ -482,9 +482,27 @@ def test_what_an_eviction_would_take_is_told_before_it(store: Store) -> None:
 
 
 def test_at_most_so_many_roots_of_a_digest_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest, and two indexes that name another."""
     shared = layer(1)
-    roots = [cache(store, "a", body_of(shared, x=number), shared) for number in range(3)]
+    platform, alone = body_of(shared), body_of(shared, x=1)
+    cache(store, "a", platform, shared)
+    bodies = [alone, index_of(platform), index_of(platform, platform)]
+    roots = {cache(store, "a", body) for body in bodies}
     of = store.space.roots
-    assert set(of("a", Digest.of(shared))) == set(roots)
+    assert set(of("a", Digest.of(shared))) == roots
     monkeypatch.setattr(collection, "ROOTS", 2)
     assert len(of("a", Digest.of(shared))) == 2
+
+
+def test_what_leaves_makes_room_on_a_full_disk(store: Store) -> None:
+    """While the room that is kept for deletes is not whole, nothing else is committed."""
+    digest = cache(store, "a", body_of(), tag="v1")
+    push_file(store, "a", layer(1))
+    writer = store._writer
+    assert writer is not None
+    writer.is_short = lambda: True
+    with pytest.raises(Exhausted):
+        put_file(store, "b", layer(2))
+    assert store.space.evict("a", digest, now=2.0).result() == Departure(1)
+    loose, _ = store.space.loose()
+    assert store.space.collect(loose, EVERYTHING, now=2.0).result() == Departure(1, 30_000)

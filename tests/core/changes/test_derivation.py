@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from holdfast_core import Blob, Digest, ImageUse, RepositoryAccount, Store, StoreAccount
 from holdfast_core import format as layout
-from holdfast_core.changes.change import Keep, blob_row, remove
+from holdfast_core.changes.change import Keep, blob_row, put, remove
 from holdfast_core.changes.transaction import commit
+from holdfast_core.space_format import loose_key
 from support.image_graph import body_of, cache, layer, sound
 from support.stores import MEDIA, push, push_file, put_file, without_journal
 
@@ -109,4 +110,29 @@ def test_a_manifest_that_is_linked_as_a_blob_alone_names_nothing(store: Store, r
     push_file(store, "a", content)
     put_file(store, "a", body)
     assert set(store.space.loose()[0]) == {("a", Digest.of(content)), ("a", Digest.of(body))}
+    sound(store, root)
+
+
+@pytest.mark.parametrize("name", ["tag", "manifest"])
+def test_what_has_a_name_is_never_noted_as_loose(store: Store, root: Path, name: str) -> None:
+    """A planner sees what there was before its transaction, and may be wrong about what there is after it."""
+    content = layer(1)
+    push_file(store, "a", content)
+    manifest = push(store, "a", body_of(content), "v1")
+    digest = manifest if name == "tag" else Digest.of(content)
+    key = loose_key(layout.repository_hash("a"), digest.key)
+    commit(store._index, [put(key, layout.encode_time(1.0))])
+    assert store.space.loose() == ([], b"")
+    sound(store, root)
+
+
+def test_a_manifest_that_comes_again_with_another_media_type_has_it(store: Store, root: Path) -> None:
+    body = body_of()
+    digest = Digest.of(body)
+    for media, hour in ((MEDIA, 2), ("application/other", 5)):
+        store.references.put_manifest("a", digest, media, body, owned=False, now=hour * HOUR).result()
+        held = store.references.manifest("a", digest)
+        assert held is not None
+        assert held.media_type == media
+        assert store.space.uses(10) == [ImageUse(hour, "a", digest)]
     sound(store, root)
