@@ -175,7 +175,7 @@ def collect(store: object, repositories: int) -> tuple[float, int, float, float]
         waiting += [store.references.drop_tag(name, tag, now=3.0) for tag in store.references.tags(name)]
     for future in waiting:
         future.result()
-    rule, gone = CollectionRule(None, None, cached_before=1e9), 0
+    rule, gone = CollectionRule(None, 1e9, 1e9), 0
     started, written = time.perf_counter(), bytes_written()
     while loose := store.space.loose()[0]:
         batches = [loose[start : start + DIGESTS] for start in range(0, len(loose), DIGESTS)]
