@@ -10,7 +10,6 @@ Rules kept here, with what was measured when they were broken:
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import struct
@@ -155,6 +154,7 @@ class Index:
                 map_size=self.map_bytes,
                 max_readers=MAX_READERS,
                 readonly=not write,
+                lock=not self.is_unlocked,
                 create=write,
                 max_spare_txns=8,
                 lib_version=0,
@@ -170,31 +170,36 @@ class Index:
 
     def _lock_for(self, write: bool) -> None:
         """Give the reader table all its blocks: processes write to it by their maps, and a disk that has none left
-        would kill them. On a file system that is read-only LMDB reads without that table, so a lock of the directory
-        says to the next writer that there is a reader."""
+        would kill them. A reader goes on without that table where the file system is read-only, or has no room for it;
+        a lock of the directory then says to the next writer that there is a reader."""
         directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if write:
                 fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fd = os.open(self._path / "lock.mdb", os.O_RDWR | os.O_CREAT * write | os.O_CLOEXEC, 0o600)
-            try:
-                with contextlib.suppress(OSError):
-                    reserve(fd, 0, LOCK_BYTES)
-            finally:
-                os.close(fd)
+            self._reserve_readers()
         except BlockingIOError as error:
             os.close(directory)
             raise DiskReadOnly(f"{self._path} is still read by processes that began read-only") from error
         except OSError as error:
-            if not write and error.errno == errno.EROFS:
+            if not write and error.errno in CAUSES:
                 fcntl.flock(directory, fcntl.LOCK_SH)
                 self._unlocked = directory
                 return
             os.close(directory)
-            if write or error.errno != errno.ENOENT:
-                raise
+            raise
         else:
             os.close(directory)
+
+    def _reserve_readers(self) -> None:
+        """Raises OSError where there is no room for the reader table; one that has all its blocks needs none."""
+        fd = os.open(self._path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            reserve(fd, 0, LOCK_BYTES)
+        except OSError as error:
+            if error.errno in CAUSES and os.fstat(fd).st_blocks * 512 < LOCK_BYTES:
+                raise
+        finally:
+            os.close(fd)
 
     @property
     def is_unlocked(self) -> bool:
