@@ -424,6 +424,11 @@ class FillRegistry:
         return list(names.items())
 
     @property
+    def repaired_chunks(self) -> int:
+        """Chunks of held blobs that were fetched again; those of lost files, which are fills, are not counted."""
+        return self._repairs.stored
+
+    @property
     def is_transferring(self) -> bool:
         """Whether bytes of blobs are coming now."""
         return bool(self.context.slots.holders)

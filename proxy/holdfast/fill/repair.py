@@ -48,6 +48,8 @@ class DamagedRun:
         self.position, self.end = start - start % CHUNK_BYTES, end
         #: the last chunk, when the disk refused it
         self.unstored: UnstoredChunk | None = None
+        #: chunks that were put in place
+        self.stored = 0
         self._landed = asyncio.Event()
         self.task = asyncio.create_task(self._work())
         self.task.add_done_callback(lambda done: self._landed.set())
@@ -115,6 +117,8 @@ class DamagedRun:
                 raise self._broken(error) from error
             except Unwritable as error:
                 self._pass_on(chunk, error)
+            else:
+                self.stored += 1
             del body[:length]
             self._move(self.position + length)
 
@@ -173,6 +177,7 @@ class Repairs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._runs: dict[Digest, list[DamagedRun]] = {}
+        self._stored = 0
 
     async def mend(
         self, parent: Parent, name: str, digest: Digest, start: int, end: int
@@ -195,10 +200,16 @@ class Repairs:
 
     def _over(self, digest: Digest, run: DamagedRun, _: asyncio.Task[None]) -> None:
         self._runs[digest].remove(run)
+        self._stored += run.stored
         if not self._runs[digest]:
             del self._runs[digest]
         if not run.task.cancelled():
             run.task.exception()  # retrieved: a reader that left is no reason for a warning of asyncio
+
+    @property
+    def stored(self) -> int:
+        """Chunks that were fetched again and put in place."""
+        return self._stored + sum(run.stored for runs in self._runs.values() for run in runs)
 
     async def close(self) -> None:
         """Cancel what runs and wait until it is gone."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def rounds_of(
 ) -> ScrubRounds:
     """Rounds that nobody has started; without a site there is no parent."""
     parents: Any = {} if node is None else {"": node.client}
-    fills: Any = None if node is None else node.fills
+    fills: Any = SimpleNamespace(repaired_chunks=0) if node is None else node.fills
     repair = DamageRepair(store, parents, fills, clock)
     return ScrubRounds(store, ScrubSection(**{"period": DAY, **config}), repair, is_serving, clock)
 
@@ -157,6 +158,18 @@ async def test_without_a_parent_it_is_listed_and_never_served(tmp_path: Path, st
         read_all(store, again)
     with pytest.raises(NotHeld):
         read_all(store, lost)
+
+
+async def test_a_run_of_damage_behind_a_slice_is_counted(tmp_path: Path) -> None:
+    """The repair of the last chunk of a slice finds and fetches those behind it."""
+    async with site(tmp_path) as node:
+        digest, path = await held(node, 1, 12 * MIB)
+        for chunk in range(6, 12):
+            flip_bit(path, chunk * MIB)
+        node.parent.reset_counts()
+        async with running(rounds_of(node.store, FakeClock(), node)) as one:
+            report = await passed(one)
+        assert (report.found, report.repaired, node.sent(digest)) == (6, 6, 6 * MIB)
 
 
 async def test_known_damage_is_not_found_again(store: Store) -> None:

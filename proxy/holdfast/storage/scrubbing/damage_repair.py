@@ -42,6 +42,7 @@ class DamageRepair:
         #: by digest: failures in a row, and when it is tried again (monotonic seconds)
         self._failed: dict[Digest, tuple[int, float]] = {}
         self._one = asyncio.Lock()
+        self._counted = fills.repaired_chunks
 
     async def note(self, digest: Digest, start: int, end: int) -> None:
         """Put [start, end) of a blob into quarantine: no reader gets a byte of it from now on. One that was removed
@@ -54,7 +55,8 @@ class DamageRepair:
         return self._store.blobs.damage(limit=MOST)
 
     async def round(self) -> int:
-        """Repair what can be repaired now; how many chunks that were. Never raises StoreError or Refusal."""
+        """Repair what can be repaired now; how many chunks came again since the last round. Never raises
+        StoreError or Refusal."""
         async with self._one:
             repaired, damaged = 0, self.unrepaired()
             self._failed = {
@@ -63,7 +65,12 @@ class DamageRepair:
             for one in damaged:
                 if self._is_due(one.digest) and (repository := self._source(one)) is not None:
                     repaired += await self._repaired(one, repository)
-            return repaired
+            return repaired + self._came()
+
+    def _came(self) -> int:
+        """Chunks that came since the last call; a run of damage goes on behind the chunk that it was begun for."""
+        before, self._counted = self._counted, self._fills.repaired_chunks
+        return self._counted - before
 
     def notes(self) -> list[str]:
         """A sentence about cached content that only its parent has, and that cannot be fetched now."""
@@ -94,10 +101,11 @@ class DamageRepair:
         return None
 
     async def _repaired(self, damage: Damage, repository: str) -> int:
-        """Chunks of one blob that are sound again."""
+        """Chunks of one blob that came again with its file; 0 for one whose file was there."""
         blob = self._store.blobs.anywhere(damage.digest)
         if blob is None:
             return 0
+        is_lost = not self._store.blobs.is_in_place(blob)
         try:
             for start, end in _runs(damage.chunks, blob.size):
                 if await self._fills.repair(repository, str(damage.digest), start, end) is not None:
@@ -107,7 +115,7 @@ class DamageRepair:
         left = self._left(damage.digest)
         if not left:
             self._failed.pop(damage.digest, None)
-        return len(damage.chunks) - left
+        return len(damage.chunks) if is_lost and not left else 0
 
     def _left(self, digest: Digest) -> int:
         blob: Blob | None = self._store.blobs.anywhere(digest)

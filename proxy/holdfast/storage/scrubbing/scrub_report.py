@@ -11,7 +11,8 @@ ScrubTrigger = Literal["Scheduled", "Ordered"]
 
 class ScrubReport(ResourceStruct, frozen=True):
     """A pass over the blob files and the journal. `bytes` were read from the disk, `found` chunks did not match their
-    hash, of them `lost` because their file was not there as it was written; `repaired` came again from a parent.
+    hash, of them `lost` because their file was not there as it was written; `repaired` came again from a parent, with
+    those right behind a damaged one, which its repair finds.
     `journalFrames` were damaged, and the journal was written again from the index."""
 
     trigger: ScrubTrigger

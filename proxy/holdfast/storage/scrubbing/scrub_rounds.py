@@ -143,7 +143,10 @@ class ScrubRounds:
         if done.found:
             await self._repair_now()
         if not done.on and self._is_of(record):
-            await self._end(await self._journal_frames())
+            frames = await self._journal_frames()
+            await self._repair_now()  # counts what came behind the last damage
+            if self._is_of(record):
+                await self._end(frames)
         return done.bytes_read
 
     def _is_of(self, record: ScrubRecord) -> bool:
@@ -248,7 +251,7 @@ class ScrubRounds:
             began=stamp(record.began),
             ended=None if ended is None else stamp(ended),
             bytes=record.bytes_read,
-            found=record.found,
+            found=max(record.found, record.repaired),
             lost=record.lost,
             repaired=record.repaired,
             journal_frames=record.journal_frames,
