@@ -96,3 +96,15 @@ def test_what_is_pushed_may_take_what_is_free_by_default() -> None:
 
 def test_nothing_is_bounded_before_the_disk_was_measured() -> None:
     assert SpaceLedger(DiskBudget.of(StoreSection(), DISK)).reserve("p", 1 << 50, 0)
+
+
+def test_bytes_that_were_removed_and_are_still_open_are_no_reason_to_evict_more() -> None:
+    one = SpaceLedger(DiskBudget.of(StoreSection(min_free="10%"), DISK))
+    one.measured(used(), 100 << 20, 900 << 20)
+    assert one.limit == 900 << 20
+    one.measured(used(), 100 << 20, 800 << 20, removed=100 << 20)
+    assert one.limit == 900 << 20
+    one.measured(used(), 50 << 20, 800 << 20, removed=100 << 20)  # another program took 50 MiB
+    assert one.limit == 850 << 20
+    one.measured(used(), 150 << 20, 800 << 20)
+    assert one.limit == 850 << 20

@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is
 
 #: between two measurements (seconds)
 ROUND_SECONDS = 10.0
+#: how long a process keeps a removed file open that it no longer reads, at most (seconds)
+OPEN_SECONDS = 15.0
 #: images that are compared before one goes
 SAMPLE = 64
 #: records of use that are read together, and in one round
@@ -68,6 +70,8 @@ class EvictionRounds:
         self._config, self._parents, self._coming = config, parents, coming
         self._is_synchronised, self._clock, self._tasks = is_synchronised, clock, tasks
         self._shares = ShareUse(config.shares)
+        #: (monotonic seconds, bytes) of what was removed lately
+        self._removed: list[tuple[float, int]] = []
         self.history = UseHistory()
         #: images that were evicted, and bytes of the disk that this set free
         self.counters: Counter[str] = Counter()
@@ -132,7 +136,10 @@ class EvictionRounds:
 
     async def _measure(self) -> None:
         use = await self._aside(self._store.space.disk_use)
-        self._ledger.measured(use, self._store.free_bytes(), self._admission.blobs())
+        since = self._clock.monotonic() - OPEN_SECONDS
+        self._removed = [(at, size) for at, size in self._removed if at > since]
+        removed = sum(size for _, size in self._removed)
+        self._ledger.measured(use, self._store.free_bytes(), self._admission.blobs(), removed)
         self._admission.is_exhausted = False
         if self._config.shares:
             space = self._store.space
@@ -163,8 +170,10 @@ class EvictionRounds:
         self._stayed = survey.stayed if freed < wanted else Counter()
         self.counters["evicted_images"] += images
         self.counters["evicted_bytes"] += freed
-        used = self._ledger.used(self._admission.blobs())
-        log.info("room made", images=images, bytes=freed, wanted=wanted, used=used, budget=self._ledger.limit)
+        self._removed.append((self._clock.monotonic(), freed))
+        used, budget = self._ledger.used(self._admission.blobs()), self._ledger.limit
+        if images:
+            log.info("room made", images=images, bytes=freed, wanted=wanted, used=used, budget=budget)
         return freed
 
     def _first(self, images: list[ImageHolding]) -> ImageHolding | None:

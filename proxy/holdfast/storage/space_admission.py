@@ -46,6 +46,11 @@ class SpaceAdmission:
 
     async def reserve(self, repository: str, part: str, size: int) -> bool:
         """See `Admission`."""
+        if (
+            self._store.free_bytes() < size
+        ):  # what was evicted may still be open, and keeps its blocks until then
+            self._wake()
+            return False
         if self.grow(part, size):
             return True
         if size > self.ledger.limit or self.is_exhausted:
@@ -58,12 +63,18 @@ class SpaceAdmission:
         blobs = self.blobs()
         fits = self.ledger.reserve(part, size, blobs)
         if not fits or self.ledger.used(blobs) > self.ledger.high:
-            self.woken.set()
+            self._wake()
         return fits
 
     def release(self, part: str, kept: int = 0) -> None:
-        """See `Admission`."""
+        """See `Admission`. What stays unfinished may do so because the disk took no more: it is measured anew."""
         self.ledger.release(part, kept)
+        if kept:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self.is_exhausted:
+            self.woken.set()
 
     async def admit_push(self, size: int) -> bool:
         """Whether a client may send so many more bytes, after what can go has gone."""

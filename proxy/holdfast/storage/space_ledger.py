@@ -32,11 +32,14 @@ class SpaceLedger:
         self._uploads = self._granted = 0
         self._capacity = UNBOUNDED
 
-    def measured(self, use: DiskUse, free: int, blobs: int) -> None:
-        """The disk was measured: what the store takes beside its blobs, and the bytes that are free."""
+    def measured(self, use: DiskUse, free: int, blobs: int, removed: int = 0) -> None:
+        """The disk was measured: what the store takes beside its blobs, and the bytes that are free. Of what was
+        `removed` a moment ago a reader may have files open, which keeps their blocks: as far as these bytes are
+        missing, they are on their way, and no reason to evict more."""
         self._use, self._uploads, self._granted = use, use.uploads, 0
         self._parked = {name: size for name, size in use.parts.items() if name not in self._promised}
-        self._capacity = blobs + self._others() + sum(use.parts.values()) + use.uploads + free
+        found = blobs + self._others() + sum(use.parts.values()) + use.uploads + free
+        self._capacity = found + min(removed, max(0, self._capacity - found))
 
     def _others(self) -> int:
         return self._use.set_aside + self._use.journal + self._use.index + self._use.fixed
