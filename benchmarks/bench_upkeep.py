@@ -34,6 +34,8 @@ max_bytes = {BUDGET_BYTES}
 lease = "PT1S"
 untagged_after = "PT1S"
 cached_after = "PT1S"
+[scrub]
+period = 10.0
 """
 ROOMY = """
 log_level = "warning"
@@ -41,6 +43,8 @@ log_level = "warning"
 min_free = "0"
 [garbage_collection]
 enabled = false
+[scrub]
+period = 0.0
 """
 
 

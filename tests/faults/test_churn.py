@@ -55,6 +55,8 @@ schedule = "* * * * *"
 lease = "PT1M"
 untagged_after = "PT1M"
 cached_after = "PT1M"
+[scrub]
+period = 60.0
 """
 
 
