@@ -216,6 +216,8 @@ async def test_a_node_that_was_off_at_midnight_does_it_at_its_start(store: Store
     clock = FakeClock(jump=False)
     async with running(rounds(store, clock)):
         await until(lambda: clock.sleepers == 1)
+        clock.advance(60)
+        await until(lambda: len(clock.slept) == 2)
     push_file(store, "a", layer(1), now=OLD)
     clock.advance(3 * DAY)
     async with running(rounds(store, clock)) as one:

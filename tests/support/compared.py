@@ -147,7 +147,9 @@ class Compared:
     def state(self) -> dict[Any, Any]:
         """Every record but access times, and the files that there may be. (`sweep` looks for others.)"""
         found: dict[Any, Any] = {
-            key: bytes(value) for key, value in self.node.store._index.scan(b"") if key[:1] not in UNCOUNTED
+            key: bytes(value)
+            for key, value in self.node.store._index.scan(b"")
+            if not key.startswith(UNCOUNTED)
         }
         files = {
             f"{d[:6]}/{d[7:9]}/{d[7:]}" for d, body in self.model.bodies.items() if len(body) > INLINE_BYTES

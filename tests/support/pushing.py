@@ -36,8 +36,8 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 #: anybody may push to it
 OPEN = Configuration(anonymous="push")
-#: tables that a read may write: access times
-UNCOUNTED = (layout.SEEN,)
+#: records that a read, or the rounds of a keeper, may write: access times, the last collection and the last scrub
+UNCOUNTED = (layout.SEEN, layout.RESOURCE + b"collection", layout.RESOURCE + b"scrub")
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Registry:
     def dump(self) -> dict[str, Any]:
         """All that the store has: every record and every file."""
         records = {key: bytes(value) for key, value in self.store._index.scan(b"")}
-        kept = {key.hex(): value for key, value in records.items() if key[:1] not in UNCOUNTED}
+        kept = {key.hex(): value for key, value in records.items() if not key.startswith(UNCOUNTED)}
         files = {
             str(path.relative_to(self.data)): path.stat().st_size
             for part in ("blobs", "uploads", "fills")

@@ -169,8 +169,11 @@ class CollectionRounds:
 
     async def run(self) -> None:
         """Collect by the schedule, until cancelled."""
-        self._record = await self._first_record()
+        stored = self._stored_record()
+        self._record = stored or self._record
         await self._clock.sleep(FIRST_LOOK_SECONDS)
+        if stored is None:  # its first occurrence counts also when the node is off then
+            await self._write(self._record)
         await for_ever(self._step, self._clock, self._pause, "garbage collection")
 
     async def _step(self) -> bool:
@@ -194,17 +197,14 @@ class CollectionRounds:
     def _pause(self) -> float:
         return min(max(self._next_run() - self._clock.now(), 0.0), LOOK_SECONDS)
 
-    async def _first_record(self) -> CollectionRecord:
-        """The stored record; a new one on a node that never collected, so that its first occurrence counts also when
-        the node is off then."""
+    def _stored_record(self) -> CollectionRecord | None:
+        """None on a node that never collected, and for one that cannot be read."""
         try:
             held = self._store.documents.get(KIND, NAME)
-            if held is not None:
-                return msgspec.json.decode(held.body, type=CollectionRecord)
+            return None if held is None else msgspec.json.decode(held.body, type=CollectionRecord)
         except (StoreError, msgspec.DecodeError) as error:
             log.error("record of garbage collection cannot be read", reason=str(error))
-        await self._write(self._record)
-        return self._record
+            return None
 
     def _next_run(self) -> float:
         return next_run(self._settings, self._record.began, self._clock.now())
