@@ -270,29 +270,6 @@ def test_pushed_layers_of_a_cached_image_stay(store: Store, root: Path) -> None:
     sound(store, root)
 
 
-def test_what_the_parent_confirmed_goes_like_what_came_from_it(store: Store, root: Path) -> None:
-    base, one, two = layer(1), layer(2), layer(3)
-    for content in (base, one, two):
-        push_file(store, "a", content)
-    sent = push(store, "a", body_of(base, one))
-    push(store, "a", body_of(base, two), "v2", pending=True)
-    assert store.space.evict("a", sent, now=2.0, confirmed=True).result() == Departure(2, 30_000)
-    assert [is_here(store, "a", content) for content in (base, one, two)] == [True, False, True]
-    sound(store, root)
-
-
-def test_a_platform_that_the_parent_lacks_stays_when_its_index_goes(store: Store, root: Path) -> None:
-    content = layer(1)
-    push_file(store, "a", content)
-    platform = push(store, "a", body_of(content), pending=True)
-    index = push(store, "a", index_of(body_of(content)))
-    assert store.space.evict("a", index, now=2.0, confirmed=True).result() == Departure(1)
-    assert store.references.manifest("a", platform) is not None
-    assert is_here(store, "a", content)
-    assert store.space.loose() == ([("a", platform)], b"")
-    sound(store, root)
-
-
 def test_what_is_not_there_cannot_be_evicted(store: Store) -> None:
     with pytest.raises(NotHeld):
         store.space.evict("a", Digest.of(b"never"), now=1.0).result()

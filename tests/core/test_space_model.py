@@ -96,7 +96,7 @@ class Graph:
                 return True
         return False
 
-    def leaving(self, repository: str, root: bytes, *, confirmed: bool) -> list[bytes]:
+    def leaving(self, repository: str, root: bytes) -> list[bytes]:
         going = [root]
         for parent in going:
             for child in NAMES.get(parent, []):
@@ -105,19 +105,19 @@ class Graph:
                 elsewhere = [m for m in self.parents(repository, child) if m not in going]
                 if elsewhere or self.tagged(repository, child) or self.is_pinned(repository, child):
                     continue
-                if (self.owned[child] and not confirmed) or (repository, child) in self.pending:
+                if self.owned[child] or (repository, child) in self.pending:
                     continue
                 going.append(child)
         return going
 
-    def refuses_eviction(self, repository: str, body: bytes, *, confirmed: bool) -> type[StoreError] | None:
+    def refuses_eviction(self, repository: str, body: bytes) -> type[StoreError] | None:
         if (repository, body) not in self.links:
             return NotHeld
         local = any(self.tags[repository, tag][1] == "local" for tag in self.tagged(repository, body))
         stays = (
             (repository, body) in self.pending
             or self.is_pinned(repository, body)
-            or (self.owned[body] and not confirmed)
+            or self.owned[body]
             or bool(self.parents(repository, body))
             or local
         )
@@ -247,12 +247,12 @@ class ImageStores(RuleBasedStateMachine):
         if self.happens(delete(repository, digest, now=self.now), None if held else NotHeld):
             self.graph.drop(repository, body)
 
-    @rule(repository=repositories, body=contents, confirmed=st.booleans())
-    def evict(self, repository: str, body: bytes, confirmed: bool) -> None:
+    @rule(repository=repositories, body=contents)
+    def evict(self, repository: str, body: bytes) -> None:
         graph = self.graph
-        refusal = graph.refuses_eviction(repository, body, confirmed=confirmed)
-        going = graph.leaving(repository, body, confirmed=confirmed) if refusal is None else []
-        future = self.store.space.evict(repository, Digest.of(body), now=self.now, confirmed=confirmed)
+        refusal = graph.refuses_eviction(repository, body)
+        going = graph.leaving(repository, body) if refusal is None else []
+        future = self.store.space.evict(repository, Digest.of(body), now=self.now)
         if self.happens(future, refusal):
             assert future.result().digests == len(going)
             for one in going:

@@ -68,7 +68,7 @@ def test_bytes_that_others_need_free_nothing_and_go_last() -> None:
 
 def test_a_turn_is_over_before_the_next_begins() -> None:
     turns = [image(turn.name, turn=turn, used_at=NOW - turn * DAY) for turn in reversed(Turn)]
-    assert names(*turns) == ["OVER_SHARE", "CACHED", "BELOW_SHARE", "CONFIRMED", "OFFLINE"]
+    assert names(*turns) == ["OVER_SHARE", "CACHED", "BELOW_SHARE", "OFFLINE"]
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,13 @@ def test_a_turn_is_over_before_the_next_begins() -> None:
         ({}, Turn.CACHED),
         ({"over": True}, Turn.OVER_SHARE),
         ({"below": True}, Turn.BELOW_SHARE),
-        ({"owned": True}, Turn.CONFIRMED),
-        ({"owned": True, "over": True}, Turn.CONFIRMED),
         ({"offline": True}, Turn.OFFLINE),
         ({"offline": True, "over": True}, Turn.OFFLINE),
-        ({"offline": True, "owned": True}, None),
         ({"offline": True, "evicts_offline": False}, None),
     ],
 )
 def test_the_turn_of_an_image(facts: dict[str, bool], turn: Turn | None) -> None:
-    usual = {"offline": False, "owned": False, "evicts_offline": True, "over": False, "below": False}
+    usual = {"offline": False, "evicts_offline": True, "over": False, "below": False}
     assert turn_of(**{**usual, **facts}) == turn
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from asyncio import wrap_future
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from holdfast.errors import NodeFull
 from holdfast.testing.random_content import GeneratedContent
+from holdfast.testing.sample import OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.record import Pin
@@ -131,6 +133,29 @@ async def test_what_is_pinned_or_synchronised_or_under_way_stays(tmp_path: Path)
             assert complete(keeper, made) == [pinned, synchronised, coming]
             assert "is pinned" in rounds._why_stayed()
             assert "are being fetched" in rounds._why_stayed()
+
+
+async def test_what_was_pushed_stays_whether_a_manifest_names_it_or_not(tmp_path: Path) -> None:
+    """A layer before its manifest was never sent; and what was pushed before there was a parent never will be."""
+    alone, named = b"a" * 40_000, b"n" * 40_000
+    async with ScriptedParent() as parent:
+        images(parent, 1)
+        store = {"max_bytes": 64 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            now, blobs = keeper.clock.now(), keeper.store.blobs
+            for body in (alone, named):
+                await wrap_future(blobs.push_inline("plant/app", Digest.of(body), body, now=now))
+            body = json.dumps(
+                {"schemaVersion": 2, "layers": [{"digest": str(Digest.of(named)), "size": len(named)}]}
+            ).encode()
+            manifest = Digest.of(body)
+            await wrap_future(
+                keeper.store.references.push_manifest("plant/app", manifest, OCI_MANIFEST, body, now=now)
+            )
+            await keeper.parts.eviction.make_room(64 * MIB)
+            assert blobs.get("plant/app", Digest.of(alone)) is not None
+            assert blobs.get("plant/app", Digest.of(named)) is not None
+            assert keeper.store.references.manifest("plant/app", manifest) is not None
 
 
 async def test_a_push_without_room_is_refused_and_told_what_holds_it(tmp_path: Path) -> None:

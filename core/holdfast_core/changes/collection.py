@@ -5,8 +5,8 @@ there is no mark that could be out of date. Neither is a client's change, nor on
 and a miss brings it again.
 
 A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it. What is pushed
-here and not at the parent yet, pinned or locked is never taken. What was pushed here (owned) is evicted only where the
-caller says that it is confirmed: the repository has a parent, which has all that is not noted as pending.
+here and not at the parent yet, pinned or locked is never taken. What was pushed here (owned) is never evicted: that a
+parent has it is not noted anywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROOTS = 32
 
 
 def evicted(
-    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool
+    view: IndexView, repository: str, digest: Digest, *, now: float
 ) -> tuple[list[IndexChange], Departure]:
     """Take a manifest or a blob out of a repository, with the tags that point to it and what nothing else there names;
     the first DIGESTS of them in this transaction; the rest is loose from now on, or once what names it goes, and goes
@@ -50,7 +50,7 @@ def evicted(
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         raise NotHeld(f"{digest} is not in {repository}")
-    if reason := _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, confirmed):
+    if reason := _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key):
         raise NotEvictable(f"{digest} of {repository} {reason}")
     changes: list[IndexChange] = []
     for name in tags_at(view, repository, digest):
@@ -60,7 +60,7 @@ def evicted(
                 f"{digest} of {repository} has the tag {name}, which was moved here and not at the parent"
             )
         changes += change.drop_tag(view, repository, name, now=now)
-    going = list(only_named_by(view, hashed, digest.key, now, owned=confirmed))
+    going = list(only_named_by(view, hashed, digest.key, now, owned=False))
     gone, rest = going[:DIGESTS], going[DIGESTS:]
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
@@ -76,11 +76,9 @@ def only_named_by(
     now: float,
     *,
     owned: bool,
-    pending: bool = False,
 ) -> Iterator[bytes]:
     """The digest keys that a repository (its hash) links and that nothing of it names but `root` and what goes with it;
-    `root` first. Pinned, locked and tagged content stays; without `owned` what was pushed here, and without `pending`
-    what of that the parent does not have yet."""
+    `root` first. Pinned, locked and tagged content stays, and without `owned` what was pushed here."""
     going: dict[bytes, None] = {root: None}
     waiting = [root]
     while waiting:
@@ -94,9 +92,7 @@ def only_named_by(
                 continue
             if _is_locked(view, repository, key):
                 continue
-            if not owned and _is_owned(view, key):
-                continue
-            if not pending and present(view, layout.PENDING + repository + key):
+            if not owned and (_is_owned(view, key) or present(view, layout.PENDING + repository + key)):
                 continue
             going[key] = None
             waiting.append(key)
@@ -117,14 +113,12 @@ def roots_of(view: IndexView, repository: bytes, digest_key: bytes) -> list[byte
     return list(roots)
 
 
-def holding_of(
-    view: IndexView, repository: str, digest: Digest, *, now: float, confirmed: bool
-) -> ImageHolding | None:
+def holding_of(view: IndexView, repository: str, digest: Digest, *, now: float) -> ImageHolding | None:
     """What `evicted` would take with a digest; None for what is not there."""
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         return None
-    going = list(only_named_by(view, hashed, digest.key, now, owned=confirmed))
+    going = list(only_named_by(view, hashed, digest.key, now, owned=False))
     sizes = [freed(view, hashed, key) for key in going]
     named = dict.fromkeys(c.digest for key in going for c in change.children_in(view, key) or ())
     return ImageHolding(
@@ -136,7 +130,7 @@ def holding_of(
         hour_of_use(view, hashed, digest.key) or 0,
         tuple(named),
         _is_owned(view, digest.key),
-        _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, confirmed),
+        _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key),
     )
 
 
@@ -233,9 +227,9 @@ def _is_owned(view: IndexView, digest_key: bytes) -> bool:
     return blob is not None and blob.owned
 
 
-def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes, confirmed: bool) -> str:
+def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes) -> str:
     """Why something that may be collected is not evicted; "" when it is."""
-    if not confirmed and _is_owned(view, digest_key):
+    if _is_owned(view, digest_key):
         return "was pushed here"
     return "is named by a manifest that is here" if any(_parents(view, repository, digest_key)) else ""
 

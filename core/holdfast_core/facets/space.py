@@ -85,7 +85,7 @@ class Space:
         nothing else there names collected, whoever pushed it."""
         hashed = layout.repository_hash(repository)
         with self._index.view() as view:
-            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True, pending=True))
+            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True))
             return Departure(len(going), sum(collection.freed(view, hashed, key) for key in going))
 
     def roots(self, repository: str, digest: Digest) -> list[Digest]:
@@ -95,12 +95,10 @@ class Space:
             keys = collection.roots_of(view, layout.repository_hash(repository), digest.key)
         return [Digest.from_key(key) for key in keys]
 
-    def holding(
-        self, repository: str, digest: Digest, *, now: float, confirmed: bool = False
-    ) -> ImageHolding | None:
+    def holding(self, repository: str, digest: Digest, *, now: float) -> ImageHolding | None:
         """What `evict` would take, and whether it may; None for what is not there."""
         with self._index.view() as view:
-            return collection.holding_of(view, repository, digest, now=now, confirmed=confirmed)
+            return collection.holding_of(view, repository, digest, now=now)
 
     # --- order of use
 
@@ -125,15 +123,10 @@ class Space:
 
     # --- what goes
 
-    def evict(
-        self, repository: str, digest: Digest, *, now: float, confirmed: bool = False
-    ) -> Future[Departure]:
+    def evict(self, repository: str, digest: Digest, *, now: float) -> Future[Departure]:
         """Take an image of a cache away: a manifest that no other names, or a blob; its tags, and what nothing else
-        there names. `confirmed`: the repository has a parent, so that what was pushed to it and is not pending is
-        there, and goes as well. The future raises NotEvictable, which says why it stays, and NotHeld."""
-        return self._departing(
-            lambda view: collection.evicted(view, repository, digest, now=now, confirmed=confirmed)
-        )
+        there names. The future raises NotEvictable, which says why it stays, and NotHeld."""
+        return self._departing(lambda view: collection.evicted(view, repository, digest, now=now))
 
     def loose(self, after: bytes = b"", limit: int = 1000) -> tuple[list[tuple[str, Digest]], bytes]:
         """((repository, digest) of what no tag and no manifest of its repository names, where to go on), at most

@@ -45,10 +45,8 @@ class Turn(IntEnum):
     CACHED = 1
     #: less than its soft share
     BELOW_SHARE = 2
-    #: pushed here, and confirmed by the parent
-    CONFIRMED = 3
     #: its parent is offline, or configured no more
-    OFFLINE = 4
+    OFFLINE = 3
 
 
 class Candidate(NamedTuple):
@@ -67,13 +65,10 @@ class Candidate(NamedTuple):
         return self.freed_bytes * age / self.loss if self.loss > 0 else 0.0
 
 
-def turn_of(*, offline: bool, owned: bool, evicts_offline: bool, over: bool, below: bool) -> Turn | None:
-    """When an image goes; None for one that stays: what an offline parent has is not to be had again, and what was
-    pushed here is given up only for a parent that answers."""
+def turn_of(*, offline: bool, evicts_offline: bool, over: bool, below: bool) -> Turn | None:
+    """When an image goes; None for one that stays: what an offline parent has is not to be had again."""
     if offline:
-        return Turn.OFFLINE if evicts_offline and not owned else None
-    if owned:
-        return Turn.CONFIRMED
+        return Turn.OFFLINE if evicts_offline else None
     if over:
         return Turn.OVER_SHARE
     return Turn.BELOW_SHARE if below else Turn.CACHED

@@ -158,7 +158,7 @@ class EvictionRounds:
     async def make_room(self, wanted: int) -> int:
         """Evict until so many bytes are free, or nothing more can go."""
         synchronised, coming = self._is_synchronised, self._coming()
-        survey = EvictionSurvey(self._store, self._clock, synchronised, self._has_parent, coming)
+        survey = EvictionSurvey(self._store, self._clock, synchronised, coming)
         freed = images = 0
         while freed < wanted and (image := self._first(await survey.images())) is not None:
             gained = await self._evict(image)
@@ -187,7 +187,6 @@ class EvictionRounds:
         parent, limit = self._parents.get(Repository.from_key(image.repository).namespace), self._ledger.limit
         turn = turn_of(
             offline=parent is None or parent.state == "offline",
-            owned=image.owned,
             evicts_offline=self._config.evict_offline == "last",
             over=self._shares.is_over(image.repository, limit),
             below=self._shares.is_below(image.repository, limit),
@@ -209,30 +208,25 @@ class EvictionRounds:
 
     async def _evict(self, image: ImageHolding) -> int | None:
         """Take an image away, with its bytes; how many. None when it stays after all."""
-        confirmed = image.owned or self._has_parent(image.repository)
         now = self._clock.now()
         try:
-            gone = await _of(
-                self._store.space.evict(image.repository, image.digest, now=now, confirmed=confirmed)
-            )
+            gone = await _of(self._store.space.evict(image.repository, image.digest, now=now))
         except (NotEvictable, NotHeld) as error:
             log.debug("image stays", repository=image.repository, digest=str(image.digest), reason=str(error))
             return None
         if gone.left:
-            await self._collect(image)
+            await self._collect(image, now)
         freed = await _of(self._store.upkeep.reclaim(image.digests))
         log.debug("image evicted", repository=image.repository, digest=str(image.digest), bytes=freed)
         return freed
 
-    async def _collect(self, image: ImageHolding) -> None:
-        """What of an image did not go with its first digests is named by nothing now."""
-        now = self._clock.now()
+    async def _collect(self, image: ImageHolding, since: float) -> None:
+        """Take what of an image did not go with its first digests: nothing has named it since. What was pushed
+        meanwhile is owned, or has no name since later."""
+        rule, now = CollectionRule(None, since, since), self._clock.now()
         for at in range(DIGESTS, len(image.digests), DIGESTS):
             loose = [(image.repository, digest) for digest in image.digests[at : at + DIGESTS]]
-            await _of(self._store.space.collect(loose, CollectionRule(now, now, now), now=now))
-
-    def _has_parent(self, repository: str) -> bool:
-        return Repository.from_key(repository).namespace in self._parents
+            await _of(self._store.space.collect(loose, rule, now=now))
 
     async def admit_push(self, size: int) -> None:
         """See `KeeperApi.admit_push`."""
@@ -269,10 +263,9 @@ class EvictionSurvey:
         store: Store,
         clock: Clock,
         is_synchronised: Callable[[str], bool],
-        has_parent: Callable[[str], bool],
         coming: Set[tuple[str, Digest]],
     ) -> None:
-        self._store, self._clock, self._has_parent = store, clock, has_parent
+        self._store, self._clock = store, clock
         self._is_synchronised, self._coming = is_synchronised, coming
         self.stayed: Counter[str] = Counter()
         self._known: set[Image] = set()
@@ -310,8 +303,7 @@ class EvictionSurvey:
                 yield repository, root
 
     def _look(self, repository: str, digest: Digest) -> None:
-        confirmed, now = self._has_parent(repository), self._clock.now()
-        image = self._store.space.holding(repository, digest, now=now, confirmed=confirmed)
+        image = self._store.space.holding(repository, digest, now=self._clock.now())
         if image is None:
             return
         namespace = Repository.from_key(repository).namespace
