@@ -111,6 +111,7 @@ class ParentDouble:
 class FillsDouble:
     def __init__(self):
         self.counters = {"fills": 0}
+        self.repaired_chunks = 0
         self.failure = None
 
     async def start(self):
@@ -532,10 +533,10 @@ async def test_an_offline_parent_is_probed_once_an_interval(tmp_path):
         await keeper.start()
         for state, probes in (("online", 0), ("offline", 1), ("offline", 2)):
             parent.state = state
-            while clock.sleepers < 5:  # every round of the keeper
+            while clock.sleepers < 10:  # every round of the keeper
                 await asyncio.sleep(0)
             clock.advance(10)
-            while clock.sleepers < 5:  # every round of the keeper
+            while clock.sleepers < 10:  # every round of the keeper
                 await asyncio.sleep(0)
             assert parent.asked.count(("probe",)) == probes
 
