@@ -135,6 +135,37 @@ async def test_what_is_pinned_or_synchronised_or_under_way_stays(tmp_path: Path)
             assert "are being fetched" in rounds._why_stayed()
 
 
+async def test_nothing_goes_for_a_push_that_never_has_room(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4)
+        store = {"max_bytes": 64 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            with pytest.raises(NodeFull):
+                await keeper.admit_push(1 << 50)
+            assert complete(keeper, made) == made
+
+
+async def test_others_do_not_go_for_a_share_that_owned_content_exceeds(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4)
+        shares = [{"repositories": ["own/**"], "hard": 0.1}]
+        store = {"max_bytes": 96 * MIB, "min_free": "0", "shares": shares}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            for number in range(15):
+                body = GeneratedContent(MIB, f"own {number}").read(0, MIB)
+                digest = Digest.of(body)
+                await wrap_future(
+                    keeper.store.blobs.push_inline("own/app", digest, body, now=keeper.clock.now())
+                )
+            for _ in range(2):
+                await keeper.parts.eviction.round()
+            assert complete(keeper, made) == made
+
+
 async def test_what_was_pushed_stays_whether_a_manifest_names_it_or_not(tmp_path: Path) -> None:
     """A layer before its manifest was never sent; and what was pushed before there was a parent never will be."""
     alone, named = b"a" * 40_000, b"n" * 40_000

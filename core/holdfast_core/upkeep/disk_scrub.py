@@ -6,6 +6,7 @@ journal with its generation.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from holdfast_core import format as layout
 from holdfast_core.blob_files.uncached_read import read_past_cache
 from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
-from holdfast_core.errors import Damaged, NotHeld, RecordDamaged
+from holdfast_core.errors import Damaged, NotHeld, RecordDamaged, StoreError
 from holdfast_core.filesystem.directory import Directory
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.journal import journal_file
@@ -26,6 +27,9 @@ ROWS = 1000
 #: what a file that has to be looked for costs a slice, so that lost and small files are not all looked for at once
 FILE_BYTES = 4096
 
+#: reads of a slice that fail before the whole disk is said to; a bad sector is read twice
+UNREAD = 4
+
 Found = tuple[Digest, int, int]
 
 
@@ -35,17 +39,24 @@ class BlobScrub:
     def __init__(self, index: Index, directory: Directory) -> None:
         self._index, self._directory = index, directory
         self._memory: mmap.mmap | None = None
+        #: chunks of a slice that could not be read
+        self._unread = 0
 
     def run(self, after: bytes, limit: int) -> ScrubbedSlice:
         """Read the next `limit` bytes of blob files, in whole chunks and at least one. A blob whose record is damaged
-        is left to the repair of records. Raises StoreError."""
+        is left to the repair of records. Raises StoreError, also when it is the disk that cannot be read, and not a
+        sector of it; then nothing was found."""
         done, spent, found, on = 0, 0, list[Found](), after
+        self._unread = 0
         for key, first in self._rows(after):
             on = key + _number(0xFFFFFFFF)
             blob = self._blob(key)
             if blob is None or blob.inline is not None:
                 continue
-            chunk, read = self._read(blob, first, max(limit - spent, 1), found)
+            try:
+                chunk, read = self._read(blob, first, max(limit - spent, 1), found)
+            except RecordDamaged:
+                continue
             done, spent = done + read, spent + read + FILE_BYTES
             if chunk < layout.chunk_count(blob.size):
                 return ScrubbedSlice(done, tuple(found), key + _number(chunk))
@@ -74,7 +85,8 @@ class BlobScrub:
         count, known, read = layout.chunk_count(blob.size), self._known(blob), 0
         try:
             fd, _ = self._directory.open_blob(blob.digest, blob.size)
-        except (NotHeld, Damaged):
+        except (NotHeld, Damaged) as damage:
+            _require_opened(damage)
             if len(known) < count and not self._is_there(blob):
                 found.append((blob.digest, 0, blob.size))
             return count, 0
@@ -105,10 +117,16 @@ class BlobScrub:
     def _is_sound(self, fd: int, blob: Blob, chunk: int, length: int) -> bool:
         if self._memory is None:
             self._memory = mmap.mmap(-1, CHUNK_BYTES)
+        expected = self._expected(blob, chunk)
+        if not expected:  # the repair of records sees to it
+            return True
         if not read_past_cache(fd, chunk * CHUNK_BYTES, length, self._memory):
+            self._unread += 1
+            if self._unread > UNREAD:
+                raise StoreError(f"{self._unread} reads of blob files failed; see the kernel's log")
             return False
         with memoryview(self._memory) as view:
-            return chunk_hash(view[:length]) == self._expected(blob, chunk)
+            return chunk_hash(view[:length]) == expected
 
     def _is_rotten(self, blob: Blob, chunk: int, length: int) -> bool:
         """Look once more, at the file that has the name now: a repair may have been writing the chunk, or a push
@@ -151,6 +169,14 @@ def scrub_journal(
     _forget(directory)
     is_over = at >= end or at == start
     return ScrubbedSlice(at - start, (), b"" if is_over else _number(generation) + at.to_bytes(8)), damaged
+
+
+def _require_opened(damage: Exception) -> None:
+    """Raise StoreError when a file could not be opened for another reason than what it is: a link is damage, a disk
+    that gives errors is not."""
+    cause = damage.__cause__
+    if isinstance(cause, OSError) and cause.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+        raise StoreError(f"{damage}; nothing is noted as damaged") from damage
 
 
 def _forget(directory: Directory) -> None:

@@ -216,7 +216,12 @@ def restore(source: Path, data: Path) -> None:
 @holdfast.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
 @click.option(
-    "--to", type=PLACE, required=True, metavar="DIR|FILE.tar", help="The layout to write, or to add to."
+    "--to",
+    type=PLACE,
+    required=True,
+    metavar="DIR|FILE.tar",
+    help="The layout to write. A directory may have one: it is added to, and an entry of the same name is replaced. A"
+    " tar is written anew.",
 )
 @click.option(
     "--with-referrers", is_flag=True, help="Signatures, SBOMs and what else refers to the images, too."

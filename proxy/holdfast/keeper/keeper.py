@@ -132,7 +132,6 @@ class Keeper:
         await parts.switches.load()
         await parts.fills.start()
         parts.upkeep.start()
-        parts.eviction.start()
         for parent in parts.parents.values():
             begin(self._probe(parent))
         if parts.parents:
@@ -143,6 +142,7 @@ class Keeper:
             parts.notices.start()
         if parts.synchroniser is not None:
             await parts.synchroniser.start()
+        parts.eviction.start()  # what is synchronised is known now, and stays
         begin(parts.collection.run())
         begin(parts.scrub.run())
         for sender in parts.senders:

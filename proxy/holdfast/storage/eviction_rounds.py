@@ -28,7 +28,7 @@ from holdfast.errors import NodeFull
 from holdfast.log import log
 from holdfast.routing import Repository
 from holdfast.storage.budget import ShareUse
-from holdfast.storage.eviction_policy import Candidate, FetchCost, UseHistory, ordered, turn_of
+from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered, turn_of
 from holdfast.storage.space_admission import SpaceAdmission
 
 if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
@@ -124,11 +124,13 @@ class EvictionRounds:
         waiting, ledger, blobs = list(self._admission.requests), self._ledger, self._admission.blobs()
         is_full = self._store.condition.state is DiskState.FULL
         over = ledger.used(blobs) - ledger.low if is_full or ledger.used(blobs) > ledger.high else 0
-        over = max(over, self._shares.excess(ledger.limit))
         short = [ledger.short(request.size, blobs, pushed=request.is_push) for request in waiting]
         try:
+            freed, excess = 0, self._shares.excess(ledger.limit)
+            if excess > 0:  # what may not go counts in a share as well, and is not made up for by others
+                freed = await self.make_room(excess, over_share=True)
             wanted = max(over, *short, 0) if short else over
-            return await self.make_room(wanted) if wanted > 0 else 0
+            return freed + (await self.make_room(wanted - freed) if wanted > freed else 0)
         finally:
             for request in waiting:
                 if not request.done.done():
@@ -155,19 +157,21 @@ class EvictionRounds:
             await asyncio.wait((running,))
             raise
 
-    async def make_room(self, wanted: int) -> int:
-        """Evict until so many bytes are free, or nothing more can go."""
+    async def make_room(self, wanted: int, *, over_share: bool = False) -> int:
+        """Evict until so many bytes are free, or nothing more can go; with `over_share` only images of repositories
+        that have more than their hard share."""
         synchronised, coming = self._is_synchronised, self._coming()
         survey = EvictionSurvey(self._store, self._clock, synchronised, coming)
         freed = images = 0
-        while freed < wanted and (image := self._first(await survey.images())) is not None:
+        while freed < wanted and (image := self._first(await survey.images(), over_share)) is not None:
             gained = await self._evict(image)
             if gained is not None:
                 freed, images = freed + gained, images + 1
                 self._shares.add(image.repository, -gained)
             survey.done(image)
-        self._admission.is_exhausted = freed < wanted
-        self._stayed = survey.stayed if freed < wanted else Counter()
+        if not over_share:
+            self._admission.is_exhausted = freed < wanted
+            self._stayed = survey.stayed if freed < wanted else Counter()
         self.counters["evicted_images"] += images
         self.counters["evicted_bytes"] += freed
         self._removed.append((self._clock.monotonic(), freed))
@@ -176,12 +180,14 @@ class EvictionRounds:
             log.info("room made", images=images, bytes=freed, wanted=wanted, used=used, budget=budget)
         return freed
 
-    def _first(self, images: list[ImageHolding]) -> ImageHolding | None:
+    def _first(self, images: list[ImageHolding], over_share: bool) -> ImageHolding | None:
         """The one of them that goes first; None when none may."""
         now = self._clock.now()
         candidates = {one: image for image in images if (one := self._candidate(image, now)) is not None}
         first = next(iter(ordered(candidates, now)), None)
-        return None if first is None else candidates[first]
+        if first is None or (over_share and first.turn is not Turn.OVER_SHARE):
+            return None
+        return candidates[first]
 
     def _candidate(self, image: ImageHolding, now: float) -> Candidate | None:
         parent, limit = self._parents.get(Repository.from_key(image.repository).namespace), self._ledger.limit
@@ -221,9 +227,9 @@ class EvictionRounds:
         return freed
 
     async def _collect(self, image: ImageHolding, since: float) -> None:
-        """Take what of an image did not go with its first digests: nothing has named it since. What was pushed
-        meanwhile is owned, or has no name since later."""
-        rule, now = CollectionRule(None, since, since), self._clock.now()
+        """Take the blobs of an image that did not go with its first digests: nothing has named them since. What was
+        pushed meanwhile is owned and stays. A manifest is an image of its own from now on."""
+        rule, now = CollectionRule(None, None, since), self._clock.now()
         for at in range(DIGESTS, len(image.digests), DIGESTS):
             loose = [(image.repository, digest) for digest in image.digests[at : at + DIGESTS]]
             await _of(self._store.space.collect(loose, rule, now=now))

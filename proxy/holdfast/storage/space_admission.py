@@ -46,9 +46,8 @@ class SpaceAdmission:
 
     async def reserve(self, repository: str, part: str, size: int) -> bool:
         """See `Admission`."""
-        if (
-            self._store.free_bytes() < size
-        ):  # what was evicted may still be open, and keeps its blocks until then
+        # what was evicted may still be open, and keeps its blocks until then
+        if not self._has_free(size):
             self._wake()
             return False
         if self.grow(part, size):
@@ -57,6 +56,13 @@ class SpaceAdmission:
             return False
         await self._made(RoomRequest(repository, size))
         return self.grow(part, size)
+
+    def _has_free(self, size: int) -> bool:
+        """Whether the file system has so many free bytes; one that does not say has none."""
+        try:
+            return self._store.free_bytes() >= size
+        except OSError:
+            return False
 
     def grow(self, part: str, size: int) -> bool:
         """See `Admission`."""
@@ -80,6 +86,8 @@ class SpaceAdmission:
         """Whether a client may send so many more bytes, after what can go has gone."""
         if self.ledger.grant(size, self.blobs()):
             return True
+        if size > self.ledger.limit_of_pushes:  # nothing is evicted for what never has room
+            return False
         if not self.is_exhausted:
             await self._made(RoomRequest("", size))
         return self.ledger.grant(size, self.blobs())

@@ -110,6 +110,8 @@ class ScrubRounds:
         await self._write()
 
     async def _slice(self) -> None:
+        if self._record.began > self._clock.now():  # by a clock that was wrong
+            self._record = msgspec.structs.replace(self._record, began=self._clock.now())
         record, config = self._record, self._config
         period = config.period if record.trigger == "Scheduled" else 0.0
         progress = ScrubProgress(record.began, record.bytes_read, period)

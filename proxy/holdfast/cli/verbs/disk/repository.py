@@ -24,7 +24,7 @@ COLUMNS: list[out.Column] = [
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def delete(session: VerbSession, name: str, yes: bool) -> None:
-    """Delete a repository with everything in it.
+    """Delete a repository with everything that the node has of it.
 
     It goes as clients delete: in the connected registries below as well, and on
     a ReadWrite node at the parent. The bytes follow by gc and sweep.
