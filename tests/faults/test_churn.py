@@ -34,6 +34,8 @@ BUDGET = 48 * MIB
 #: images at the parent: families that share a base layer, and tags in each
 FAMILIES, TAGS = 8, 10
 BASE_BYTES, LAYER_BYTES = 6 * MIB, int(1.3 * MIB)
+#: what is pushed stays, so that it must leave room for the rest
+PUSHED_BYTES = 100_000
 #: how often an image is pulled falls with its rank
 SKEW = 0.9
 #: clients at once; steps of a short run, and between two kills
@@ -134,7 +136,7 @@ class Churn:
         """What is not acknowledged means nothing."""
         tag = f"t{number}"
         try:
-            self.mine[tag] = push(self.site.url, "plant/app", tag, some_bytes(LAYER_BYTES, "mine", number))
+            self.mine[tag] = push(self.site.url, "plant/app", tag, some_bytes(PUSHED_BYTES, "mine", number))
         except (OSError, HTTPException, AssertionError):
             self.seen["push broken off"] += 1
 
