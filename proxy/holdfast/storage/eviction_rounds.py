@@ -129,7 +129,7 @@ class EvictionRounds:
             freed, excess = 0, self._shares.excess(ledger.limit)
             if excess > 0:  # what may not go counts in a share as well, and is not made up for by others
                 freed = await self.make_room(excess, over_share=True)
-            wanted = max(over, *short, 0) if short else over
+            wanted = max(over, *short, 0)
             return freed + (await self.make_room(wanted - freed) if wanted > freed else 0)
         finally:
             for request in waiting:
