@@ -90,13 +90,18 @@ class WriteAccess:
 
     def answered(self, plan: Plan, answer: Callable[[], T], *, frees: bool = False) -> Future[T]:
         """A commit whose future says what `answer` does once it is done."""
-        answered: Future[T] = Future()
+        return told(self.submit(plan, frees=frees), answer)
 
-        def tell(done: Future[None]) -> None:
-            if not answered.set_running_or_notify_cancel():  # nobody waits; the change is made all the same
-                return
-            error = done.exception()
-            answered.set_result(answer()) if error is None else answered.set_exception(error)
 
-        self.submit(plan, frees=frees).add_done_callback(tell)
-        return answered
+def told(committing: Future[None], answer: Callable[[], T]) -> Future[T]:
+    """A future that says what `answer` does once the commit is done, or raises what that does."""
+    answered: Future[T] = Future()
+
+    def tell(done: Future[None]) -> None:
+        if not answered.set_running_or_notify_cancel():  # nobody waits; the change is made all the same
+            return
+        error = done.exception()
+        answered.set_result(answer()) if error is None else answered.set_exception(error)
+
+    committing.add_done_callback(tell)
+    return answered

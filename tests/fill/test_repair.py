@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
-from holdfast.fill.repair import RUN_CHUNKS, UnstoredChunk
+from holdfast.fill.repair import RUN_CHUNKS, TRIES, UnstoredChunk
 from holdfast.testing.random_content import GeneratedContent
 from holdfast_core.digest import Digest
 from holdfast_core.filesystem.disk_state import Write
-from support.fills import BLOBS, MIB, Site, drain, site
+from support.fills import BLOBS, MIB, Site, drain, site, until
 from support.pages import evict
 from support.stores import file_of, flip_bit
 
@@ -248,3 +248,35 @@ async def test_case_fault_9_wrong_bytes_do_not_pass_a_disk_that_takes_nothing(tm
         node.script(flip_at=MIB + 9)
         with pytest.raises(ParentBroken):
             await node.fills.repair("demo", digest, MIB, 2 * MIB)
+
+
+@pytest.mark.parametrize("harm", [lose, lambda path: flip_bit(path, 5)])
+async def test_each_repository_of_a_parent_is_asked_until_one_has_the_blob(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Two of the three repositories that had it at the parent are gone there."""
+    async with site(tmp_path) as node:
+        digest, path = await held(node)
+        for name in ("more", "other"):
+            node.parent.add_blob(name, CONTENT)
+            await drain(node, digest, repository=name)
+        await until(lambda: all(node.held(name, digest) for name in ("demo", "more", "other")))
+        for name in ("demo", "more"):
+            del node.parent.repositories[name].blobs[digest]
+        harm(path)
+        await node.fills.repair("demo", digest, 0, MIB)
+        assert whole(path)
+
+
+async def test_a_parent_that_is_away_is_not_asked_for_every_repository(tmp_path: Path) -> None:
+    async with site(tmp_path) as node:
+        digest, path = await held(node)
+        node.parent.add_blob("other", CONTENT)
+        await drain(node, digest, repository="other")
+        await until(lambda: node.held("other", digest))
+        flip_bit(path, MIB)
+        node.parent.reset_counts()
+        node.script(cut_after=0, times=2 * TRIES)
+        with pytest.raises(ParentUnreachable):
+            await node.fills.repair("demo", digest, MIB, 2 * MIB)
+        assert node.gets() == TRIES

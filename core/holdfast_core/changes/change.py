@@ -379,14 +379,14 @@ def chunk_span(blob: Blob, start: int, end: int) -> range:
     return range(start // CHUNK_BYTES, -(-end // CHUNK_BYTES))
 
 
-def quarantine(view: IndexView, digest: Digest, start: int, end: int) -> list[IndexChange]:
-    """Mark every chunk of the range as bad; nothing when all of them are."""
+def quarantine(view: IndexView, digest: Digest, chunks: Iterable[int]) -> list[IndexChange]:
+    """Mark chunks as bad; nothing when all of them are."""
     blob = blob_of(view, digest)
     if blob is None:
         raise NotHeld(f"{digest} is not held")
     prefix = layout.QUARANTINE + digest.key
     known = set(view.keys(prefix))
-    keys = [layout.segment_key(prefix, chunk) for chunk in chunk_span(blob, start, end)]
+    keys = [layout.segment_key(prefix, chunk) for chunk in chunks]
     rows = [put(key, b"") for key in keys if key not in known]
     return [*rows, blob_row(_with_damage(blob, True), Keep.INDEX)] if rows or not blob.damaged else []
 

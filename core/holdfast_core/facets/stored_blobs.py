@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from holdfast_core import format as layout
 from holdfast_core.blob_files.blob_reader import BlobReader, Readers
+from holdfast_core.blob_files.disk_check import DiskCheck
 from holdfast_core.blob_files.file_work import Prepared
 from holdfast_core.changes import change, client_changes, locks
 from holdfast_core.changes.access_times import AccessTimes
@@ -25,7 +26,7 @@ from holdfast_core.filesystem.directory import BlobSource, Directory, blob_name
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.repository_names import RepositoryNames
 from holdfast_core.record import Blob, Damage
-from holdfast_core.write_access import WriteAccess
+from holdfast_core.write_access import WriteAccess, told
 
 NO_CHUNKS: Mapping[int, bytes] = MappingProxyType({})
 
@@ -172,17 +173,17 @@ class StoredBlobs:
 
     # --- verification ---------------------------------------------------------------------------------------
 
-    def damage(self, *, limit: int) -> list[Damage]:
-        """Blobs with chunks that were found to be bad, by digest, at most `limit`. One whose record cannot be read
-        is among them as one that was pushed here."""
+    def damage(self, *, limit: int, after: Digest | None = None) -> list[Damage]:
+        """Blobs with chunks that were found to be bad, by digest, those behind `after`, at most `limit`. One whose
+        record cannot be read is among them as one that was pushed here."""
         spans: list[Damage] = []
-        after = b""
+        place = b"" if after is None else _behind(after)
         while len(spans) < limit:
-            row = next(self._index.scan(layout.QUARANTINE, after=after, limit=1), None)
+            row = next(self._index.scan(layout.QUARANTINE, after=place, limit=1), None)
             if row is None:
                 break
             digest = layout.digest_in(row[0], 1)
-            after = layout.segment_key(layout.QUARANTINE + digest.key, 0xFFFFFFFF)
+            place = _behind(digest)
             try:
                 blob = self.anywhere(digest)
             except RecordDamaged:
@@ -204,10 +205,33 @@ class StoredBlobs:
         rows: list[IndexChange] = []
 
         def plan(view: IndexView) -> list[IndexChange]:
-            rows[:] = change.quarantine(view, digest, start, end)
+            rows[:] = change.quarantine(view, digest, change.chunk_span(blob, start, end))
             return rows
 
         return self._access.answered(plan, lambda: bool(rows))
+
+    def quarantine_damaged(self, digest: Digest, start: int, end: int) -> Future[bool]:
+        """The same for those of the chunks that the disk still does not have while nobody else works on the digest:
+        who found the damage may have read a file that a push or a repair has replaced since. Raises NotHeld."""
+        blob = self.anywhere(digest)
+        if blob is None or blob.inline is not None:
+            raise NotHeld(f"{digest} is not held in a file")
+        span, rows = change.chunk_span(blob, start, end), list[IndexChange]()
+
+        def prepare() -> Prepared:
+            known = set(self._quarantined(digest))
+            suspects = [chunk for chunk in span if chunk not in known]
+            bad = DiskCheck(self._chunk_hash).damaged(self._directory, blob, suspects)
+            for chunk in bad:
+                self.readers.mark_bad(digest, chunk)
+
+            def plan(view: IndexView) -> list[IndexChange]:
+                rows[:] = change.quarantine(view, digest, bad) if bad else []
+                return rows
+
+            return Prepared(plan)
+
+        return told(self._access.file_work().begin(prepare, digest), lambda: bool(rows))
 
     def repair_chunk(self, digest: Digest, start: int, body: bytes) -> Future[None]:
         """Write a chunk again, synced, and take it out of quarantine. `start` and the length are those of a
@@ -363,3 +387,8 @@ class StoredBlobs:
             lambda view: client_changes.deleted_blob(view, repository, digest, now=now, tombstone=tombstone),
             frees=True,
         )
+
+
+def _behind(digest: Digest) -> bytes:
+    """The last key that a quarantined chunk of a blob may have."""
+    return layout.segment_key(layout.QUARANTINE + digest.key, 0xFFFFFFFF)

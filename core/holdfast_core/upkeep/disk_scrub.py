@@ -7,13 +7,12 @@ journal with its generation.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Iterator
 
 from holdfast_core import format as layout
-from holdfast_core.blob_files.uncached_read import read_past_cache
-from holdfast_core.digest import CHUNK_BYTES, Digest, chunk_hash
+from holdfast_core.blob_files.disk_check import DiskCheck
+from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import Damaged, NotHeld, RecordDamaged, StoreError
 from holdfast_core.filesystem.directory import Directory
 from holdfast_core.index.lmdb_index import Index
@@ -27,8 +26,10 @@ ROWS = 1000
 #: what a file that has to be looked for costs a slice, so that lost and small files are not all looked for at once
 FILE_BYTES = 4096
 
-#: reads of a slice that fail before the whole disk is said to; a bad sector is read twice
+#: chunks that could not be read, and none that could, before other files say whether it is the disk
 UNREAD = 4
+#: files that are asked then; where digests lie on a disk has no order, so that a scratch is not below all of them
+OTHERS = 16
 
 Found = tuple[Digest, int, int]
 
@@ -38,16 +39,17 @@ class BlobScrub:
 
     def __init__(self, index: Index, directory: Directory) -> None:
         self._index, self._directory = index, directory
-        self._memory: mmap.mmap | None = None
-        #: chunks of a slice that could not be read
-        self._unread = 0
+        self._check = DiskCheck(self._expected)
+        #: chunks of a slice that could not be read, and whether the disk gave any other
+        self._unread, self._gives = 0, False
 
     def run(self, after: bytes, limit: int) -> ScrubbedSlice:
         """Read the next `limit` bytes of blob files, in whole chunks and at least one. A blob whose record is damaged
-        is left to the repair of records. Raises StoreError, also when it is the disk that cannot be read, and not a
-        sector of it; then nothing was found."""
+        is left to the repair of records. Raises StoreError, also when it is the disk that cannot be read, and not
+        sectors of it; then nothing was found. What a push, a repair or a sweep replaced meanwhile is found as well:
+        `StoredBlobs.quarantine_damaged` looks once more."""
         done, spent, found, on = 0, 0, list[Found](), after
-        self._unread = 0
+        self._unread, self._gives = 0, False
         for key, first in self._rows(after):
             on = key + _number(0xFFFFFFFF)
             blob = self._blob(key)
@@ -93,11 +95,11 @@ class BlobScrub:
         try:
             chunk = first
             while chunk < count and read < limit:
-                start, length = chunk * CHUNK_BYTES, min(CHUNK_BYTES, blob.size - chunk * CHUNK_BYTES)
+                start, end = chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, blob.size)
                 if chunk not in known:
-                    read += length
-                    if not self._is_sound(fd, blob, chunk, length) and self._is_rotten(blob, chunk, length):
-                        found.append((blob.digest, start, start + length))
+                    read += end - start
+                    if not self._is_sound(fd, blob, chunk):
+                        found.append((blob.digest, start, end))
                 chunk += 1
             return chunk, read
         finally:
@@ -114,38 +116,37 @@ class BlobScrub:
         """Whether the file is there after all, or its row gone with it."""
         return self._blob(blob.digest.key) is None or self._directory.can_open(blob.digest, blob.size)
 
-    def _is_sound(self, fd: int, blob: Blob, chunk: int, length: int) -> bool:
-        if self._memory is None:
-            self._memory = mmap.mmap(-1, CHUNK_BYTES)
-        expected = self._expected(blob, chunk)
-        if not expected:  # the repair of records sees to it
-            return True
-        if not read_past_cache(fd, chunk * CHUNK_BYTES, length, self._memory):
-            self._unread += 1
-            if self._unread > UNREAD:
-                raise StoreError(f"{self._unread} reads of blob files failed; see the kernel's log")
-            return False
-        with memoryview(self._memory) as view:
-            return chunk_hash(view[:length]) == expected
+    def _is_sound(self, fd: int, blob: Blob, chunk: int) -> bool:
+        sound = self._check.is_sound(fd, blob, chunk)
+        self._gives |= sound is not None
+        self._unread += sound is None
+        if self._unread > UNREAD and not self._gives and not self._gives_others(blob):
+            raise StoreError(
+                f"{self._unread} reads of blob files failed, and none went; see the kernel's log"
+            )
+        return bool(sound)
 
-    def _is_rotten(self, blob: Blob, chunk: int, length: int) -> bool:
-        """Look once more, at the file that has the name now: a repair may have been writing the chunk, or a push
-        replaced the file, or a sweep removed it."""
-        now = self._blob(blob.digest.key)
-        if now is None or chunk in self._known(now):
-            return False
-        try:
-            fd, _ = self._directory.open_blob(blob.digest, blob.size)
-        except (NotHeld, Damaged):
-            return not self._is_there(blob)
-        try:
-            return not self._is_sound(fd, blob, chunk, length)
-        finally:
-            os.close(fd)
+    def _gives_others(self, unread: Blob) -> bool:
+        """Whether the disk gives the beginning of any other file: then it is sectors that it does not give."""
+        for key, _ in self._index.scan(layout.BLOB, limit=OTHERS):
+            blob = self._blob(key[1:])
+            if blob is None or blob.inline is not None or blob.digest == unread.digest:
+                continue
+            try:
+                fd, _ = self._directory.open_blob(blob.digest, blob.size)
+            except (NotHeld, Damaged):
+                continue
+            try:
+                self._gives |= self._check.is_sound(fd, blob, 0) is not None
+            finally:
+                os.close(fd)
+            if self._gives:
+                break
+        return self._gives
 
-    def _expected(self, blob: Blob, chunk: int) -> bytes:
+    def _expected(self, digest: Digest, chunk: int) -> bytes:
         segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)
-        payload = self._index.get(layout.segment_key(layout.CHUNKS + blob.digest.key, segment)) or b""
+        payload = self._index.get(layout.segment_key(layout.CHUNKS + digest.key, segment)) or b""
         return payload[place * 32 : place * 32 + 32]
 
 

@@ -288,4 +288,6 @@ def _miss(view: IndexView, key: bytes, digest: Digest | None) -> list[IndexChang
 def _unproven(view: IndexView, digest: Digest) -> list[IndexChange]:
     """No chunk of a blob can be checked any more, and its file is not what its name says: all of it is bad."""
     held = change.blob_of(view, digest)
-    return [] if held is None or held.inline is not None else change.quarantine(view, digest, 0, held.size)
+    if held is None or held.inline is not None:
+        return []
+    return change.quarantine(view, digest, change.chunk_span(held, 0, held.size))

@@ -26,6 +26,7 @@ from holdfast.errors import (
     NodeFailed,
     ParentBroken,
     ParentDenied,
+    ParentErred,
     ParentFailed,
     ParentNotFound,
     ParentUnreachable,
@@ -400,28 +401,36 @@ class FillRegistry:
     async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """Fetch the damaged chunks of [start, end) again, and those right behind them, and put them in place; all of a
         blob whose file is lost. Ends at the first chunk that the disk refuses, which is returned. Chunks are known by
-        their hashes, so any parent that has the blob may send them."""
-        parsed = Digest.parse(digest)
+        their hashes, so any parent that has the blob may send them, by any repository of it. A parent that refuses one
+        repository is asked for the next; one that fails otherwise is left alone."""
+        parsed, failures = Digest.parse(digest), list[Refusal]()
+        failed: set[Parent] = set()
         blob = self.store.blobs.anywhere(parsed)
-        if blob is not None and not self.store.blobs.is_in_place(blob):
-            await self.fetch(repository, digest, lambda count: None)
-            return None
-        failures: list[ParentFailed] = []
-        for parent, name in self._sources(repository, parsed):
+        is_lost = blob is not None and not self.store.blobs.is_in_place(blob)
+        for source in self._sources(repository, parsed):
+            parent, name = self._parent(source)
+            if parent in failed:
+                continue
             try:
-                return await self._repairs.mend(parent, name, parsed, start, end)
-            except ParentFailed as failure:
+                if not is_lost:
+                    return await self._repairs.mend(parent, name, parsed, start, end)
+                await self.fetch(source, digest, lambda count: None)
+                return None
+            except (ParentFailed, BlobUnknown) as failure:
                 failures.append(failure)
+                if not (isinstance(failure, BlobUnknown | ParentErred) or failure.permanent):
+                    failed.add(parent)
         raise failures[0]
 
-    def _sources(self, repository: str, digest: Digest) -> list[tuple[Parent, str]]:
-        """The parents that may have a held blob, and its name there: the repository's own parent first."""
-        names = dict([self._parent(repository)])
+    def _sources(self, repository: str, digest: Digest) -> list[str]:
+        """Repositories of a held blob that have a parent, the one that was asked for first."""
+        self._parent(repository)
+        sources = [repository]
         for holder in self.store.blobs.holders(digest, limit=HOLDERS):
             with suppress(BlobUnknown):
-                parent, name = self._parent(holder)
-                names.setdefault(parent, name)
-        return list(names.items())
+                self._parent(holder)
+                sources.append(holder)
+        return list(dict.fromkeys(sources))
 
     @property
     def repaired_chunks(self) -> int:

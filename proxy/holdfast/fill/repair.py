@@ -152,10 +152,13 @@ def damaged_until(store: Store, blob: Blob, start: int) -> int:
     return at
 
 
-async def record_damage(store: Store, digest: Digest, start: int, end: int) -> None:
-    """Record that bytes [start, end) of a blob are damaged, and log it once. Raises StoreError."""
-    if await asyncio.wrap_future(store.blobs.quarantine(digest, start, end)):
+async def record_damage(store: Store, digest: Digest, start: int, end: int) -> bool:
+    """Record which of the bytes [start, end) of a blob are damaged, and log it once; whether any are that were not
+    known. Raises StoreError."""
+    is_new = await asyncio.wrap_future(store.blobs.quarantine_damaged(digest, start, end))
+    if is_new:
         log.error("blob damaged", digest=str(digest), start=start, end=end)
+    return is_new
 
 
 def is_sound(store: Store, blob: Blob, start: int, end: int) -> bool:

@@ -28,7 +28,7 @@ AT_ONCE = 16
 HOLDERS = 8
 
 #: is called with the bytes [start, end) of a blob that are damaged here
-FoundDamaged = Callable[[Digest, int, int], Awaitable[None]]
+FoundDamaged = Callable[[Digest, int, int], Awaitable[object]]
 
 
 async def unrecorded(digest: Digest, start: int, end: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from holdfast.config import ScrubSection
+from holdfast.storage.scrubbing import damage_repair
 from holdfast.storage.scrubbing.damage_repair import DamageRepair
 from holdfast.storage.scrubbing.scrub_pace import SLICE_BYTES
 from holdfast.storage.scrubbing.scrub_rounds import PLACE_SECONDS, REPAIR_SECONDS, ScrubRounds
@@ -300,6 +301,45 @@ async def test_a_damaged_frame_of_the_journal_is_written_again(store: Store) -> 
         assert (await passed(one)).journal_frames == 1
     assert all(frame.changes is not None for frame in frames(log.parent))
     assert sum(1 for _ in frames(log.parent)) > 0
+
+
+async def test_what_cannot_be_repaired_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round looks at two blobs; the two first are at no parent."""
+    monkeypatch.setattr(damage_repair, "MOST", 2)
+    async with site(tmp_path) as node:
+        blobs = sorted([await held(node, number, 2 * MIB) for number in range(3)])
+        for digest, path in blobs:
+            flip_bit(path, 77)
+            node.store.blobs.quarantine(Digest.parse(digest), 0, MIB).result()
+        for digest, _ in blobs[:2]:
+            del node.parent.repositories["demo"].blobs[digest]
+        repair = DamageRepair(node.store, {"": node.client}, node.fills, FakeClock())
+        assert [await repair.round() for _ in range(2)] == [0, 1]
+        assert [str(one.digest) for one in repair.unrepaired()] == [digest for digest, _ in blobs[:2]]
+        node.parent.reset_counts()
+        assert [await repair.round() for _ in range(3)] == [0, 0, 0]
+        assert node.gets() == 0, "their turn comes again, and then only after a minute"
+
+
+async def test_a_push_amid_the_finding_is_left_alone(store: Store) -> None:
+    """The same blob is pushed after the scrub read the damaged file and before that is noted."""
+    body = some_bytes(2 * MIB)
+    bad = push_file(store, "mine", body)
+    flip_bit(file_of(store.path, bad.digest), 9)
+    scrub = store.upkeep.scrub_blobs
+
+    def pushed_behind(after: bytes, limit: int) -> Any:
+        future = scrub(after, limit)
+        if future.result().found:
+            push_file(store, "mine", body)
+        return future
+
+    store.upkeep.scrub_blobs = pushed_behind  # type: ignore[method-assign]
+    async with running(rounds_of(store, FakeClock())) as one:
+        assert (await passed(one)).found == 0
+    assert (store.blobs.damage(limit=10), read_all(store, bad)) == ([], body)
 
 
 async def test_an_order_takes_the_place_of_a_scheduled_pass(store: Store) -> None:

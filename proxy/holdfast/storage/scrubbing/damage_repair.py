@@ -24,7 +24,7 @@ from holdfast.routing import Repository
 if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
     from holdfast.parent.client import Parent
 
-#: damaged blobs that are looked at in one round
+#: damaged blobs that are looked at in one round; the next one looks at those behind them
 MOST = 1000
 #: of these a sentence names so many
 NAMED = 5
@@ -41,14 +41,17 @@ class DamageRepair:
         self._store, self._parents, self._fills, self._clock = store, parents, fills, clock
         #: by digest: failures in a row, and when it is tried again (monotonic seconds)
         self._failed: dict[Digest, tuple[int, float]] = {}
+        #: the last blob that the last round looked at; None for all of them
+        self._place: Digest | None = None
         self._one = asyncio.Lock()
         self._counted = fills.repaired_chunks
 
-    async def note(self, digest: Digest, start: int, end: int) -> None:
-        """Put [start, end) of a blob into quarantine: no reader gets a byte of it from now on. One that was removed
-        meanwhile is left out. Raises StoreError."""
+    async def note(self, digest: Digest, start: int, end: int) -> bool:
+        """Put what is damaged of [start, end) of a blob into quarantine: no reader gets a byte of it from now on. False
+        when nothing is: the blob was removed or replaced meanwhile. Raises StoreError."""
         with contextlib.suppress(NotHeld):
-            await record_damage(self._store, digest, start, end)
+            return await record_damage(self._store, digest, start, end)
+        return False
 
     def unrepaired(self) -> list[Damage]:
         """What is damaged now, MOST at most."""
@@ -58,14 +61,22 @@ class DamageRepair:
         """Repair what can be repaired now; how many chunks came again since the last round. Never raises
         StoreError or Refusal."""
         async with self._one:
-            repaired, damaged = 0, self.unrepaired()
-            self._failed = {
-                one.digest: self._failed[one.digest] for one in damaged if one.digest in self._failed
-            }
+            repaired, damaged = 0, self._next()
             for one in damaged:
                 if self._is_due(one.digest) and (repository := self._source(one)) is not None:
                     repaired += await self._repaired(one, repository)
             return repaired + self._came()
+
+    def _next(self) -> list[Damage]:
+        """The damage that this round looks at. Failures of what is not damaged any more are forgotten."""
+        first = self._place
+        damaged = self._store.blobs.damage(limit=MOST, after=first)
+        self._place = damaged[-1].digest if len(damaged) == MOST else None
+        kept, low, high = {one.digest for one in damaged}, _key(first), _key(self._place)
+        for digest in list(self._failed):
+            if digest not in kept and digest.key > low and (not high or digest.key <= high):
+                del self._failed[digest]
+        return damaged
 
     def _came(self) -> int:
         """Chunks that came since the last call; a run of damage goes on behind the chunk that it was begun for."""
@@ -126,6 +137,10 @@ class DamageRepair:
         self._failed[digest] = failures, self._clock.monotonic() + AGAIN.longest(failures)
         if failures == 1 and not isinstance(error, Unwritable):
             log.warning("blob not repaired", digest=str(digest), reason=str(error))
+
+
+def _key(digest: Digest | None) -> bytes:
+    return b"" if digest is None else digest.key
 
 
 def _runs(chunks: tuple[int, ...], size: int) -> Iterator[tuple[int, int]]:

@@ -130,19 +130,18 @@ class ScrubRounds:
         """Read a slice and see to what it found; its bytes, up to a chunk more than `size`."""
         record = self._record
         done = await asyncio.wrap_future(self._store.upkeep.scrub_blobs(bytes.fromhex(record.place), size))
-        for digest, start, end in done.found:
-            await self._repair.note(digest, start, end)
+        found = [one for one in done.found if await self._repair.note(*one)]
         if not self._is_of(record):
             return done.bytes_read  # another pass was ordered meanwhile
-        chunks = [-(-(end - start) // CHUNK_BYTES) for _, start, end in done.found]
+        chunks = [-(-(end - start) // CHUNK_BYTES) for _, start, end in found]
         self._record = msgspec.structs.replace(
             record,
             place=done.on.hex(),
             bytes_read=record.bytes_read + done.bytes_read,
             found=record.found + sum(chunks),
-            lost=record.lost + self._lost(done.found),
+            lost=record.lost + self._lost(found),
         )
-        if done.found:
+        if found:
             await self._repair_now()
         if not done.on and self._is_of(record):
             frames = await self._journal_frames()
