@@ -13,10 +13,11 @@ from typing import Any
 import lmdb
 import pytest
 from holdfast.errors import KeeperAway, NodeUnwritable
-from holdfast_core import ChunkHasher
+from holdfast_core import ChunkHasher, Digest
 from holdfast_core.filesystem.directory import IN_DOUBT
 from holdfast_core.filesystem.disk_state import DiskState
 from support.pushing import Registry, code, running
+from support.stores import flip_bit
 from support.uploads import BODY, DIGEST, HALF, SPAN, Session, files, finishes, half, held, is_created
 
 
@@ -351,6 +352,36 @@ async def test_case_fault_2_a_refusal_is_one_also_where_the_row_is_seen(
             assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 503
         assert await session.offset() == HALF
         await finishes(session)
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+@pytest.mark.parametrize("refused", ["rename uploads blobs", "fsync blobs", "pwrite journal", "index"])
+async def test_case_fault_2_bytes_for_a_blob_that_is_damaged_go_back_to_their_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, harm: str
+) -> None:
+    """Its row is there, so the file that was put in its place could be taken for the blob's; the session would be gone
+    on a full disk, where there is no room for a copy."""
+    disk = Disk(monkeypatch)
+    async with running(tmp_path) as node:
+        refuse_index(node, disk, monkeypatch)
+        assert is_created(await (await half(node)).put(DIGEST, BODY[HALF:]), DIGEST)
+        place, digest = place_of(node), Digest.parse(DIGEST)
+        if harm == "lost":
+            place.unlink()
+        else:
+            flip_bit(place, 77)
+            node.store.blobs.quarantine(digest, 0, 100).result()
+        found = place.read_bytes() if place.exists() else None
+        session = await half(node)
+        disk.refused, disk.error = (refused, "copy"), errno.ENOSPC
+        assert (await session.put(DIGEST, BODY[HALF:], SPAN)).status == 507
+        disk.refused = ()
+        assert (place.read_bytes() if place.exists() else None) == found
+        assert await session.offset() == HALF
+        node.store.probe()
+        await finishes(session)
+        assert await held(node, BODY)
+        assert list((node.data / "quarantine").iterdir()) == []
 
 
 async def test_case_fault_2_what_lies_in_the_blobs_place_is_not_taken_for_the_upload(

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from holdfast_core import format as layout
 from holdfast_core.blob_files.file_work import Prepared
@@ -95,7 +96,7 @@ class BlobPlacement:
             if self._is_held(digest, len(body), owned) and self.is_placed(digest, len(body), table):
                 return Prepared(lambda view: rows(view, None))
             self._directory.write_blob(digest, body)
-            return Prepared(lambda view: rows(view, table), undo=lambda: self._unplace(digest, None))
+            return Prepared(lambda view: rows(view, table), undo=partial(self._unplace, digest))
 
         if inline and ahead is None:
             return self._access.submit(plan)
@@ -120,13 +121,15 @@ class BlobPlacement:
             with self._index.view() as view:
                 check(view)
             file = source()
+            former = self._keep_former(file, digest, size)
+            undo = partial(self._take_back, digest, file, former)
             try:
                 placed, known = self._place(file, digest, size, owned)
             except StoreError:
                 with contextlib.suppress(
                     OSError, StoreError
                 ):  # then it has no row, and garbage collection finds it
-                    self._unplace(digest, file)
+                    undo()
                 raise
             replaces = known and owned and placed.inline is None
 
@@ -140,9 +143,19 @@ class BlobPlacement:
                 return Prepared(plan, after=lambda: self._replace(file, digest))
             if known or placed.inline is not None:
                 return Prepared(plan, after=lambda: self._directory.drop(file))
-            return Prepared(plan, undo=lambda: self._unplace(digest, file))
+            after = partial(self._directory.drop_aside, digest) if former else None
+            return Prepared(plan, after=after, undo=undo)
 
         return self._access.file_work().begin(prepare, digest)
+
+    def _keep_former(self, file: BlobSource, digest: Digest, size: int) -> bool:
+        """Keep the damaged file of a blob that has a row, in case its successor is refused; whether there is one."""
+        with contextlib.suppress(RecordDamaged):
+            if self._row(digest) is None:
+                return False
+        if size <= self._inline_bytes or file.directory == self._directory.blobs_fd:
+            return False
+        return self.usable(digest, size) is None and self._directory.keep_aside(digest)
 
     def _place(self, file: BlobSource, digest: Digest, size: int, owned: bool) -> tuple[Blob, bool]:
         """Put a file's bytes where they belong, unless they are there: (blob, whether they were)."""
@@ -171,14 +184,17 @@ class BlobPlacement:
         After the commit, because until then the file is the uploader's."""
         self._directory.place_blob(file, digest, durable=True)
 
-    def _unplace(self, digest: Digest, file: BlobSource | None) -> None:
-        """A file was placed and its row refused. One that replaced the bytes of an earlier row stays there."""
-        if self._row(digest) is not None:
-            return
-        if file is None:
+    def _unplace(self, digest: Digest) -> None:
+        """A body was placed and its row refused. One that replaced the bytes of an earlier row stays there."""
+        if self._row(digest) is None:
             self._directory.remove_blob(digest)
-        else:
-            self._directory.take_back(digest, file)
+
+    def _take_back(self, digest: Digest, file: BlobSource, former: bool) -> None:
+        """A file was placed, or not even that, and its row refused: it goes where it was, and so does the `former` one,
+        whose row is still there."""
+        self._directory.take_back(digest, file)
+        if former:
+            self._directory.bring_back(digest)
 
     def is_placed(self, digest: Digest, size: int, table: bytes) -> bool:
         """Whether the file in a blob's place has the bytes of a chunk table. Reads all of it."""

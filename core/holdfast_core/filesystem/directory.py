@@ -371,14 +371,41 @@ class Directory:
             write_all(fd, 0, bytes(PROBE_BYTES))
 
     def set_aside(self, digest: Digest) -> None:
-        """Move whatever lies in a blob's place to quarantine/."""
-        kept = self.path / "quarantine" / flat_name(digest)
+        """Move whatever lies in a blob's place to quarantine/. Raises StoreError."""
         try:
-            os.rename(self.path / "blobs" / blob_name(digest), kept)
+            os.rename(self.path / "blobs" / blob_name(digest), self._aside(digest))
         except FileNotFoundError:
             pass
         except OSError as error:
             raise self.refused(error, "quarantine") from error
+
+    def keep_aside(self, digest: Digest) -> bool:
+        """Have whatever lies in a blob's place in quarantine/ as well, so that it can come back after another took its
+        place; whether anything lies there. Raises StoreError."""
+        try:
+            self._aside(digest).unlink(missing_ok=True)
+            os.link(self.path / "blobs" / blob_name(digest), self._aside(digest), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except PermissionError:  # a directory, or a file system without links
+            self.set_aside(digest)
+        except OSError as error:
+            raise self.refused(error, "quarantine") from error
+        return True
+
+    def bring_back(self, digest: Digest) -> None:
+        """Undo `keep_aside`, once the place is empty. Raises StoreError."""
+        try:
+            os.rename(self._aside(digest), self.path / "blobs" / blob_name(digest))
+        except OSError as error:
+            raise self.refused(error, "quarantine") from error
+
+    def drop_aside(self, digest: Digest) -> None:
+        """Remove what was kept aside. Raises OSError."""
+        self._aside(digest).unlink()
+
+    def _aside(self, digest: Digest) -> Path:
+        return self.path / "quarantine" / flat_name(digest)
 
     def repair(self, digest: Digest, size: int, start: int, body: bytes) -> None:
         """Write bytes into a blob's file, synced. A file that is gone, or is not a plain file of `size` bytes,
