@@ -97,7 +97,7 @@ def test_a_connected_registry_with_a_wrong_authority(tmp_path: Path) -> None:
         with child(tmp_path / "plant", said["ACR_REGISTRY_CONNECTION_STRING"]) as plant:
             wait_until(lambda: "TLS with the parent failed" in wrong(plant), "it knows")
             assert "look at `gateway.ca`" in wrong(plant)
-            assert "SYNC     idle, no schedule is known yet, last complete never" in status(plant)[1]
+            assert "SYNC     idle, no schedule is known yet, last run never" in status(plant)[1]
         lines = [one for one in root.events() if one["event"] == "handshake failed"]
         assert "it may not trust it" in lines[0]["reason"]
 
@@ -147,7 +147,7 @@ def test_a_closed_window(tmp_path: Path, root: Node) -> None:
     operator.registry("plant", "library/*")
     with child(tmp_path / "plant", operator.string("plant", root)) as plant:
         operator.wait_online("plant")
-        wait_until(lambda: "last complete 2" in status(plant)[1], "it has synchronised")
+        wait_until(lambda: "last run 2" in status(plant)[1], "it has synchronised")
         month = (datetime.now(UTC).month + 5) % 12 + 1
         operator.change("plant", syncProperties={"schedule": f"0 3 1 {month} *", "syncWindow": "PT1H"})
         wait_until(lambda: "window closed" in status(plant)[1], "it knows its window")
@@ -155,7 +155,7 @@ def test_a_closed_window(tmp_path: Path, root: Node) -> None:
         assert code == 0, screen
         assert re.search(
             rf"SYNC +idle, window closed until \d+-{month:02}-01T03:00:00Z: nothing is synchronised"
-            r" \(holdfast sync run does it now\), last complete \d",
+            r" \(holdfast sync run does it now\), last run \d",
             screen,
         ), screen
 

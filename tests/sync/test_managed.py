@@ -161,11 +161,13 @@ async def test_one_that_fails_stops_nothing_and_is_tried_again(tmp_path: Path) -
             await until(lambda: holds(keeper, "app", "good", good))
             await until(lambda: replica_of(keeper).record.cursor == log.head)
             (trouble,) = replica_of(keeper).status().troubles
+            assert replica_of(keeper).status().incomplete == 1
             assert (trouble.image, trouble.kind) == ("app:bad", "denied")
             better = log.push("app", "bad", b"another that may be read")
             await until(lambda: holds(keeper, "app", "bad", better))
             await idle(keeper)
             assert replica_of(keeper).status().troubles == ()
+            assert replica_of(keeper).status().incomplete == 0
 
 
 async def test_a_scope_that_changes_is_synchronised_anew(tmp_path: Path) -> None:

@@ -262,7 +262,10 @@ class Fill:
             await self._verify()
         if self.readers.is_empty and not self.ended:
             if self.background_reads:
-                self.fail(DiskFull("the disk is full", code="BLOB_UNKNOWN"), drop=True)
+                self.fail(
+                    DiskFull("there is no room: the disk is full or the budget spent", code="BLOB_UNKNOWN"),
+                    drop=True,
+                )
             else:
                 self._end()
 

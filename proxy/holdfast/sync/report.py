@@ -25,7 +25,8 @@ class SyncReport(ResourceStruct, frozen=True):
     """The state of synchronisation. `windowOpen`: whether requests to the parent are allowed now; `closes` is null
     where the window has no end, `opens` while it is open, or where its next opening is not known. `running` and `asked`
     are the triggers of the run under way and of the requested one, empty for none. `lookedAt` counts the tags that this
-    run checked, `upToDate` the images that were complete after the last full scan."""
+    run checked, `upToDate` the images that were complete after the last full scan, `incomplete` those that could not be
+    fetched and are tried again; `troubles` has the first of them."""
 
     schedule: str
     window: str
@@ -37,6 +38,7 @@ class SyncReport(ResourceStruct, frozen=True):
     last_sync_time: str | None
     looked_at: int
     up_to_date: int
+    incomplete: int
     progress: SyncProgress | None
     troubles: tuple[TroubleReport, ...]
     words: tuple[str, ...]

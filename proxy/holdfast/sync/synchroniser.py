@@ -181,7 +181,7 @@ class Synchroniser:
         schedule, current = self.schedule, self._run
         closes = None if schedule is None else schedule.closes(now, self._share)
         job = current.job if current is not None else record.job
-        troubles = sorted((job.troubles if job is not None else {}).items())[:SHOWN]
+        troubles = sorted((job.troubles if job is not None else {}).items())
         run = current.run if current is not None else None
         return SyncReport(
             schedule=self._source.texts[0],
@@ -195,7 +195,8 @@ class Synchroniser:
             looked_at=current.scan.checked if current is not None else 0,
             up_to_date=current.scan.up_to_date if current is not None else record.here,
             progress=None if run is None else _progress(run.progress(now)),
-            troubles=tuple(_trouble(key, trouble) for key, trouble in troubles),
+            incomplete=len(troubles),
+            troubles=tuple(_trouble(key, trouble) for key, trouble in troubles[:SHOWN]),
             words=(*self._pauses(), *(current.scan.words if current is not None else record.words)),
         )
 

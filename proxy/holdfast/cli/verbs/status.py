@@ -46,7 +46,9 @@ def _synchronisation(document: Mapping[str, Any]) -> str:
     if not report["schedule"]:
         window = "no schedule is known yet"
     last = out.seconds(report["lastSyncTime"]) if report["lastSyncTime"] else "never"
-    return f"{doing}, {window}, last complete {last}"
+    failed = report["incomplete"]
+    lacking = f", {failed} images could not be fetched (holdfast sync status)" if failed else ""
+    return f"{doing}, {window}, last run {last}{lacking}"
 
 
 def _outbox(document: Mapping[str, Any]) -> str:
