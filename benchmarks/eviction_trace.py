@@ -24,6 +24,8 @@ from typing import NamedTuple, Protocol
 from holdfast.config import StoreSection
 from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered
 from holdfast.storage.eviction_rounds import SAMPLE
+from holdfast_core.changes.access_times import used_again
+from holdfast_core.space_format import decayed
 
 SEED, EXPONENT = 13, 0.9
 BASES, REPOSITORIES, VERSIONS = 20, 150, 12
@@ -136,8 +138,8 @@ class Clairvoyant:
 
 
 class ByPolicy:
-    """The policy of this project, with the sample and the hours that its rounds have. `remembers`: uses are known from
-    memory, as in a keeper that was not restarted."""
+    """The policy of this project, with the sample and the hours that its rounds have. With `remembers` the keeper was
+    never restarted; without it was before each eviction, and knows the uses that the store has of what is here."""
 
     def __init__(self, sizes: Sequence[int], room: int, *, remembers: bool = True) -> None:
         self._sizes, self._room, self._remembers, self._used = sizes, room, remembers, 0
@@ -147,6 +149,8 @@ class ByPolicy:
         self._named: Counter[tuple[str, int]] = Counter()
         self._linked: Counter[int] = Counter()
         self._history = UseHistory()
+        #: what the store says of a digest while it is here: when it was used last, and how often
+        self._written: dict[str, tuple[float, float]] = {}
 
     def pull(self, image: TracedImage, now: float) -> int:
         """See `TracedCache`."""
@@ -154,7 +158,10 @@ class ByPolicy:
         self._hours.pop(key, None)
         self._hours[key] = int(now // HOUR)
         for name in (f"{image.repository}/{image.name}", *map(str, image.blobs)):
-            self._history.used(traced_digest(name), now)
+            digest = traced_digest(name)
+            if self._remembers:
+                self._history.used(digest, now)
+            self._written[digest] = used_again(self._written.get(digest), now)
         fetched = 0
         if key not in self._held:
             self._held[key] = image
@@ -180,19 +187,25 @@ class ByPolicy:
 
     def _candidate(self, image: TracedImage, now: float) -> Candidate:
         freed = [blob for blob in self._alone(image) if self._linked[blob] == 1]
-        history = self._history if self._remembers else UseHistory()
         root = traced_digest(f"{image.repository}/{image.name}")
         fetched = [(0, root), *((self._sizes[blob], traced_digest(str(blob))) for blob in freed)]
-        loss = COST.loss((size, history.uses(digest, now)) for size, digest in fetched)
-        at = max(history.last(root), min(now, self._hours[image[:2]] * HOUR))
+        loss = COST.loss((size, self._uses(digest, now)) for size, digest in fetched)
+        at = max(self._history.last(root), min(now, self._hours[image[:2]] * HOUR))
         return Candidate(*image[:2], sum(size for size, _ in fetched), at, loss, Turn.CACHED)
 
+    def _uses(self, digest: str, now: float) -> float:
+        at, uses = self._written[digest]
+        return self._history.uses(digest, now, decayed(uses, now - at))
+
     def _evict(self, image: TracedImage) -> None:
+        del self._written[traced_digest(f"{image.repository}/{image.name}")]
         for blob in image.blobs:
             self._named[image.repository, blob] -= 1
             if not self._named[image.repository, blob]:
                 self._linked[blob] -= 1
-                self._used -= self._sizes[blob] if not self._linked[blob] else 0
+                if not self._linked[blob]:
+                    self._used -= self._sizes[blob]
+                    del self._written[traced_digest(str(blob))]
         del self._held[image[:2]]
 
 
@@ -227,7 +240,7 @@ def main() -> None:
         policies: dict[str, TracedCache] = {
             "LRU by blob": LruByBlob(world.sizes, room),
             "policy": ByPolicy(world.sizes, room),
-            "policy, after restarts": ByPolicy(world.sizes, room, remembers=False),
+            "policy, with restarts": ByPolicy(world.sizes, room, remembers=False),
             "clairvoyant": Clairvoyant(world.sizes, room, trace),
         }
         outcomes = {name: replayed(cache, trace, world.sizes) for name, cache in policies.items()}

@@ -32,8 +32,14 @@ from holdfast_core.record import (
     TagMove,
 )
 
-FORMAT = 4
-FORMATS = (1, 2, 3, 4)  # read; a store of an earlier one is brought up to date when it is opened for writing
+FORMAT = 5
+FORMATS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+)  # read; a store of an earlier one is brought up to date when it is opened for writing
 ENGINE = "lmdb-0.9"
 VERSION = b"\x01"
 SEAL_BYTES = 8  # of the BLAKE3 that ends a value, and a frame of the journal
@@ -54,7 +60,7 @@ REFERRER = b"D"  # repository, subject, referrer -> descriptor of a manifest hel
 REFERRER_LIST = b"G"  # repository, subject, segment -> the parent's referrers
 FILL = b"F"  # digest, repository
 FILL_CHUNKS = b"K"  # digest, repository, segment -> BLAKE3 of complete chunks of a fill
-SEEN = b"A"  # repository, digest -> last access
+SEEN = b"A"  # repository, digest -> last access, how often
 LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
@@ -145,6 +151,7 @@ OWNED, INLINE, DAMAGED = 1, 2, 4
 
 _BLOB = struct.Struct("<BQ16s")
 _TIME = struct.Struct("<d")
+_SEEN = struct.Struct("<df")
 _LINK = struct.Struct("<d")
 _TAG = struct.Struct("<ddc")
 _MOVE = struct.Struct("<dcB")
@@ -461,13 +468,26 @@ def decode_linked_at(payload: bytes) -> float:
 
 
 def encode_time(when: float) -> bytes:
-    """SEEN and REPOSITORY: one wall time."""
+    """REPOSITORY and others: one wall time."""
     return _TIME.pack(when)
 
 
 def decode_time(payload: bytes) -> float:
     """The record of `encode_time`."""
     return float(_TIME.unpack(payload)[0])
+
+
+def encode_seen(seen_at: float, uses: float) -> bytes:
+    """SEEN: the last access, and the uses as they counted then."""
+    return _SEEN.pack(seen_at, uses)
+
+
+def decode_seen(payload: bytes) -> tuple[float, float]:
+    """The record of `encode_seen`. One of before format 5 has the time alone: it was used once."""
+    if len(payload) == _TIME.size:
+        return decode_time(payload), 1.0
+    seen_at, uses = _SEEN.unpack(payload)
+    return seen_at, uses
 
 
 def encode_tag(digest: Digest, checked_at: float, moved_at: float, origin: str) -> bytes:

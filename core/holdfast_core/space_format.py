@@ -5,6 +5,7 @@ As `format` says: a repository is 16 bytes of hash, a digest its key, a number i
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from holdfast_core.digest import Digest
 from holdfast_core.record import Child, RepositoryAccount, StoreAccount
 
 HOUR_SECONDS = 3600.0
+#: uses count half after so long (seconds); the counts on disk hang on it
+HALF_LIFE_SECONDS = 3 * 86400.0
 _LAST_HOUR = 0xFFFFFFFF
 
 _HOUR = struct.Struct(">I")
@@ -44,6 +47,11 @@ def account_key(repository: bytes = b"") -> bytes:
 def hour_of(when: float) -> int:
     """The hour since 1970 that a wall time lies in."""
     return min(max(int(when // HOUR_SECONDS), 0), _LAST_HOUR)
+
+
+def decayed(uses: float, seconds: float) -> float:
+    """What uses count so many seconds later. A clock that was set back takes nothing from them."""
+    return uses * math.exp2(-max(0.0, seconds) / HALF_LIFE_SECONDS)
 
 
 def use_prefix(hour: int) -> bytes:

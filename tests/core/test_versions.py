@@ -18,7 +18,7 @@ from support.stores import push, push_file, some_bytes
 
 ARCHIVES = sorted(golden.ARCHIVE.parent.glob("store-format-*.tar.xz"))
 #: what the last landed version reads
-OLDER = (1, 2, 3)
+OLDER = (1, 2, 3, 4)
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ def works(root: Path, target: Path) -> Iterator[Callable[[], object]]:
 
 
 def test_an_older_version_refuses_a_store_of_this_one(tmp_path: Path, older: Callable[[], None]) -> None:
-    """It would change links and write neither edges nor accounts (format.md, History)."""
+    """It cannot read how often something was used (format.md, History)."""
     root = tmp_path / "store"
     with closing(Store.create_or_open(root, write=True)) as store:
         push_file(store, "r", some_bytes(40_000))
         push(store, "r", b"manifest", "v1")
-    assert json.loads((root / "store.json").read_text())["format"] == 4
+    assert json.loads((root / "store.json").read_text())["format"] == 5
     before = everything(root)
     older()
     sentence = (
-        f"{root}/store.json is of format 4, which a newer version wrote; this one reads up to 3. Start the newer one,"
+        f"{root}/store.json is of format 5, which a newer version wrote; this one reads up to 4. Start the newer one,"
         " or restore a backup of before the update (`holdfast restore`)"
     )
     for work in works(root, tmp_path / "backup"):
@@ -74,13 +74,13 @@ def test_an_older_version_refuses_a_store_of_this_one(tmp_path: Path, older: Cal
 @pytest.mark.parametrize(
     ("document", "found"),
     [
-        ('{"format": 0, "engine": "lmdb-0.9"}', "is not of format 1 or 2 or 3 or 4 on lmdb-0.9"),
-        ('{"format": 4, "engine": "lmdb-1.0"}', "is not of format 1 or 2 or 3 or 4 on lmdb-0.9"),
-        ('{"format": "4", "engine": "lmdb-0.9"}', "is not of format 1 or 2 or 3 or 4 on lmdb-0.9"),
-        ("[4]", "is not of format 1 or 2 or 3 or 4 on lmdb-0.9"),
+        ('{"format": 0, "engine": "lmdb-0.9"}', "is not of format 1 or 2 or 3 or 4 or 5 on lmdb-0.9"),
+        ('{"format": 5, "engine": "lmdb-1.0"}', "is not of format 1 or 2 or 3 or 4 or 5 on lmdb-0.9"),
+        ('{"format": "5", "engine": "lmdb-0.9"}', "is not of format 1 or 2 or 3 or 4 or 5 on lmdb-0.9"),
+        ("[5]", "is not of format 1 or 2 or 3 or 4 or 5 on lmdb-0.9"),
         (
-            '{"format": 5, "engine": "lmdb-0.9"}',
-            "is of format 5, which a newer version wrote; this one reads up to 4",
+            '{"format": 6, "engine": "lmdb-0.9"}',
+            "is of format 6, which a newer version wrote; this one reads up to 5",
         ),
     ],
 )
@@ -103,12 +103,12 @@ def test_the_way_back_is_the_backup_of_before(
     backup(root, place)
     with closing(Store.create_or_open(root, write=True)) as store:
         push(store, "pushed/later", b"later", "v1")
-    assert json.loads((root / "store.json").read_text())["format"] == 4
+    assert json.loads((root / "store.json").read_text())["format"] == 5
     older()
     with pytest.raises(StoreRefused, match="which a newer version wrote"):
         Store.create_or_open(root, write=True)
     restore(place, tmp_path / "restored")
-    assert json.loads((tmp_path / "restored" / "store.json").read_text())["format"] == 3
+    assert json.loads((tmp_path / "restored" / "store.json").read_text())["format"] == 4
     with closing(Store.create_or_open(tmp_path / "restored", write=False)) as store:
         assert store.references.tags("library/a") == ["v1"]
         assert store.references.tags("pushed/later") == []

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from holdfast.storage.eviction_policy import (
-    HALF_LIFE_SECONDS,
     Candidate,
     FetchCost,
     Turn,
@@ -15,6 +14,7 @@ from holdfast.storage.eviction_policy import (
     ordered,
     turn_of,
 )
+from holdfast_core.space_format import HALF_LIFE_SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,15 +94,19 @@ def test_a_use_counts_half_after_the_half_life() -> None:
     history = UseHistory()
     history.used(ONE, NOW)
     history.used(ONE, NOW)
-    assert (history.uses(ONE, NOW), history.last(ONE)) == (2.0, NOW)
-    assert history.uses(ONE, NOW + HALF_LIFE_SECONDS) == 1.0
+    assert (history.uses(ONE, NOW, 0.0), history.last(ONE)) == (2.0, NOW)
+    assert history.uses(ONE, NOW + HALF_LIFE_SECONDS, 0.0) == 1.0
     history.used(ONE, NOW + HALF_LIFE_SECONDS)
-    assert history.uses(ONE, NOW + HALF_LIFE_SECONDS) == 2.0
-    assert history.uses(ONE, NOW + 50 * HALF_LIFE_SECONDS) == 0.01
+    assert history.uses(ONE, NOW + HALF_LIFE_SECONDS, 0.0) == 2.0
+    assert history.uses(ONE, NOW + 50 * HALF_LIFE_SECONDS, 0.0) == 0.01
 
 
-def test_what_the_history_does_not_know_was_used_once() -> None:
-    assert (UseHistory().uses(ONE, NOW), UseHistory().last(ONE)) == (1.0, 0.0)
+def test_the_greater_of_what_is_remembered_and_what_is_written_counts() -> None:
+    history = UseHistory()
+    assert (history.uses(ONE, NOW, 3.0), history.last(ONE)) == (3.0, 0.0)
+    history.used(ONE, NOW)
+    assert history.uses(ONE, NOW, 3.0) == 3.0
+    assert history.uses(ONE, NOW, 0.25) == 1.0
 
 
 def test_the_history_forgets_what_was_used_least_recently() -> None:

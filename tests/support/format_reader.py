@@ -116,7 +116,7 @@ class FormatReader:
 
     def _identity(self, found: dict[str, Any]) -> None:
         self.uuid = found["uuid"].replace("-", "")
-        need(found["format"] in (1, 2, 3, 4) and found["engine"] == "lmdb-0.9", f"{found}")
+        need(found["format"] in (1, 2, 3, 4, 5) and found["engine"] == "lmdb-0.9", f"{found}")
 
     def _read_index(self) -> None:
         environment = lmdb.open(str(self.root / "index"), readonly=True, lock=os.access(self.root, os.W_OK))
@@ -438,7 +438,8 @@ class FormatReader:
         for key, payload in self.rows["L"].items():
             place = key[:16] + key[17:]
             seen = self.rows["A"].get(place)
-            whens = [struct.unpack_from("<d", payload)[0], *(struct.unpack("<d", seen) if seen else ())]
+            need(len(seen or b"") in (0, 8, 12), f"access {place!r}")
+            whens = [struct.unpack_from("<d", row)[0] for row in (payload, seen) if row]
             hours[place] = max(hours.get(place, 0), *(int(when // 3600) for when in whens))
         rows = {hour.to_bytes(4, "big") + place for place, hour in hours.items()}
         need(set(self.rows["u"]) == rows and not any(self.rows["u"].values()), "the order of use")

@@ -1,4 +1,4 @@
-"""Times that a store keeps in memory and writes at most once an hour each: when a blob was last read, and when a tag
+"""What a store keeps in memory and writes at most once an hour each: when and how often a blob was read, and when a tag
 or a list that stayed the same was last confirmed.
 
 Both come with every hit and every look at the parent, and neither is worth a commit: a flash card would wear out by
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from holdfast_core import format as layout
+from holdfast_core import space_format
 from holdfast_core.changes.change import IndexChange, IndexView, put
 
 WRITE_SECONDS = 3600.0
@@ -26,19 +27,22 @@ class AccessTimes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._seen: dict[bytes, float] = {}
+        #: (last read, uses as they counted then)
+        self._seen: dict[bytes, tuple[float, float]] = {}
         self._confirmed: dict[bytes, tuple[bytes, float]] = {}
         self._written_at = clock()
 
     def see(self, key: bytes, now: float) -> None:
         """A blob was read at `now` (wall seconds); `key` is that of its SEEN record. Beyond the limit new ones are
         dropped."""
-        if key in self._seen or len(self._seen) < LIMIT:
-            self._seen[key] = now
+        seen = self._seen.get(key)
+        if seen is not None or len(self._seen) < LIMIT:
+            self._seen[key] = used_again(seen, now)
 
     def last_seen(self, key: bytes) -> float | None:
         """The last such read that is noted here."""
-        return self._seen.get(key)
+        seen = self._seen.get(key)
+        return None if seen is None else seen[0]
 
     def confirm(self, key: bytes, payload: bytes, now: float) -> None:
         """The record was found to be right as it is at `now` (wall seconds)."""
@@ -81,5 +85,18 @@ def _confirming(notes: dict[bytes, tuple[bytes, float]]) -> Callable[[IndexView]
     ]
 
 
-def _seeing(notes: dict[bytes, float]) -> Callable[[IndexView], list[IndexChange]]:
-    return lambda view: [put(key, layout.encode_time(now)) for key, now in notes.items()]
+def _seeing(notes: dict[bytes, tuple[float, float]]) -> Callable[[IndexView], list[IndexChange]]:
+    def planned(view: IndexView) -> list[IndexChange]:
+        rows = []
+        for key, (now, uses) in notes.items():
+            payload = view.get(key)
+            before = None if payload is None else layout.decode_seen(payload)
+            rows.append(put(key, layout.encode_seen(*used_again(before, now, uses))))
+        return rows
+
+    return planned
+
+
+def used_again(seen: tuple[float, float] | None, now: float, uses: float = 1.0) -> tuple[float, float]:
+    """(last access, uses as they count then) after more uses that ended at `now`."""
+    return now, uses + (0.0 if seen is None else space_format.decayed(seen[1], now - seen[0]))

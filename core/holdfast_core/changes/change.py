@@ -122,7 +122,7 @@ def unlink(view: IndexView, link: bytes, *, now: float) -> list[IndexChange]:
     them; the next link takes the note away. So are those that nothing else of the repository names now."""
     holder, digest = layout.holder_key(link), layout.digest_from(link, link[18:])
     repository, seen = link[1:17], layout.SEEN + link[1:17] + digest.key
-    changes = [*remove([link], Keep.DISK), *remove([seen])]
+    changes = [*remove([link], Keep.DISK), *remove([seen]), *_uses_kept(view, digest.key, seen)]
     if link[17:18] == layout.AS_MANIFEST:
         for child in children_in(view, digest.key) or ():
             if is_linked(view, repository, child.digest.key):
@@ -131,6 +131,39 @@ def unlink(view: IndexView, link: bytes, *, now: float) -> list[IndexChange]:
     if all(other == holder for other in view.keys(layout.HOLDER + digest.key, limit=2)):
         changes.append(put(layout.UNLINKED + digest.key, layout.encode_time(now)))
     return changes
+
+
+def uses_of(view: IndexView, repository: bytes, digest_key: bytes) -> tuple[float, float]:
+    """(when a repository's bytes were last used, how often, as it counted then). What was never read was used once,
+    when it was linked; (0, 0) for what is not there."""
+    seen = view.get(layout.SEEN + repository + digest_key)
+    if seen is not None:
+        return layout.decode_seen(seen)
+    links = (
+        view.get(layout.LINK + repository + kind + digest_key)
+        for kind in (layout.AS_BLOB, layout.AS_MANIFEST)
+    )
+    return max(
+        ((layout.decode_linked_at(payload), 1.0) for payload in links if payload is not None),
+        default=(0.0, 0.0),
+    )
+
+
+def _uses_kept(view: IndexView, digest_key: bytes, seen: bytes) -> list[IndexChange]:
+    """The uses of bytes that a repository (by its SEEN record) gives up count at another that has them: what it costs
+    to lose them hangs on all uses, whoever was asked."""
+    payload = view.get(seen)
+    holders = view.keys(layout.HOLDER + digest_key, limit=3) if payload is not None else ()
+    other = next((key[-16:] for key in holders if key[-16:] != seen[1:17]), None)
+    if payload is None or other is None:
+        return []
+    (gone_at, gone), (at, uses) = layout.decode_seen(payload), uses_of(view, other, digest_key)
+    return [
+        put(
+            layout.SEEN + other + digest_key,
+            layout.encode_seen(at, uses + space_format.decayed(gone, at - gone_at)),
+        )
+    ]
 
 
 def children_in(view: IndexView, manifest: bytes) -> list[Child] | None:

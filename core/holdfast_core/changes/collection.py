@@ -126,6 +126,7 @@ def holding_of(view: IndexView, repository: str, digest: Digest, *, now: float) 
         digest,
         tuple(map(Digest.from_key, going)),
         tuple(sizes),
+        tuple(_uses(view, hashed, key, now) for key in going),
         sum(_file_bytes(view, key) for key, size in zip(going, sizes, strict=True) if not size),
         hour_of_use(view, hashed, digest.key) or 0,
         tuple(named),
@@ -247,6 +248,11 @@ def _kept(view: IndexView, repository: str, digest: Digest, now: float) -> str:
     except (ContentLocked, RecordDamaged):
         return "is locked"
     return ""
+
+
+def _uses(view: IndexView, repository: bytes, digest_key: bytes, now: float) -> float:
+    at, uses = change.uses_of(view, repository, digest_key)
+    return space_format.decayed(uses, now - at)
 
 
 def _is_locked(view: IndexView, repository: bytes, digest_key: bytes) -> bool:

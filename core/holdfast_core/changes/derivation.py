@@ -281,7 +281,9 @@ def hour_of_use(view: IndexView, repository: bytes, digest_key: bytes) -> int | 
     if not times:
         return 0 if any(present(view, key) for key in links) else None
     seen = view.get(layout.SEEN + repository + digest_key)
-    return max(space_format.hour_of(when) for when in (*times, *([layout.decode_time(seen)] if seen else ())))
+    return max(
+        space_format.hour_of(when) for when in (*times, *([layout.decode_seen(seen)[0]] if seen else ()))
+    )
 
 
 def account_of(view: IndexView, repository: bytes) -> RepositoryAccount:

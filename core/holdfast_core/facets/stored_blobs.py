@@ -155,7 +155,7 @@ class StoredBlobs:
         if (noted := self._recent.last_seen(key)) is not None:
             return noted
         payload = self._get(key)
-        return None if payload is None else layout.decode_time(payload)
+        return None if payload is None else layout.decode_seen(payload)[0]
 
     def _chunk_hash(self, digest: Digest, chunk: int) -> bytes:
         segment, place = divmod(chunk, layout.SEGMENT_CHUNKS)

@@ -39,7 +39,7 @@ ROUND_SECONDS = 10.0
 #: how long a process keeps a removed file open that it no longer reads, at most (seconds)
 OPEN_SECONDS = 15.0
 #: images that are compared before one goes
-SAMPLE = 64
+SAMPLE = 128
 #: records of use that are read together, and in one round
 PAGE, ROWS = 128, 100_000
 #: repositories that are counted for shares
@@ -201,14 +201,16 @@ class EvictionRounds:
             return None
         cost = NO_COST if parent is None else FetchCost(parent.pace.latency, parent.pace.rate)
         root = str(image.digest)
-        freed = zip(image.freed, image.digests, strict=True)
-        fetched = [(0, root), *((size, str(digest)) for size, digest in freed if size)]
+        parts = zip(image.digests, image.freed, image.uses, strict=True)
+        fetched = [part for part in parts if part[1] or part[0] == image.digest]
         return Candidate(
             image.repository,
             root,
             image.freed_bytes,
             max(self.history.last(root), min(now, image.hour * HOUR_SECONDS)),
-            cost.loss((size, self.history.uses(digest, now)) for size, digest in fetched),
+            cost.loss(
+                (size, self.history.uses(str(digest), now, written)) for digest, size, written in fetched
+            ),
             turn,
         )
 

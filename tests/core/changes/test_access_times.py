@@ -7,6 +7,7 @@ from holdfast_core import format as layout
 from holdfast_core.changes import access_times
 from holdfast_core.changes.access_times import AccessTimes
 from holdfast_core.changes.change import IndexChange, put
+from holdfast_core.space_format import HALF_LIFE_SECONDS
 
 HOUR = 3600.0
 OLD = layout.encode_time(1.0) + b"what it says"
@@ -101,11 +102,37 @@ def test_case_fault_11_notes_are_written_in_order_and_so_many_at_once(
     monkeypatch.setattr(access_times, "BATCH", 2)
     notes, names = AccessTimes(Clock()), "edcba"
     for name in names:
-        notes.see(name.encode(), 7.0)
+        notes.see(name.encode() * 2, 7.0)
         notes.confirm(name.encode(), OLD, 7.0)
     found = written(notes, **dict.fromkeys(names, OLD))
-    assert [[change.key for change in batch] for batch in found] == 2 * [[b"a", b"b"], [b"c", b"d"], [b"e"]]
+    keys = [[change.key for change in batch] for batch in found]
+    assert keys[:3] == [[b"a", b"b"], [b"c", b"d"], [b"e"]]
+    assert keys[3:] == [[b"aa", b"bb"], [b"cc", b"dd"], [b"ee"]]
     confirmed, seen = [c for batch in found[:3] for c in batch], [c for batch in found[3:] for c in batch]
     assert confirmed == [put(change.key, NOTED) for change in confirmed]
-    assert seen == [put(change.key, layout.encode_time(7.0)) for change in seen]
-    assert notes.last_seen(b"a") is None
+    assert seen == [put(change.key, layout.encode_seen(7.0, 1.0)) for change in seen]
+    assert notes.last_seen(b"aa") is None
+
+
+def test_uses_add_to_those_that_are_written_and_count_half_after_the_half_life() -> None:
+    notes = AccessTimes(Clock())
+    for now in (1.0, 1.0, 1.0 + HALF_LIFE_SECONDS):
+        notes.see(b"a", now)
+    assert written(notes) == [[put(b"a", layout.encode_seen(1.0 + HALF_LIFE_SECONDS, 2.0))]]
+    notes.see(b"a", 9.0 + HALF_LIFE_SECONDS)
+    before = layout.encode_seen(9.0, 6.0)
+    assert written(notes, a=before) == [[put(b"a", layout.encode_seen(9.0 + HALF_LIFE_SECONDS, 4.0))]]
+
+
+def test_a_record_of_before_there_were_uses_was_used_once() -> None:
+    notes = AccessTimes(Clock())
+    notes.see(b"a", 7.0)
+    before = layout.encode_time(7.0)
+    assert written(notes, a=before) == [[put(b"a", layout.encode_seen(7.0, 2.0))]]
+
+
+def test_a_clock_that_was_set_back_takes_no_uses_away_and_adds_none() -> None:
+    notes = AccessTimes(Clock())
+    notes.see(b"a", 2e9)
+    notes.see(b"a", 5.0)
+    assert written(notes) == [[put(b"a", layout.encode_seen(5.0, 2.0))]]

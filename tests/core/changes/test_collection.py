@@ -469,16 +469,37 @@ def test_what_an_eviction_would_take_is_told_before_it(store: Store) -> None:
         digest,
         tuple(map(Digest.of, (body, shared, own))),
         (0, 0, 40_000),
+        (1.0, 1.0, 1.0),
         30_000,
         0,
         tuple(map(Digest.of, (shared, own, pushed))),
         False,
         "",
     )
-    assert store.space.holding("a", digest, now=2.0) == expected
+    assert store.space.holding("a", digest, now=1.0) == expected
     named = store.space.holding("a", Digest.of(own), now=2.0)
     assert named is not None
     assert named.kept == "is named by a manifest that is here"
+
+
+def test_the_uses_of_an_image_outlive_the_process_and_the_other_repositories_of_its_bytes(
+    store: Store, opener: Opener
+) -> None:
+    shared = layer(1)
+    first, second = (cache(store, name, body_of(shared, x=name), shared) for name in "ab")
+    for now in (1.0, 1.0, 2.0):
+        store.blobs.seen("a", Digest.of(shared), now)
+    store.blobs.seen("b", first, 1.0)
+    store.close()
+    store = opener()
+    assert store.space.evict("a", first, now=3.0).result().digests == 2
+    held = store.space.holding("b", second, now=1.0)
+    assert held is not None
+    assert held.digests == (second, Digest.of(shared))
+    assert held.uses == pytest.approx((1.0, 4.0), rel=1e-4)
+    later = store.space.holding("b", second, now=space_format.HALF_LIFE_SECONDS)
+    assert later is not None
+    assert later.uses == pytest.approx((0.5, 2.0), rel=1e-4)
 
 
 def test_at_most_so_many_roots_of_a_digest_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
