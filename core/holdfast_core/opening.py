@@ -25,7 +25,15 @@ from holdfast_core.filesystem import directory, files
 from holdfast_core.filesystem.directory import blob_files
 from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, Cause, refusal
 from holdfast_core.filesystem.reserved_space import ReservedSpace, usual_bytes
-from holdfast_core.filesystem.store_identity import StoreIdentity, read_identity, refuse_copy, write_identity
+from holdfast_core.filesystem.store_identity import (
+    StoreIdentity,
+    mark_blobs,
+    read_identity,
+    refuse_copy,
+    require_blobs,
+    require_store,
+    write_identity,
+)
 from holdfast_core.index.lmdb_index import Index, TransactionView, errno_of
 from holdfast_core.journal import compaction, replay
 from holdfast_core.journal.frame import JOURNAL_HEAD_BYTES
@@ -55,11 +63,14 @@ def open_store(
     or_read: bool = False,
     ballast_bytes: int | None = 0,
     restoring: bool = False,
+    uuid: str = "",
 ) -> OpenedStore:
-    """Open for reading, or as the one writer; on a full disk the reserved space gives way to what a start writes. With
-    `or_read` a store on a disk that takes no writes is opened for reading, and `take_up` makes it a writer's
-    later. Raises StoreRefused, Unwritable: also where the disk cannot be read."""
+    """Open for reading, or as the one writer, the store of that uuid if one is given; on a full disk the reserved space
+    gives way to what a start writes. With `or_read` a store on a disk that takes no writes is opened for reading, and
+    `take_up` makes it a writer's later. Raises StoreRefused, Unwritable: also where the disk cannot be read."""
     self_test()
+    if uuid:
+        require_store(path, uuid)
     try:
         return _open_store(
             path,
@@ -199,6 +210,8 @@ def _open_locked(
     try:
         boot = files.boot_id()
         stored_uuid = _identity(place, index, uuid, create=uuid is None, write=write)
+        if uuid is not None:
+            require_blobs(place.path, uuid)
         journal = _recovered(place, index, stored_uuid, identity, boot) if write else None
     except BaseException:
         index.close()
@@ -251,6 +264,8 @@ def _recovered(
     journal = _recover(place, index, uuid, boot)
     if skipped := store_events.reopened(index):
         commit(index, skipped)
+    with contextlib.suppress(OSError):  # on a full disk the next start does it
+        mark_blobs(place.path, uuid, anew=identity is None)
     if identity is None or format_number != layout.FORMAT:
         write_identity(place.path, uuid)
     return journal

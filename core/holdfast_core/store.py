@@ -96,13 +96,15 @@ class Store:
         or_read: bool = False,
         ballast_bytes: int | None = 0,
         restoring: bool = False,
+        uuid: str = "",
     ) -> Store:
         """Open the store at `path`; with `write` as its one writer, created when absent, recovered when its
         last writer or the machine died. `mode`: what clients may do, "root" and "ReadWrite" everything,
         "ReadOnly" no change. `ballast_bytes` are kept for deletes on a full disk (`reserved_space.py`), None: a
         hundredth of the file system, 4 to 16 MiB. `clock` gives seconds that never step. With `or_read` a store that
         the disk lets no process write is open all the same: it serves, and refuses every write (`is_waiting`).
-        `restoring`: a restore opens what is no store for others yet.
+        `restoring`: a restore opens what is no store for others yet. `uuid`: only the store of that uuid, which is
+        not created.
         Raises StoreRefused, Unwritable, Mistake for an unknown mode."""
         require_known(mode)
         opened = opening.open_store(
@@ -113,6 +115,7 @@ class Store:
             or_read=or_read,
             ballast_bytes=ballast_bytes,
             restoring=restoring,
+            uuid=uuid,
         )
         return cls(opened, inline_bytes=inline_bytes, scrub_interval=scrub_interval, clock=clock, mode=mode)
 

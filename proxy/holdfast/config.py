@@ -140,6 +140,23 @@ class StoreSection(Section, frozen=True):
         key("images of a parent that cannot be reached: evicted when nothing else is left, or not at all"),
     ] = "last"
     shares: Annotated[tuple[ShareSection, ...], key("parts of the budget")] = ()
+    volume: Annotated[
+        str,
+        key(
+            "mount point in which the data directory lies; a start is refused while nothing is mounted there; empty:"
+            " none",
+            "directory",
+        ),
+    ] = ""
+    uuid: Annotated[
+        str,
+        key(
+            "uuid of the one store that is taken, as its store.json has it; any other is refused and none is made;"
+            " empty: any",
+            "uuid",
+            pattern=r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$",
+        ),
+    ] = ""
 
 
 class PushSection(Section, frozen=True):

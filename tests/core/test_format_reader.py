@@ -79,7 +79,7 @@ class Planted:
 
 
 def files(store: Planted, place: str) -> list[Path]:
-    return sorted(path for path in (store.root / place).rglob("*") if path.is_file())
+    return sorted(path for path in (store.root / place).rglob("*") if path.is_file() and path.name != "uuid")
 
 
 def size_of(path: Path) -> int:
@@ -122,6 +122,7 @@ WRONG: dict[str, tuple[Callable[[Planted], object], str]] = {
     "a segment of chunks": (lambda s: s.drop(b"C"), "B "),
     "chunks of nothing": (lambda s: s.put(b"C" + bytes([1]) + bytes(36), bytes(32)), "C "),
     "a blob's byte": (lambda s: flip_bit(min(files(s, "blobs"), key=size_of), 5), "B "),
+    "the owner of the blobs": (lambda s: (s.root / "blobs" / "uuid").write_text("another\n"), "blobs"),
     "a blob's file": (lambda s: files(s, "blobs")[0].unlink(), "B "),
     "a file in a wrong place": (moved_blob, "files"),
     "a tag's target": (lambda s: s.change(b"T", -32, bytes(32)), "T "),

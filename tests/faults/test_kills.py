@@ -169,7 +169,9 @@ def test_hits_do_not_notice_that_the_keeper_died(parent: ScriptedProcess, tmp_pa
 def held(node: Node, digest: str) -> bool:
     """Whether the blob lies among the finished ones."""
     return any(
-        digest.partition(":")[2] in path.name for path in (node.data / "blobs").rglob("*") if path.is_file()
+        digest.partition(":")[2] in path.name
+        for path in (node.data / "blobs").glob("*/*/*")
+        if path.is_file()
     )
 
 

@@ -36,7 +36,7 @@ def pull_all(node: Node, parent: ScriptedProcess) -> None:
 
 def stored(place: Path) -> int:
     """Bytes of blobs on the disk."""
-    return sum(file.stat().st_size for file in (place / "data" / "blobs").rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in (place / "data" / "blobs").glob("*/*/*") if file.is_file())
 
 
 def free_bytes(disk: Disk) -> int:

@@ -105,6 +105,7 @@ class FormatReader:
         ):
             self.check(part.__name__.strip("_"), part)
         self.check("identity", lambda: need(self.rows["S"][b""].hex() == self.uuid, "another store's index"))
+        self.check("blobs", self._owner)
         return self.problems
 
     def check(self, what: str, look: Callable[[], None]) -> None:
@@ -516,6 +517,13 @@ class FormatReader:
         if key[:1] == b"B":
             return bytes([payload[0] & 3]) + payload[1:9] + payload[25:]
         return payload
+
+    def _owner(self) -> None:
+        note = self.root / "blobs" / "uuid"
+        need(
+            not note.exists() or note.read_text().replace("-", "") == f"{self.uuid}\n",
+            "another store's blobs",
+        )
 
     def _files(self) -> None:
         for algorithm, length in ALGORITHMS.values():

@@ -73,7 +73,7 @@ def make(root: Path) -> None:
 def strike(root: Path, place: str, chance: random.Random) -> Path:
     """Flip one bit; the file that it was in."""
     path = {
-        "blobs": lambda: chance.choice(sorted(p for p in (root / "blobs").rglob("*") if p.is_file())),
+        "blobs": lambda: chance.choice(sorted(p for p in (root / "blobs").glob("*/*/*") if p.is_file())),
         "index": lambda: root / "index" / "data.mdb",
         "journal": lambda: root / "journal" / "log",
     }[place]()

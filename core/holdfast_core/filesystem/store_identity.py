@@ -1,4 +1,5 @@
-"""store.json: the uuid of a store and its format; copy.json: that a directory is a copy of one, and no store."""
+"""store.json: the uuid of a store and its format; blobs/uuid: the store that the files are of; copy.json: that a
+directory is a copy of one, and no store."""
 
 from __future__ import annotations
 
@@ -14,6 +15,10 @@ from holdfast_core.filesystem.disk_state import BROKEN
 from holdfast_core.filesystem.files import for_owner, sync_directory
 
 COPY = "copy.json"
+#: below the directory of a store; blobs/ may be a volume of its own
+BLOBS_UUID = "blobs/uuid"
+#: what every blobs/ has from the first start on
+FIRST_DIRECTORY = "blobs/sha256"
 
 
 class StoreIdentity(NamedTuple):
@@ -21,6 +26,11 @@ class StoreIdentity(NamedTuple):
 
     uuid: bytes
     format: int
+
+    @property
+    def text(self) -> str:
+        """The uuid as it is written."""
+        return str(uuids.UUID(bytes=self.uuid))
 
 
 def read_identity(path: Path) -> StoreIdentity | None:
@@ -67,6 +77,47 @@ def write_identity(path: Path, uuid: bytes) -> None:
     write_document(path, "store.json", json.dumps(text).encode() + b"\n")
 
 
+def require_store(path: Path, uuid: str) -> None:
+    """Raise StoreRefused unless the directory has the store of that uuid: a volume that is not mounted leaves an empty
+    directory, in which a new store would be made."""
+    identity = read_identity(path)
+    if identity is None:
+        found = "none"
+    elif identity.text == uuid:
+        return
+    else:
+        found = f"store {identity.text}"
+    raise StoreRefused(
+        f"{path} must have store {uuid}; found: {found}. Mount the volume of that store, or for another one"
+        " set `uuid` in [store] to its uuid, which is in its store.json, or to nothing for any"
+    )
+
+
+def require_blobs(path: Path, uuid: bytes) -> None:
+    """Raise StoreRefused when blobs/ is that of another store, or an empty directory where a volume is not mounted."""
+    try:
+        owner = (path / BLOBS_UUID).read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        owner = ""
+    expected = str(uuids.UUID(bytes=uuid))
+    if owner not in ("", expected):
+        raise StoreRefused(
+            f"{path}/blobs is of store {owner}; allowed: that of store {expected}, whose index this is. Mount the"
+            f" volume of its blobs, or remove {path}/{BLOBS_UUID} if they are this store's"
+        )
+    if not (path / FIRST_DIRECTORY).is_dir():
+        raise StoreRefused(
+            f"{path}/blobs is empty; allowed: the blobs of store {expected}, whose index this is. Mount the volume of"
+            f" its blobs, or make {path}/{FIRST_DIRECTORY} if they are lost and `holdfast rebuild` is to say what was"
+        )
+
+
+def mark_blobs(path: Path, uuid: bytes, *, anew: bool) -> None:
+    """Note whose blobs these are; with `anew` whatever is noted. Raises OSError."""
+    if anew or not (path / BLOBS_UUID).exists():
+        write_document(path, BLOBS_UUID, str(uuids.UUID(bytes=uuid)).encode() + b"\n")
+
+
 def write_document(path: Path, name: str, body: bytes) -> None:
     """Write a small file of a store, durably and whole. Raises OSError."""
     fresh = path / f"{name}.new"
@@ -75,7 +126,7 @@ def write_document(path: Path, name: str, body: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(fresh, path / name)
-    sync_directory(path)
+    sync_directory(fresh.parent)
 
 
 class StoreCopyMark(NamedTuple):

@@ -22,7 +22,7 @@ from holdfast_core.changes.transaction import commit
 from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged, StoreError, StoreNewer, StoreRefused
 from holdfast_core.filesystem import directory, files
-from holdfast_core.filesystem.store_identity import read_identity, write_identity
+from holdfast_core.filesystem.store_identity import read_identity, require_blobs, write_identity
 from holdfast_core.index.lmdb_index import Index, TransactionView
 from holdfast_core.journal import journal_file
 from holdfast_core.record import Blob
@@ -39,6 +39,7 @@ def rebuild(path: str | os.PathLike[str]) -> FsckReport:
     root = Path(path)
     if not (root / "blobs").is_dir() and index_merge.head_of(root / "journal") is None:
         raise StoreRefused(f"{root} holds no store: neither blobs nor a journal")
+    _require_volumes(root)
     directory.create(root)
     place = directory.Directory(root)
     try:
@@ -54,6 +55,16 @@ def rebuild(path: str | os.PathLike[str]) -> FsckReport:
     Store.create_or_open(root, write=True, allow_network=True).close()  # writes the journal of the new index
     report.problems.sort(key=lambda problem: not problem.startswith("LOST"))
     return report
+
+
+def _require_volumes(root: Path) -> None:
+    """Raise StoreRefused when blobs/ is not that of store.json: all of its blobs would be found lost."""
+    try:
+        identity = read_identity(root)
+    except StoreRefused:  # `_uuid` says what is wrong
+        return
+    if identity is not None:
+        require_blobs(root, identity.uuid)
 
 
 def _rebuild(place: directory.Directory, former: OldIndex | None, report: FsckReport) -> None:

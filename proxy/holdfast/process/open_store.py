@@ -29,6 +29,7 @@ def open_store(config: Configuration, *, write: bool) -> Store:
         or_read=True,
         map_bytes=config.map_bytes,
         ballast_bytes=None if config.ballast_bytes < 0 else config.ballast_bytes,
+        uuid=config.store.uuid,
     )
     if not store.blobs.knows_pages:
         log.warning(

@@ -27,6 +27,7 @@ from holdfast.process.listening import Listening, node_listeners, refuse_open_ad
 from holdfast.process.process_group import Group
 from holdfast.process.shutdown import end_with, hold_reload
 from holdfast.storage.budget import disk_contradictions
+from holdfast.storage.data_volume import refuse_unmounted, with_present_store, with_store
 
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
@@ -38,8 +39,8 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         return checked(file, overrides(flags), os.environ)
 
     def reread() -> Configuration:
-        warn_of_doors(config := read())
-        return config
+        warn_of_doors(renewed := read())
+        return with_store(renewed, config.store.uuid)
 
     try:
         config = read()
@@ -48,6 +49,7 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
         group = Group(Path(config.data))
         group.take_over()
         listening = prepare(config, group)
+        config = with_present_store(config)
         if config.workers == 0:
             sys.exit(serve_alone(config, group, listening))
         sys.exit(serve_group(config, group, listening, reread))
@@ -66,6 +68,7 @@ def checked(file: Path | None, flags: Mapping[str, Any], environ: Mapping[str, s
             f" {', '.join(flags['gateway'])} into its [[parent]] table"
         )
     check_certificate(config)
+    refuse_unmounted(config)
     check_budget(config)
     refuse_open_admin(config)
     return config
@@ -193,14 +196,23 @@ def prepare_store(config: Configuration) -> None:
 
 
 def _prepare(config: Configuration, writer: int) -> int:
+    from holdfast_core.filesystem.store_identity import require_store
     from holdfast_core.store import Store
 
     from holdfast.gateway.identity import refuse_other
     from holdfast.login.access_token import ensure_key
 
-    _compact(Path(config.data))
     try:
-        store = Store.create_or_open(config.data, write=True, inline_bytes=config.inline_bytes, or_read=True)
+        if config.store.uuid:
+            require_store(Path(config.data), config.store.uuid)
+        _compact(Path(config.data))
+        store = Store.create_or_open(
+            config.data,
+            write=True,
+            inline_bytes=config.inline_bytes,
+            or_read=True,
+            uuid=config.store.uuid,
+        )
         try:
             refuse_other(store, parse(text).registry if (text := config.gateway.connection_string) else "")
         finally:
