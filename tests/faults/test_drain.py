@@ -17,7 +17,7 @@ from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from support.node import Node, parent_toml
 from support.patience import PROGRAM_PATIENCE
 from support.programs import wait_until
-from support.transfer import connect
+from support.transfer import connect, fetch, target_of
 
 NAME = "library/drain"
 #: more than the socket buffers on the way hold
@@ -120,3 +120,21 @@ def test_case_trust_7_sigterm_to_the_group_finishes_a_fill(
         assert node.program.process.wait(PROGRAM_PATIENCE) == 0
         assert node.children("keeper") == keeper
         assert not [event for event in node.events() if event.get("event") == "child died"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_uploads_that_are_cut_off_by_the_end_are_no_failures(tmp_path: Path, workers: int) -> None:
+    """Their files are closed when what wrote them has ended, and the sessions go on after the restart."""
+    settings = "[limits]\ndrain_timeout = 0.2\n"
+    open_node = Node(tmp_path, "--anonymous", "push", configuration=settings, workers=workers)
+    with open_node as node, ExitStack() as held:
+        places = []
+        for _ in range(4):
+            begun = fetch(node.url, "/v2/app/blobs/uploads/", "POST")
+            places.append(target_of(begun.headers["location"]))
+            client = held.enter_context(socket.create_connection(("127.0.0.1", node.port), PROGRAM_PATIENCE))
+            head = f"PATCH {places[-1]} HTTP/1.1\r\nHost: node\r\nContent-Length: 900000\r\n\r\n"
+            client.sendall(head.encode() + bytes(300_000))
+        node.restart()
+        assert "push failed unseen" not in node.text()
+        assert {fetch(node.url, place).status for place in places} == {204}

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from holdfast.config import Configuration
 from holdfast.control import command
+from holdfast.errors import NodeFull
 from holdfast.resources.model import Identity, Status, StatusDetail
 from holdfast.resources.model import RegistryConfiguration as Received
 from holdfast.resources.report_bounds import STATUS_BYTES
@@ -40,6 +41,21 @@ async def test_activation_is_a_lease(tmp_path: Path) -> None:
         ):
             assert answer.status == 409
             assert "ALREADY_ACTIVATED" in refused(answer)
+
+
+async def test_a_report_that_finds_no_room_is_to_come_again(tmp_path: Path) -> None:
+    """It is no push: 507 would have the child ask for room."""
+    async with tree(tmp_path) as root:
+        await root.activate()
+
+        async def full(_: bytes) -> bytes:
+            raise NodeFull("the disk of this node is full; nothing was stored", retry_after=5)
+
+        setattr(root.held.port, "control", full)  # noqa: B010
+        status = {"instance": "first", "generation": 1, "statusDetails": []}
+        answer = await root.ask("PUT", f"{BASE}/status", status)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert "the disk of this node is full" in refused(answer)
 
 
 async def test_a_schedule_keeps_its_place_between_its_slots(tmp_path: Path) -> None:

@@ -108,6 +108,11 @@ def test_no_body_is_too_strange(body: bytes) -> None:
     assert reason_in(body) == ""
 
 
+def test_message_and_detail_are_two_sentences() -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"the disk is full","detail":"free space"}]}'
+    assert reason_in(body) == "the disk is full. free space"
+
+
 def test_what_a_parent_says_is_one_short_line() -> None:
     assert reason_in(refusal("a\nb" + "c" * 1000)) == ("a b" + "c" * 1000)[:300]
 

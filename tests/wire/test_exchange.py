@@ -220,9 +220,9 @@ def test_a_refusal_says_the_noun_and_when_to_come_back() -> None:
     away = errors.ParentUnreachable("offline", retry_after=17)
     codes = [
         msgspec.json.decode(reply_to(away, noun).body)["errors"][0]["code"]  # type: ignore[arg-type]
-        for noun in (Noun.BLOB, Noun.MANIFEST, Noun.TAGS)
+        for noun in (Noun.BLOB, Noun.MANIFEST, Noun.TAGS, Noun.API, Noun.GATEWAY)
     ]
-    assert codes == ["BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_UNKNOWN"]
+    assert codes == ["BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "DENIED", "DENIED"]
     assert ("Retry-After", "17") in reply_to(away).headers
     assert reply_to(store_errors.RecordDamaged("x"), Noun.BLOB).status == 500
     assert reply_to(ValueError("x")).status == 500

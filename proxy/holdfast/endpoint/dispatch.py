@@ -153,11 +153,23 @@ def _admitted(node: Node, request: Request, plan: RoutePlan, caller: Caller) -> 
 async def _settled(node: Node, request: Request, reply: Coroutine[Any, Any, Reply]) -> Reply:
     try:
         return await settled(node, request, reply, answer)
-    except _UNWRITTEN:
+    except _UNWRITTEN as refused:
         node.port.disk_refused()
+        if request.route.noun is Noun.GATEWAY and isinstance(refused, errors.NodeFull):
+            raise _put_off(refused) from refused
         raise
     except _REFUSED as refused:
         raise _allowing(refused, request.route.noun) from refused
+
+
+def _put_off(full: errors.NodeFull) -> errors.NodeUnwritable:
+    """What a connected registry below is told whose report finds no room: it did not ask to store content, so that it
+    is to come again (503), not to make room (507)."""
+    return errors.NodeUnwritable(
+        full.message,
+        detail="its operator frees space; the report is sent again",
+        retry_after=full.retry_after,
+    )
 
 
 def _allowing(refused: Exception, noun: Noun) -> errors.Refusal:

@@ -310,8 +310,13 @@ class _Refusal(msgspec.Struct):
 
 def reason_in(body: bytes) -> str:
     """The text of an error body, in one line of at most 300 characters; "" for any other body."""
-    texts = (f"{error.message} {error.detail or ''}".strip() for error in _errors(body))
+    texts = (_sentences(error.message, str(error.detail or "")) for error in _errors(body))
     return " ".join("; ".join(texts).split())[:300]
+
+
+def _sentences(message: str, detail: str) -> str:
+    """The two as one text."""
+    return f"{message.rstrip('.')}. {detail}" if message and detail else message or detail
 
 
 def codes_in(body: bytes) -> list[str]:

@@ -59,6 +59,7 @@ async def serve(
     listening.close()
     limit = patience() if patience is not None else config.limits.drain_timeout
     await asyncio.gather(*(server.wait_drained(limit) for server in servers))
+    await node.push.finish()
     log.info("worker ended")
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from holdfast_core.digest import ChunkHasher
 
+from holdfast.errors import ClientGone
 from holdfast.log import log
 
 T = TypeVar("T")
@@ -19,6 +20,8 @@ T = TypeVar("T")
 THREADS = 4
 #: states of hashes; each is about 100 bytes for each MiB it covers (its chunk table)
 LIMIT = 256
+#: a push whose client is gone may take so long to end before its files are closed (seconds)
+FINISH_SECONDS = 5.0
 
 
 class Hashes:
@@ -82,8 +85,14 @@ class PushContext:
         finally:
             del task  # it has the error, and the error's trace has this frame
 
+    async def finish(self) -> None:
+        """Wait for what no request waits for any more, before the store is closed under it."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=FINISH_SECONDS)
+
 
 def _left(task: asyncio.Task[Any]) -> None:
-    """Log the failure of a task that no request waits for any more."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+    """Log the failure of a task that no request waits for any more. A client that went is none."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ClientGone):
         log.warning("push failed unseen", error=str(error), kind=type(error).__name__)

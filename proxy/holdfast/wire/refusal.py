@@ -25,6 +25,9 @@ _NOUN_CODES = {
     Noun.UPLOAD: "BLOB_UPLOAD_INVALID",
     Noun.TAGS: "NAME_UNKNOWN",
     Noun.CATALOG: "NAME_UNKNOWN",
+    # no content is asked for there
+    Noun.GATEWAY: "DENIED",
+    Noun.API: "DENIED",
 }
 
 
