@@ -18,7 +18,7 @@ journal/       the append-only copy that a rebuild needs, and the thread that co
 blob_files/    files of blobs: reading, growing, on their way in
 upkeep/        fsck, garbage, repair of records: what is done to a store from time to time
 facets/        blobs, references, documents, events: what a caller needs of an open store
-recovery/      the offline rebuild; the only one that uses the store
+recovery/      repair, rebuild, compaction, backup: the only one that uses the store
 """
 
 from __future__ import annotations

@@ -255,9 +255,9 @@ def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES, name: str =
         os.close(fd)
 
 
-def bytes_of(directory: Path, frame: Frame) -> bytes:
+def bytes_of(directory: Path, frame: Frame, name: str = NAME) -> bytes:
     """What lies within its bounds."""
-    with (directory / NAME).open("rb") as file:
+    with (directory / name).open("rb") as file:
         file.seek(frame.start)
         return file.read(frame.end - frame.start)
 

@@ -164,7 +164,7 @@ class _Check:
             )
         if blob.inline is None:
             self._file(blob)
-        if self._share is None or int.from_bytes(blob.digest.raw[:8]) % self._share[1] != self._share[0] - 1:
+        if self._share is None or not is_in_share(blob.digest, self._share):
             return
         self._report.counts["blobs read"] += 1
         self._report.counts["bytes read"] += blob.size
@@ -226,30 +226,14 @@ class _Check:
     def _derived(self, tables: Iterable[bytes]) -> None:
         """The derived tables against those they are derived from. A delete or a sweep would go wrong by them."""
         for table in tables:
-            differences: list[str] = []
+            found: list[str] = []
             for _ in range(LOOKS):
-                if not (differences := self._differences(table)):
+                if not (found := differences(self._place, self._index, table)):
                     break
-            for difference in differences:
+            for difference in found:
                 self._problem(f"the {layout.TABLES[table]} table {difference}; {REBUILD}")
         held = {layout.digest_in(key, 1).key for key, _ in self._index.scan(layout.HOLDER)}
         self._report.counts["unlinked blobs"] = len(self._blobs - held)
-
-    def _differences(self, table: bytes) -> list[str]:
-        """What differs between a derived table and what it should be. Beside a store in use both move on, so what only
-        one look finds is none."""
-        derived = DerivedTables(self._place, self._index)
-        rows = {row.key: row.value for row in derived.rows(table)}
-        present = dict(self._index.scan(table))
-        differences = []
-        if lacking := len(rows.keys() - present.keys()):
-            differences.append(f"lacks {lacking} records")
-        if more := len(present.keys() - rows.keys()):
-            differences.append(f"has too many: {more} records")
-        if table == layout.ACCOUNT:
-            wrong = sum(present[key] != rows[key] for key in present.keys() & rows.keys())
-            differences += [f"has {wrong} wrong records"] if wrong else []
-        return differences
 
     def _counts(self) -> None:
         """Numbers of documents of the control plane against the documents."""
@@ -258,22 +242,8 @@ class _Check:
             self._problem(f"the number of {kind} records is not that of the records; {REBUILD}")
 
     def _events(self) -> None:
-        """The head of the log against its events. A reader of them would miss some, or wait for what never comes."""
-        before = self._head()
-        numbers = [layout.event_number(key) for key, _ in self._index.scan(layout.EVENT, after=layout.EVENT)]
-        head = self._head()
-        if head is None or head != before or not head.log:
-            return  # none is kept, or it moved meanwhile
-        kept = [number for number in numbers if number > head.floor]
-        if (len(kept), max(kept, default=head.floor)) != (head.count, head.last):
+        if not events_fit(self._index):
             self._problem(f"the head of the log of events does not fit its events; {REBUILD}")
-
-    def _head(self) -> layout.LogHead | None:
-        try:
-            payload = self._index.get(layout.EVENT)
-        except RecordDamaged:  # reported by _records
-            return None
-        return None if payload is None else layout.decode_log_head(payload)
 
     def _strays(self) -> None:
         """Files without a row are garbage: never served, counted, not a problem."""
@@ -314,6 +284,46 @@ class _Check:
         except RecordDamaged:  # reported by _records
             return None
         return None if payload is None else layout.decode_journaled(payload)
+
+
+def is_in_share(digest: Digest, share: tuple[int, int]) -> bool:
+    """Whether a blob belongs to the n-th of m shares."""
+    return int.from_bytes(digest.raw[:8]) % share[1] == share[0] - 1
+
+
+def differences(place: directory.Directory, index: Index, table: bytes) -> list[str]:
+    """What differs between a derived table and what it should be. Beside a store in use both move on, so what only one
+    look finds is none."""
+    rows = {row.key: row.value for row in DerivedTables(place, index).rows(table)}
+    present = dict(index.scan(table))
+    found = []
+    if lacking := len(rows.keys() - present.keys()):
+        found.append(f"lacks {lacking} records")
+    if more := len(present.keys() - rows.keys()):
+        found.append(f"has too many: {more} records")
+    if table == layout.ACCOUNT:
+        wrong = sum(present[key] != rows[key] for key in present.keys() & rows.keys())
+        found += [f"has {wrong} wrong records"] if wrong else []
+    return found
+
+
+def events_fit(index: Index) -> bool:
+    """The head of the log against its events. A reader of them would miss some, or wait for what never comes."""
+    before = _log_head(index)
+    numbers = [layout.event_number(key) for key, _ in index.scan(layout.EVENT, after=layout.EVENT)]
+    head = _log_head(index)
+    if head is None or head != before or not head.log:
+        return True  # none is kept, or it moved meanwhile
+    kept = [number for number in numbers if number > head.floor]
+    return (len(kept), max(kept, default=head.floor)) == (head.count, head.last)
+
+
+def _log_head(index: Index) -> layout.LogHead | None:
+    try:
+        payload = index.get(layout.EVENT)
+    except RecordDamaged:  # named among the records
+        return None
+    return None if payload is None else layout.decode_log_head(payload)
 
 
 def structure_problems(index: Index, path: Path) -> list[str]:

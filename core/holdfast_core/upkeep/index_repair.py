@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast_core import format as layout
@@ -24,7 +24,8 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged, StoreError
 from holdfast_core.filesystem.directory import Directory
 from holdfast_core.index.lmdb_index import Index
-from holdfast_core.journal import journal_file
+from holdfast_core.journal import journal_file, salvage
+from holdfast_core.journal.salvage import SalvagedChange
 from holdfast_core.record import Blob
 from holdfast_core.upkeep.fsck import hash_file
 
@@ -129,6 +130,27 @@ def digest_of(key: bytes) -> Digest | None:
     return None
 
 
+def _changes_of(path: Path, frame: journal_file.Frame, name: str) -> list[SalvagedChange]:
+    """The changes of a frame; of a damaged one what can be read, and that there was more."""
+    if frame.changes is not None:
+        return [SalvagedChange(key, value) for key, value in frame.changes]
+    data = journal_file.bytes_of(path, frame, name)
+    return salvage.whole(data) or list(salvage.pieces(data))
+
+
+def _still_true(values: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What stays true of values that may be old: what a digest names never changes. Whether it was pushed here does:
+    then it was."""
+    kept = {key: value for key, value in values.items() if key[:1] == layout.CHUNKS}
+    for key, value in values.items():
+        digest = digest_of(key) if key[:1] == layout.BLOB and layout.is_intact(key, value) else None
+        blob = None if digest is None else layout.decode_blob(digest, layout.unseal(key, value))
+        if blob is not None and blob.inline is not None:
+            owned = Blob(blob.digest, blob.size, True, b"", blob.inline)
+            kept[key] = change.blob_row(owned, Keep.INDEX).value or b""
+    return kept
+
+
 def is_damaged(index: Index, key: bytes) -> bool:
     """Whether there is such a record and it fails its checksum."""
     try:
@@ -154,11 +176,14 @@ def copies(path: Path, index: Index, keys: Collection[bytes]) -> dict[bytes, byt
     for frame in journal_file.frames(path, name=name):
         if frame.start >= state.length:
             break
-        for key, value in frame.changes or ():
-            if key in journaled and value is None:
-                values.pop(key, None)
-            elif key in journaled and value is not None:
-                values[key] = value
+        changes = _changes_of(path, frame, name)
+        if not all(piece.intact for piece in changes):  # nobody knows what else was changed there
+            values = _still_true(values)
+        for piece in changes:
+            if piece.key in journaled and (piece.value is None or not piece.intact):
+                values.pop(piece.key, None)
+            elif piece.key in journaled and piece.value is not None:
+                values[piece.key] = piece.value
     return {key: value for key, value in values.items() if layout.is_intact(key, value)}
 
 

@@ -166,11 +166,12 @@ def config_keys() -> None:
     metavar="[n/m]",
     help="Hash the blobs too, or share n of m.",
 )
-def fsck(data: Path, read_data: str | None) -> None:
-    """Check a store. Exit 1 when anything is damaged. Reads only; safe beside a serving node."""
+@click.option("--repair", is_flag=True, help="Mend what can be mended first. The node must be stopped.")
+def fsck(data: Path, read_data: str | None, repair: bool) -> None:
+    """Check a store. Exit 1 when anything is damaged. Without --repair it reads only, safe beside a serving node."""
     from holdfast.cli.verbs import maintenance
 
-    maintenance.fsck(data, read_data)
+    maintenance.fsck(data, read_data, repair=repair)
 
 
 @holdfast.command()

@@ -1,4 +1,4 @@
-"""What is done to a store by hand: `holdfast fsck`, `rebuild`, `compact`."""
+"""What is done to a store by hand: `holdfast fsck`, `rebuild`, `compact`, `backup`, `restore`, `export`, `import`."""
 
 from __future__ import annotations
 
@@ -28,14 +28,23 @@ def share(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def fsck(data: Path, read_data: str | None) -> None:
-    """Print what is wrong; exit 1 when anything is."""
+def fsck(data: Path, read_data: str | None, *, repair: bool) -> None:
+    """Print what is wrong, with `repair` what is left of it; exit 1 when anything is, or nothing could be mended."""
     from holdfast_core.upkeep.fsck import fsck as check
 
     part = share(read_data) if read_data else None
-    report = check(data, part)
+    report = _repaired(data, part) if repair else check(data, part)
     show(report)
     sys.exit(FAILED if report.problems else 0)
+
+
+def _repaired(data: Path, part: tuple[int, int] | None) -> FsckReport:
+    from holdfast_core.recovery.store_repair import repair as mend
+
+    try:
+        return mend(data, part)
+    except StoreError as error:
+        refuse(f"nothing was repaired: {error}", FAILED)
 
 
 def rebuild(data: Path) -> None:
