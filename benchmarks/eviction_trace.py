@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 
 from holdfast.config import StoreSection
 from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered
-from holdfast.storage.eviction_rounds import SAMPLE
+from holdfast.storage.eviction_survey import SAMPLE
 from holdfast_core.changes.access_times import used_again
 from holdfast_core.space_format import decayed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from holdfast.errors import NodeFull
+from holdfast.keeper.keeper import Keeper
 from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
@@ -147,6 +148,107 @@ async def test_nothing_goes_for_a_push_that_never_has_room(tmp_path: Path) -> No
             assert complete(keeper, made) == made
 
 
+async def own(keeper: Keeper, mebibytes: int) -> None:
+    """Push content that nothing evicts."""
+    for number in range(mebibytes):
+        body = GeneratedContent(MIB, f"own {number}").read(0, MIB)
+        pushed = keeper.store.blobs.push_inline("own/app", Digest.of(body), body, now=keeper.clock.now())
+        await wrap_future(pushed)
+
+
+async def test_nothing_goes_for_a_push_that_owned_content_leaves_no_room_for(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4)
+        store = {"max_bytes": 64 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+            await own(keeper, 24)
+            await keeper.parts.eviction.round()
+            with pytest.raises(NodeFull):
+                await keeper.admit_push(45 * MIB)
+            assert complete(keeper, made) == made
+            assert keeper.parts.admission.is_exhausted
+            await keeper.admit_push(25 * MIB)  # a smaller one has images evicted, at once
+            assert 0 < len(complete(keeper, made)) < len(made)
+
+
+async def test_what_did_not_fit_fits_as_soon_as_a_pin_ends(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        made = images(parent, 4)
+        store = {"max_bytes": 32 * MIB, "min_free": "0"}
+        async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
+            space, now = keeper.store.space, keeper.clock.now()
+            for name, tag, _digest in made:
+                await pull(keeper, name, tag)
+                await wrap_future(space.pin(Pin(name, "tag", tag, math.inf), now=now))
+            with pytest.raises(NodeFull):
+                await keeper.admit_push(20 * MIB)
+            with pytest.raises(NodeFull):
+                await keeper.admit_push(20 * MIB)
+            assert complete(keeper, made) == made
+            for name, tag, _digest in made:
+                await wrap_future(space.unpin(name, "tag", tag))
+            await keeper.admit_push(20 * MIB)
+            assert len(complete(keeper, made)) < len(made)
+
+
+def same_images(parent: ScriptedParent, repositories: int) -> list[tuple[str, str, str]]:
+    """One image in several repositories."""
+    layer = GeneratedContent(4 * MIB, "the same")
+    names = [f"same/app{number}" for number in range(repositories)]
+    return [(name, "v1", image_of(parent, name, "v1", layer)) for name in names]
+
+
+async def test_an_image_whose_bytes_a_pinned_one_has_stays(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        same, made = same_images(parent, 2), images(parent, 2)
+        async with caching(tmp_path, parent, store={"max_bytes": 64 * MIB, "min_free": "0"}) as keeper:
+            for name, tag, _digest in (*same, *made):
+                await pull(keeper, name, tag)
+            pin = Pin(same[0][0], "tag", "v1", math.inf)
+            await wrap_future(keeper.store.space.pin(pin, now=keeper.clock.now()))
+            await keeper.parts.eviction.make_room(64 * MIB)
+            assert complete(keeper, [*same, *made]) == same
+
+
+async def test_images_that_have_everything_in_common_go_together_when_others_are_not_enough(
+    tmp_path: Path,
+) -> None:
+    async with ScriptedParent() as parent:
+        same, made = same_images(parent, 3), images(parent, 2)
+        async with caching(tmp_path, parent, store={"max_bytes": 64 * MIB, "min_free": "0"}) as keeper:
+            for name, tag, _digest in (*same, *made):
+                await pull(keeper, name, tag)
+            assert await keeper.parts.eviction.make_room(MIB) >= MIB
+            assert complete(keeper, same) == same
+            assert len(complete(keeper, made)) == 1
+            assert await keeper.parts.eviction._survey().most(64 * MIB) == 9 * MIB
+            await keeper.parts.eviction.make_room(64 * MIB)
+            assert complete(keeper, [*same, *made]) == []
+            assert keeper.store.space.account().files == 0
+
+
+async def test_of_a_parent_that_was_not_heard_nothing_goes(tmp_path: Path) -> None:
+    """A node that was just started has asked nobody."""
+    async with ScriptedParent() as near:
+        made = images(near, 4)
+        store = {"max_bytes": 64 * MIB, "min_free": "0", "evict_offline": "never"}
+        async with ScriptedParent() as away:
+            (kept,) = images(away, 1, 1, "away")
+            async with caching(tmp_path, near, away, store=store) as keeper:
+                await pull(keeper, f"p1:{kept[0]}", kept[1])
+                for name, tag, _digest in made:
+                    await pull(keeper, name, tag)
+        async with caching(tmp_path, near, away, store=store) as keeper:
+            assert keeper.parts.collection._kept_since(f"p1:{kept[0]}") == -math.inf
+            await keeper.parts.eviction.make_room(64 * MIB)
+            assert complete(keeper, made) == []
+            assert complete(keeper, [(f"p1:{kept[0]}", *kept[1:])])
+            assert keeper.parts.collection._kept_since(made[0][0]) == math.inf
+            assert keeper.parts.collection._kept_since(f"p1:{kept[0]}") == -math.inf
+
+
 async def test_others_do_not_go_for_a_share_that_owned_content_exceeds(tmp_path: Path) -> None:
     async with ScriptedParent() as parent:
         made = images(parent, 4)
@@ -155,12 +257,7 @@ async def test_others_do_not_go_for_a_share_that_owned_content_exceeds(tmp_path:
         async with caching(tmp_path, parent, mode="ReadWrite", store=store) as keeper:
             for name, tag, _digest in made:
                 await pull(keeper, name, tag)
-            for number in range(15):
-                body = GeneratedContent(MIB, f"own {number}").read(0, MIB)
-                digest = Digest.of(body)
-                await wrap_future(
-                    keeper.store.blobs.push_inline("own/app", digest, body, now=keeper.clock.now())
-                )
+            await own(keeper, 15)
             for _ in range(2):
                 await keeper.parts.eviction.round()
             assert complete(keeper, made) == made

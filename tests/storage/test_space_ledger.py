@@ -108,3 +108,18 @@ def test_bytes_that_were_removed_and_are_still_open_are_no_reason_to_evict_more(
     assert one.limit == 850 << 20
     one.measured(used(), 150 << 20, 800 << 20)
     assert one.limit == 850 << 20
+
+
+def test_the_water_marks_take_no_more_than_helps() -> None:
+    one = SpaceLedger(
+        DiskBudget.of(StoreSection(max_bytes=LIMIT, min_free="0", high_water=0.9, low_water=0.8), DISK)
+    )
+    one.measured(used(), DISK, 0)
+    part = LIMIT // 100
+    assert one.aim(89 * part, 50 * part, is_full=False) == 0
+    assert one.aim(95 * part, 50 * part, is_full=False) == 95 * part - one.low
+    assert one.aim(95 * part, 10 * part, is_full=False) == 95 * part - one.high
+    assert one.aim(95 * part, 2 * part, is_full=False) == 0
+    assert one.aim(105 * part, 10 * part, is_full=False) == 105 * part - LIMIT
+    assert one.aim(105 * part, 2 * part, is_full=False) == 2 * part
+    assert one.aim(95 * part, 2 * part, is_full=True) == 2 * part

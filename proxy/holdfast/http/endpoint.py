@@ -98,6 +98,8 @@ class Endpoint:
         self._clock, self._counters = clock, counters
         self._quiet_until = 0.0
         self._fulfilled_at = float("-inf")
+        #: when it answered last, below 500 (monotonic seconds)
+        self.heard_at = float("-inf")
         self._probing: asyncio.Task[bool] | None = None
         #: whether its way of login for pushes is known
         self._is_known = False
@@ -171,24 +173,36 @@ class Endpoint:
     async def probe(self) -> bool:
         """Request `/v2/`; returns whether the endpoint answered below 500, also with a refusal."""
         self._counters["probes"] += 1
-        deadline = Deadline.after(self._clock, 2 * self._settings.connect_timeout)
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         before = self.health.state
         try:
-            answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
-            await answer.discard()
-            if answer.status >= 500:
-                raise ParentErred(f"the parent answered {answer.status}")
+            await self._ask_version()
         except ParentFailed as failure:
             self.health.reason = failure.message
             if isinstance(failure, ParentUntrusted):
                 self._refused(EndpointFault("untrusted", failure.message))
             self.health.unreachable(self._clock.monotonic(), decisive=True)
             return False
-        self.health.answered("")
+        self._answered("")
         if before == "offline":
             log.info("parent returned", parent=origin(self.base))
         return True
+
+    async def prove(self) -> None:
+        """Request `/v2/` of an endpoint that does not count as offline, so that `heard_at` or its health says whether
+        that is true."""
+        try:
+            await self._noted("", self._ask_version())
+        except ParentFailed:
+            return
+        self._answered("")
+
+    async def _ask_version(self) -> None:
+        deadline = Deadline.after(self._clock, 2 * self._settings.connect_timeout)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+        answer = await self._transport.send("GET", self.base.join(URL("/v2/")), headers, deadline)
+        await answer.discard()
+        if answer.status >= 500:
+            raise ParentErred(f"the parent answered {answer.status}")
 
     async def close(self) -> None:
         """Cancel a running probe and token requests."""
@@ -234,15 +248,15 @@ class Endpoint:
         elif isinstance(failure, ParentNotFound):
             self._fulfilled(name)
         elif isinstance(failure, LevelAway):
-            self.health.answered(name)
+            self._answered(name)
             self.health.upstream_outage, self.health.upstream_outage_at = failure.message, now
         elif isinstance(failure, ParentDenied):
-            self.health.answered(name)
+            self._answered(name)
             if not isinstance(failure, LoginRefused):
                 self._proven()
         elif isinstance(failure, ParentThrottled) and not isinstance(failure, SlotsTaken):
             self._counters["throttled"] += 1
-            self.health.answered(name)
+            self._answered(name)
             self._quiet_until = max(self._quiet_until, now + (failure.retry_after or 0))
         if self.health.state == "offline" and before != "offline":
             log.warning("parent lost", parent=origin(self.base), reason=failure.message)
@@ -260,10 +274,14 @@ class Endpoint:
             self.health.fault = None
 
     def _fulfilled(self, name: str) -> None:
-        self._fulfilled_at = self._clock.monotonic()
+        self._fulfilled_at = self.heard_at = self._clock.monotonic()
         if self.health.fault is not None:
             log.info("parent gives again", parent=origin(self.base))
         self.health.fulfilled(name)
+
+    def _answered(self, name: str) -> None:
+        self.heard_at = self._clock.monotonic()
+        self.health.answered(name)
 
     def _service_learnt(self, service: str) -> None:
         self.quirk = quirk_of_service(service) or self.quirk

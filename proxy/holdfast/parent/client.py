@@ -63,6 +63,8 @@ COUNTERS = (
     " mismatches"
 )
 
+#: who answered is known to be reachable for so long (seconds)
+PROVEN_SECONDS = 60.0
 #: the name of the parent without a name, where one is needed
 UNNAMED = "default"
 
@@ -418,6 +420,18 @@ class Parent:
         due = [endpoint for endpoint in self.endpoints if endpoint.health.probe_due(now)]
         await asyncio.gather(*(endpoint.probe() for endpoint in due))
         return self.state != "offline"
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it is known to be reachable: one of its endpoints answered lately. At the start none has."""
+        heard = max(endpoint.heard_at for endpoint in self.endpoints)
+        return self.state != "offline" and self._clock.monotonic() - heard < PROVEN_SECONDS
+
+    async def prove(self) -> bool:
+        """`is_proven`, after asking the endpoints when none answered lately."""
+        if self.state != "offline" and not self.is_proven:
+            await asyncio.gather(*(endpoint.prove() for endpoint in self.endpoints))
+        return self.is_proven
 
     def until_probe(self) -> float:
         """Seconds until the next `probe` is due."""

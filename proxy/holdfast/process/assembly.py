@@ -5,6 +5,7 @@ start.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
@@ -247,12 +248,16 @@ def make_collection(
 
     def kept_since(repository: str) -> float:
         parent = base.parents.get(Repository.from_key(repository).namespace)
-        if parent is not None and parent.state == "offline":
+        if parent is not None and not parent.is_proven:
             return -inf
         since = inf if prefetches is None else prefetches.since()
         return since if synchroniser is None else min(since, synchroniser.unfinished_since(repository))
 
-    return CollectionRounds(base.store, base.config.garbage_collection, managed, kept_since, base.clock)
+    async def prove() -> None:
+        await asyncio.gather(*(parent.prove() for parent in base.parents.values()))
+
+    section = base.config.garbage_collection
+    return CollectionRounds(base.store, section, managed, kept_since, base.clock, prove)
 
 
 def make_context(base: Base, fetched: FetchedContent) -> SyncContext:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import groupby
 from math import inf
 
@@ -60,20 +60,27 @@ class CollectionRecord(msgspec.Struct, frozen=True):
     report: CollectionReport | None = None
 
 
+async def nobody() -> None:
+    """Of a node without parents."""
+
+
 class Collection:
-    """One collection under way. `kept_since` as in `rule_of`, by repository."""
+    """One collection under way. `kept_since` as in `rule_of`, by repository; `prove` finds out which parents are there
+    before it is asked."""
 
     def __init__(
         self,
         store: Store,
         config: CollectionSection,
         kept_since: Callable[[str], float],
+        prove: Callable[[], Awaitable[None]],
         clock: Clock,
         trigger: Trigger,
         *,
         is_dry: bool,
     ) -> None:
         self._store, self._config, self._kept_since, self._clock = store, config, kept_since, clock
+        self._prove = prove
         self._trigger: Trigger = trigger
         self.is_dry, self.began, self._since = is_dry, clock.now(), clock.monotonic()
         self._is_pressed = store.upkeep.is_pressed
@@ -101,6 +108,7 @@ class Collection:
     async def _take(self, batch: Loose) -> None:
         """Each repository has a commit of its own; those of a batch share a sync."""
         self._looked_at += len(batch)
+        await self._prove()
         parts = {repository: list(rows) for repository, rows in groupby(batch, key=lambda row: row[0])}
         if self.is_dry:
             taken = [self._counted(*part) for part in parts.items()]
@@ -158,9 +166,10 @@ class CollectionRounds:
         managed: Callable[[], GarbageCollection | None],
         kept_since: Callable[[str], float],
         clock: Clock,
+        prove: Callable[[], Awaitable[None]] = nobody,
     ) -> None:
         self._store, self._config, self._managed, self._clock = store, config, managed, clock
-        self._kept_since = kept_since
+        self._kept_since, self._prove = kept_since, prove
         self._settings = settings_of(config, None)
         self._record = CollectionRecord(clock.now())
         self._current: Collection | None = None
@@ -220,7 +229,13 @@ class CollectionRounds:
 
     def _begin(self, trigger: Trigger, *, is_dry: bool) -> None:
         collection = Collection(
-            self._store, self._config, self._kept_since, self._clock, trigger, is_dry=is_dry
+            self._store,
+            self._config,
+            self._kept_since,
+            self._prove,
+            self._clock,
+            trigger,
+            is_dry=is_dry,
         )
         self._current, self._work = collection, asyncio.create_task(self._carried_out(collection))
 

@@ -1,15 +1,15 @@
 """Eviction while the keeper runs: measures the disk, and when the store takes more than its budget allows, or somebody
 waits for room, removes images of the cache in the order of the policy until there is room.
 
-Images are found by the order of use, some at a time, so that a round costs what it removes and not what the store
-holds. Each is decided again in the transaction that removes it.
+How much can go is known before anything goes (`EvictionSurvey.most`), so that nothing is evicted for who is refused all
+the same. Each image is decided again in the transaction that removes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,13 +22,14 @@ from holdfast_core.space_format import HOUR_SECONDS
 from holdfast_core.store import Store
 
 from holdfast.background import BackgroundTasks, rest
-from holdfast.clock import Clock, give_way
+from holdfast.clock import Clock
 from holdfast.config import StoreSection
 from holdfast.errors import NodeFull
 from holdfast.log import log
 from holdfast.routing import Repository
 from holdfast.storage.budget import ShareUse
 from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered, turn_of
+from holdfast.storage.eviction_survey import EvictionSurvey
 from holdfast.storage.space_admission import SpaceAdmission
 
 if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
@@ -38,17 +39,12 @@ if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is
 ROUND_SECONDS = 10.0
 #: how long a process keeps a removed file open that it no longer reads, at most (seconds)
 OPEN_SECONDS = 15.0
-#: images that are compared before one goes
-SAMPLE = 128
-#: records of use that are read together, and in one round
-PAGE, ROWS = 128, 100_000
 #: repositories that are counted for shares
 REPOSITORIES = 1_000_000
 #: a parent that is configured no more: nothing of it comes again
 NO_COST = FetchCost(1.0, 1e6)
 
 T = TypeVar("T")
-Image = tuple[str, Digest]
 
 
 class EvictionRounds:
@@ -121,20 +117,36 @@ class EvictionRounds:
         return await self._spend()
 
     async def _spend(self) -> int:
-        waiting, ledger, blobs = list(self._admission.requests), self._ledger, self._admission.blobs()
-        is_full = self._store.condition.state is DiskState.FULL
-        over = ledger.used(blobs) - ledger.low if is_full or ledger.used(blobs) > ledger.high else 0
-        short = [ledger.short(request.size, blobs, pushed=request.is_push) for request in waiting]
+        waiting, ledger = list(self._admission.requests), self._ledger
         try:
             freed, excess = 0, self._shares.excess(ledger.limit)
             if excess > 0:  # what may not go counts in a share as well, and is not made up for by others
                 freed = await self.make_room(excess, over_share=True)
-            wanted = max(over, *short, 0)
-            return freed + (await self.make_room(wanted - freed) if wanted > freed else 0)
+            blobs = self._admission.blobs()
+            is_full = self._store.condition.state is DiskState.FULL
+            short = [ledger.short(request.size, blobs, pushed=request.is_push) for request in waiting]
+            wanted = max(ledger.over(blobs, is_full=is_full), *short, 0)
+            if wanted > 0 and (waiting or not self._admission.is_exhausted):
+                freed += await self._spend_for(short, wanted, is_full=is_full)
+            return freed
         finally:
             for request in waiting:
                 if not request.done.done():
                     request.done.set_result(None)
+
+    async def _spend_for(self, short: list[int], wanted: int, *, is_full: bool) -> int:
+        """Evict for the requests that can be met, and for the water marks; returns the bytes. Nothing goes for a
+        request that all images together have not enough for."""
+        await self._prove_parents()
+        survey = self._survey()
+        most = await survey.most(wanted)
+        aim = self._ledger.aim(self._admission.blobs(), most, is_full=is_full)
+        met = max(aim, *(size for size in short if size <= most), 0)
+        freed = await self._evict_some(survey, met) if met else 0
+        if freed < wanted:
+            self._admission.exhausted(max(0, most - freed))
+            self._stayed = survey.stayed
+        return freed
 
     async def _measure(self) -> None:
         use = await self._aside(self._store.space.disk_use)
@@ -142,7 +154,6 @@ class EvictionRounds:
         self._removed = [(at, size) for at, size in self._removed if at > since]
         removed = sum(size for _, size in self._removed)
         self._ledger.measured(use, self._store.free_bytes(), self._admission.blobs(), removed)
-        self._admission.is_exhausted = False
         if self._config.shares:
             space = self._store.space
             repositories = self._store.references.every_name(limit=REPOSITORIES)
@@ -160,18 +171,28 @@ class EvictionRounds:
     async def make_room(self, wanted: int, *, over_share: bool = False) -> int:
         """Evict until so many bytes are free, or nothing more can go; with `over_share` only images of repositories
         that have more than their hard share."""
-        synchronised, coming = self._is_synchronised, self._coming()
-        survey = EvictionSurvey(self._store, self._clock, synchronised, coming)
+        await self._prove_parents()
+        survey = self._survey(only=Turn.OVER_SHARE if over_share else None)
+        freed = await self._evict_some(survey, wanted)
+        if not over_share:
+            self._stayed = survey.stayed if freed < wanted else Counter()
+        return freed
+
+    def _survey(self, only: Turn | None = None) -> EvictionSurvey:
+        def turn(repository: str) -> Turn | None:
+            found = self._turn(repository)
+            return found if only in (None, found) else None
+
+        return EvictionSurvey(self._store, self._clock, self._is_synchronised, self._coming(), turn)
+
+    async def _evict_some(self, survey: EvictionSurvey, wanted: int) -> int:
         freed = images = 0
-        while freed < wanted and (image := self._first(await survey.images(), over_share)) is not None:
+        while freed < wanted and (image := self._first(await survey.images())) is not None:
             gained = await self._evict(image)
             if gained is not None:
                 freed, images = freed + gained, images + 1
                 self._shares.add(image.repository, -gained)
             survey.done(image)
-        if not over_share:
-            self._admission.is_exhausted = freed < wanted
-            self._stayed = survey.stayed if freed < wanted else Counter()
         self.counters["evicted_images"] += images
         self.counters["evicted_bytes"] += freed
         self._removed.append((self._clock.monotonic(), freed))
@@ -180,25 +201,31 @@ class EvictionRounds:
             log.info("room made", images=images, bytes=freed, wanted=wanted, used=used, budget=budget)
         return freed
 
-    def _first(self, images: list[ImageHolding], over_share: bool) -> ImageHolding | None:
+    async def _prove_parents(self) -> None:
+        """Ask those parents that were not heard lately: of one that does not answer nothing goes before the rest."""
+        await asyncio.gather(*(parent.prove() for parent in self._parents.values()))
+
+    def _turn(self, repository: str) -> Turn | None:
+        parent, limit = self._parents.get(Repository.from_key(repository).namespace), self._ledger.limit
+        return turn_of(
+            offline=parent is None or not parent.is_proven,
+            evicts_offline=self._config.evict_offline == "last",
+            over=self._shares.is_over(repository, limit),
+            below=self._shares.is_below(repository, limit),
+        )
+
+    def _first(self, images: list[ImageHolding]) -> ImageHolding | None:
         """The one of them that goes first; None when none may."""
         now = self._clock.now()
         candidates = {one: image for image in images if (one := self._candidate(image, now)) is not None}
         first = next(iter(ordered(candidates, now)), None)
-        if first is None or (over_share and first.turn is not Turn.OVER_SHARE):
-            return None
-        return candidates[first]
+        return None if first is None else candidates[first]
 
     def _candidate(self, image: ImageHolding, now: float) -> Candidate | None:
-        parent, limit = self._parents.get(Repository.from_key(image.repository).namespace), self._ledger.limit
-        turn = turn_of(
-            offline=parent is None or parent.state == "offline",
-            evicts_offline=self._config.evict_offline == "last",
-            over=self._shares.is_over(image.repository, limit),
-            below=self._shares.is_below(image.repository, limit),
-        )
+        turn = self._turn(image.repository)
         if turn is None:
             return None
+        parent = self._parents.get(Repository.from_key(image.repository).namespace)
         cost = NO_COST if parent is None else FetchCost(parent.pace.latency, parent.pace.rate)
         root = str(image.digest)
         parts = zip(image.digests, image.freed, image.uses, strict=True)
@@ -260,67 +287,6 @@ class EvictionRounds:
             f" evicted ({what or 'it holds no image'}); what does not fit passes through unstored; raise"
             " store.max_bytes, lower store.min_free, end pins or delete images"
         ]
-
-
-class EvictionSurvey:
-    """The images that one round may remove, by the order of use. Repositories that are synchronised are not touched,
-    and no image of which a blob is `coming`. `stayed` counts the bytes of those that may not go, by reason."""
-
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        is_synchronised: Callable[[str], bool],
-        coming: Set[tuple[str, Digest]],
-    ) -> None:
-        self._store, self._clock = store, clock
-        self._is_synchronised, self._coming = is_synchronised, coming
-        self.stayed: Counter[str] = Counter()
-        self._known: set[Image] = set()
-        self._images: dict[Image, ImageHolding] = {}
-        self._place, self._ended, self._rows = b"", False, 0
-
-    async def images(self) -> list[ImageHolding]:
-        """The images that are compared now: SAMPLE of them, or all that are left."""
-        while len(self._images) < SAMPLE and not self._ended:
-            self._read_on()
-            await give_way()
-        return list(self._images.values())
-
-    def done(self, image: ImageHolding) -> None:
-        """The image has gone, or stays for good. Look again at those that may have shared bytes with it."""
-        del self._images[image.repository, image.digest]
-        for repository, digest in [key for key in self._images if key[0] == image.repository]:
-            del self._images[repository, digest]
-            self._look(repository, digest)
-
-    def _read_on(self) -> None:
-        uses, self._place = self._store.space.uses_after(self._place, PAGE)
-        self._rows += len(uses)
-        self._ended = not self._place or self._rows >= ROWS
-        for use in uses:
-            for image in self._roots(use.repository, use.digest):
-                self._known.add(image)
-                self._look(*image)
-
-    def _roots(self, repository: str, digest: Digest) -> Iterator[Image]:
-        if self._is_synchronised(repository):
-            return
-        for root in self._store.space.roots(repository, digest):
-            if (repository, root) not in self._known:
-                yield repository, root
-
-    def _look(self, repository: str, digest: Digest) -> None:
-        image = self._store.space.holding(repository, digest, now=self._clock.now())
-        if image is None:
-            return
-        namespace = Repository.from_key(repository).namespace
-        if any((namespace, one) in self._coming for one in (*image.digests, *image.named)):
-            self.stayed["are being fetched or read"] += image.freed_bytes
-        elif image.kept:
-            self.stayed[image.kept] += image.freed_bytes
-        elif image.freed_bytes or image.shared_bytes:
-            self._images[repository, digest] = image
 
 
 async def _of(future: Future[T]) -> T:

@@ -13,6 +13,8 @@ from holdfast.storage.space_ledger import SpaceLedger, blob_bytes
 
 #: nobody waits longer for room (seconds)
 PATIENCE_SECONDS = 10.0
+#: what changes unseen, such as the end of a pin, is seen after so long (seconds)
+EXHAUSTED_SECONDS = 10.0
 
 
 @dataclass(eq=False)
@@ -37,12 +39,35 @@ class SpaceAdmission:
         self._store, self.ledger, self._clock = store, ledger, clock
         self.requests: list[RoomRequest] = []
         self.woken = asyncio.Event()
-        #: nothing could go at the last attempt: nobody waits before the next one
-        self.is_exhausted = False
+        #: what can go at most, when that was found out (monotonic seconds), and what was here then
+        self._most: tuple[int, float, object] | None = None
 
     def blobs(self) -> int:
         """Bytes that the files of blobs take now. Raises RecordDamaged."""
         return blob_bytes(self._store.space.account())
+
+    def exhausted(self, most: int) -> None:
+        """No more than so many bytes can go, as things are: nobody waits for more until something changes."""
+        self._most = (most, self._clock.monotonic(), self._things())
+
+    def _things(self) -> object:
+        """What changes when more can go: content and pins."""
+        return self._store.space.account(), self._store.space.pins()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether not all that was wanted could go, and nothing has changed since."""
+        if self._most is None:
+            return False
+        _, at, things = self._most
+        if self._clock.monotonic() - at >= EXHAUSTED_SECONDS or things != self._things():
+            self._most = None
+        return self._most is not None
+
+    def _is_hopeless(self, request: RoomRequest) -> bool:
+        """Whether all that can go is not enough for a request."""
+        short = self.ledger.short(request.size, self.blobs(), pushed=request.is_push)
+        return self.is_exhausted and self._most is not None and short > self._most[0]
 
     async def reserve(self, repository: str, part: str, size: int) -> bool:
         """See `Admission`."""
@@ -52,9 +77,10 @@ class SpaceAdmission:
             return False
         if self.grow(part, size):
             return True
-        if size > self.ledger.limit or self.is_exhausted:
+        request = RoomRequest(repository, size)
+        if size > self.ledger.limit or self._is_hopeless(request):
             return False
-        await self._made(RoomRequest(repository, size))
+        await self._made(request)
         return self.grow(part, size)
 
     def _has_free(self, size: int) -> bool:
@@ -88,8 +114,10 @@ class SpaceAdmission:
             return True
         if size > self.ledger.limit_of_pushes:  # nothing is evicted for what never has room
             return False
-        if not self.is_exhausted:
-            await self._made(RoomRequest("", size))
+        request = RoomRequest("", size)
+        if self._is_hopeless(request):
+            return False
+        await self._made(request)
         return self.ledger.grant(size, self.blobs())
 
     async def _made(self, request: RoomRequest) -> None:

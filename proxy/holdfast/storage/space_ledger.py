@@ -69,6 +69,21 @@ class SpaceLedger:
         """Where it ends."""
         return int(self.limit * self.budget.low)
 
+    def over(self, blobs: int, *, is_full: bool) -> int:
+        """Bytes down to the low water mark, from above the high one or on a disk that took no more; 0 elsewhere."""
+        used = self.used(blobs)
+        return max(0, used - self.low) if is_full or used > self.high else 0
+
+    def aim(self, blobs: int, most: int, *, is_full: bool) -> int:
+        """How many bytes go for the water marks when `most` can. What stays may be above the low mark, or above the
+        high one: then no more goes than brings it below the next bound, and nothing when that is in vain."""
+        over, used = self.over(blobs, is_full=is_full), self.used(blobs)
+        if over <= most:
+            return over
+        if is_full or used > self.limit:
+            return most if is_full else min(most, used - self.limit)
+        return used - self.high if used - self.high <= most else 0
+
     def reserve(self, part: str, size: int, blobs: int) -> bool:
         """Promise a fill room for so many bytes in all; whether there is room. A smaller promise stays as it is."""
         more = size - self._promised.get(part, self._parked.get(part, 0))
