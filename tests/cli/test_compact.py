@@ -44,7 +44,7 @@ def test_not_beside_a_serving_node(tmp_path: Path) -> None:
     with Node(tmp_path, "--anonymous", "push", workers=1) as node:
         done = command("compact", "--data", str(node.data))
     sentence = f"holdfast: {node.data} is written by another process\n"
-    assert (done.code, done.out, done.err) == (1, "", sentence)
+    assert (done.code, done.out, done.err) == (2, "", sentence)
 
 
 def test_a_start_compacts_and_says_so(

@@ -45,9 +45,19 @@ def test_an_answer_becomes_a_sentence_and_a_code(admin, status, document, code, 
 
 
 def test_the_clients_address_is_told_from_the_admins(admin):
-    admin.on("GET", "tokens", errors("no such endpoint", code="NAME_UNKNOWN"), 404)
+    admin.on("GET", "tokens", errors("no such endpoint", code="UNSUPPORTED"), 404)
     done = command("token", "list", env=logged_in(admin))
     assert (done.code, "has no admin API" in done.err) == (2, True), done
+
+
+def test_a_verb_that_an_older_node_lacks_is_told_from_what_is_absent(admin):
+    """Both are 404; the path of the one is not served, however long it is."""
+    admin.on("GET", PLANT, errors("no such endpoint", code="UNSUPPORTED"), 404)
+    done = command(*SHOW, env=logged_in(admin))
+    assert (done.code, "or that of an older version, without /api/v1/" in done.err) == (2, True), done
+    admin.on("GET", "usage", errors("app/web: not here", code="NAME_UNKNOWN"), 404)
+    done = command("usage", env=logged_in(admin))
+    assert (done.code, "app/web: not here" in done.err, "admin API" in done.err) == (2, True, False), done
 
 
 def test_nobody_listens():

@@ -32,9 +32,9 @@ def test_not_beside_a_node_and_not_without_a_store(tmp_path: Path) -> None:
     with Node(tmp_path, "--anonymous", "push", workers=1) as node:
         done = command("fsck", "--repair", "--data", str(node.data))
     said = f"holdfast: nothing was repaired: {node.data} is written by another process\n"
-    assert (done.code, done.out, done.err) == (1, "", said)
+    assert (done.code, done.out, done.err) == (2, "", said)
     done = command("fsck", "--repair", "--data", str(tmp_path / "none"))
     assert (done.code, done.err) == (
-        1,
+        2,
         f"holdfast: nothing was repaired: {tmp_path / 'none'} holds no store\n",
     )

@@ -113,6 +113,30 @@ def test_which_of_several_images_must_be_said(node: Node, tmp_path: Path) -> Non
     assert tags(node, "several/images") == 404
 
 
+def test_two_images_of_one_tag_do_not_take_it_from_each_other(node: Node, tmp_path: Path) -> None:
+    """The same image twice is no contradiction; --ref takes the whole name, or the digest."""
+    source = write_layout(tmp_path / "in", (SAMPLE, "one/app:v1"), (OTHER, "other/app:v1"))
+    done = load(node, source, "same/tags")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"holdfast: {source} has several images for the tag 'v1': one/app:v1, other/app:v1; import one at a time, each"
+        " into its repository, with --ref\n"
+    )
+    assert tags(node, "same/tags") == 404
+    assert load(node, source, "same/tags", "--ref", "other/app:v1").code == 0
+    assert holds(node, "same/tags", OTHER)
+    document = json.loads((source / "index.json").read_text())
+    for entry, whose in zip(document["manifests"], ("one/app:v1", "other/app:v1"), strict=True):
+        entry["annotations"] = {"org.opencontainers.image.ref.name": "v1", "io.containerd.image.name": whose}
+    (source / "index.json").write_text(json.dumps(document))
+    assert "one/app:v1, other/app:v1; import one" in load(node, source, "same/tags").err
+    for reference in ("one/app:v1", SAMPLE.index):
+        assert load(node, source, f"same/whole:{len(reference)}", "--ref", reference).code == 0
+    assert holds(node, "same/whole", SAMPLE)
+    again = write_layout(tmp_path / "again", (SAMPLE, "one/app:v1"), (SAMPLE, "other/app:v1"))
+    assert load(node, again, "same/image").code == 0
+
+
 def packed(source: Path, to: Path, prefix: str = "") -> Path:
     with tarfile.open(to, "w") as archive:
         for file in sorted(source.rglob("*")):

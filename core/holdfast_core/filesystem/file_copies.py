@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
@@ -30,13 +31,19 @@ _NEVER = frozenset(
 )
 
 
-class FileCopies:
-    """Makes such files. `counts`: how many were "shared" (the blocks are those of the source, each file has its own
-    name), "linked" (one file with two names) and "copied"; and the bytes of those that were copied."""
+def at_once(count: int) -> None:
+    """No pace."""
 
-    def __init__(self) -> None:
+
+class FileCopies:
+    """Makes such files. `counts`: how many were "shared" (the blocks are those of the source; who writes to one gets
+    others), "linked" (one file with two names: who writes to one writes to both), which takes `links`, and
+    "copied"; and the bytes of those that were copied. `pace` is told how many bytes were read, and waits."""
+
+    def __init__(self, *, links: bool, pace: Callable[[int], None] = at_once) -> None:
         self.counts: Counter[str] = Counter()
-        self._ways = ["shared", "linked", "copied"]
+        self._ways = ["shared", *(["linked"] if links else []), "copied"]
+        self._pace = pace
 
     def make(self, source: int, target: Path, digest: Digest, *, mode: int = 0o600) -> None:
         """Make `target` out of an open file, synced, when its bytes hash to `digest`; whatever lies there is replaced.
@@ -58,7 +65,7 @@ class FileCopies:
     def _made(self, source: int, fresh: Path, digest: Digest, mode: int) -> tuple[Digest, int]:
         fd = self._begun(source, fresh, mode)
         try:
-            found = _hashed(source, digest, fd if self._ways[0] == "copied" else None)
+            found = self._hashed(source, digest, fd if self._ways[0] == "copied" else None)
             os.fdatasync(fd)
         finally:
             os.close(fd)
@@ -76,6 +83,17 @@ class FileCopies:
                     fresh.unlink()
                 del self._ways[0]
         return _created(fresh, mode)
+
+    def _hashed(self, source: int, digest: Digest, target: int | None) -> tuple[Digest, int]:
+        """(digest, length) of an open file, which is written to `target` on the way. Raises FileDamaged, OSError."""
+        hasher, at = ChunkHasher(digest.algorithm), 0
+        while data := _read(source, digest, at):
+            hasher.update(data)
+            if target is not None:
+                write_all(target, at, data)
+            at += len(data)
+            self._pace(len(data))
+        return hasher.digest(), at
 
 
 def _created(fresh: Path, mode: int) -> int:
@@ -98,17 +116,6 @@ def _linked(source: int, fresh: Path, mode: int) -> int:
     # with a descriptor of a directory Python calls linkat(2), which follows this name to the open file
     os.link(f"/proc/self/fd/{source}", fresh, src_dir_fd=source, follow_symlinks=True)
     return os.open(fresh, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-
-def _hashed(source: int, digest: Digest, target: int | None) -> tuple[Digest, int]:
-    """(digest, length) of an open file, which is written to `target` on the way. Raises FileDamaged, OSError."""
-    hasher, at = ChunkHasher(digest.algorithm), 0
-    while data := _read(source, digest, at):
-        hasher.update(data)
-        if target is not None:
-            write_all(target, at, data)
-        at += len(data)
-    return hasher.digest(), at
 
 
 def _read(source: int, digest: Digest, at: int) -> bytes:

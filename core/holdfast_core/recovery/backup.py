@@ -19,7 +19,7 @@ from holdfast_core import format as layout
 from holdfast_core.digest import Digest
 from holdfast_core.errors import REBUILD, Damaged, NotHeld, RecordDamaged, StoreError, StoreRefused
 from holdfast_core.filesystem import directory
-from holdfast_core.filesystem.file_copies import FileCopies
+from holdfast_core.filesystem.file_copies import FileCopies, at_once
 from holdfast_core.filesystem.files import for_owner, os_error, sync_directory, write_all
 from holdfast_core.filesystem.store_identity import (
     COPY,
@@ -45,11 +45,16 @@ _PIECE_BYTES = 1 << 20
 
 
 def backup(
-    path: str | os.PathLike[str], target: str | os.PathLike[str], *, beside: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    beside: Sequence[str] = (),
+    pace: Callable[[int], None] = at_once,
 ) -> FsckReport:
     """Bring the backup in `target` to the state of the store at `path`, of which an earlier one has only what is new
     copied. `beside`: small files of the store's directory that go along. `problems` names what is damaged: it is not in
-    the backup. Raises StoreRefused for a directory that is no backup of this store, Unwritable when the disk does not
+    the backup. `pace` is told of the bytes of blobs that were read, and waits. Raises StoreRefused for a directory that
+    is no backup of this store, Unwritable when the disk does not
     take it; then the backup is the former one."""
     root, kept = Path(path), Path(target)
     identity = read_identity(root)
@@ -57,7 +62,7 @@ def backup(
         raise StoreRefused(f"{root} holds no store")
     mark = StoreCopyMark(identity.uuid, "backup")
     _require_place(root, kept, mark)
-    return _copied(root, kept, mark, beside)
+    return _copied(root, kept, mark, beside, pace)
 
 
 def restore(
@@ -78,7 +83,7 @@ def restore(
         raise StoreRefused(f"{kept} is a backup that never came to its end; make it again")
     mark = mark._replace(purpose="restore")
     _require_place(kept, root, mark)
-    report = _copied(kept, root, mark, beside)
+    report = _copied(kept, root, mark, beside, at_once)
     store = Store.create_or_open(root, write=True, allow_network=True, restoring=True)
     try:
         settle(store)
@@ -102,11 +107,13 @@ def _require_place(source: Path, target: Path, mark: StoreCopyMark) -> None:
         raise StoreRefused(f"{target} is not empty and {what}; allowed: an empty directory")
 
 
-def _copied(source: Path, target: Path, mark: StoreCopyMark, beside: Sequence[str]) -> FsckReport:
+def _copied(
+    source: Path, target: Path, mark: StoreCopyMark, beside: Sequence[str], pace: Callable[[int], None]
+) -> FsckReport:
     try:
         directory.create(target)
         write_mark(target, mark)
-        copy = StoreCopy(source, target)
+        copy = StoreCopy(source, target, pace)
         try:
             copy.run()
         finally:
@@ -122,10 +129,10 @@ def _copied(source: Path, target: Path, mark: StoreCopyMark, beside: Sequence[st
 class StoreCopy:
     """The copying of a store at `source` to a directory of its own that has the directories of a store."""
 
-    def __init__(self, source: Path, target: Path) -> None:
+    def __init__(self, source: Path, target: Path, pace: Callable[[int], None] = at_once) -> None:
         """Raises StoreRefused when somebody else writes to the target."""
         self.report = FsckReport()
-        self._copies = FileCopies()
+        self._copies = FileCopies(links=True, pace=pace)
         self._damaged: dict[Digest, str] = {}
         self._source, self._target = directory.Directory(source), directory.Directory(target)
         self._fresh = target / "index.new"

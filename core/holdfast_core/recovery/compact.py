@@ -127,7 +127,7 @@ def write_copy(index: Path, target: Path) -> None:
     except lmdb.Error as error:
         code = errno_of(error)
         if code is None:
-            raise StoreRefused(f"{index} cannot be copied: {error}; {REBUILD}") from error
+            raise Damaged(f"{index} cannot be copied: {error}; {REBUILD}") from error
         raise refusal(code, f"{index} cannot be copied: {error}") from error
     settle_copy(target)
 

@@ -31,6 +31,8 @@ from holdfast.printable import printable
 
 #: time-out of a request (s); every write is one short transaction of the keeper
 _PATIENCE_SECONDS = 60.0
+#: code of a 404 for a path that is not served (`holdfast.errors.PathUnknown`); what is absent has another one
+PATH_UNKNOWN = "UNSUPPORTED"
 _API = "/api/v1/"
 
 
@@ -177,7 +179,7 @@ class AdminClient:
         return document
 
     def _refusal(self, error: HTTPError, target: str) -> Exception:
-        sentences = _sentences(error.read())
+        sentences = _sentences(body := error.read())
         if error.code == 401:
             return AdminRefused(
                 f"{self.endpoint.url} does not accept the name and password from {self.endpoint.source}"
@@ -188,9 +190,11 @@ class AdminClient:
                 " the second one that holdfast serve prints"
             )
         if error.code == 404:
-            if target.partition("?")[0].count("/") < 4:  # a list: it is always there
+            if _first_code(body) == PATH_UNKNOWN:
+                path = target.partition("?")[0]
                 sentences = [
-                    f"{self.endpoint.url} has no admin API; it is the second address that serve prints"
+                    f"{self.endpoint.url} has no admin API, or that of an older version, without {path}; the admin API"
+                    " is the second address that serve prints"
                 ]
             return AdminUnknown("\n".join(sentences))
         return (AdminRefused if error.code < 500 else AdminFailed)("\n".join(sentences))
@@ -214,6 +218,10 @@ def _opener(url: str) -> OpenerDirector:
     if _local(parts.hostname):
         handlers.append(ProxyHandler({}))
     return build_opener(*handlers)
+
+
+def _first_code(body: bytes) -> str:
+    return str(json.loads(body)["errors"][0]["code"])
 
 
 def _sentences(body: bytes) -> list[str]:

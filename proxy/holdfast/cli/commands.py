@@ -196,12 +196,13 @@ def compact(data: Path) -> None:
 @holdfast.command()
 @click.argument("to", type=DIRECTORY, metavar="DIR")
 @click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
-def backup(to: Path, data: Path) -> None:
+@click.option("--rate", type=click.FloatRange(min=1), metavar="MB", help="Read at most so many MB a second.")
+def backup(to: Path, data: Path, rate: float | None) -> None:
     """Copy a store into DIR, or bring an earlier backup there up to date; the node may serve. Exit 1 when anything is
     damaged."""
     from holdfast.cli.verbs import maintenance
 
-    maintenance.backup(data, to)
+    maintenance.backup(data, to, rate)
 
 
 @holdfast.command()
@@ -221,20 +222,25 @@ def restore(source: Path, data: Path) -> None:
     type=PLACE,
     required=True,
     metavar="DIR|FILE.tar",
-    help="The layout to write. A directory may have one: it is added to, and an entry of the same name is replaced. A"
-    " tar is written anew.",
+    help="The layout to write. A directory may have one: it is added to, and an entry of the same image is"
+    " replaced. A tar is written anew.",
 )
 @click.option(
     "--with-referrers", is_flag=True, help="Signatures, SBOMs and what else refers to the images, too."
 )
+@click.option(
+    "--hard-links",
+    is_flag=True,
+    help="Layers in a directory are the store's own files where blocks cannot be shared. Never write to them.",
+)
 @click.option("--data", type=DIRECTORY, default=Path("holdfast-data"), show_default=True, help="The store.")
-def export(images: tuple[str, ...], to: Path, with_referrers: bool, data: Path) -> None:
+def export(images: tuple[str, ...], to: Path, with_referrers: bool, hard_links: bool, data: Path) -> None:
     """Write images of a store into an OCI image layout. Reads only; safe beside a serving node.
 
     IMAGE is REPOSITORY[:TAG|@DIGEST] as clients of the node write it."""
     from holdfast.cli.verbs import maintenance
 
-    maintenance.export(data, images, to, with_referrers=with_referrers)
+    maintenance.export(data, images, to, with_referrers=with_referrers, hard_links=hard_links)
 
 
 @holdfast.command("import")

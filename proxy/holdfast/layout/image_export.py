@@ -18,7 +18,7 @@ from holdfast_core.record import Blob, Manifest
 from holdfast_core.store import Store
 from holdfast_core.upkeep.fsck import HEAL
 
-from holdfast.layout.layout_files import REF_NAME, LayoutTarget
+from holdfast.layout.layout_files import IMAGE_NAME, REF_NAME, LayoutTarget
 from holdfast.oci.manifest import ChildDescriptor, Inspected, ManifestUnreadable, parse
 
 #: the tag of a name without one
@@ -81,14 +81,14 @@ class ImageExport:
         self._files.close()
 
     def run(self, images: Sequence[HeldImage]) -> None:
-        """All of them, then index.json. Raises OSError."""
+        """All of them, then index.json. Raises LayoutInvalid, OSError."""
         several = len({image.name for image in images}) > 1
+        self._target.require_free([_name(image, several=several) for image in images if image.tag])
         entries = []
         for image in images:
             self._write_tree(image.key, image.digest)
-            name = f"{image.name}:{image.tag}" if several else image.tag
             entry = self._written.get((image.key, image.digest), {})
-            entries.append({**entry, "annotations": {REF_NAME: name}} if image.tag else entry)
+            entries.append({**entry, **_name(image, several=several)} if image.tag else entry)
         entries += (self._written[place] for place in self._referring if place in self._written)
         if not self.problems:
             self._target.finish(entries)
@@ -152,6 +152,14 @@ class ImageExport:
         found = [Digest.parse(one.digest) for one in (() if listed is None else listed.descriptors)]
         self._referring.update(dict.fromkeys((key, digest) for digest in found))
         return found
+
+
+def _name(image: HeldImage, *, several: bool) -> dict[str, Any]:
+    """What an entry of an image is called: its tag alone as other tools have it, or with its repository beside
+    `several`; containerd's annotation has the repository in any case."""
+    whole = f"{image.name}:{image.tag}"
+    names = {REF_NAME: whole if several else image.tag, IMAGE_NAME: whole}
+    return {"digest": str(image.digest), "annotations": names}
 
 
 def _entry(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:

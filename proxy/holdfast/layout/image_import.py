@@ -24,6 +24,7 @@ from holdfast.layout.layout_files import (
     LayoutSource,
     blob_path,
     entries_of,
+    image_of,
     name_of,
     opened_layout,
 )
@@ -87,6 +88,7 @@ class LayoutImages:
         `reference`: only the image of that name. Raises LayoutInvalid, LayoutDamaged."""
         roots = self._chosen(tag, reference)
         tags = [(tag or self._tag(entry), self._digest(entry)) for entry in roots if tag or name_of(entry)]
+        self._require_different(tags)
         order: dict[Digest, None] = {}
         for entry in roots:
             self._walk(self._descriptor(entry), order)
@@ -103,7 +105,7 @@ class LayoutImages:
         """The entries that are images to push. Raises LayoutInvalid."""
         named = [entry for entry in self._entries if name_of(entry)]
         if reference:
-            chosen = [entry for entry in named if reference in (name_of(entry), _tag_of(name_of(entry)))]
+            chosen = [entry for entry in named if reference in _references(entry)]
             if not chosen:
                 raise LayoutInvalid(f"{self._path} has no image {reference!r}; found: {_names(named)}")
         elif not tag:
@@ -118,6 +120,17 @@ class LayoutImages:
                 " each gets its own"
             )
         return chosen
+
+    def _require_different(self, tags: Sequence[tuple[str, Digest]]) -> None:
+        """Raise LayoutInvalid when two images would get one tag: the second would take it from the first."""
+        for number, (tag, digest) in enumerate(tags):
+            other = next((found for name, found in tags[:number] if name == tag and found != digest), None)
+            if other is not None:
+                named = [entry for entry in self._entries if name_of(entry) and self._tag(entry) == tag]
+                raise LayoutInvalid(
+                    f"{self._path} has several images for the tag {tag!r}: {_names(named)}; import one at a time, each"
+                    " into its repository, with --ref"
+                )
 
     def _tag(self, entry: Entry) -> str:
         """The tag that an entry's name says. Raises LayoutInvalid."""
@@ -225,8 +238,18 @@ def _tag_of(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def _references(entry: Entry) -> tuple[str, ...]:
+    """What --ref may call an entry."""
+    return (name_of(entry), _tag_of(name_of(entry)), image_of(entry), str(entry.get("digest")))
+
+
 def _names(entries: Sequence[Entry]) -> str:
-    return ", ".join(name_of(entry) or str(entry.get("digest")) for entry in entries[:NAMED]) or "none"
+    names = [name_of(entry) for entry in entries]
+    shown = [
+        name if name and names.count(name) == 1 else image_of(entry) or str(entry.get("digest"))
+        for name, entry in zip(names, entries, strict=True)
+    ]
+    return ", ".join(shown[:NAMED]) or "none"
 
 
 class ImageImport:

@@ -20,12 +20,15 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import FileDamaged
 from holdfast_core.filesystem.file_copies import FileCopies
 from holdfast_core.filesystem.files import sync_directory
+from holdfast_core.upkeep.fsck import hash_file
 
 from holdfast.oci.manifest import ManifestUnreadable, decode
 
 LAYOUT, INDEX, VERSION = "oci-layout", "index.json", '{"imageLayoutVersion":"1.0.0"}'
 #: image-spec, annotations.md: the name of an entry of index.json
 REF_NAME = "org.opencontainers.image.ref.name"
+#: containerd's, for the whole name of an image (`ctr images import` takes it)
+IMAGE_NAME = "io.containerd.image.name"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 #: bytes that are read of index.json; one of 100,000 entries has 30 MB
 INDEX_BYTES = 64 << 20
@@ -118,8 +121,17 @@ def entries_of(layout: LayoutSource, path: Path) -> list[Entry]:
 
 def name_of(entry: Entry) -> str:
     """What an entry of index.json is called, "" for one without a name."""
+    return _annotation(entry, REF_NAME)
+
+
+def image_of(entry: Entry) -> str:
+    """The whole name of the image, with its repository; "" where it does not say."""
+    return _annotation(entry, IMAGE_NAME)
+
+
+def _annotation(entry: Entry, key: str) -> str:
     annotations = entry.get("annotations")
-    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    name = annotations.get(key) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else ""
 
 
@@ -132,6 +144,9 @@ class LayoutTarget(Protocol):
 
     counts: Counter[str]
 
+    def require_free(self, entries: Sequence[Entry]) -> None:
+        """Raise LayoutInvalid when one of these would take the place of another image."""
+
     def add_bytes(self, digest: Digest, body: bytes) -> None:
         """A blob in hand. Raises OSError."""
 
@@ -143,8 +158,9 @@ class LayoutTarget(Protocol):
 
 
 @contextlib.contextmanager
-def opened_target(path: Path) -> Iterator[LayoutTarget]:
-    """A layout to write: FILE.tar is a tar, every other path a directory. Raises LayoutInvalid, OSError."""
+def opened_target(path: Path, *, hard_links: bool = False) -> Iterator[LayoutTarget]:
+    """A layout to write: FILE.tar is a tar, every other path a directory, in which files may be links with
+    `hard_links`. Raises LayoutInvalid, OSError."""
     if path.suffix == ".tar":
         fresh = path.with_name(f"{path.name}.new")
         try:
@@ -153,15 +169,15 @@ def opened_target(path: Path) -> Iterator[LayoutTarget]:
         finally:
             fresh.unlink(missing_ok=True)
     else:
-        yield DirectoryTarget(path)
+        yield DirectoryTarget(path, hard_links=hard_links)
 
 
 class DirectoryTarget:
     """Into a directory: a new one, an empty one, or one that has a layout, whose other entries stay."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *, hard_links: bool = False) -> None:
         """Raises LayoutInvalid, OSError."""
-        self._copies = FileCopies()
+        self._copies = FileCopies(links=hard_links)
         self.counts = self._copies.counts
         self._place = place
         self._kept: list[Entry] = []
@@ -170,13 +186,28 @@ class DirectoryTarget:
         place.mkdir(parents=True, exist_ok=True)
         _write_whole(place / LAYOUT, VERSION.encode())
 
+    def require_free(self, entries: Sequence[Entry]) -> None:
+        """As `LayoutTarget`. An entry of the same name that does not say whose it is may be anybody's."""
+        kept = {name_of(entry): entry for entry in self._kept if name_of(entry)}
+        for entry in entries:
+            other = kept.get(name_of(entry), entry)
+            if (other.get("digest"), image_of(other)) not in (
+                (entry.get("digest"), ""),
+                (other.get("digest"), image_of(entry)),
+            ):
+                whose = image_of(other) or f"{other.get('digest')}, which does not say its repository"
+                raise LayoutInvalid(
+                    f"{self._place} has an image {name_of(entry)!r} already: {whose}; {image_of(entry)} would take its"
+                    " place. Allowed: another directory, or export both with one command into a new one"
+                )
+
     def add_bytes(self, digest: Digest, body: bytes) -> None:
         """As `LayoutTarget`."""
         if not self._has(digest, len(body)):
             _write_whole(self._place_of(digest), body)
 
     def add_file(self, digest: Digest, fd: int, size: int) -> None:
-        """As `LayoutTarget`; a link or shared blocks where the file system has them."""
+        """As `LayoutTarget`; shared blocks where the file system has them."""
         if not self._has(digest, size):
             self._copies.make(fd, self._place_of(digest), digest, mode=0o644)
 
@@ -186,8 +217,11 @@ class DirectoryTarget:
         return place
 
     def _has(self, digest: Digest, size: int) -> bool:
+        """Whether it is there with the right bytes: what somebody changed is written anew."""
         file = self._place / blob_path(digest)
-        return file.is_file() and file.stat().st_size == size
+        if file.is_symlink() or not file.is_file() or file.stat().st_size != size:
+            return False
+        return hash_file(os.open(file, os.O_RDONLY | os.O_CLOEXEC), digest.algorithm)[0] == digest
 
     def finish(self, entries: Sequence[Entry]) -> None:
         """As `LayoutTarget`. An entry takes the place of that of its name, one without a name of that of its digest."""
@@ -204,6 +238,9 @@ class ArchiveTarget:
         self._path, self._fresh, self._archive = path, fresh, archive
         self._has: set[Digest] = set()
         self._put(LAYOUT, io.BytesIO(VERSION.encode()), len(VERSION))
+
+    def require_free(self, entries: Sequence[Entry]) -> None:
+        """As `LayoutTarget`: a new one has none."""
 
     def add_bytes(self, digest: Digest, body: bytes) -> None:
         """As `LayoutTarget`."""

@@ -15,17 +15,30 @@ from typing import Any
 
 import pytest
 from holdfast_core import Digest, Store, fsck, rebuild
+from holdfast_core import format as layout
 from holdfast_core.errors import Damaged, Exhausted, StoreRefused
 from holdfast_core.filesystem import file_copies, files
 from holdfast_core.filesystem.file_copies import FileCopies
 from holdfast_core.index import lmdb_index
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.page_reader import IndexPages
+from holdfast_core.record import CollectionRule
 from holdfast_core.recovery import backup as copying
 from holdfast_core.recovery.backup import backup, restore
 from support import golden
 from support.kill_steps import kills
-from support.stores import dump, file_of, flip_bit, hashed, push, push_file, put_file, read_all, some_bytes
+from support.stores import (
+    dump,
+    file_of,
+    flip_bit,
+    hashed,
+    push,
+    push_file,
+    put_file,
+    put_manifest,
+    read_all,
+    some_bytes,
+)
 
 Opener = Callable[..., Store]
 Rows = dict[bytes, bytes]
@@ -220,6 +233,55 @@ def between(
 
     monkeypatch.setattr(Index, "copy_to", taken)
     return states
+
+
+def image(number: int, layer: Digest) -> bytes:
+    return b'{"schemaVersion":2,"n":%d,"layers":[{"digest":"%s","size":40000}]}' % (
+        number,
+        str(layer).encode(),
+    )
+
+
+def test_eviction_and_collection_beside_it_leave_a_sound_backup(
+    opener: Opener, root: Path, place: Path, tmp_path: Path
+) -> None:
+    """With each piece that is read an image is evicted, another deleted, what is loose collected and swept. What stays
+    is in the backup, and what it names has its files."""
+    store = opener()
+    bodies = [some_bytes(40_000, seed=100 + number) for number in range(40)]
+    for number, body in enumerate(bodies):
+        put_file(store, "cached", body)
+        put_manifest(store, "cached", image(number, hashed(body)[0]))
+    for number, body in enumerate(bodies):
+        push_file(store, "owned", body + b"owned")
+        push(store, "owned", image(number, hashed(body + b"owned")[0]), f"v{number}")
+    store.upkeep.sync_cached().result()
+    rule = CollectionRule(1e9, None, None)
+    gone = iter(range(30))
+    freed = [0]
+
+    def meanwhile(count: int) -> None:
+        number = next(gone, None)
+        if number is None:
+            return
+        cached, owned = (
+            image(number, hashed(bodies[number])[0]),
+            image(number, hashed(bodies[number] + b"owned")[0]),
+        )
+        store.space.evict("cached", Digest.of(cached), now=2.0).result()
+        store.references.delete_manifest("owned", Digest.of(owned), now=2.0).result()
+        store.space.collect(store.space.loose()[0], rule, now=1e10).result()
+        freed[0] += store.upkeep.sweep(now=1e12, grace=0.0).result()
+
+    assert backup(root, place, pace=meanwhile).problems == []
+    assert freed[0] > 30 * 40_000
+    assert fsck(place, (1, 1)).problems == []
+    assert restored(place, tmp_path / "to") == rows_of(place)
+    with closing(Store.create_or_open(tmp_path / "to", write=False)) as again:
+        for number in range(30, 40):
+            held = again.blobs.get("owned", hashed(bodies[number] + b"owned")[0])
+            assert held is not None
+            assert read_all(again, held) == bodies[number] + b"owned"
 
 
 def test_a_blob_that_goes_meanwhile_costs_another_state(
@@ -541,7 +603,7 @@ def test_a_store_of_each_format(archive: Path, tmp_path: Path) -> None:
     restore(tmp_path / "backup", tmp_path / "restored")
     with closing(Store.create_or_open(tmp_path / "restored", write=True)) as store:
         assert store.references.tags("library/a") == ["v1"]
-    assert json.loads((tmp_path / "restored" / "store.json").read_text())["format"] == 4
+    assert json.loads((tmp_path / "restored" / "store.json").read_text())["format"] == layout.FORMAT
 
 
 def test_small_files_beside_the_store_go_along(store: Store, root: Path, place: Path, tmp_path: Path) -> None:
@@ -560,7 +622,7 @@ def test_a_file_of_other_bytes_is_never_made(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(OLD)
     fd = os.open(tmp_path / "source", os.O_RDONLY)
     for way in ("linked", "copied"):
-        copies = FileCopies()
+        copies = FileCopies(links=True)
         copies._ways = [way] if way == "copied" else ["linked", "copied"]
         with pytest.raises(Damaged, match="its file hashes to"):
             copies.make(fd, tmp_path / "target", Digest.of(KEPT))

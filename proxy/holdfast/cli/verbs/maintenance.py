@@ -5,19 +5,44 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import click
-from holdfast_core.errors import StoreError
+from holdfast_core.errors import REBUILD, StoreError, StoreRefused
 from holdfast_core.upkeep.fsck import FsckReport
 
 from holdfast.cli.exit_codes import FAILED, REFUSED, refuse
 from holdfast.cli.output import amount
+from holdfast.clock import Clock, SystemClock
+from holdfast.token_bucket import TokenBucket
 
 #: what a node keeps beside its store: the operator's password, and the key that signs clients' tokens
 BESIDE = ("operator.json", "token-key.pem")
+
+
+class ReadPace:
+    """Keeps a reader to `rate` MB a second, or to none, by `sleep` (seconds)."""
+
+    def __init__(self, rate: float | None, clock: Clock, sleep: Callable[[float], None]) -> None:
+        self._clock, self._sleep = clock, sleep
+        now = clock.monotonic()
+        self._bucket = None if rate is None else TokenBucket(rate * 1e6, rate * 1e6 / 10, now)
+
+    def told(self, count: int) -> None:
+        """So many bytes were read: wait until more may be."""
+        if self._bucket is not None and (wait := self._bucket.take(count, self._clock.monotonic())):
+            self._sleep(wait)
+
+
+def refuse_store(error: StoreError, before: str = "") -> NoReturn:
+    """Exit with the reason: 2 when it is what was asked for (no store there, a node that runs, a directory of something
+    else), 1 when something is damaged, or the disk does not take it."""
+    is_request = isinstance(error, StoreRefused) and REBUILD not in str(error)
+    refuse(f"{before}{error}", REFUSED if is_request else FAILED)
 
 
 def share(text: str) -> tuple[int, int]:
@@ -44,7 +69,7 @@ def _repaired(data: Path, part: tuple[int, int] | None) -> FsckReport:
     try:
         return mend(data, part)
     except StoreError as error:
-        refuse(f"nothing was repaired: {error}", FAILED)
+        refuse_store(error, "nothing was repaired: ")
 
 
 def rebuild(data: Path) -> None:
@@ -54,36 +79,39 @@ def rebuild(data: Path) -> None:
     try:
         report = make_anew(data)
     except StoreError as error:
-        refuse(str(error), FAILED)
+        refuse_store(error)
     show(report)
     sys.exit(FAILED if report.problems else 0)
 
 
 def compact(data: Path) -> None:
-    """Compact the index and print its length before and after; exit 1 when it cannot be done."""
+    """Compact the index and print its length before and after; exit 1 when it is damaged or the disk does not take it,
+    2 where there is no store, or one that a process has open."""
     from holdfast_core.recovery.compact import compact as compact_index
 
     try:
         report = compact_index(data)
     except StoreError as error:
-        refuse(str(error), FAILED)
+        refuse_store(error)
     click.echo(f"index: {amount(report.before)}, now {amount(report.after)}")
 
 
-def backup(data: Path, to: Path) -> None:
-    """Bring a backup up to date and print what it took; exit 1 when anything is damaged."""
+def backup(data: Path, to: Path, rate: float | None) -> None:
+    """Bring a backup up to date and print what it took, reading at most `rate` MB of blobs a second; exit 1 when
+    anything is damaged, 2 for a directory that is no store or no place for a backup."""
     from holdfast_core.recovery.backup import backup as copy_store
 
     try:
-        report = copy_store(data, to, beside=BESIDE)
+        report = copy_store(data, to, beside=BESIDE, pace=ReadPace(rate, SystemClock(), time.sleep).told)
     except StoreError as error:
-        refuse(str(error), FAILED)
+        refuse_store(error)
     show(report)
     sys.exit(FAILED if report.problems else 0)
 
 
 def restore(source: Path, data: Path) -> None:
-    """Make a store of a backup; exit 1 when anything is damaged."""
+    """Make a store of a backup; exit 1 when anything is damaged, 2 for what is no backup and for a directory with
+    something in it."""
     from holdfast_core.recovery.backup import restore as make_store
 
     from holdfast.keeper.restored_store import settle
@@ -93,12 +121,12 @@ def restore(source: Path, data: Path) -> None:
             source, data, beside=BESIDE, settle=lambda store: settle(store, secrets.token_hex(16))
         )
     except StoreError as error:
-        refuse(str(error), FAILED)
+        refuse_store(error)
     show(report)
     sys.exit(FAILED if report.problems else 0)
 
 
-def export(data: Path, images: Sequence[str], to: Path, *, with_referrers: bool) -> None:
+def export(data: Path, images: Sequence[str], to: Path, *, with_referrers: bool, hard_links: bool) -> None:
     """Write images of a store into a layout; exit 1 when one is damaged or lacks a part, 2 when one is not here."""
     from holdfast_core.store import Store
 
@@ -109,7 +137,7 @@ def export(data: Path, images: Sequence[str], to: Path, *, with_referrers: bool)
         with closing(Store.create_or_open(data, write=False)) as store:
             found = [find(store, image) for image in images]
             with (
-                opened_target(to) as target,
+                opened_target(to, hard_links=hard_links) as target,
                 closing(ImageExport(store, target, with_referrers=with_referrers)) as exported,
             ):
                 exported.run(found)
