@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Blob,
         Child,
         CollectionRule,
+        DeletedManifest,
         Departure,
         Descriptor,
         DiskUse,
@@ -72,6 +73,7 @@ __all__ = [
     "Child",
     "ChunkHasher",
     "CollectionRule",
+    "DeletedManifest",
     "Departure",
     "Descriptor",
     "Digest",
@@ -108,7 +110,8 @@ __all__ = [
 ]
 
 _RECORDS = (
-    "Blob Child CollectionRule Departure Descriptor DiskUse EventHead EventRecord FillState ImageHolding"
+    "Blob Child CollectionRule DeletedManifest Departure Descriptor DiskUse EventHead EventRecord FillState"
+    " ImageHolding"
     " ImageUse Lock LockChange LockTarget Manifest MemberPage Pin ReferrerPage ReferrersList RepositoryAccount"
     " RepositoryMember Resource ResourceChange StoreAccount StoreStatistics Tag TagList TagMove"
 )

@@ -134,7 +134,9 @@ REPOSITORY_TABLES = frozenset(
     )
 )
 
-AS_BLOB, AS_MANIFEST = b"b", b"m"
+AS_BLOB, AS_MANIFEST, AS_DELETED = b"b", b"m", b"d"
+#: kinds of LINK, and those of them that hold what a manifest names
+LINK_KINDS, MANIFEST_KINDS = (AS_BLOB, AS_MANIFEST, AS_DELETED), (AS_MANIFEST, AS_DELETED)
 #: what a client names, as it stands in the keys of LOCK and DELETED
 NOUNS = {"repository": b"r", "blob": AS_BLOB, "manifest": AS_MANIFEST, "tag": b"t"}
 

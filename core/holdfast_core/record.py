@@ -78,6 +78,15 @@ class TagMove(Value, frozen=True):
     origin: str
 
 
+class DeletedManifest(Value, frozen=True):
+    """A manifest that a client deleted at that wall time, and the `tags` that it had."""
+
+    digest: Digest
+    media_type: str
+    deleted_at: float
+    tags: tuple[str, ...]
+
+
 class Child(Value, frozen=True):
     """A manifest or a blob (`kind` b"m" or b"b") that the body of a manifest names. `size` is what the body says."""
 
@@ -124,11 +133,12 @@ class Pin(Value, frozen=True):
 class CollectionRule(NamedTuple):
     """Since when something must be without a name to be collected, in wall seconds; None: it stays. Blobs that were
     pushed here; manifests; and what was cached, which counts from its last use as well. A manifest that was cached goes
-    when the last two let it."""
+    when the last two let it. A manifest that a client deleted counts from then on."""
 
     blobs_before: float | None
     manifests_before: float | None
     cached_before: float | None
+    deleted_before: float | None = None
 
 
 class Departure(NamedTuple):

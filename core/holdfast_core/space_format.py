@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from holdfast_core import format as layout
 from holdfast_core.digest import Digest
-from holdfast_core.record import Child, RepositoryAccount, StoreAccount
+from holdfast_core.record import Child, DeletedManifest, RepositoryAccount, StoreAccount
 
 HOUR_SECONDS = 3600.0
 #: uses count half after so long (seconds); the counts on disk hang on it
@@ -139,3 +139,19 @@ def decode_pin(payload: bytes) -> tuple[float, float, bool]:
     """The record of `encode_pin`."""
     pinned_at, until, with_referrers = _PIN.unpack(payload)
     return pinned_at, until, with_referrers
+
+
+def encode_deleted(deleted_at: float, media_type: str, tags: Sequence[str]) -> bytes:
+    """LINK of a deleted manifest: when it was deleted, its media type, and the tags that it had, each after a NUL, as
+    many as fit into a record."""
+    payload = layout.encode_link(deleted_at, media_type)
+    for name in tags:
+        raw = b"\0" + name.encode()
+        payload += raw if len(payload) + len(raw) <= layout.SEGMENT_BYTES else b""
+    return payload
+
+
+def decode_deleted(digest: Digest, payload: bytes) -> DeletedManifest:
+    """The record of `encode_deleted`."""
+    media_type, *tags = layout.decode_media_type(payload).split("\0")
+    return DeletedManifest(digest, media_type, layout.decode_linked_at(payload), tuple(tags))

@@ -215,6 +215,13 @@ class CollectionSection(Section, frozen=True):
             "ISO 8601 duration",
         ),
     ] = "P1D"
+    deleted_after: Annotated[
+        str,
+        key(
+            "how long a manifest or tag that was deleted here can be restored, P1D to P90D; empty: not at all",
+            "ISO 8601 duration",
+        ),
+    ] = ""
 
 
 class ScrubSection(Section, frozen=True):

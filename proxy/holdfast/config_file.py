@@ -6,6 +6,7 @@ import re
 import ssl
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
@@ -332,6 +333,10 @@ def collection_contradictions(config: Configuration) -> Iterator[str]:
     for name in ("lease", "untagged_after", "cached_after"):
         if (text := getattr(given, name)) or name == "lease":
             yield from duration_problems(f"garbage_collection.{name}", text)
+    if text := given.deleted_after:
+        kept = timestamps.duration(text)
+        if kept is None or not timedelta(days=1) <= kept <= timedelta(days=90):
+            yield f"garbage_collection.deleted_after: found {text!r}; allowed: P1D to P90D, or empty"
 
 
 def managed_problems(sync: SyncSection) -> Iterator[str]:

@@ -197,3 +197,30 @@ def test_a_repository_is_deleted_part_by_part_after_a_question(admin: RecordedAd
     done = command("repository", "delete", "app/old", "-y", env=logged_in(admin))
     assert [one.query for one in admin.asked] == [{"repository": "app/old"}] * 2
     assert done.out.splitlines() == ["REPOSITORY  app/old", "DELETED     1005 manifests and tags"]
+
+
+def test_what_was_deleted_is_shown_and_restored(admin: RecordedAdmin) -> None:
+    row = {
+        "image": "app/web@sha256:aa",
+        "digest": "sha256:aa",
+        "tags": ["latest", "v1"],
+        "deleted": "2027-01-15T08:00:00Z",
+        "until": "2027-01-22T08:00:00Z",
+        "bytes": 2048,
+    }
+    admin.on("GET", "deleted", {"value": [row], "nextLink": None})
+    assert command("deleted", env=logged_in(admin)).out.splitlines() == [
+        "IMAGE              TAGS        DELETED (UTC)         KEPT UNTIL (UTC)      FREES",
+        "app/web@sha256:aa  latest, v1  2027-01-15T08:00:00Z  2027-01-22T08:00:00Z  2.0 KiB",
+    ]
+    admin.on("POST", "deleted", {"digest": "sha256:aa", "tags": ["v1"], "taken": ["latest"]})
+    done = command("undelete", "app/web@sha256:aa", env=logged_in(admin))
+    assert admin.last.body == {"image": "app/web@sha256:aa"}
+    assert done.out.splitlines() == [
+        "RESTORED         sha256:aa",
+        "TAGS             v1",
+        "TAKEN BY OTHERS  latest",
+    ]
+    admin.on("POST", "deleted", {"digest": "sha256:aa", "tags": ["v2"], "taken": []})
+    command("undelete", "app/web@sha256:aa", "--tag", "v2", env=logged_in(admin))
+    assert admin.last.body == {"image": "app/web@sha256:aa", "tags": ["v2"]}

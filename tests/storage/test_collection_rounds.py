@@ -18,6 +18,7 @@ from holdfast.storage.collection_report import CollectedRepository
 from holdfast.storage.collection_rounds import KIND, NAME, CollectionRounds
 from holdfast.testing.manual_clock import START, FakeClock
 from holdfast_core import Digest, Pin, Store, fsck
+from holdfast_core.changes import collection
 from holdfast_core.upkeep.store_upkeep import Upkeep
 from support.images import body_of, cached, has, layer, pushed
 from support.logs import captured_logs
@@ -125,6 +126,46 @@ async def test_a_lease_that_is_not_over_holds(store: Store) -> None:
     assert report.digests == 1
 
 
+async def test_a_clock_that_is_set_forward_ends_no_lease(store: Store) -> None:
+    """A push that began before it finishes; what is left of another goes once its lease is over by any clock."""
+    clock, content, left = FakeClock(jump=False), layer(1), layer(2)
+    one = rounds(store, clock, untagged_after="P1D")
+    for body in (content, left):
+        push_file(store, "a", body, now=clock.now())
+    clock.advance(60)
+    clock.step(3 * DAY)
+    assert (await one.order(False, "x")).report.digests == 0  # type: ignore[union-attr]
+    push(store, "a", body_of(content), "v1", now=clock.now())
+    assert has(store, "a", content)
+    clock.advance(DAY - 1)
+    assert (await one.order(False, "x")).report.digests == 0  # type: ignore[union-attr]
+    clock.advance(1)
+    assert (await one.order(False, "x")).report.digests == 1  # type: ignore[union-attr]
+    assert [has(store, "a", body) for body in (content, left)] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["pushed", "cached", "deleted"])
+async def test_a_clock_that_is_set_back_keeps_nothing_for_ever(store: Store, kind: str) -> None:
+    """Its lease begins anew when a collection first sees it."""
+    clock = FakeClock(jump=False)
+    clock.step(1000 * DAY)
+    one = rounds(store, clock, deleted_after="P1D", untagged_after="P1D")
+    content = layer(1)
+    if kind == "pushed":
+        push_file(store, "a", content, now=clock.now())
+    elif kind == "cached":
+        put_file(store, "a", content, now=clock.now())
+    else:
+        digest = push(store, "a", body_of(), "v1", now=clock.now())
+        store.references.delete_manifest("a", digest, now=clock.now(), restorable=True).result()
+    clock.step(-1000 * DAY)
+    assert (await one.order(False, "x")).report.digests == 0  # type: ignore[union-attr]
+    clock.advance(DAY - 1)
+    assert (await one.order(False, "x")).report.digests == 0  # type: ignore[union-attr]
+    clock.advance(1)
+    assert (await one.order(False, "x")).report.digests == 1  # type: ignore[union-attr]
+
+
 async def test_pinned_content_and_referrers_of_what_is_here_stay(store: Store) -> None:
     clock, signed_layer = FakeClock(jump=False), layer(2)
     kept = pushed(store, "a", layer(1), now=OLD)
@@ -220,7 +261,7 @@ async def test_it_is_done_at_midnight_and_once(store: Store) -> None:
         await until(lambda: clock.slept == [60.0, 60.0, 1.0])
         assert one.status().report is None
         clock.advance(1)
-        await until(lambda: one.status().report is not None)
+        await until(lambda: one.status().report is not None and not one.status().running)
         report = one.status().report
         assert report is not None
         assert (report.trigger, report.began, report.digests) == ("Scheduled", "2027-01-16T00:00:00Z", 1)
@@ -241,7 +282,7 @@ async def test_a_node_that_was_off_at_midnight_does_it_at_its_start(store: Store
         assert one.status().report is None, "parents and synchronisation are looked at first"
         assert has(store, "a", layer(1))
         clock.advance(60)
-        await until(lambda: one.status().report is not None)
+        await until(lambda: one.status().report is not None and not one.status().running)
         report = one.status().report
         assert report is not None
         assert (report.trigger, report.digests) == ("Scheduled", 1)
@@ -262,7 +303,7 @@ async def test_the_parent_turns_it_off_and_on(store: Store) -> None:
         assert has(store, "a", layer(1))
         word[0] = GarbageCollection(enabled=True, schedule="0 * * * *")
         clock.advance(60)
-        await until(lambda: one.status().report is not None)
+        await until(lambda: one.status().report is not None and not one.status().running)
         assert not has(store, "a", layer(1))
 
 
@@ -282,7 +323,7 @@ async def test_a_full_disk_is_emptied_at_once_and_not_all_the_time(
         assert one.status().report is None
         full[0] = True
         clock.advance(60)
-        await until(lambda: one.status().report is not None)
+        await until(lambda: one.status().report is not None and not one.status().running)
         report = one.status().report
         assert report is not None
         assert (report.trigger, report.digests, report.bytes) == ("FullDisk", 1, 40_960)
@@ -330,3 +371,44 @@ async def test_the_store_is_sound_afterwards(store: Store, tmp_path: Path) -> No
     await rounds(store, clock).order(False, "x")
     store.close()
     assert fsck(tmp_path / "store").problems == []
+
+
+async def test_a_collection_holds_nobody_up_for_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By counts: keys that are read at once, changes of a transaction, digests of a dry run in one turn of the loop."""
+    clock, read, taken, looks = FakeClock(jump=False), list[int](), list[tuple[int, int]](), list[int]()
+    layers = [b"%d" % number for number in range(30)]
+    futures = [store.blobs.push_inline("a", Digest.of(one), one, now=OLD) for one in layers]
+    for number in range(60):
+        futures.append(store.blobs.push_inline("a", Digest.of(b"x%d" % number), b"x%d" % number, now=OLD))
+        push(store, "a", body_of(*layers, number=number), now=OLD)
+    for future in futures:
+        future.result(60)
+    planned, loose, collectable = collection.collected_together, store.space.loose, store.space.collectable
+
+    def counted_plan(*arguments: Any, **more: Any) -> Any:
+        rows, departure = planned(*arguments, **more)
+        taken.append((departure.digests, len(rows)))
+        return rows, departure
+
+    def counted_read(after: bytes, limit: int) -> Any:
+        read.append(limit)
+        return loose(after, limit=limit)
+
+    def counted_looks(rows: Any, *arguments: Any, **more: Any) -> Any:
+        looks.append(len(rows))
+        return collectable(rows, *arguments, **more)
+
+    monkeypatch.setattr(store.space, "loose", counted_read)
+    monkeypatch.setattr(store.space, "collectable", counted_looks)
+    one = rounds(store, clock, untagged_after="P1D")
+    dry = (await one.order(True, "x")).report
+    monkeypatch.setattr(collection, "collected_together", counted_plan)
+    real = (await one.order(False, "x")).report
+    assert dry is not None
+    assert real is not None
+    assert (dry.digests, real.digests, real.looked_at) == (120, 120, 120)
+    assert max(read) <= 1000
+    assert max(looks) <= 8
+    assert max(changes for _, changes in taken) <= collection.CHANGES + 40, "and what the last manifest has"
+    edges = 60 * 30
+    assert len(taken) >= (edges + sum(changes for _, changes in taken)) / (collection.CHANGES + 40)

@@ -46,9 +46,23 @@ def test_the_word_of_the_parent_counts() -> None:
 
 
 def test_leases_become_moments() -> None:
-    assert rule_of(CollectionSection(), NOW) == CollectionRule(NOW - DAY, None, NOW - DAY)
+    assert rule_of(CollectionSection(), NOW) == CollectionRule(NOW - DAY, None, NOW - DAY, deleted_before=NOW)
     config = CollectionSection(lease="PT1H", untagged_after="P7D", cached_after="")
-    assert rule_of(config, NOW) == CollectionRule(NOW - 3600, NOW - 7 * DAY, None)
+    assert rule_of(config, NOW) == CollectionRule(NOW - 3600, NOW - 7 * DAY, None, deleted_before=NOW)
+
+
+def test_what_was_deleted_is_kept_so_long_with_the_manifests_of_its_tags() -> None:
+    config = CollectionSection(untagged_after="P1D", deleted_after="P7D")
+    rule = rule_of(config, NOW)
+    assert (rule.manifests_before, rule.deleted_before) == (NOW - 7 * DAY, NOW - 7 * DAY)
+    long = CollectionSection(untagged_after="P30D", deleted_after="P7D")
+    assert rule_of(long, NOW).manifests_before == NOW - 30 * DAY
+    assert rule_of(CollectionSection(deleted_after="P7D"), NOW).manifests_before is None
+    assert rule_of(config, NOW, is_pressed=True).deleted_before == NOW - 600
+    assert (
+        from_table({"garbage_collection": {"deleted_after": "P90D"}}).garbage_collection.deleted_after
+        == "P90D"
+    )
 
 
 def test_what_synchronisation_is_bringing_stays() -> None:
@@ -57,7 +71,7 @@ def test_what_synchronisation_is_bringing_stays() -> None:
     assert before is not None
     assert NOW - 3 * DAY - 1 < before < NOW - 3 * DAY, "what came at that very moment stays"
     assert rule_of(config, NOW, NOW - 3600).cached_before == NOW - DAY
-    assert rule_of(config, NOW, -inf) == CollectionRule(NOW - DAY, None, None)
+    assert rule_of(config, NOW, -inf) == CollectionRule(NOW - DAY, None, None, deleted_before=NOW)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +83,9 @@ def test_what_synchronisation_is_bringing_stays() -> None:
         ({"lease": "PT0S"}, "garbage_collection.lease: found 'PT0S'; allowed"),
         ({"untagged_after": "7 days"}, "garbage_collection.untagged_after: found '7 days'; allowed"),
         ({"cached_after": "P1M"}, "garbage_collection.cached_after: found 'P1M'; allowed"),
+        ({"deleted_after": "PT23H"}, "garbage_collection.deleted_after: found 'PT23H'; allowed: P1D to P90D"),
+        ({"deleted_after": "P91D"}, "garbage_collection.deleted_after: found 'P91D'; allowed: P1D to P90D"),
+        ({"deleted_after": "7"}, "garbage_collection.deleted_after: found '7'; allowed: P1D to P90D"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_refused_at_the_start(table: dict[str, str], sentence: str) -> None:
@@ -94,7 +111,17 @@ def test_who_finds_a_blob_has_an_hour_for_its_manifest_or_half_a_short_lease() -
 def test_on_a_full_disk_little_is_waited_for() -> None:
     """No push can be completed there; what has no name and was used a moment ago goes."""
     pressed = rule_of(CollectionSection(untagged_after="P7D"), NOW, is_pressed=True)
-    assert pressed == CollectionRule(NOW - 600, NOW - 7 * DAY, NOW)
+    assert pressed == CollectionRule(NOW - 600, NOW - 7 * DAY, NOW, deleted_before=NOW)
     short = CollectionSection(lease="PT1M", cached_after="")
-    assert rule_of(short, NOW, is_pressed=True) == CollectionRule(NOW - 60, None, None)
+    assert rule_of(short, NOW, is_pressed=True) == CollectionRule(NOW - 60, None, None, deleted_before=NOW)
     assert rule_of(CollectionSection(), NOW, -inf, is_pressed=True).cached_before is None
+
+
+def test_nothing_goes_by_a_time_that_is_longer_than_the_clock_was_steady() -> None:
+    config = CollectionSection(lease="PT1H", untagged_after="P7D", cached_after="P1D", deleted_after="P1D")
+    assert rule_of(config, NOW, steady=3599.0) == CollectionRule(None, None, None, None)
+    assert rule_of(config, NOW, steady=DAY) == CollectionRule(NOW - 3600, None, NOW - DAY, NOW - DAY)
+    assert rule_of(config, NOW, steady=7 * DAY).manifests_before == NOW - 7 * DAY
+    pressed = rule_of(config, NOW, is_pressed=True, steady=599.0)
+    assert pressed == CollectionRule(None, None, NOW, None)
+    assert rule_of(config, NOW, is_pressed=True, steady=600.0).blobs_before == NOW - 600

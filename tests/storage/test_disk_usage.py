@@ -52,7 +52,7 @@ def test_of_an_image_counts_what_its_repository_has(store: Store) -> None:
 async def test_a_repository_frees_what_it_alone_has(store: Store) -> None:
     cached(store, "a", layer(1), layer(2), tag="v1", now=START)
     pushed(store, "b", layer(2), tag="v1", now=START)
-    assert repository_usage(store, "a", "shown") == RepositoryUsage(
+    assert repository_usage(store, "a", "shown", START) == RepositoryUsage(
         name="shown",
         manifests=1,
         blobs=2,

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.storage.images.repository_removal import RepositoryDeletes
 from holdfast.testing.manual_clock import START, FakeClock
 from holdfast_core import Digest, LockChange, LockTarget, Pin, Store
 from support.admin import AdminServing, admin_serving
@@ -110,7 +110,7 @@ async def test_a_repository_is_deleted_with_all_that_it_has(tmp_path: Path) -> N
 
 
 async def test_a_large_one_goes_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.storage.repository_removal.PART", 32)
+    monkeypatch.setattr("holdfast.storage.images.repository_removal.PART", 32)
     async with admin_serving(tmp_path) as admin:
         for number in range(40):
             pushed(admin.store, "app/old", layer(number), tag=f"v{number}")

@@ -108,7 +108,9 @@ async def admin_serving(
     config = config or Configuration()
     clock, logs = FakeClock(), record_logs()
     store = Store.create_or_open(path / "store", write=True)
-    port = ScriptedPort(store, clock, config.control)
+    port = ScriptedPort(
+        store, clock, config.control, restorable=bool(config.garbage_collection.deleted_after)
+    )
     node = Node(store, port, Router(config), config, clock)
     admin = AdminApi(OPERATOR, clock, clients, config.login.failures)
     server = Server(node, plain=True, dispatch=admin.answer)

@@ -88,6 +88,7 @@ class FormatReader:
         self._read_index()
         self.repositories = {blake3(name).digest(16) for name in self.rows["R"]}
         self.manifests = {key[:16] + key[17:] for key in self.rows["L"] if key[16:17] == b"m"}
+        self.holding = {key[:16] + key[17:] for key in self.rows["L"] if key[16:17] in (b"m", b"d")}
         for table, rows in sorted(self.rows.items()):
             look = getattr(self, f"_look_{table}", self._look_elsewhere)
             for key, payload in rows.items():
@@ -147,11 +148,15 @@ class FormatReader:
 
     def _look_L(self, key: bytes, payload: bytes) -> None:
         need(key[:16] in self.repositories, "its repository has no name")
-        need(key[16:17] in (b"b", b"m"), "its kind")
+        need(key[16:17] in (b"b", b"m", b"d"), "its kind")
         need(only_digest(key[17:]) in self.rows["B"], "its bytes are not held")
         times(payload, 1)
         payload[8:].decode()
-        need(key[16:17] == b"m" or len(payload) == 8, "a blob with a media type")
+        need(key[16:17] != b"b" or len(payload) == 8, "a blob with a media type")
+        need(key[16:17] == b"d" or b"\0" not in payload[8:], "tags of what is not deleted")
+        need(
+            key[16:17] != b"d" or key[:16] + key[17:] not in self.manifests, "deleted, and a manifest as well"
+        )
 
     def _look_B(self, key: bytes, payload: bytes) -> None:
         only_digest(key)
@@ -400,12 +405,12 @@ class FormatReader:
         return {"sha256": b"\1", "sha512": b"\2"}[algorithm] + bytes.fromhex(digest)
 
     def _graph(self) -> None:
-        linked = {key[17:] for key in self.rows["L"] if key[16:17] == b"m"}
+        linked = {key[16:] for key in self.holding}
         need({key[:-4] for key in self.rows["c"]} == linked, "children are not those of the linked manifests")
         children = {manifest: self._children(manifest) for manifest in linked}
         for manifest in linked:
             need(children[manifest] == self._named(manifest), f"children of {manifest.hex()}")
-        edges = {child + link for link in self.manifests for child in children[link[16:]]}
+        edges = {child + link for link in self.holding for child in children[link[16:]]}
         need(set(self.rows["e"]) == edges and not any(self.rows["e"].values()), "the edges")
         links = {key[:16] + key[17:] for key in self.rows["L"]}
         tagged = {key[:16] + payload[17:] for key, payload in self.rows["T"].items()}
@@ -418,7 +423,7 @@ class FormatReader:
             holders[key[17:]].add(key[:16])
         accounts: dict[bytes, list[int]] = defaultdict(lambda: [0] * 5)
         for key in self.rows["L"]:
-            accounts[key[:16]][0 if key[16:17] == b"m" else 1] += 1
+            accounts[key[:16]][0 if key[16:17] == b"m" else 1] += key[16:17] != b"d"
         store = [0] * 6
         for digest, row in self.rows["B"].items():
             flags, size = struct.unpack_from("<BQ", row)

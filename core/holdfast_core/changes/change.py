@@ -114,6 +114,27 @@ def link(
         put(key, layout.encode_link(now, media_type or ""), keep),
         *remove([layout.UNLINKED + blob.digest.key]),
         *lease,
+        *(_restored(view, key) if media_type is not None else ()),
+    ]
+
+
+def _restored(view: IndexView, link: bytes) -> list[IndexChange]:
+    """A deleted manifest is a manifest again, by its new link."""
+    key = layout.LINK + link[1:17] + layout.AS_DELETED + link[18:]
+    return remove([key], Keep.DISK) if present(view, key) else []
+
+
+def set_aside(view: IndexView, link: bytes, tags: Sequence[str], *, now: float) -> list[IndexChange]:
+    """The link of a manifest becomes that of a deleted one: nobody sees it, and all that it names stays. `tags` are
+    those that it had."""
+    repository, digest_key, payload = link[1:17], link[18:], view.get(link)
+    if payload is None:  # its media type cannot be read
+        return unlink(view, link, now=now)
+    deleted = space_format.encode_deleted(now, layout.decode_media_type(payload), tags)
+    return [
+        put(layout.LINK + repository + layout.AS_DELETED + digest_key, deleted, Keep.DISK),
+        *remove([link], Keep.DISK),
+        put(space_format.loose_key(repository, digest_key), layout.encode_time(now)),
     ]
 
 
@@ -123,7 +144,7 @@ def unlink(view: IndexView, link: bytes, *, now: float) -> list[IndexChange]:
     holder, digest = layout.holder_key(link), layout.digest_from(link, link[18:])
     repository, seen = link[1:17], layout.SEEN + link[1:17] + digest.key
     changes = [*remove([link], Keep.DISK), *remove([seen]), *_uses_kept(view, digest.key, seen)]
-    if link[17:18] == layout.AS_MANIFEST:
+    if link[17:18] in layout.MANIFEST_KINDS:
         for child in children_in(view, digest.key) or ():
             if is_linked(view, repository, child.digest.key):
                 changes += loose(view, repository, child.digest.key, now=now, without=digest.key)
@@ -139,10 +160,7 @@ def uses_of(view: IndexView, repository: bytes, digest_key: bytes) -> tuple[floa
     seen = view.get(layout.SEEN + repository + digest_key)
     if seen is not None:
         return layout.decode_seen(seen)
-    links = (
-        view.get(layout.LINK + repository + kind + digest_key)
-        for kind in (layout.AS_BLOB, layout.AS_MANIFEST)
-    )
+    links = (view.get(layout.LINK + repository + kind + digest_key) for kind in layout.LINK_KINDS)
     return max(
         ((layout.decode_linked_at(payload), 1.0) for payload in links if payload is not None),
         default=(0.0, 0.0),
@@ -202,9 +220,20 @@ def loose(
 
 
 def is_linked(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
-    """Whether a repository (its hash) has a digest, as a blob or as a manifest."""
-    kinds = (layout.AS_BLOB, layout.AS_MANIFEST)
-    return any(view.raw(layout.LINK + repository + kind + digest_key) is not None for kind in kinds)
+    """Whether a repository (its hash) has a digest, as a blob, a manifest or a deleted one."""
+    links = (layout.LINK + repository + kind + digest_key for kind in layout.LINK_KINDS)
+    return any(view.raw(link) is not None for link in links)
+
+
+def has_manifest(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
+    """Whether a repository (its hash) has a manifest, or a deleted one: what it names stays."""
+    links = (layout.LINK + repository + kind + digest_key for kind in layout.MANIFEST_KINDS)
+    return any(view.raw(link) is not None for link in links)
+
+
+def is_deleted(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
+    """Whether a repository (its hash) has a manifest that a client deleted, and that can be restored."""
+    return present(view, layout.LINK + repository + layout.AS_DELETED + digest_key)
 
 
 def is_lease_old(view: IndexView, repository: bytes, digest_key: bytes, now: float) -> bool:

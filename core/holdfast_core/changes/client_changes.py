@@ -21,6 +21,7 @@ from holdfast_core.changes.change import (
     put,
     referrer,
     remove,
+    set_aside,
     tag,
     tag_of,
     unlink,
@@ -125,9 +126,17 @@ def deleted_tag(
 
 
 def deleted_manifest(
-    view: IndexView, repository: str, digest: Digest, *, now: float, tombstone: bool, origin: str = "local"
+    view: IndexView,
+    repository: str,
+    digest: Digest,
+    *,
+    now: float,
+    tombstone: bool,
+    origin: str = "local",
+    restorable: bool = False,
 ) -> list[IndexChange]:
-    """The manifest goes, with every tag that points to it and as a referrer. Referrers of it stay."""
+    """The manifest goes, with every tag that points to it and as a referrer. Referrers of it stay. With `restorable`
+    it is set aside, with its closure and the names of its tags."""
     target = LockTarget("manifest", str(digest))
     key = layout.link_key(repository, layout.AS_MANIFEST, digest.key)
     if not present(view, key):
@@ -142,7 +151,8 @@ def deleted_manifest(
     for name in names:
         changes += _tag_gone(view, repository, name, now, origin)
         changes += _gone(repository, "tag", name, now, tombstone)
-    changes += [*unlink(view, key, now=now), *_gone(repository, "manifest", str(digest), now, tombstone)]
+    changes += set_aside(view, key, names, now=now) if restorable else unlink(view, key, now=now)
+    changes += _gone(repository, "manifest", str(digest), now, tombstone)
     changes += store_events.untagged(view, repository, names, now=now, origin=origin)
     event = store_events.of_manifest(view, "delete", repository, digest, now=now, origin=origin)
     return [*changes, store_events.unnumbered(event)]

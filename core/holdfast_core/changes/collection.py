@@ -4,15 +4,16 @@ Both decide in the transaction that removes, from the edges of the image graph, 
 there is no mark that could be out of date. Neither is a client's change, nor one of the parent: followers hear nothing,
 and a miss brings it again.
 
-A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it. What is pushed
-here and not at the parent yet, pinned or locked is never taken. What was pushed here (owned) is never evicted: that a
-parent has it is not noted anywhere.
+A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it; a deleted
+manifest that can be restored names as before. What is pushed here and not at the parent yet, pinned or locked is never
+taken. What was pushed here (owned) is not evicted before it is deleted: that a parent has it is not noted anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from math import inf
 
 from holdfast_core import format as layout
 from holdfast_core import space_format
@@ -21,6 +22,8 @@ from holdfast_core.changes.change import (
     IndexChange,
     IndexView,
     blob_of,
+    has_manifest,
+    is_deleted,
     is_linked,
     present,
     put,
@@ -33,8 +36,9 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
 from holdfast_core.record import CollectionRule, Departure, ImageHolding, LockTarget
 
-#: digests a transaction: the writer is held for a few ms
-DIGESTS = 32
+#: digests a transaction, and changes and edges after which it takes no more of them: the writer is held for a few ms. A
+#: manifest with ten layers has 25, a blob 3
+DIGESTS, CHANGES = 32, 80
 #: edges that are looked at together
 EDGES = 64
 #: roots of one digest that are looked for
@@ -60,7 +64,7 @@ def evicted(
                 f"{digest} of {repository} has the tag {name}, which was moved here and not at the parent"
             )
         changes += change.drop_tag(view, repository, name, now=now)
-    going = list(only_named_by(view, hashed, digest.key, now, owned=False))
+    going = list(only_named_by(view, hashed, [digest.key], now, owned=is_deleted(view, hashed, digest.key)))
     gone, rest = going[:DIGESTS], going[DIGESTS:]
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
@@ -72,15 +76,15 @@ def evicted(
 def only_named_by(
     view: IndexView,
     repository: bytes,
-    root: bytes,
+    roots: Sequence[bytes],
     now: float,
     *,
     owned: bool,
 ) -> Iterator[bytes]:
-    """The digest keys that a repository (its hash) links and that nothing of it names but `root` and what goes with it;
-    `root` first. Pinned, locked and tagged content stays, and without `owned` what was pushed here."""
-    going: dict[bytes, None] = {root: None}
-    waiting = [root]
+    """The digest keys that a repository (its hash) links and that nothing of it names but `roots` and what goes with
+    them, which come first. Pinned, locked and tagged content stays, and without `owned` what was pushed here."""
+    going = dict.fromkeys(roots)
+    waiting = list(roots)
     while waiting:
         parent = waiting.pop(0)
         yield parent
@@ -118,7 +122,7 @@ def holding_of(view: IndexView, repository: str, digest: Digest, *, now: float) 
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         return None
-    going = list(only_named_by(view, hashed, digest.key, now, owned=False))
+    going = list(only_named_by(view, hashed, [digest.key], now, owned=is_deleted(view, hashed, digest.key)))
     sizes = [freed(view, hashed, key) for key in going]
     named = dict.fromkeys(c.digest for key in going for c in change.children_in(view, key) or ())
     return ImageHolding(
@@ -139,7 +143,8 @@ def collected(
     view: IndexView, repository: str, digest: Digest, rule: CollectionRule, *, now: float
 ) -> tuple[list[IndexChange], Departure]:
     """Take what nothing names any more out of a repository, if the rule says so: no change when it does not, or when it
-    is named again."""
+    is named again. A time in the future is of a clock that was set back since then, and is as if it were now: the lease
+    begins anew."""
     hashed = layout.repository_hash(repository)
     note = space_format.loose_key(hashed, digest.key)
     payload = view.get(note)
@@ -148,7 +153,9 @@ def collected(
         return [], Departure()
     if _is_named(view, hashed, digest.key):
         return remove([note]), Departure()
-    if not _is_over(view, hashed, digest, layout.decode_time(payload), hour, rule):
+    if (since := layout.decode_time(payload)) > now:
+        return [put(note, layout.encode_time(now))], Departure()
+    if not _is_over(view, hashed, digest, since, hour, rule, now):
         return [], Departure()
     if _has_subject(view, hashed, digest.key) or _kept(view, repository, digest, now):
         return [], Departure()
@@ -163,34 +170,51 @@ def collected_together(
     *,
     now: float,
     gone: dict[Digest, set[bytes]],
+    limit: float = inf,
 ) -> tuple[list[IndexChange], Departure]:
-    """`collected` for several. `gone` is the caller's, empty at first: the repositories that lose a digest that others
-    have as well."""
+    """`collected` for several, until there are `limit` changes and edges; the rest is left. `gone` is the caller's,
+    empty at first: the repositories that lose a digest that others have as well."""
     changes: list[IndexChange] = []
-    digests = bytes_freed = 0
+    digests = bytes_freed = looked_at = edges = 0
     for repository, digest in loose:
+        if len(changes) + edges >= limit:
+            break
+        looked_at += 1
         rows, departure = collected(view, repository, digest, rule, now=now)
         changes += rows
         if not departure.digests:
             continue
         hashed, others = layout.repository_hash(repository), gone.get(digest, set())
         digests += 1
+        edges += len(change.children_in(view, digest.key) or ())
         bytes_freed += freed(view, hashed, digest.key, others)
         if repositories_of(view, digest.key) != {hashed}:
             gone.setdefault(digest, set()).add(hashed)
-    return changes, Departure(digests, bytes_freed)
+    return changes, Departure(digests, bytes_freed, len(loose) - looked_at)
 
 
 def _is_over(
-    view: IndexView, repository: bytes, digest: Digest, since: float, hour: int, rule: CollectionRule
+    view: IndexView,
+    repository: bytes,
+    digest: Digest,
+    since: float,
+    hour: int,
+    rule: CollectionRule,
+    now: float,
 ) -> bool:
-    """Whether the lease of what nothing names is over. For a manifest that was cached both rules must let it go."""
+    """Whether the lease of what nothing names is over. For a manifest that was cached both rules must let it go. A use
+    or a delete in the future says nothing."""
+    deleted = view.get(layout.LINK + repository + layout.AS_DELETED + digest.key)
+    if deleted is not None:
+        before, deleted_at = rule.deleted_before, layout.decode_linked_at(deleted)
+        return before is not None and (deleted_at if deleted_at <= now else since) <= before
     as_manifest = present(view, layout.LINK + repository + layout.AS_MANIFEST + digest.key)
     rules = [rule.manifests_before] if as_manifest else []
     if _is_owned(view, digest.key):
         rules = rules or [rule.blobs_before]
     else:
-        since = max(since, hour * space_format.HOUR_SECONDS)
+        used = hour * space_format.HOUR_SECONDS
+        since = max(since, used if used <= now else since)
         rules.append(rule.cached_before)
     return all(before is not None and since <= before for before in rules)
 
@@ -211,16 +235,16 @@ def _parents(view: IndexView, repository: bytes, digest_key: bytes) -> Iterator[
     while rows := view.rows(prefix, after=after, limit=EDGES):
         for key, _ in rows:
             parent = key[len(prefix) :]
-            if present(view, layout.LINK + repository + layout.AS_MANIFEST + parent):
+            if has_manifest(view, repository, parent):
                 yield parent
         after = rows[-1][0]
 
 
 def _has_subject(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
-    """Whether what a manifest refers to is in the repository."""
+    """Whether what a manifest refers to is in the repository, or can be restored."""
     prefix = layout.SUBJECT + repository + digest_key
     subjects = (key[len(prefix) :] for key in view.keys(prefix))
-    return any(present(view, layout.LINK + repository + layout.AS_MANIFEST + subject) for subject in subjects)
+    return any(has_manifest(view, repository, subject) for subject in subjects)
 
 
 def _is_owned(view: IndexView, digest_key: bytes) -> bool:
@@ -230,7 +254,7 @@ def _is_owned(view: IndexView, digest_key: bytes) -> bool:
 
 def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes) -> str:
     """Why something that may be collected is not evicted; "" when it is."""
-    if _is_owned(view, digest_key):
+    if _is_owned(view, digest_key) and not is_deleted(view, repository, digest_key):
         return "was pushed here"
     return "is named by a manifest that is here" if any(_parents(view, repository, digest_key)) else ""
 
@@ -272,8 +296,8 @@ def freed(view: IndexView, repository: bytes, digest_key: bytes, gone: Collectio
 
 
 def _is_last(view: IndexView, digest_key: bytes, repositories: Collection[bytes]) -> bool:
-    """Whether no other repository has a digest. Each has it as a blob, as a manifest, or as both."""
-    holders = view.keys(layout.HOLDER + digest_key, limit=2 * len(repositories) + 1)
+    """Whether no other repository has a digest. Each has it by so many links at most."""
+    holders = view.keys(layout.HOLDER + digest_key, limit=len(layout.LINK_KINDS) * len(repositories) + 1)
     return all(key[-16:] in repositories for key in holders)
 
 
@@ -289,11 +313,7 @@ def _unlinked(view: IndexView, repository: str, digest_key: bytes, now: float) -
     changes = remove(map(layout.subject_referrer, subjects), change.Keep.DISK)
     lock = layout.lock_key(repository, LockTarget("manifest", str(digest)))
     changes += remove([lock], change.Keep.DISK) if present(view, lock) else []
-    links = [layout.LINK + hashed + kind + digest_key for kind in (layout.AS_BLOB, layout.AS_MANIFEST)]
-    present_links = [link for link in links if present(view, link)]
-    for link in present_links:
-        changes += unlink(view, link, now=now)
-    holders = view.keys(layout.HOLDER + digest_key, limit=len(present_links) + 1)
-    if len(present_links) > 1 and len(holders) == len(present_links):
-        changes.append(put(layout.UNLINKED + digest_key, layout.encode_time(now)))
+    links = (layout.LINK + hashed + kind + digest_key for kind in layout.LINK_KINDS)
+    for link in links:
+        changes += unlink(view, link, now=now) if present(view, link) else []
     return changes

@@ -18,9 +18,9 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import RecordDamaged
 from holdfast_core.record import Blob, RepositoryAccount, StoreAccount
 
-#: a repository has a digest as a blob, as a manifest or as both, so among this many holders, if there are as many, are
-#: three repositories
-HOLDERS = 5
+#: a repository has a digest by three links at most, so among this many holders, if there are as many, are three
+#: repositories
+HOLDERS = 7
 
 
 class Derivation:
@@ -90,8 +90,10 @@ class Derivation:
     ) -> None:
         repository, kind, digest_key = key[1:17], key[17:18], key[18:]
         was, is_there = self._view.raw(key) is not None, after is not None
-        other_kind = layout.AS_BLOB if kind == layout.AS_MANIFEST else layout.AS_MANIFEST
-        alone = self._view.raw(layout.LINK + repository + other_kind + digest_key) is None
+        others = {
+            other for other in layout.LINK_KINDS if other != kind and self._has(repository, other, digest_key)
+        }
+        alone = not others
         hour = self._hour(repository, digest_key) if was or not alone else None
         if was == is_there:
             write()
@@ -107,8 +109,11 @@ class Derivation:
                 self._write(space_format.loose_key(repository, digest_key), None)
                 self._unlink(digest_key)
         self._use(repository, digest_key, hour)
-        if was != is_there and kind == layout.AS_MANIFEST:
+        if was != is_there and kind in layout.MANIFEST_KINDS and others.isdisjoint(layout.MANIFEST_KINDS):
             self._edges(repository, digest_key, is_there=is_there)
+
+    def _has(self, repository: bytes, kind: bytes, digest_key: bytes) -> bool:
+        return self._view.raw(layout.LINK + repository + kind + digest_key) is not None
 
     def _unlink(self, digest_key: bytes) -> None:
         """Note that no repository links a digest any more, if that is so: a planner that ends several links of one does
@@ -130,7 +135,8 @@ class Derivation:
             else:
                 self._write(edge, None)
                 self._loosen(repository, child.digest.key)
-        if not is_there and not self._view.keys(layout.HOLDER + manifest + layout.AS_MANIFEST, limit=1):
+        holders = (layout.HOLDER + manifest + kind for kind in layout.MANIFEST_KINDS)
+        if not is_there and not any(self._view.keys(prefix, limit=1) for prefix in holders):
             for row in self._view.keys(space_format.children_prefix(manifest)):
                 self._write(row, None)
 
@@ -163,7 +169,8 @@ class Derivation:
     def _count(self, repository: bytes, kind: bytes, digest_key: bytes, sign: int, *, alone: bool) -> None:
         """A link that comes, before it is there, or that went, after it is gone. `alone`: the repository has the digest
         by no other."""
-        self._accounts[repository][0 if kind == layout.AS_MANIFEST else 1] += sign
+        if kind != layout.AS_DELETED:
+            self._accounts[repository][0 if kind == layout.AS_MANIFEST else 1] += sign
         if not alone:
             return
         blob = blob_of(self._view, Digest.from_key(digest_key))
@@ -275,8 +282,8 @@ class Derivation:
 
 
 def hour_of_use(view: IndexView, repository: bytes, digest_key: bytes) -> int | None:
-    """The hour in which a repository's bytes were last used: read, or linked. None without a link."""
-    links = [layout.LINK + repository + kind + digest_key for kind in (layout.AS_BLOB, layout.AS_MANIFEST)]
+    """The hour in which a repository's bytes were last used: read, linked or deleted. None without a link."""
+    links = [layout.LINK + repository + kind + digest_key for kind in layout.LINK_KINDS]
     times = [layout.decode_linked_at(payload) for key in links if (payload := view.get(key)) is not None]
     if not times:
         return 0 if any(present(view, key) for key in links) else None
@@ -289,7 +296,9 @@ def hour_of_use(view: IndexView, repository: bytes, digest_key: bytes) -> int | 
 def account_of(view: IndexView, repository: bytes) -> RepositoryAccount:
     """What a repository links, counted from its links."""
     links = view.keys(layout.LINK + repository)
-    manifests = sum(key[17:18] == layout.AS_MANIFEST for key in links)
+    manifests, blobs = (
+        sum(key[17:18] == kind for key in links) for kind in (layout.AS_MANIFEST, layout.AS_BLOB)
+    )
     files = own = inline = 0
     for digest_key in dict.fromkeys(key[18:] for key in links):
         blob = blob_of(view, Digest.from_key(digest_key))
@@ -300,7 +309,7 @@ def account_of(view: IndexView, repository: bytes) -> RepositoryAccount:
             continue
         files += blob.size
         own += blob.size if repositories_of(view, digest_key) == {repository} else 0
-    return RepositoryAccount(manifests, len(links) - manifests, files, own, inline)
+    return RepositoryAccount(manifests, blobs, files, own, inline)
 
 
 def store_account(view: IndexView) -> StoreAccount:

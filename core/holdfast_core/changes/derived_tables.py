@@ -85,7 +85,7 @@ class DerivedTables:
 
     def _children(self) -> Iterator[IndexChange]:
         holders = (key for key, _ in self._index.scan(layout.HOLDER))
-        for digest, _ in groupby(key[1:-17] for key in holders if key[-17:-16] == layout.AS_MANIFEST):
+        for digest, _ in groupby(key[1:-17] for key in holders if key[-17:-16] in layout.MANIFEST_KINDS):
             yield from self.children_rows(layout.digest_from(digest, digest))
 
     def children_rows(self, digest: Digest) -> list[IndexChange]:
@@ -115,7 +115,7 @@ class DerivedTables:
 
     def _edges(self) -> Iterator[IndexChange]:
         for key, _ in self._index.scan(layout.LINK):
-            if key[17:18] != layout.AS_MANIFEST:
+            if key[17:18] not in layout.MANIFEST_KINDS:
                 continue
             with self._index.view() as view:
                 children = change.children_in(view, key[18:])

@@ -90,7 +90,7 @@ def _require_sent(
 def _unlinked(view: IndexView, repository: bytes, links: list[bytes], now: float) -> Iterator[IndexChange]:
     """Notes of the bytes that no other repository links, so that a sweep finds them."""
     for digest in dict.fromkeys(link[18:] for link in links):
-        # as a blob and as a manifest: at most two of the holders are this repository
+        # as a blob, and as a manifest or a deleted one: at most two of the holders are this repository
         if all(holder[-16:] == repository for holder in view.keys(layout.HOLDER + digest, limit=3)):
             yield put(layout.UNLINKED + digest, layout.encode_time(now))
 

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Literal
 
 from holdfast_core import format as layout
+from holdfast_core import space_format
 from holdfast_core.changes import (
     change,
     client_changes,
@@ -33,6 +34,7 @@ from holdfast_core.index import list_pages
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.record import (
     Blob,
+    DeletedManifest,
     Descriptor,
     Lock,
     LockChange,
@@ -171,6 +173,36 @@ class References:
         """Whether a "tag", "manifest" or "blob" was deleted here and not pushed again: it is not to be brought
         back from a parent. `name` is the tag or the digest."""
         return self._get(layout.deleted_key(repository, kind, name)) is not None
+
+    # --- what can be restored -------------------------------------------------------------------------------
+
+    def deleted(self, repository: str) -> list[DeletedManifest]:
+        """The manifests of a repository that clients deleted and that are kept, by digest."""
+        rows = self._index.scan(layout.link_key(repository, layout.AS_DELETED, b""))
+        return [
+            space_format.decode_deleted(layout.digest_from(key, key[18:]), layout.unseal(key, value))
+            for key, value in rows
+        ]
+
+    def deleted_tags(self, repository: str) -> list[tuple[str, TagMove]]:
+        """The tags of a repository that were deleted, with the move before: where each pointed. Those of which no
+        digest is known any more are left out."""
+        prefix, found = layout.MOVES + layout.repository_hash(repository), []
+        for key, value in self._index.scan(prefix):
+            last, *before = layout.decode_moves(layout.unseal(key, value))
+            if last.digest is None and before and before[0].digest is not None:
+                found.append((key[17:].decode(), TagMove(before[0].digest, last.moved_at, last.origin)))
+        return found
+
+    def deleted_manifest(self, repository: str, digest: Digest) -> tuple[DeletedManifest, bytes] | None:
+        """A manifest that was deleted and is kept, with its body. Raises RecordDamaged, ChunkDamaged, NotHeld."""
+        key = layout.link_key(repository, layout.AS_DELETED, digest.key)
+        row, _ = self._linked(key, layout.BLOB + digest.key)
+        if row is None:
+            return None
+        blob = layout.decode_blob(digest, row[1])
+        body = self._blobs.read(blob) if blob.inline is None else blob.inline
+        return space_format.decode_deleted(digest, row[0]), body
 
     # --- locks ----------------------------------------------------------------------------------------------
 
@@ -391,14 +423,17 @@ class References:
         now: float,
         tombstone: bool = False,
         notes: outbox_rows.Notes = outbox_rows.nothing,
+        restorable: bool = False,
     ) -> Future[None]:
         """Delete a manifest, every tag that points to it, and its place among the referrers. Its own referrers stay
-        (references.md 2.8). `notes` are what is to be sent to the parent. The future raises
-        NotHeld."""
+        (references.md 2.8). `notes` are what is to be sent to the parent. With `restorable` it is among `deleted`, and
+        a push brings it back, until it is collected. The future raises NotHeld."""
 
         def plan(view: IndexView) -> list[IndexChange]:
             names = list(client_changes.tags_at(view, repository, digest))
-            rows = client_changes.deleted_manifest(view, repository, digest, now=now, tombstone=tombstone)
+            rows = client_changes.deleted_manifest(
+                view, repository, digest, now=now, tombstone=tombstone, restorable=restorable
+            )
             return [*rows, *outbox_rows.noted(view, repository, names, notes)]
 
         return self._access.change(plan, frees=True)

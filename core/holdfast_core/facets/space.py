@@ -83,9 +83,13 @@ class Space:
     def freed_by(self, repository: str, digest: Digest, *, now: float) -> Departure:
         """What would leave a repository if a manifest or a blob, and the tags that point to it, were deleted and what
         nothing else there names collected, whoever pushed it."""
-        hashed = layout.repository_hash(repository)
+        return self.freed_together(repository, [digest], now=now)
+
+    def freed_together(self, repository: str, digests: list[Digest], *, now: float) -> Departure:
+        """The same for several, whose common content only goes with the last of them."""
+        hashed, roots = layout.repository_hash(repository), [digest.key for digest in digests]
         with self._index.view() as view:
-            going = list(collection.only_named_by(view, hashed, digest.key, now, owned=True))
+            going = list(collection.only_named_by(view, hashed, roots, now, owned=True))
             return Departure(len(going), sum(collection.freed(view, hashed, key) for key in going))
 
     def roots(self, repository: str, digest: Digest) -> list[Digest]:
@@ -142,12 +146,16 @@ class Space:
     def collect(
         self, loose: list[tuple[str, Digest]], rule: CollectionRule, *, now: float
     ) -> Future[Departure]:
-        """Take away what is loose and what the rule lets go, in one transaction: at most collection.DIGESTS."""
+        """Take away what is loose and what the rule lets go, in one transaction: of the first collection.DIGESTS, as
+        many as collection.CHANGES allows. Those that are left were not looked at."""
+        batch, rest = loose[: collection.DIGESTS], len(loose[collection.DIGESTS :])
 
-        batch = loose[: collection.DIGESTS]
-        return self._departing(
-            lambda view: collection.collected_together(view, batch, rule, now=now, gone={})
-        )
+        def plan(view: IndexView) -> tuple[list[IndexChange], Departure]:
+            limit = collection.CHANGES
+            changes, gone = collection.collected_together(view, batch, rule, now=now, gone={}, limit=limit)
+            return changes, gone._replace(left=gone.left + rest)
+
+        return self._departing(plan)
 
     def collectable(
         self,

@@ -56,12 +56,22 @@ ImageName = Annotated[
 ]
 
 
+TagName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$")]
+
+
 class NewPin(AdminBody, frozen=True):
     """POST of a pin. Without `until` it holds for good; with `withReferrers` it keeps what refers to the image, too."""
 
     image: ImageName
     until: Moment | UnsetType = UNSET
     with_referrers: bool = False
+
+
+class ImageToRestore(AdminBody, frozen=True):
+    """POST of a deleted image. With `tags` it gets these, without them those that it had and that name nothing now."""
+
+    image: ImageName
+    tags: tuple[TagName, ...] = ()
 
 
 class ImagesWanted(AdminBody, frozen=True):

@@ -34,8 +34,9 @@ from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import ControlInvalid, MethodNotAllowed, PathUnknown
 from holdfast.notify.delivery_record import Pinged
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.storage.pinned_images import PinList
-from holdfast.storage.repository_removal import RepositoryRemoval
+from holdfast.storage.images.deleted_images import DeletedList, RestoredImage
+from holdfast.storage.images.pinned_images import PinList
+from holdfast.storage.images.repository_removal import RepositoryRemoval
 from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.storage.usage_report import NodeUsage, RepositoryUsageList, TagUsageList
 from holdfast.sync.report import PlanReport, PrefetchList, SyncReport
@@ -51,7 +52,7 @@ FILTER = Parameter(
 REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX = "connectedRegistries", "scopeMaps", "tokens", "outbox"
 REGISTRY, SCOPE_MAP, TOKEN, ENTRY = (f"{one}/{{name}}" for one in (REGISTRIES, SCOPE_MAPS, TOKENS, OUTBOX))
 COLLECTION, USAGE, PINS, PREFETCH = "collection", "usage", "pins", "prefetch"
-SCRUB = "scrub"
+SCRUB, DELETED = "scrub", "deleted"
 WEBHOOKS, WEBHOOK, PARENT = "webhooks", "webhooks/{name}", "parents/{name}"
 
 ONE = {200: (documents.RegistryDocument,)}
@@ -438,6 +439,25 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: (PinList,)},
         refusals=(404,),
         query=(of.OF_IMAGE,),
+    ),
+    Operation(
+        "listDeleted",
+        "GET",
+        DELETED,
+        "List what clients and the operator deleted and what can be restored, a page of it by repository.",
+        images.deleted,
+        {200: (DeletedList,)},
+        query=of.PAGE,
+    ),
+    Operation(
+        "undeleteImage",
+        "POST",
+        DELETED,
+        "Restore a deleted image: it is as if it were pushed again.",
+        images.undelete,
+        {200: (RestoredImage,)},
+        refusals=(404, 409),
+        body=request_bodies.ImageToRestore,
     ),
     Operation(
         "listPrefetches",

@@ -21,8 +21,9 @@ from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
 from holdfast.resources.model import Status
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.storage.pinned_images import PinKind
-from holdfast.storage.repository_removal import RepositoryRemoval
+from holdfast.storage.images.deleted_images import RestoredImage
+from holdfast.storage.images.pinned_images import PinKind
+from holdfast.storage.images.repository_removal import RepositoryRemoval
 from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
@@ -286,6 +287,13 @@ class KeeperApi(Protocol):
 
     async def unpin(self, repository: str, kind: PinKind, name: str, by: str) -> None:
         """End a pin. Raises `ControlUnknown`."""
+        ...
+
+    async def undelete(
+        self, repository: str, kind: PinKind, name: str, tags: tuple[str, ...], by: str
+    ) -> RestoredImage:
+        """Restore what was deleted and is kept: a tag, or a manifest with `tags`, without them with those that it had.
+        Raises `ControlUnknown` for what is not kept, `ControlConflict` for a tag that names something by now."""
         ...
 
     async def order_prefetch(self, images: tuple[ImageOrder, ...], by: str) -> tuple[PrefetchReport, ...]:

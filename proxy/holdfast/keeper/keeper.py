@@ -16,8 +16,9 @@ from holdfast.keeper.node_health import NodeHealth
 from holdfast.notify.delivery_record import Pinged
 from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.storage.pinned_images import PinnedImages
-from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.storage.images.deleted_images import DeletedImages
+from holdfast.storage.images.pinned_images import PinnedImages
+from holdfast.storage.images.repository_removal import RepositoryDeletes
 from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
@@ -64,6 +65,7 @@ class Keeper:
         self.order_scrub = parts.scrub.order
         pins = PinnedImages(parts.store, parts.clock)
         self.pin, self.unpin = pins.pin, pins.unpin
+        self.undelete = DeletedImages(parts.store, parts.pushes.restore, parts.clock).undelete
         deletes = RepositoryDeletes(parts.store, parts.pushes.delete, parts.pushes.has_parent, parts.clock)
         self.delete_repository = deletes.delete_repository
         self.status = health.status

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # without a parent a node does without these: aiohttp is 10 M
     from holdfast.notify.webhook_delivery import Webhooks
     from holdfast.outbox.sender import OutboxSender
     from holdfast.parent.client import Parent
-    from holdfast.storage.prefetch import Prefetches
+    from holdfast.storage.images.prefetch import Prefetches
     from holdfast.sync.synchroniser import Synchroniser
 
 

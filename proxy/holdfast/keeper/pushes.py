@@ -26,6 +26,7 @@ from holdfast.keeper.api import NO_CONDITION, Allowed, Condition, Kind, Lockable
 from holdfast.keeper.pushed_images import PushedImages, read_manifest
 from holdfast.keeper.repository_locks import RepositoryLocks
 from holdfast.log import log
+from holdfast.oci.manifest import Inspected
 from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.outbox.records import of_delete, of_push, of_untag
 from holdfast.routing import Repository
@@ -38,7 +39,8 @@ T = TypeVar("T")
 
 class Pushes:
     """The part of `KeeperApi` that changes what this node owns. `fetch_manifest` brings a manifest from the
-    parent; `pushed` hears of each upload that became a blob, by its size."""
+    parent; `pushed` hears of each upload that became a blob, by its size. `restorable`: what clients delete is kept for
+    `restore`."""
 
     def __init__(
         self,
@@ -50,8 +52,11 @@ class Pushes:
         pushed: Callable[[int], None],
         clock: Clock,
         tasks: BackgroundTasks,
+        *,
+        restorable: bool = False,
     ) -> None:
         self._store, self._parents, self._outbox, self._images = store, parents, outbox, images
+        self._restorable = restorable
         self._fetch_manifest, self._pushed = fetch_manifest, pushed
         self._clock, self._tasks = clock, tasks
         self._locks = RepositoryLocks()
@@ -68,7 +73,39 @@ class Pushes:
     ) -> None:
         """See `KeeperApi.put_manifest`."""
         content = await read_manifest(body, media_type)
-        async with self._changing(repository, condition), self._healing(Digest.parse(digest)):
+        async with self._changing(repository, condition):
+            await self._own(repository, digest, tags, content, body, blobs)
+
+    async def restore(self, repository: str, digest: str, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """A manifest that was deleted is as if it were pushed again, with those of `tags` that name nothing, which are
+        returned; one that is here gets these tags. Raises `ManifestUnknown`, and what a push is refused with."""
+        references = self._store.references
+        async with self._locks.alone(repository):
+            try:
+                if (deleted := references.deleted_manifest(repository, Digest.parse(digest))) is not None:
+                    media_type, body = deleted[0].media_type, deleted[1]
+                elif (held := references.manifest(repository, Digest.parse(digest))) is not None:
+                    media_type, body = held.media_type, held.body
+                else:
+                    raise errors.ManifestUnknown("that manifest is not kept here any more")
+                free = tuple(tag for tag in tags if references.tag(repository, tag) is None)
+            except errors.TRANSLATED as refused:
+                raise errors.of_store(refused) from refused
+            content = await read_manifest(body, media_type)
+            await self._own(repository, digest, free, content, body)
+        self._outbox.wake_senders()
+        return free
+
+    async def _own(
+        self,
+        repository: str,
+        digest: str,
+        tags: tuple[str, ...],
+        content: Inspected,
+        body: bytes,
+        blobs: tuple[str, ...] = (),
+    ) -> None:
+        async with self._healing(Digest.parse(digest)):
             future = self._store.references.push_manifest(
                 repository,
                 Digest.parse(digest),
@@ -178,7 +215,9 @@ class Pushes:
         if kind == "blob":
             return store.blobs.delete(repository, digest, now=now, tombstone=tombstone)
         rows = self._rows(repository, lambda now: of_delete(repository, name, now))
-        return store.references.delete_manifest(repository, digest, now=now, tombstone=tombstone, notes=rows)
+        return store.references.delete_manifest(
+            repository, digest, now=now, tombstone=tombstone, notes=rows, restorable=self._restorable
+        )
 
     def _rows(self, repository: str, rows: Callable[[float], Notes]) -> Notes:
         """The rows that a change adds to the outbox; none without a parent."""

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from holdfast.outbox.parent_inventory import ParentInventory
     from holdfast.outbox.sender import OutboxSender
     from holdfast.parent.client import Parent
-    from holdfast.storage.prefetch import Prefetches
+    from holdfast.storage.images.prefetch import Prefetches
     from holdfast.sync.context import SyncContext
     from holdfast.sync.source.polled_source import WorkSource
     from holdfast.sync.synchroniser import Synchroniser
@@ -282,7 +282,7 @@ def make_prefetches(base: Base, context: SyncContext | None) -> Prefetches | Non
     """What brings images by order; None without a parent."""
     if context is None:
         return None
-    from holdfast.storage.prefetch import Prefetches
+    from holdfast.storage.images.prefetch import Prefetches
 
     return Prefetches(context, base.tasks)
 
@@ -306,7 +306,11 @@ def make_pushes(
 ) -> Pushes:
     """The keeper's side of what clients change."""
     fetch, pushed = manifests.manifest, admission.ledger.pushed
-    return Pushes(base.store, base.parents, base.outbox, images, fetch, pushed, base.clock, base.tasks)
+    restorable = bool(base.config.garbage_collection.deleted_after)
+    return Pushes(
+        *(base.store, base.parents, base.outbox, images, fetch, pushed, base.clock, base.tasks),
+        restorable=restorable,
+    )
 
 
 def make_eviction(base: Base, admission: SpaceAdmission, synchroniser: Synchroniser | None) -> EvictionRounds:

@@ -1,8 +1,9 @@
 """Garbage collection: by a schedule and on demand, what nothing names is taken away, or counted by a dry run.
 
-A collection walks what is loose in slices of 1,000 and gives each repository's part of 32 digests to a transaction of
-its own, which looks at their names once more. So it holds the writer for a few ms at a time, and a push comes before it
-or finds the content gone. A dry run puts the same question to the same rows and changes nothing."""
+A collection walks what is loose in slices and gives each repository's part to transactions of at most 32 digests and
+about 80 changes, one after the other, which look at their names once more. So it holds the writer for a few ms at a
+time, others commit in between, and a push comes before it or finds the content gone. A dry run puts the same question
+to the same rows, a few in each turn of the loop, and changes nothing."""
 
 from __future__ import annotations
 
@@ -33,13 +34,13 @@ from holdfast.storage.collection_report import (
     CollectionStatus,
     Trigger,
 )
-from holdfast.storage.collection_schedule import next_run, rule_of, settings_of
+from holdfast.storage.collection_schedule import SteadyTime, next_run, rule_of, settings_of
 from holdfast.timestamps import stamp
 
 Loose = list[tuple[str, Digest]]
 
-#: keys of a slice, and digests that are given to the writer at once
-SLICE, BATCH = 1000, 32
+#: keys that are read at once, and digests of a dry run that are looked at in one turn of the loop
+SLICE, TURN = 500, 8
 #: between two looks at the schedule, which the parent may have changed, and at the clock (seconds)
 LOOK_SECONDS = 60.0
 #: the first look after a start: whether parents are there is known then, and a clock without a battery is right
@@ -65,8 +66,8 @@ async def nobody() -> None:
 
 
 class Collection:
-    """One collection under way. `kept_since` as in `rule_of`, by repository; `prove` finds out which parents are there
-    before it is asked."""
+    """One collection under way. `kept_since` as in `rule_of`, by repository, and `steady` as there; `prove` finds out
+    which parents are there before it is asked."""
 
     def __init__(
         self,
@@ -78,7 +79,9 @@ class Collection:
         trigger: Trigger,
         *,
         is_dry: bool,
+        steady: float = inf,
     ) -> None:
+        self._steady = steady
         self._store, self._config, self._kept_since, self._clock = store, config, kept_since, clock
         self._prove = prove
         self._trigger: Trigger = trigger
@@ -96,8 +99,8 @@ class Collection:
             after = b""
             while True:
                 loose, after = self._store.space.loose(after, limit=SLICE)
-                for start in range(0, len(loose), BATCH):
-                    await self._take(loose[start : start + BATCH])
+                for repository, rows in groupby(loose, key=lambda row: row[0]):
+                    await self._take(repository, list(rows))
                 if not after:
                     break
         except StoreError as error:
@@ -105,30 +108,29 @@ class Collection:
         finally:
             self._seconds = self._clock.monotonic() - self._since
 
-    async def _take(self, batch: Loose) -> None:
-        """Each repository has a commit of its own; those of a batch share a sync."""
-        self._looked_at += len(batch)
-        await self._prove()
-        parts = {repository: list(rows) for repository, rows in groupby(batch, key=lambda row: row[0])}
-        if self.is_dry:
-            taken = [self._counted(*part) for part in parts.items()]
-            await give_way()
-        else:
-            taken = await asyncio.gather(*(self._collected(*part) for part in parts.items()))
-        for repository, departure in zip(parts, taken, strict=True):
+    async def _take(self, repository: str, rows: Loose) -> None:
+        """What is loose in one repository, part by part."""
+        while rows:
+            await self._prove()
+            step = self._counted if self.is_dry else self._collected
+            departure = await step(repository, rows)
+            self._looked_at += len(rows) - departure.left
+            rows = rows[len(rows) - departure.left :]
             self._count(repository, departure)
 
     async def _collected(self, repository: str, rows: Loose) -> Departure:
         future = self._store.space.collect(rows, self._rule_of(repository), now=self._clock.now())
         return await asyncio.wrap_future(future)
 
-    def _counted(self, repository: str, rows: Loose) -> Departure:
+    async def _counted(self, repository: str, rows: Loose) -> Departure:
+        await give_way()
         rule, now = self._rule_of(repository), self._clock.now()
-        return self._store.space.collectable(rows, rule, now=now, gone=self._gone)
+        part = self._store.space.collectable(rows[:TURN], rule, now=now, gone=self._gone)
+        return part._replace(left=len(rows[TURN:]))
 
     def _rule_of(self, repository: str) -> CollectionRule:
         since = self._kept_since(repository)
-        return rule_of(self._config, self.began, since, is_pressed=self._is_pressed)
+        return rule_of(self._config, self.began, since, is_pressed=self._is_pressed, steady=self._steady)
 
     def _count(self, repository: str, departure: Departure) -> None:
         if departure.digests:
@@ -171,6 +173,7 @@ class CollectionRounds:
         self._store, self._config, self._managed, self._clock = store, config, managed, clock
         self._kept_since, self._prove = kept_since, prove
         self._settings = settings_of(config, None)
+        self._steady = SteadyTime(clock.now(), clock.monotonic())
         self._record = CollectionRecord(clock.now())
         self._current: Collection | None = None
         self._pressed_at = -inf
@@ -186,6 +189,7 @@ class CollectionRounds:
         await for_ever(self._step, self._clock, self._pause, "garbage collection")
 
     async def _step(self) -> bool:
+        self._steady.seconds(self._clock.now(), self._clock.monotonic())
         self._settings = settings_of(self._config, self._managed())
         is_due = self._next_run() <= self._clock.now()
         if not is_due and not self._makes_room():
@@ -228,14 +232,11 @@ class CollectionRounds:
         await asyncio.wait((self._work,), timeout=seconds)
 
     def _begin(self, trigger: Trigger, *, is_dry: bool) -> None:
+        steady = self._steady.seconds(self._clock.now(), self._clock.monotonic())
         collection = Collection(
-            self._store,
-            self._config,
-            self._kept_since,
-            self._prove,
-            self._clock,
-            trigger,
+            *(self._store, self._config, self._kept_since, self._prove, self._clock, trigger),
             is_dry=is_dry,
+            steady=steady,
         )
         self._current, self._work = collection, asyncio.create_task(self._carried_out(collection))
 

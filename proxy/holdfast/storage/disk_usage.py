@@ -121,8 +121,9 @@ def _add(
         own.update(dict.fromkeys(namespaces, blob.size))
 
 
-def repository_usage(store: Store, repository: str, shown: str) -> RepositoryUsage:
+def repository_usage(store: Store, repository: str, shown: str, now: float) -> RepositoryUsage:
     """One repository, by its key; `shown` is its name for people. Raises RecordDamaged."""
+    deleted = [one.digest for one in store.references.deleted(repository)]
     one = store.space.account_of(repository)
     return RepositoryUsage(
         name=shown,
@@ -132,6 +133,7 @@ def repository_usage(store: Store, repository: str, shown: str) -> RepositoryUsa
         own_bytes=one.own_bytes,
         shared_bytes=one.file_bytes - one.own_bytes,
         inline_bytes=one.inline_bytes,
+        deleted_bytes=store.space.freed_together(repository, deleted, now=now).freed_bytes,
     )
 
 

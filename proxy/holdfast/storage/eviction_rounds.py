@@ -259,9 +259,10 @@ class EvictionRounds:
         """Take the blobs of an image that did not go with its first digests: nothing has named them since. What was
         pushed meanwhile is owned and stays. A manifest is an image of its own from now on."""
         rule, now = CollectionRule(None, None, since), self._clock.now()
-        for at in range(DIGESTS, len(image.digests), DIGESTS):
-            loose = [(image.repository, digest) for digest in image.digests[at : at + DIGESTS]]
-            await _of(self._store.space.collect(loose, rule, now=now))
+        loose = [(image.repository, digest) for digest in image.digests[DIGESTS:]]
+        while loose:
+            gone = await _of(self._store.space.collect(loose, rule, now=now))
+            loose = loose[len(loose) - gone.left :]
 
     async def admit_push(self, size: int) -> None:
         """See `KeeperApi.admit_push`."""

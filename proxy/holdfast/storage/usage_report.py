@@ -48,7 +48,8 @@ class NodeUsage(ResourceStruct, frozen=True):
 
 
 class RepositoryUsage(ResourceStruct, frozen=True):
-    """What a repository has. `ownBytes` no other one has: so many bytes its delete frees."""
+    """What a repository has. `ownBytes` no other one has: so many bytes its delete frees. Of all of it `deletedBytes`
+    would be free without what was deleted and can be restored."""
 
     name: str
     manifests: int
@@ -57,6 +58,7 @@ class RepositoryUsage(ResourceStruct, frozen=True):
     own_bytes: int
     shared_bytes: int
     inline_bytes: int
+    deleted_bytes: int = 0
 
 
 class RepositoryUsageList(ResourceStruct, frozen=True):

@@ -42,8 +42,9 @@ from holdfast.notify.delivery_record import Pinged
 from holdfast.outbox.node_outbox import NodeOutbox
 from holdfast.parent.switch import ParentReport
 from holdfast.storage.collection_report import CollectionStatus
-from holdfast.storage.pinned_images import PinnedImages
-from holdfast.storage.repository_removal import RepositoryDeletes
+from holdfast.storage.images.deleted_images import DeletedImages
+from holdfast.storage.images.pinned_images import PinnedImages
+from holdfast.storage.images.repository_removal import RepositoryDeletes
 from holdfast.storage.scrubbing.scrub_report import ScrubStatus
 from holdfast.sync.report import ImageOrder, PlanReport, PrefetchReport, SyncReport
 
@@ -151,6 +152,8 @@ class ScriptedPort:
         limits: Limits | None = None,
         heartbeats: Heartbeats | None = None,
         status_received: Callable[[], None] = lambda: None,
+        *,
+        restorable: bool = False,
     ) -> None:
         self.store, self.clock, tasks = store, clock, BackgroundTasks()
         self.heartbeats = heartbeats or Heartbeats(clock.now(), pending_reports(store))
@@ -160,12 +163,16 @@ class ScriptedPort:
         )
         outbox = NodeOutbox(store.references.outbox, ())
         images = PushedImages(store, {}, _no_parent, outbox, clock, tasks)
-        pushes = Pushes(store, {}, outbox, images, self.manifest, lambda size: None, clock, tasks)
+        pushes = Pushes(
+            *(store, {}, outbox, images, self.manifest, lambda size: None, clock, tasks),
+            restorable=restorable,
+        )
         self.put_manifest, self.put_blob = pushes.put_manifest, pushes.put_blob
         self.commit_upload, self.mount = pushes.commit_upload, pushes.mount
         self.delete, self.set_lock = pushes.delete, pushes.set_lock
         pins = PinnedImages(store, clock)
         self.pin, self.unpin = pins.pin, pins.unpin
+        self.undelete = DeletedImages(store, pushes.restore, clock).undelete
         deletes = RepositoryDeletes(store, pushes.delete, pushes.has_parent, clock)
         self.delete_repository = deletes.delete_repository
         self.retry_outbox, self.statuses = pushes.retry_outbox, self.control_plane.statuses

@@ -1,4 +1,4 @@
-"""Images and repositories over the admin API: pins, prefetches, and the delete of a repository."""
+"""Images and repositories over the admin API: pins, what was deleted, prefetches, and the delete of a repository."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import NamedTuple
 from msgspec import UNSET
 
 from holdfast import timestamps
+from holdfast.admin.filter import PAGE_ENTRIES, next_link
 from holdfast.admin.operation import AdminCall, reply
+from holdfast.clock import give_way
 from holdfast.errors import ControlInvalid, QueryInvalid
 from holdfast.oci.names import is_digest, is_repository, is_tag, shown
 from holdfast.routing import RoutedRepository
-from holdfast.storage.pinned_images import PinKind, PinList, report_of
+from holdfast.storage.images.deleted_images import DeletedImage, DeletedList, deleted_images
+from holdfast.storage.images.pinned_images import PinKind, PinList, report_of
 from holdfast.sync.report import ImageOrder, PrefetchList
 from holdfast.wire.message import Reply
 
@@ -72,6 +75,27 @@ async def unpin(call: AdminCall) -> Reply:
     image = image_of(call, _given(call, "image"), "image")
     await call.node.port.unpin(image.scope.key, image.kind, image.reference, call.request.note.user)
     return await pins(call)
+
+
+async def deleted(call: AdminCall) -> Reply:
+    """GET of what can be restored, of a page of repositories."""
+    node, size = call.node, call.query.get("$top", PAGE_ENTRIES)
+    keys = node.references.every_name(last=call.query.get("$skipToken", ""), limit=size + 1)
+    rows: list[DeletedImage] = []
+    for key in keys[:size]:
+        kept = node.config.garbage_collection.deleted_after
+        rows += deleted_images(node.store, key, node.router.shown_name(key), kept, node.clock.now())
+        await give_way()
+    following = next_link(call, keys[size - 1]) if len(keys) > size else None
+    return reply(DeletedList(value=tuple(rows), next_link=following))
+
+
+async def undelete(call: AdminCall) -> Reply:
+    """POST: restore one of them."""
+    image, by = image_of(call, call.body.image, "image"), call.request.note.user
+    return reply(
+        await call.node.port.undelete(image.scope.key, image.kind, image.reference, call.body.tags, by)
+    )
 
 
 async def prefetches(call: AdminCall) -> Reply:

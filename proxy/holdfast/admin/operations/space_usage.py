@@ -29,7 +29,7 @@ async def repositories(call: AdminCall) -> Reply:
     keys = node.references.every_name(last=call.query.get("$skipToken", ""), limit=size + 1)
     rows = []
     for key in keys[:size]:
-        rows.append(repository_usage(node.store, key, node.router.shown_name(key)))
+        rows.append(repository_usage(node.store, key, node.router.shown_name(key), node.clock.now()))
         await give_way()
     following = next_link(call, keys[size - 1]) if len(keys) > size else None
     return reply(RepositoryUsageList(value=tuple(rows), next_link=following))

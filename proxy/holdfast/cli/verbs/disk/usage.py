@@ -40,9 +40,16 @@ def _parents(document: Mapping[str, Any]) -> list[str]:
 
 def _repositories(document: Mapping[str, Any]) -> list[str]:
     rows = sorted(document["repositories"], key=lambda row: -row["bytes"])
-    lines = [f"{row['name']}  {amount(row['bytes'])}, {amount(row['ownBytes'])} of it alone" for row in rows]
+    lines = [
+        f"{row['name']}  {amount(row['bytes'])}, {amount(row['ownBytes'])} of it alone{_deleted(row)}"
+        for row in rows
+    ]
     more = len(lines) - SHOWN
     return [*lines[:SHOWN], f"and {more} more"] if more > 0 else lines
+
+
+def _deleted(row: Mapping[str, Any]) -> str:
+    return f", {amount(row['deletedBytes'])} deleted" if row.get("deletedBytes") else ""
 
 
 NODE_COLUMNS: list[out.Column] = [

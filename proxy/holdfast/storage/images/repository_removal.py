@@ -38,15 +38,15 @@ class RepositoryDeletes:
 
     async def delete_repository(self, repository: str, shown: str, by: str) -> RepositoryRemoval:
         """Delete up to a thousand manifests and tags of it; on a node without parent the repository with the last of
-        them. Raises ControlUnknown, and ControlConflict for a node that takes no deletes, or where a lock forbids it:
-        then nothing was deleted."""
+        them, unless something of it can be restored. Raises ControlUnknown, and ControlConflict for a node that takes
+        no deletes, or where a lock forbids it: then nothing was deleted."""
         self._require(repository, shown)
         deleted = 0
         while deleted < PART and (left := self._store.references.contents(repository, limit=AT_ONCE)):
             await asyncio.gather(*(self._gone(repository, *one) for one in left))
             deleted += len(left)
         gone = not self._store.references.contents(repository, limit=1)
-        if gone and not self._has_parent(repository):
+        if gone and not self._has_parent(repository) and not self._store.references.deleted(repository):
             future = self._store.references.remove_repository(repository, now=self._clock.now())
             with contextlib.suppress(NotHeld):
                 await asyncio.wrap_future(future)

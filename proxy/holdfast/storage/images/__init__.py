@@ -1,0 +1,1 @@
+"""What an operator does with images and repositories: pins, prefetches, deletes and their undoing."""
