@@ -136,6 +136,7 @@ class StoreCopy:
         self._damaged: dict[Digest, str] = {}
         self._source, self._target = directory.Directory(source), directory.Directory(target)
         self._fresh = target / "index.new"
+        self._inode = 0
         try:
             self._target.lock(of_copy=True)
         except BaseException:
@@ -150,6 +151,7 @@ class StoreCopy:
     def run(self) -> None:
         """All of it. Raises Damaged for an index that LMDB could not read, StoreError, OSError."""
         index = Index(self._source.index, write=False)
+        self._inode = (self._source.index / DATA).stat().st_ino
         try:
             if problems := structure_problems(index, self._source.index):
                 raise Damaged(f"the index is damaged: {problems[0]}; {REBUILD}")
@@ -165,6 +167,10 @@ class StoreCopy:
     def _take_state(self, index: Index, *, is_last: bool) -> bool:
         """Make the copy that of the index as it is now; False when something of it went before it was copied. The last
         goes without a journal: then that is lost, and its index has all that it has."""
+        if (self._source.index / DATA).stat().st_ino != self._inode:
+            raise StoreError(
+                "the node compacted its index meanwhile; make the backup again, which has only to go on"
+            )
         shutil.rmtree(self._fresh, ignore_errors=True)
         self._fresh.mkdir(0o700)
         index.copy_to(self._fresh)

@@ -49,16 +49,18 @@ def is_due(length: int, live: int) -> bool:
     return length > DUE_TIMES * live + SLACK_BYTES
 
 
-def compact(path: str | os.PathLike[str]) -> CompactedIndex:
-    """Compact the index of the store at `path`. Raises StoreRefused when a process has it open, when it is damaged, and
-    for no store; Unwritable when the disk does not take the copy. Then the index is as it was."""
+def compact(path: str | os.PathLike[str], *, beside_readers: bool = False) -> CompactedIndex:
+    """Compact the index of the store at `path`. With `beside_readers` also while others read it, who go on with the
+    former file: they have to be gone before anybody writes again. Raises StoreRefused when a process writes to it, or
+    has it open without that; for a damaged one Damaged; Unwritable when the disk does not take the copy. Then the index
+    is as it was."""
     root = Path(path)
     if read_identity(root) is None:
         raise StoreRefused(f"{root} holds no store")
     place = Directory(root)
     try:
         place.lock()
-        with _nobody_reads(place.index):
+        with contextlib.nullcontext() if beside_readers else _nobody_reads(place.index):
             return _compacted(place)
     except OSError as error:
         raise os_error(error, "the index cannot be compacted") from error
@@ -66,18 +68,21 @@ def compact(path: str | os.PathLike[str]) -> CompactedIndex:
         place.close()
 
 
-def compact_if_due(path: str | os.PathLike[str]) -> CompactedIndex | None:
-    """The same when the index is long for what it holds; None when it is not, or there is no store. For a start: one
-    that finds its index open elsewhere goes on with it. Raises StoreError; then the index is as it was."""
+def is_long(path: str | os.PathLike[str]) -> bool:
+    """Whether the index is long for what it holds; False for one that cannot be read. Safe beside a writer."""
     data = Path(path) / "index" / DATA
     try:
         with IndexPages(data) as pages:
             live = max((meta.pages * meta.page_bytes for meta in pages.metas[:1]), default=None)
-        if live is None or not is_due(data.stat().st_size, live):
-            return None
-    except OSError:  # the start itself says what is wrong
-        return None
-    return compact(path)
+        return live is not None and is_due(data.stat().st_size, live)
+    except OSError:  # who opens it says what is wrong
+        return False
+
+
+def compact_if_due(path: str | os.PathLike[str], *, beside_readers: bool = False) -> CompactedIndex | None:
+    """The same when the index is long for what it holds; None when it is not, or there is no store. For a start: one
+    that finds its index open elsewhere goes on with it. Raises StoreError; then the index is as it was."""
+    return compact(path, beside_readers=beside_readers) if is_long(path) else None
 
 
 @contextlib.contextmanager

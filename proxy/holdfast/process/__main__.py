@@ -1,4 +1,4 @@
-"""Entry of a child process: reads what the supervisor gave it and becomes the keeper or a worker."""
+"""Entry of a child process: reads what the supervisor gave it and becomes the keeper, a worker, or a compaction."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 from holdfast.log import configure
 from holdfast.process import inheritance
+from holdfast.process.inheritance import COMPACTION
 
 
 def main() -> int:
@@ -17,6 +18,10 @@ def main() -> int:
         from holdfast.process import keeper_process
 
         return keeper_process.run(config, gift)
+    if gift.role == COMPACTION:
+        from holdfast.process import index_compaction
+
+        return index_compaction.run(config)
     from holdfast.process import worker
 
     return worker.run(config, gift)

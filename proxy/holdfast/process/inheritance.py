@@ -14,6 +14,11 @@ from holdfast.config import Configuration
 from holdfast.process.shutdown import is_closed
 
 VARIABLE = "HOLDFAST_CHILD"
+#: the role of a process between two keepers
+COMPACTION = "compaction"
+#: exit codes: of a keeper whose index is to be compacted; of a compaction that changed it, and of one that did not. By
+#: any other the index may have been changed
+INDEX_LONG, COMPACTED, UNCHANGED = 75, 0, 76
 #: mallopt(3): glibc gives the top of its heap back whenever a piece of a body is freed, and faults it in again
 #: for the next. Keeping 16 MiB took the keeper from 3.0 to 2.5 s of processor a GB filled.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}

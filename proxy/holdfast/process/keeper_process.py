@@ -15,7 +15,8 @@ from holdfast.keeper.rpc.service import Service
 from holdfast.log import log
 from holdfast.process import loop
 from holdfast.process.assembly import make_keeper
-from holdfast.process.inheritance import Inheritance
+from holdfast.process.index_compaction import until_long
+from holdfast.process.inheritance import INDEX_LONG, Inheritance
 from holdfast.process.memory import give_back_rounds
 from holdfast.process.open_store import until_opened
 from holdfast.process.process_group import Membership
@@ -48,7 +49,10 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     await service.serve(listener, keeper)
     log.info("keeper ready")
     giving_back = asyncio.create_task(give_back_rounds(clock))
-    await first(ending, keeper.store_failed)
+    long = asyncio.create_task(until_long(Path(config.data), clock))
+    await first(ending, keeper.store_failed, asyncio.shield(long))
+    is_long = long.done() and not long.cancelled() and not ending.is_set()
+    long.cancel()
     giving_back.cancel()
     if keeper.store_failed.is_set():
         log.error("keeper failed", reason=store.statistics().failed)
@@ -56,5 +60,5 @@ async def _main(config: Configuration, gift: Inheritance) -> int:
     await service.close()
     await keeper.close()
     store.close()
-    log.info("keeper ended")
-    return 0
+    log.info("keeper ended", index_long=is_long)
+    return INDEX_LONG if is_long else 0

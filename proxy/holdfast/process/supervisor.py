@@ -100,10 +100,23 @@ class Supervisor:
             elif process is not None:
                 process.send_signal(DRAIN)
             code = await self._ended(process)
-            if self._is_wanted(slot, generation):
+            if not self._is_wanted(slot, generation):
+                return
+            if code == inheritance.INDEX_LONG:
+                await self._compact()
+            else:
                 delay = slot.delay.after_death(self.clock.monotonic())
                 log.error("child died", child=slot.role, number=slot.number, code=code, restart_in=delay)
                 await self.clock.sleep(delay)
+
+    async def _compact(self) -> None:
+        """Between two keepers: the index is written again, and every worker replaced by one that reads the new file.
+        Who has the former one takes no new request by the time somebody writes."""
+        async with self.reloading:
+            process = await self._started(Slot(inheritance.COMPACTION, 0, self.keeper_socket))
+            if process is not None and await self._ended(process) != inheritance.UNCHANGED:
+                for slot in self.workers:
+                    await self._replace(slot)
 
     async def _end_old_workers(self) -> None:
         """Those of a supervisor that died go once the new ones were started, on the same address."""

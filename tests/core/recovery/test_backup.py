@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from holdfast_core import Digest, Store, fsck, rebuild
 from holdfast_core import format as layout
-from holdfast_core.errors import Damaged, Exhausted, StoreRefused
+from holdfast_core.errors import Damaged, Exhausted, StoreError, StoreRefused
 from holdfast_core.filesystem import file_copies, files
 from holdfast_core.filesystem.file_copies import FileCopies
 from holdfast_core.index import lmdb_index
@@ -282,6 +282,25 @@ def test_eviction_and_collection_beside_it_leave_a_sound_backup(
             held = again.blobs.get("owned", hashed(bodies[number] + b"owned")[0])
             assert held is not None
             assert read_all(again, held) == bodies[number] + b"owned"
+
+
+def test_an_index_that_is_compacted_meanwhile_ends_it_and_the_next_goes_on(
+    opener: Opener, root: Path, place: Path
+) -> None:
+    """What is read of the former file is what was once: a blob that went would count as lost."""
+    store = opener()
+    first_state(store)
+    store.close()
+
+    def compacted(count: int) -> None:
+        data = root / "index" / "data.mdb"
+        shutil.copy(data, root / "data.new")
+        (root / "data.new").replace(data)
+
+    with pytest.raises(StoreError, match="compacted its index meanwhile; make the backup again"):
+        backup(root, place, pace=compacted)
+    assert backup(root, place).problems == []
+    assert fsck(place, (1, 1)).problems == []
 
 
 def test_a_blob_that_goes_meanwhile_costs_another_state(
