@@ -43,7 +43,8 @@ def test_free_space_is_a_share_or_bytes(text: str, size: int | None) -> None:
 def test_a_cache_leaves_a_tenth_of_its_disk_and_32_gib_at_most() -> None:
     assert budget().limit(50 * GB) == 40 * GB
     assert budget(10_000 * GB).limit(9000 * GB) == 9000 * GB - 32 * GIB
-    assert budget().limit_of_pushes(50 * GB) == UNBOUNDED
+    assert budget().limit_of_pushes(50 * GB) == 50 * GB
+    assert budget(max_bytes=30 * GB, min_free="0").limit(20 * GB) == 20 * GB
 
 
 def test_the_lesser_bound_counts_whoever_uses_the_rest() -> None:

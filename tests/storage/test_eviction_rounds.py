@@ -132,8 +132,11 @@ async def test_what_is_pinned_or_synchronised_or_under_way_stays(tmp_path: Path)
             rounds._coming = lambda: {("", manifest[-1].digest)}
             await rounds.make_room(64 * MIB)
             assert complete(keeper, made) == [pinned, synchronised, coming]
-            assert "is pinned" in rounds._why_stayed()
-            assert "are being fetched" in rounds._why_stayed()
+            held = rounds._why_stayed()
+            assert all(
+                f"{5 * MIB} {reason}" in held for reason in ("pinned", "synchronised", "being fetched")
+            ), held
+            assert f"(pins: {pinned[0]}:{pinned[1]})" in held
 
 
 async def test_nothing_goes_for_a_push_that_never_has_room(tmp_path: Path) -> None:
@@ -169,6 +172,7 @@ async def test_nothing_goes_for_a_push_that_owned_content_leaves_no_room_for(tmp
                 await keeper.admit_push(45 * MIB)
             assert complete(keeper, made) == made
             assert keeper.parts.admission.is_exhausted
+            assert f"{24 * MIB} pushed here" in keeper.parts.eviction._why_stayed()
             await keeper.admit_push(25 * MIB)  # a smaller one has images evicted, at once
             assert 0 < len(complete(keeper, made)) < len(made)
 
@@ -300,8 +304,16 @@ async def test_a_push_without_room_is_refused_and_told_what_holds_it(tmp_path: P
                 await keeper.admit_push(29 * MIB)
             assert refusal.value.status == 507
             assert f"of {32 * MIB}" in refusal.value.message
-            assert "is pinned" in str(refusal.value.detail)
-            assert complete(keeper, [pinned]) == [pinned]
+            assert "0 bytes can be evicted" in str(refusal.value.detail)
+            assert f"{5 * MIB} pinned (pins: {pinned[0]}:{pinned[1]})" in str(refusal.value.detail)
+            (told,) = keeper.parts.eviction.sentences()
+            assert "pushes are refused since 20" in told
+            assert f"the last one of {29 * MIB} bytes" in told
+            await wrap_future(keeper.store.space.unpin(pinned[0], "tag", pinned[1]))
+            await keeper.admit_push(20 * MIB)
+            keeper.parts.admission.ledger.pushed(20 * MIB)
+            await keeper.parts.eviction.make_room(5 * MIB)
+            assert keeper.parts.eviction.sentences() == []
 
 
 async def test_a_push_has_images_evicted_for_it(tmp_path: Path) -> None:

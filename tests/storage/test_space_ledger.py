@@ -77,6 +77,20 @@ def test_what_is_granted_counts_until_it_is_measured_or_is_a_blob() -> None:
     assert not one.grant(LIMIT, 700)
 
 
+def test_what_is_granted_is_kept_until_its_bytes_are_measured() -> None:
+    one = ledger()
+    assert one.grant(500, 0, now=100.0)
+    one.measured(used(uploads=200), DISK, 0, now=110.0)
+    assert one.used(0) == 500
+    assert one.grant(50, 0, now=110.0)
+    one.measured(used(uploads=500), DISK, 0, now=120.0)
+    assert one.used(0) == 550
+    one.measured(used(uploads=500), DISK, 0, now=139.0)
+    assert one.used(0) == 550
+    one.measured(used(uploads=500), DISK, 0, now=140.0)  # the client left
+    assert one.used(0) == 500
+
+
 def test_free_space_bounds_what_may_come_whoever_takes_it() -> None:
     one = SpaceLedger(DiskBudget.of(StoreSection(min_free="10%"), DISK))
     one.measured(used(index=10 << 20, parts={"p": 20 << 20}), 70 << 20, 50 << 20)
@@ -91,7 +105,11 @@ def test_what_is_pushed_may_take_what_is_free_by_default() -> None:
     one = SpaceLedger(DiskBudget.of(StoreSection(), DISK))
     one.measured(used(), 0, 500 << 20)
     assert not one.reserve("p", 1, 500 << 20)
-    assert one.grant(1 << 40, 500 << 20)
+    assert one.grant(1 << 40, 500 << 20) is False
+    one.measured(used(), 100 << 20, 500 << 20)
+    assert not one.reserve("p", 1 + (500 << 20), 500 << 20)
+    assert one.grant(100 << 20, 500 << 20)
+    assert one.short(1, 500 << 20, pushed=True) == 1  # images go for the next, which has no free space
 
 
 def test_nothing_is_bounded_before_the_disk_was_measured() -> None:

@@ -60,11 +60,11 @@ class DiskBudget:
 
     def limit(self, capacity: int) -> int:
         """What the store may take where it and the free space are `capacity` bytes together."""
-        return max(0, min(self.most, capacity - self.free)) if self.free else self.most
+        return max(0, min(self.most, capacity - self.free)) if self.is_bounded else UNBOUNDED
 
     def limit_of_pushes(self, capacity: int) -> int:
         """The same for what clients push: it may take what is left free by default."""
-        return self.most if self.is_usual else self.limit(capacity)
+        return min(self.most, capacity) if self.is_usual else self.limit(capacity)
 
 
 def free_bytes(text: str, disk_bytes: int) -> int | None:

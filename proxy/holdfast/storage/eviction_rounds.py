@@ -31,6 +31,7 @@ from holdfast.storage.budget import ShareUse
 from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered, turn_of
 from holdfast.storage.eviction_survey import EvictionSurvey
 from holdfast.storage.space_admission import SpaceAdmission
+from holdfast.timestamps import stamp
 
 if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
     from holdfast.parent.client import Parent
@@ -39,6 +40,10 @@ if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is
 ROUND_SECONDS = 10.0
 #: how long a process keeps a removed file open that it no longer reads, at most (seconds)
 OPEN_SECONDS = 15.0
+#: pins that are named to who has no room
+NAMES = 3
+#: a push that was refused is told to the operator for so long (seconds)
+REFUSED_SECONDS = 3600.0
 #: repositories that are counted for shares
 REPOSITORIES = 1_000_000
 #: a parent that is configured no more: nothing of it comes again
@@ -71,6 +76,8 @@ class EvictionRounds:
         self.history = UseHistory()
         #: images that were evicted, and bytes of the disk that this set free
         self.counters: Counter[str] = Counter()
+        #: pushes that were refused for want of room: since when, when last (wall seconds), and of how many bytes
+        self._refused: tuple[float, float, int] | None = None
         #: why images stayed in the last round that did not make enough room, by how many bytes they have
         self._stayed: Counter[str] = Counter()
 
@@ -106,9 +113,6 @@ class EvictionRounds:
 
     def _stayed_fields(self) -> dict[str, str]:
         return {"stays": self._why_stayed()} if self._stayed else {}
-
-    def _why_stayed(self) -> str:
-        return ", ".join(f"{size} bytes {why}" for why, size in self._stayed.most_common())
 
     async def round(self) -> int:
         """Measure, and make as much room as is wanted; returns the bytes that were set free. Raises StoreError and
@@ -153,7 +157,7 @@ class EvictionRounds:
         since = self._clock.monotonic() - OPEN_SECONDS
         self._removed = [(at, size) for at, size in self._removed if at > since]
         removed = sum(size for _, size in self._removed)
-        self._ledger.measured(use, self._store.free_bytes(), self._admission.blobs(), removed)
+        self._admission.measured(use, removed)
         if self._config.shares:
             space = self._store.space
             repositories = self._store.references.every_name(limit=REPOSITORIES)
@@ -268,26 +272,61 @@ class EvictionRounds:
         """See `KeeperApi.admit_push`."""
         if await self._admission.admit_push(size):
             return
+        since = self._refused[0] if self._refused else self._clock.now()
+        self._refused = since, self._clock.now(), size
         used, most = self._ledger.used(self._admission.blobs()), self._ledger.limit_of_pushes
         raise NodeFull(
             f"this node has no room for {size} more bytes: its store takes {used} of {most}",
             code="BLOB_UPLOAD_INVALID",
-            detail=f"nothing more can be evicted ({self._why_stayed() or 'it holds no image of a cache'}); its operator"
-            " raises store.max_bytes, ends pins or deletes images; then push again",
+            detail=f"{self._holders_of_room(size)}; its operator raises store.max_bytes, ends pins or deletes images;"
+            " then push again",
             retry_after=60,
         )
+
+    def _holders_of_room(self, size: int) -> str:
+        """What keeps so many bytes from coming."""
+        if size > self._ledger.limit_of_pushes:
+            return "that is more than the store may ever take"
+        held = self._why_stayed()
+        return f"{self._admission.most} bytes can be evicted" + (f", and not {held}" if held else "")
+
+    def _why_stayed(self) -> str:
+        reasons = ", ".join(f"{size} {why}" for why, size in self._stayed.most_common())
+        return f"{reasons}{self._pinned_names()}" if "pinned" in self._stayed else reasons
+
+    def _pinned_names(self) -> str:
+        """Some of the pins that hold, as " (pins: a:v1, b:v2, 5 more)"."""
+        now = self._clock.now()
+        marks = {"tag": ":", "manifest": "@"}
+        pins = [pin for pin in self._store.space.pins() if pin.until > now]
+        names = [f"{pin.repository}{marks.get(pin.kind, ' ')}{pin.name}" for pin in pins]
+        more = [f"{len(names) - NAMES} more"] if len(names) > NAMES else []
+        return f" (pins: {', '.join(names[:NAMES] + more)})" if names else ""
 
     def sentences(self) -> list[str]:
         """What is wrong with the room, for the operator; none when there is enough."""
         blobs, ledger = self._admission.blobs(), self._ledger
-        if not self._admission.is_exhausted or ledger.used(blobs) <= ledger.high:
+        is_over = self._admission.is_exhausted and ledger.used(blobs) > ledger.high
+        refused = self._refusal()
+        if not is_over and not refused:
             return []
         what = self._why_stayed()
         return [
-            f"the store takes {ledger.used(blobs)} bytes of a budget of {ledger.limit}, and nothing more can be"
-            f" evicted ({what or 'it holds no image'}); what does not fit passes through unstored; raise"
-            " store.max_bytes, lower store.min_free, end pins or delete images"
+            f"the store takes {ledger.used(blobs)} bytes of a budget of {ledger.limit}"
+            f"{f', and nothing more can be evicted: {what}' if what else ''}; {refused}what does not fit passes through"
+            " unstored; raise store.max_bytes, lower store.min_free, end pins or delete images"
         ]
+
+    def _refusal(self) -> str:
+        """Which pushes are refused for want of room; "" when the last one that was would have room now."""
+        if self._refused is None:
+            return ""
+        since, last, size = self._refused
+        short = self._ledger.short(size, self._admission.blobs(), pushed=True)
+        if short <= 0 or self._clock.now() - last >= REFUSED_SECONDS:
+            self._refused = None
+            return ""
+        return f"pushes are refused since {stamp(since)}, the last one of {size} bytes; "
 
 
 async def _of(future: Future[T]) -> T:

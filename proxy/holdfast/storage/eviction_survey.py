@@ -23,6 +23,14 @@ SAMPLE = 128
 #: records of use that are read together, and in one round
 PAGE, ROWS = 128, 100_000
 
+#: reasons of the store for an image, as those for bytes
+WORDS = {
+    "is pinned": "pinned",
+    "is locked": "locked",
+    "was pushed here": "pushed here",
+    "was pushed here and the parent does not have it yet": "pushed here",
+    "is named by a manifest that is here": "named by a manifest that stays",
+}
 Image = tuple[str, Digest]
 #: what goes only after what: by the turn, and what frees nothing alone after what does
 Level = tuple[Turn, bool]
@@ -31,7 +39,7 @@ Level = tuple[Turn, bool]
 class EvictionSurvey:
     """The images that one round may remove. Repositories that are synchronised are not touched, no image of which a
     blob is `coming`, and none for which `turn` has None. `stayed` counts the bytes of those that may not go, by
-    reason."""
+    reason, each digest once: also what a manifest that stays names."""
 
     def __init__(
         self,
@@ -45,6 +53,8 @@ class EvictionSurvey:
         self._is_synchronised, self._coming, self._turn = is_synchronised, coming, turn
         self.stayed: Counter[str] = Counter()
         self._known: set[Image] = set()
+        self._reasons: dict[Image, str] = {}
+        self._counted: set[Digest] = set()
         self._may_go: set[Image] = set()
         #: those of them that are not in the sample, in the order of use
         self._waiting: dict[Level, dict[Image, None]] = {}
@@ -104,16 +114,27 @@ class EvictionSurvey:
         self._rows += len(uses)
         self._ended = not self._place or self._rows >= ROWS
         for use in uses:
-            for image in self._roots(use.repository, use.digest):
-                self._known.add(image)
-                self._find(*image)
+            self._count(use.digest, self._reason(use.repository, use.digest))
 
-    def _roots(self, repository: str, digest: Digest) -> Iterator[Image]:
+    def _reason(self, repository: str, digest: Digest) -> str:
+        """Why a digest stays; "" when it may go. Finds the images that have it."""
         if self._is_synchronised(repository):
-            return
+            return "synchronised"
+        reason = ""
         for root in self._store.space.roots(repository, digest):
             if (repository, root) not in self._known:
-                yield repository, root
+                self._known.add((repository, root))
+                self._find(repository, root)
+            reason = reason or self._reasons.get((repository, root), "")
+        return reason
+
+    def _count(self, digest: Digest, reason: str) -> None:
+        blob = self._store.blobs.anywhere(digest)
+        if blob is None or blob.inline is not None or digest in self._counted:
+            return
+        if reason := "pushed here" if blob.owned else reason:
+            self._counted.add(digest)
+            self.stayed[reason] += blob.size
 
     def _find(self, repository: str, digest: Digest) -> None:
         holding = self._store.space.holding(repository, digest, now=self._clock.now())
@@ -121,7 +142,7 @@ class EvictionSurvey:
             return
         reason, turn = self._kept(holding), self._turn(repository)
         if reason or turn is None:
-            self.stayed[reason or "are of a parent that is offline"] += holding.freed_bytes
+            self._reasons[repository, digest] = WORDS.get(reason, reason) or "of a parent that is offline"
             return
         self._alone += holding.freed_bytes
         self._may_go.add((repository, digest))
@@ -131,7 +152,7 @@ class EvictionSurvey:
         """Why an image stays; "" when it may go."""
         namespace = Repository.from_key(holding.repository).namespace
         if any((namespace, one) in self._coming for one in (*holding.digests, *holding.named)):
-            return "are being fetched or read"
+            return "being fetched"
         return holding.kept
 
     def _look(self, repository: str, digest: Digest) -> None:

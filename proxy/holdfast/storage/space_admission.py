@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from holdfast_core.record import DiskUse
 from holdfast_core.store import Store
 
 from holdfast.clock import Clock
@@ -13,6 +14,8 @@ from holdfast.storage.space_ledger import SpaceLedger, blob_bytes
 
 #: nobody waits longer for room (seconds)
 PATIENCE_SECONDS = 10.0
+#: between two looks whether evicted files were closed (seconds)
+CLOSED_SECONDS = 0.25
 #: what changes unseen, such as the end of a pin, is seen after so long (seconds)
 EXHAUSTED_SECONDS = 10.0
 
@@ -41,10 +44,25 @@ class SpaceAdmission:
         self.woken = asyncio.Event()
         #: what can go at most, when that was found out (monotonic seconds), and what was here then
         self._most: tuple[int, float, object] | None = None
+        self._inline_bytes = 0
 
     def blobs(self) -> int:
-        """Bytes that the files of blobs take now. Raises RecordDamaged."""
-        return blob_bytes(self._store.space.account())
+        """Bytes that the files of blobs take now, with what the index and the journal have grown by since they were
+        measured: small content is in both. Raises RecordDamaged."""
+        account = self._store.space.account()
+        return blob_bytes(account) + 2 * max(0, account.inline_bytes - self._inline_bytes)
+
+    def measured(self, use: DiskUse, removed: int) -> None:
+        """The disk was measured; of what was `removed` a moment ago readers may have files open. Raises StoreError
+        and OSError."""
+        self._inline_bytes = self._store.space.account().inline_bytes
+        free, now = self._store.free_bytes(), self._clock.monotonic()
+        self.ledger.measured(use, free, self.blobs(), removed, now=now)
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether there is a budget, and the disk was not measured since the start: who asks waits for that."""
+        return self.ledger.budget.is_bounded and not self.ledger.is_measured
 
     def exhausted(self, most: int) -> None:
         """No more than so many bytes can go, as things are: nobody waits for more until something changes."""
@@ -64,10 +82,15 @@ class SpaceAdmission:
             self._most = None
         return self._most is not None
 
+    @property
+    def most(self) -> int:
+        """Bytes that can go, as far as that was found out: 0 when nothing can, or nobody asked."""
+        return self._most[0] if self.is_exhausted and self._most is not None else 0
+
     def _is_hopeless(self, request: RoomRequest) -> bool:
         """Whether all that can go is not enough for a request."""
         short = self.ledger.short(request.size, self.blobs(), pushed=request.is_push)
-        return self.is_exhausted and self._most is not None and short > self._most[0]
+        return self.is_exhausted and short > self.most
 
     async def reserve(self, repository: str, part: str, size: int) -> bool:
         """See `Admission`."""
@@ -75,7 +98,7 @@ class SpaceAdmission:
         if not self._has_free(size):
             self._wake()
             return False
-        if self.grow(part, size):
+        if not self._is_unknown and self.grow(part, size):
             return True
         request = RoomRequest(repository, size)
         if size > self.ledger.limit or self._is_hopeless(request):
@@ -110,15 +133,28 @@ class SpaceAdmission:
 
     async def admit_push(self, size: int) -> bool:
         """Whether a client may send so many more bytes, after what can go has gone."""
-        if self.ledger.grant(size, self.blobs()):
+        if not self.ledger.budget.is_bounded or (not self._is_unknown and self._grant(size)):
             return True
-        if size > self.ledger.limit_of_pushes:  # nothing is evicted for what never has room
-            return False
         request = RoomRequest("", size)
-        if self._is_hopeless(request):
+        if size > self.ledger.limit_of_pushes or self._is_hopeless(request):
             return False
         await self._made(request)
-        return self.ledger.grant(size, self.blobs())
+        await self._until_closed(size)
+        return self._grant(size)
+
+    async def _until_closed(self, size: int) -> None:
+        """Wait until what was evicted is open nowhere any more, if that is all that is missing."""
+        waited = 0.0
+        while waited < PATIENCE_SECONDS and not self._has_free(size):
+            if self.ledger.short(size, self.blobs(), pushed=True):
+                return
+            await self._clock.sleep(CLOSED_SECONDS)
+            waited += CLOSED_SECONDS
+
+    def _grant(self, size: int) -> bool:
+        """Also what others filled since the disk was measured is no room."""
+        now = self._clock.monotonic()
+        return self._has_free(size) and self.ledger.grant(size, self.blobs(), now=now)
 
     async def _made(self, request: RoomRequest) -> None:
         """Wait until room was made as far as it can be, not longer than a client likes to wait."""

@@ -40,7 +40,7 @@ RECONNECT_SECONDS = 0.05
 #: How long a call waits for the keeper to come back; within the 25 s of every answer.
 AWAY_SECONDS = 15.0
 #: How long the client of an upload waits for room.
-ADMISSION_SECONDS = 12.0
+ADMISSION_SECONDS = 22.0
 #: How many keepers a call is put to before it is given up.
 ATTEMPTS = 5
 #: How often a reader requests its blob again, and the pause before the second time (it doubles; 5 s in all).
@@ -190,12 +190,11 @@ class RemoteKeeper(KeeperApi):
         return opened
 
     async def admit_push(self, size: int) -> None:
-        """See `KeeperApi.admit_push`. A keeper that is away is not waited for, nor for long one that does not answer:
-        an upload goes on without it, up to its commit."""
-        if (link := self._link) is not None and link.alive:
-            with contextlib.suppress(KeeperLost, TimeoutError):
-                async with asyncio.timeout(ADMISSION_SECONDS):
-                    await link.call("admit_push", size)
+        """See `KeeperApi.admit_push`. The next keeper is asked when one is away; one that does not answer is not waited
+        for long: an upload goes on without it, up to its commit."""
+        with contextlib.suppress(errors.KeeperAway, TimeoutError):
+            async with asyncio.timeout(ADMISSION_SECONDS):
+                await self._asked(KEEPER_METHODS["admit_push"], (size,))
 
     async def delete(
         self, repository: str, kind: Kind, name: str, condition: Condition = NO_CONDITION
