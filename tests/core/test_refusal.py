@@ -15,6 +15,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from holdfast_core import Digest, Store, opening
+from holdfast_core import format as layout
 from holdfast_core.errors import Exhausted, RecordDamaged, StoreError, StoreRefused
 from holdfast_core.filesystem import files
 from holdfast_core.filesystem.syscalls import filesystem_type, reserve, start_writeback, syncfs
@@ -98,7 +99,9 @@ def test_blobs_without_an_identity_are_refused(closed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format": 0}, {"format": 5}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}], ids=str
+    "change",
+    [{"format": 0}, {"format": layout.FORMAT + 1}, {"engine": "lmdb-1.0"}, {"uuid": "x"}, {"uuid": None}],
+    ids=str,
 )
 def test_another_format_is_refused(closed: Path, change: dict[str, object]) -> None:
     text = json.loads((closed / "store.json").read_text())

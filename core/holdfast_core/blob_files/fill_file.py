@@ -84,7 +84,7 @@ def progress_name(repository: str, digest: Digest) -> str:
 def write_progress(fills: int, repository: str, digest: Digest, chunks: Mapping[int, bytes]) -> None:
     """Note the hashes of chunks whose bytes were written; `fills` is the descriptor of fills/. Blocks. Raises
     OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(progress_name(repository, digest), flags, 0o600, dir_fd=fills)
     try:
         for first, hashes in _runs(chunks):
@@ -109,7 +109,9 @@ def read_progress(fills: int, repository: str, digest: Digest, size: int) -> dic
     count = -(-size // CHUNK_BYTES)
     try:
         fd = os.open(
-            progress_name(repository, digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=fills
+            progress_name(repository, digest),
+            os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+            dir_fd=fills,
         )
         try:
             table = os.pread(fd, count * HASH_BYTES, 0)

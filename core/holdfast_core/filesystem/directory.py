@@ -40,13 +40,27 @@ from holdfast_core.errors import (
     UploadNotFound,
 )
 from holdfast_core.filesystem.disk_state import BROKEN, SHORTAGES, StoreCondition, Write
-from holdfast_core.filesystem.files import keep_private, os_error, read_page, sync_directory, write_all
+from holdfast_core.filesystem.files import (
+    keep_private,
+    os_error,
+    read_page,
+    require_plain,
+    sync_directory,
+    write_all,
+)
 from holdfast_core.filesystem.reserved_space import NAME as BALLAST_NAME
 from holdfast_core.filesystem.reserved_space import ReservedSpace
 from holdfast_core.filesystem.store_identity import refuse_copy
 from holdfast_core.filesystem.syscalls import reserve, syncfs
 
 DIRECTORIES = ("index", "journal", "blobs", "fills", "uploads", "quarantine")
+#: files that are opened by name at a start, some of them by LMDB, which would wait at a FIFO
+PLAIN_FILES = (
+    "lock",
+    *("index/data.mdb", "index/lock.mdb"),
+    *("journal/log", "journal/log.new"),
+    *(BALLAST_NAME, "sweep"),
+)
 ALGORITHMS = ("sha256", "sha512")
 #: what `probe` takes and gives back
 PROBE_NAME, PROBE_BYTES = "probe", 1 << 20
@@ -91,6 +105,8 @@ class Directory:
         self.blobs_fd = self.fills_fd = self.uploads_fd = self._lock = -1
         self._probing = threading.Lock()
         self._mark: DoubtMark | None = None
+        for name in PLAIN_FILES:
+            require_plain(path / name)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self.blobs_fd = os.open(path / "blobs", flags)

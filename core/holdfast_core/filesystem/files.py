@@ -43,6 +43,35 @@ def write_all(fd: int, offset: int, data: Buffer) -> int:
     return done
 
 
+def read_plain(path: Path) -> bytes:
+    """All of a small plain file; never waits, as for the writer of a FIFO. Raises OSError, StoreRefused for what is no
+    plain file."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise not_plain(path)
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def require_plain(path: Path) -> None:
+    """Raise StoreRefused for a link, a FIFO, a directory or the like in the place of a file; absent is fine."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        raise not_plain(path)
+
+
+def not_plain(path: Path) -> StoreRefused:
+    """The refusal of such a thing."""
+    return StoreRefused(
+        f"{path} was replaced by something that is no plain file (`ls -l` says what); put the file back, or remove what"
+        " is there and run `holdfast fsck --repair`, or `holdfast rebuild` where that is refused"
+    )
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

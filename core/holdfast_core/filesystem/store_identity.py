@@ -12,7 +12,7 @@ from typing import NamedTuple
 from holdfast_core import format as layout
 from holdfast_core.errors import REBUILD, DiskFailed, StoreNewer, StoreRefused
 from holdfast_core.filesystem.disk_state import BROKEN
-from holdfast_core.filesystem.files import for_owner, sync_directory
+from holdfast_core.filesystem.files import for_owner, read_plain, sync_directory
 
 COPY = "copy.json"
 #: below the directory of a store; blobs/ may be a volume of its own
@@ -37,7 +37,7 @@ def read_identity(path: Path) -> StoreIdentity | None:
     """store.json, or None when there is no such file. Raises StoreRefused when it is none or of a format that
     this code does not read."""
     try:
-        document = json.loads((path / "store.json").read_bytes())
+        document = json.loads(read_plain(path / "store.json"))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -96,8 +96,8 @@ def require_store(path: Path, uuid: str) -> None:
 def require_blobs(path: Path, uuid: bytes) -> None:
     """Raise StoreRefused when blobs/ is that of another store, or an empty directory where a volume is not mounted."""
     try:
-        owner = (path / BLOBS_UUID).read_text("ascii", "replace").strip()
-    except FileNotFoundError:
+        owner = read_plain(path / BLOBS_UUID).decode("ascii", "replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
         owner = ""
     expected = str(uuids.UUID(bytes=uuid))
     if owner not in ("", expected):
@@ -139,7 +139,7 @@ class StoreCopyMark(NamedTuple):
 def read_mark(path: Path) -> StoreCopyMark | None:
     """copy.json, None when there is none. Raises StoreRefused when it cannot be read."""
     try:
-        document = json.loads((path / COPY).read_bytes())
+        document = json.loads(read_plain(path / COPY))
         return StoreCopyMark(uuids.UUID(document["uuid"]).bytes, str(document["purpose"]))
     except (FileNotFoundError, NotADirectoryError):
         return None

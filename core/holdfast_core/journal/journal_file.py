@@ -243,7 +243,7 @@ def name_of(directory: Path, generation: int) -> str:
 def frames(directory: Path, start: int = framing.JOURNAL_HEAD_BYTES, name: str = NAME) -> Iterator[Frame]:
     """All frames from `start` on, in order. Damage is skipped to the next intact frame and reported with its bounds;
     damage with nothing behind it is the torn tail of a crash."""
-    fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         size, at = os.fstat(fd).st_size, start
         while at < size:

@@ -40,8 +40,11 @@ def rebuild(path: str | os.PathLike[str]) -> FsckReport:
     if not (root / "blobs").is_dir() and index_merge.head_of(root / "journal") is None:
         raise StoreRefused(f"{root} holds no store: neither blobs nor a journal")
     _require_volumes(root)
-    directory.create(root)
-    place = directory.Directory(root)
+    try:
+        directory.create(root)
+        place = directory.Directory(root)
+    except OSError as error:
+        raise files.os_error(error, f"{error.filename or root} is in the way") from error
     try:
         place.lock()
         report = FsckReport()
@@ -50,6 +53,8 @@ def rebuild(path: str | os.PathLike[str]) -> FsckReport:
             with contextlib.suppress(FileNotFoundError):
                 former = stack.enter_context(OldIndex(place.index / "data.mdb"))
             _rebuild(place, former, report)
+    except IsADirectoryError as error:
+        raise files.os_error(error, f"{error.filename2 or root} is in the way") from error
     finally:
         place.close()
     Store.create_or_open(root, write=True, allow_network=True).close()  # writes the journal of the new index

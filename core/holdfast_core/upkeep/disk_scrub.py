@@ -182,7 +182,9 @@ def _require_opened(damage: Exception) -> None:
 
 def _forget(directory: Directory) -> None:
     """Have the frames read from the disk; nobody but a start and a scrub reads them."""
-    fd = os.open(directory.journal / journal_file.NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = os.open(
+        directory.journal / journal_file.NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    )
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
