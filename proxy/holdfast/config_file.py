@@ -235,7 +235,7 @@ def contradictions(config: Configuration) -> Iterator[str]:
             except re.error as error:
                 yield f"tags.{name}: found {pattern!r}; allowed: a regular expression ({error})"
     yield from parent_contradictions(config.parent)
-    yield from store_contradictions(config.store)
+    yield from store_contradictions(config.store, [parent.name for parent in config.parent])
     yield from login_contradictions(config)
     yield from gateway_contradictions(config)
     yield from sync_contradictions(config)

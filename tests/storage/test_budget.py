@@ -69,6 +69,8 @@ def test_nothing_free_and_no_maximum_is_no_budget() -> None:
         ({"high_water": 0.8, "low_water": 0.8}, ["store.low_water: found 0.8", "store.high_water 0.8"]),
         ({"max_bytes": 1000}, ["store.max_bytes: found 1000", "33554432"]),
         ({"shares": [{"soft": 0.6, "hard": 0.5}]}, ["store.shares[0].soft: found 0.6", "hard 0.5"]),
+        ({"shares": [{"repositories": ["Line/**"]}]}, ["store.shares[0].repositories: found 'Line/**'"]),
+        ({"shares": [{"parent": "docker.io"}]}, ["store.shares[0].parent: found 'docker.io'"]),
         ({"shares": [{"soft": 0.7}, {"soft": 0.5}]}, ["0.7 + 0.5 = 1.2"]),
         ({"high_water": 1.5}, ["store.high_water: found 1.5"]),
     ],

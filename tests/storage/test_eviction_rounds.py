@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from asyncio import wrap_future
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import OCI_MANIFEST
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
+from holdfast_core.errors import NotHeld
+from holdfast_core.facets.stored_blobs import StoredBlobs
 from holdfast_core.record import Pin
 from support.caches import MIB, bytes_on_disk, caching, complete, image_of, pull
 from support.fills import until
@@ -231,6 +235,39 @@ async def test_images_that_have_everything_in_common_go_together_when_others_are
             await keeper.parts.eviction.make_room(64 * MIB)
             assert complete(keeper, [*same, *made]) == []
             assert keeper.store.space.account().files == 0
+
+
+async def test_a_blob_that_is_evicted_before_it_is_linked_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedParent() as parent:
+        first, second = same_images(parent, 2)
+        async with caching(tmp_path, parent, store={"max_bytes": 64 * MIB, "min_free": "0"}) as keeper:
+            await pull(keeper, *first[:2])
+            rounds, link, late = keeper.parts.eviction, StoredBlobs.link, []
+
+            def evicted_first(
+                blobs: StoredBlobs, repository: str, digest: Digest, *, now: float
+            ) -> Future[None]:
+                ended: Future[None] = Future()
+
+                async def evict_and_link() -> None:
+                    late.append(await rounds.make_room(64 * MIB))
+                    try:
+                        await wrap_future(link(blobs, repository, digest, now=now))
+                    except NotHeld as error:
+                        ended.set_exception(error)
+                    else:
+                        ended.set_result(None)
+
+                tasks.append(asyncio.ensure_future(evict_and_link()))
+                return ended
+
+            tasks: list[asyncio.Task[None]] = []
+            monkeypatch.setattr(StoredBlobs, "link", evicted_first)
+            assert await pull(keeper, *second[:2]) > 4 * MIB
+            assert late[0] >= 4 * MIB
+            await asyncio.gather(*tasks)
 
 
 async def test_of_a_parent_that_was_not_heard_nothing_goes(tmp_path: Path) -> None:

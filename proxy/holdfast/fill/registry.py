@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast_core.digest import Digest
-from holdfast_core.errors import StoreError, Unwritable
+from holdfast_core.errors import NotHeld, StoreError, Unwritable
 from holdfast_core.record import FillState
 from holdfast_core.store import Store
 
@@ -181,9 +181,12 @@ class FillRegistry:
                     return answer
 
     async def _linked(self, repository: str, digest: Digest) -> bool:
-        """Link held bytes to the repository; returns whether the disk took the note."""
+        """Link held bytes to the repository; returns whether the disk took the note. Bytes that were evicted at this
+        moment are fetched: the caller looks again."""
         try:
             await asyncio.wrap_future(self.store.blobs.link(repository, digest, now=self.clock.now()))
+        except NotHeld:
+            return True
         except Unwritable:
             return False
         return True

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.config import ShareSection, StoreSection
+from holdfast.oci.names import is_repository
 from holdfast.routing import Repository, compile_patterns
 
 #: without a budget
@@ -82,8 +83,8 @@ def free_bytes(text: str, disk_bytes: int) -> int | None:
     return int(disk_bytes * number / 100)
 
 
-def store_contradictions(section: StoreSection) -> Iterator[str]:
-    """Problems of `[store]` that can be seen without its disk."""
+def store_contradictions(section: StoreSection, parents: Sequence[str] = ()) -> Iterator[str]:
+    """Problems of `[store]` that can be seen without its disk, beside parents of these names."""
     try:
         free_bytes(section.min_free, 0)
     except ValueError:
@@ -101,12 +102,25 @@ def store_contradictions(section: StoreSection) -> Iterator[str]:
             f"store.max_bytes: found {section.max_bytes}; allowed: 0 for none, or at least {LEAST_BYTES}, which a"
             " store takes without content"
         )
-    yield from share_contradictions(section.shares)
+    yield from share_contradictions(section.shares, parents)
 
 
-def share_contradictions(shares: Iterable[ShareSection]) -> Iterator[str]:
+def share_contradictions(shares: Sequence[ShareSection], parents: Sequence[str]) -> Iterator[str]:
     """Problems of `[[store.shares]]`."""
+    known = ["", "*", "default", *parents]
     for number, share in enumerate(shares):
+        if share.parent not in known:
+            named = ", ".join(filter(None, parents)) or "none has one"
+            yield (
+                f"store.shares[{number}].parent: found {share.parent!r}; allowed: '' or '*' for all, 'default', or the"
+                f" name of a [[parent]] ({named})"
+            )
+        for pattern in share.repositories:
+            if not is_repository(re.sub(r"\*+", "a", pattern)):
+                yield (
+                    f"store.shares[{number}].repositories: found {pattern!r}, which no repository matches; allowed: a"
+                    " name, with * within a segment and ** across, such as 'line/**'"
+                )
         if share.soft > share.hard:
             yield (
                 f"store.shares[{number}].soft: found {share.soft:g} beside hard {share.hard:g}; allowed: at most"
