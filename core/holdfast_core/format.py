@@ -63,6 +63,7 @@ FILL_CHUNKS = b"K"  # digest, repository, segment -> BLAKE3 of complete chunks o
 SEEN = b"A"  # repository, digest -> last access, how often
 LOCK = b"O"  # repository, kind, name -> what is allowed
 PENDING = b"N"  # repository, digest of a manifest pushed here that the parent does not know yet
+CONFIRMED = b"n"  # repository, digest pushed here that the parent confirmed -> which parent
 DELETED = b"Z"  # repository, kind, name -> when it was deleted: a miss does not bring it back
 OUTBOX = b"V"  # number -> what is still to go up to the parent; nothing -> the last number
 EVENT = b"M"  # number -> what changed here; nothing -> the head of the log, while it has readers
@@ -99,6 +100,7 @@ TABLES = {
     SEEN: "seen",
     LOCK: "lock",
     PENDING: "pending",
+    CONFIRMED: "confirmed",
     DELETED: "deleted",
     OUTBOX: "outbox",
     EVENT: "event",
@@ -121,8 +123,9 @@ JOURNALED_TABLES = frozenset(
         *(LOCK, PENDING, DELETED, OUTBOX, RESOURCE, PIN),
     )
 )
-#: tables of which a frame has records: events of documents stand beside them, for a commit that a kill lost
-FRAMED_TABLES = JOURNALED_TABLES | {EVENT}
+#: tables of which a frame has records, for a commit that a kill lost: events of documents, and what a parent confirmed,
+#: of which a rebuild believes nothing
+FRAMED_TABLES = JOURNALED_TABLES | {EVENT, CONFIRMED}
 #: derived table -> the table whose keys it turns round
 DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 
@@ -130,7 +133,7 @@ DERIVED_TABLES = {HOLDER: LINK, TAGGED: TAG, SUBJECT: REFERRER}
 REPOSITORY_TABLES = frozenset(
     (
         *(LINK, TAG, MOVES, TAG_LIST, REFERRER, REFERRER_LIST, SEEN, LOCK, PENDING, DELETED, TAGGED, SUBJECT),
-        *(LOOSE, PIN),
+        *(LOOSE, PIN, CONFIRMED),
     )
 )
 

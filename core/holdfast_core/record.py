@@ -161,8 +161,8 @@ class ImageHolding(NamedTuple):
     """What would go if a manifest that no other names, or a blob, were evicted: the `digests` that nothing else in its
     repository names, with the bytes of files that each would free and how often it was used (`space_format.decayed`),
     and the bytes of all that other repositories need as well. `hour` (since 1970) is when the manifest or blob itself
-    was last used, `named` is what they name, held or not, `owned` whether it was pushed here, `kept` why it may not go,
-    or ""."""
+    was last used, `named` is what they name, held or not, `pushed` those of the digests that were pushed here and that
+    the parent confirmed, `kept` why it may not go, or ""."""
 
     repository: str
     digest: Digest
@@ -172,7 +172,7 @@ class ImageHolding(NamedTuple):
     shared_bytes: int
     hour: int
     named: tuple[Digest, ...]
-    owned: bool
+    pushed: tuple[Child, ...]
     kept: str
 
     @property

@@ -131,14 +131,13 @@ class StoreSection(Section, frozen=True):
             "10%, 20GB, 500MiB",
         ),
     ] = ""
-    high_water: Annotated[
-        float, key("share of the budget from which on images are evicted", "0..1", gt=0, le=1)
-    ] = 0.97
+    high_water: Annotated[float, key("share of the budget above which images go", "0..1", gt=0, le=1)] = 0.97
     low_water: Annotated[float, key("share of the budget down to which they are", "0..1", gt=0, le=1)] = 0.95
     evict_offline: Annotated[
         Literal["last", "never"],
         key("images of a parent that cannot be reached: evicted when nothing else is left, or not at all"),
     ] = "last"
+    evict_confirmed: Annotated[bool, key("evict what was pushed here once its parent confirmed it")] = True
     shares: Annotated[tuple[ShareSection, ...], key("parts of the budget")] = ()
     volume: Annotated[
         str,

@@ -54,6 +54,7 @@ TABLES_SINCE = {
     ),
     3: (layout.EVENT,),
     4: (*(layout.CHILDREN, layout.EDGE, layout.ACCOUNT, layout.USE, layout.LOOSE), layout.PIN),
+    5: (layout.CONFIRMED,),
 }
 
 

@@ -500,9 +500,9 @@ def test_a_holding_is_what_an_eviction_takes(store: Store) -> None:
     holding = store.space.holding("a", digest, now=8 * HOUR)
     assert holding is not None
     assert (holding.digests, holding.freed, holding.hour) == ((digest, Digest.of(own)), (0, 30_000), 2)
-    assert (set(holding.named), holding.owned, holding.kept) == (
+    assert (set(holding.named), holding.pushed, holding.kept) == (
         {Digest.of(shared), Digest.of(own)},
-        False,
+        (),
         "",
     )
     assert store.space.holding("a", Digest.of(b"never"), now=1.0) is None

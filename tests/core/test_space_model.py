@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from holdfast_core import CollectionRule, Digest, Pin, RepositoryAccount, Store, fsck, rebuild
+from holdfast_core.changes.outbox_rows import tag_sent
 from holdfast_core.errors import NotEvictable, NotHeld, StoreError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -27,13 +29,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.format_reader import FormatReader
-from support.stores import MEDIA, put_file, some_bytes
+from support.stores import MEDIA, confirm, put_file, some_bytes
 
 REPOSITORIES, TAGS = ["a", "b"], ["v1", "v2"]
 #: one in the index, two in files
 LAYERS = [b"small", some_bytes(20_000, 1), some_bytes(20_000, 2)]
 FOREVER = math.inf
 EVERYTHING, NOTHING = 1e12, None
+PARENT = b"the parent here."
 
 
 def named(*bodies: bytes) -> list[dict[str, object]]:
@@ -69,11 +72,14 @@ class Graph:
     tags: dict[tuple[str, str], tuple[bytes, str]] = field(default_factory=dict)
     pending: set[tuple[str, bytes]] = field(default_factory=set)
     pins: dict[tuple[str, str], tuple[bytes | None, bool]] = field(default_factory=dict)
+    #: what the parent confirmed of what was pushed
+    confirmed: set[tuple[str, bytes]] = field(default_factory=set)
     #: bytes that the store has, linked or not -> whether they are owned
     owned: dict[bytes, bool] = field(default_factory=dict)
 
     def hold(self, repository: str, body: bytes, owned: bool) -> None:
         self.links.add((repository, body))
+        self.confirmed -= {(repository, body)} if owned else set()
         self.owned[body] = self.owned.get(body, False) or owned
 
     def tagged(self, repository: str, body: bytes) -> list[str]:
@@ -96,7 +102,12 @@ class Graph:
                 return True
         return False
 
-    def leaving(self, repository: str, root: bytes) -> list[bytes]:
+    def is_alone_here(self, repository: str, body: bytes, by_parent: bool) -> bool:
+        return self.owned[body] and not (by_parent and (repository, body) in self.confirmed)
+
+    def leaving(
+        self, repository: str, root: bytes, by_parent: bool = False, whole: bool = False
+    ) -> list[bytes]:
         going = [root]
         for parent in going:
             for child in NAMES.get(parent, []):
@@ -105,19 +116,21 @@ class Graph:
                 elsewhere = [m for m in self.parents(repository, child) if m not in going]
                 if elsewhere or self.tagged(repository, child) or self.is_pinned(repository, child):
                     continue
-                if self.owned[child] or (repository, child) in self.pending:
+                stays = self.is_alone_here(repository, child, by_parent)
+                if not whole and (stays or (repository, child) in self.pending):
                     continue
                 going.append(child)
         return going
 
-    def refuses_eviction(self, repository: str, body: bytes) -> type[StoreError] | None:
+    def refuses_eviction(self, repository: str, body: bytes, by_parent: bool) -> type[StoreError] | None:
         if (repository, body) not in self.links:
             return NotHeld
+        whole = self.leaving(repository, body, whole=True) if self.owned[body] else []
         local = any(self.tags[repository, tag][1] == "local" for tag in self.tagged(repository, body))
         stays = (
             (repository, body) in self.pending
             or self.is_pinned(repository, body)
-            or self.owned[body]
+            or any(self.is_alone_here(repository, one, by_parent) for one in whole)
             or bool(self.parents(repository, body))
             or local
         )
@@ -134,6 +147,7 @@ class Graph:
         return all(before is not None for before in needed or [rule.blobs_before])
 
     def drop(self, repository: str, body: bytes) -> None:
+        self.confirmed.discard((repository, body))
         self.links.discard((repository, body))
         self.pending.discard((repository, body))
         for tag in self.tagged(repository, body):
@@ -231,6 +245,19 @@ class ImageStores(RuleBasedStateMachine):
         if pending:
             self.graph.pending.add((repository, body))
 
+    @rule(repository=repositories, body=manifests, with_blobs=st.booleans())
+    def confirm(self, repository: str, body: bytes, with_blobs: bool) -> None:
+        """The parent has an image; without its blobs it was found there, and they were not asked for."""
+        graph, bodies = self.graph, [body, *(NAMES[body] if with_blobs else [])]
+        confirm(self.store, repository, PARENT, *map(Digest.of, bodies))
+        tags = [tag for (r, tag), (b, _) in graph.tags.items() if (r, b) == (repository, body)]
+        for tag in tags:
+            sent = partial(tag_sent, repository=repository, name=tag, digest=Digest.of(body), checked_at=1.0)
+            self.happens(self.store.references.outbox.change([], [], sent))
+            graph.tags[repository, tag] = body, "parent"
+        held = {(repository, one) for one in bodies} & graph.links
+        graph.confirmed |= {(r, one) for r, one in held if graph.owned[one]}
+
     # --- what goes -----------------------------------------------------------------------------------------
 
     @rule(repository=repositories, tag=tags)
@@ -247,12 +274,12 @@ class ImageStores(RuleBasedStateMachine):
         if self.happens(delete(repository, digest, now=self.now), None if held else NotHeld):
             self.graph.drop(repository, body)
 
-    @rule(repository=repositories, body=contents)
-    def evict(self, repository: str, body: bytes) -> None:
-        graph = self.graph
-        refusal = graph.refuses_eviction(repository, body)
-        going = graph.leaving(repository, body) if refusal is None else []
-        future = self.store.space.evict(repository, Digest.of(body), now=self.now)
+    @rule(repository=repositories, body=contents, by_parent=st.booleans())
+    def evict(self, repository: str, body: bytes, by_parent: bool) -> None:
+        graph, mark = self.graph, PARENT if by_parent else b""
+        refusal = graph.refuses_eviction(repository, body, by_parent)
+        going = graph.leaving(repository, body, by_parent) if refusal is None else []
+        future = self.store.space.evict(repository, Digest.of(body), now=self.now, parent=mark)
         if self.happens(future, refusal):
             assert future.result().digests == len(going)
             for one in going:
@@ -312,6 +339,7 @@ class ImageStores(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.root / "index")
         assert rebuild(self.root).problems == []
+        self.graph.confirmed.clear()  # a parent's word is not in the journal
         self.store = self.opened()
 
     # --- what is answered ----------------------------------------------------------------------------------
@@ -333,6 +361,16 @@ class ImageStores(RuleBasedStateMachine):
         for repository in REPOSITORIES:
             listed = self.store.references.tags(repository)
             assert listed == sorted(tag for r, tag in self.graph.tags if r == repository)
+
+    @invariant()
+    def what_the_parent_confirmed_is_the_models(self) -> None:
+        noted = {
+            (r, body)
+            for r in REPOSITORIES
+            for body in CONTENT
+            if self.store.references.outbox.confirmed_by(r, Digest.of(body)) == PARENT
+        }
+        assert noted == self.graph.confirmed
 
     @invariant()
     def what_is_loose_is_what_nothing_names(self) -> None:

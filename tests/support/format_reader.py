@@ -131,7 +131,7 @@ class FormatReader:
 
     def _sealed(self, key: bytes, value: bytes) -> None:
         table = key[:1].decode()
-        need(table in "SJRLBCUXTHPDGFKAONZVMQEWYIceaugp", "no such table")
+        need(table in "SJRLBCUXTHPDGFKAONZVMQEWYIceaugpn", "no such table")
         need(len(value) >= 9 and value == seal(key, value[1:-8]), "the seal does not fit")
         self.rows[table][key[1:]] = value[1:-8]
         self.counts[f"{table} records"] += 1
@@ -286,6 +286,11 @@ class FormatReader:
         times(payload, 1)
         need(blake3(payload[8:]).digest(16) == key[:16], "another repository's name")
         need(key[:16] + only_digest(key[16:]) in self.manifests, "of no manifest")
+
+    def _look_n(self, key: bytes, payload: bytes) -> None:
+        only_digest(key[16:])
+        need(len(payload) == 16, "its length")
+        need(any(key[:16] + kind + key[16:] in self.rows["L"] for kind in (b"b", b"m")), "of no link")
 
     def _look_Z(self, key: bytes, payload: bytes) -> None:
         self._target(key[16:])
@@ -505,7 +510,8 @@ class FormatReader:
         while at < end:
             key_bytes, value_bytes = struct.unpack_from("<HI", data, at)
             key, at = data[at + 6 : at + 6 + key_bytes], at + 6 + key_bytes
-            need(key[:1] in JOURNALED or (key[:1] == b"M" and len(key) == 9), f"the journal has {key[:1]!r}")
+            in_frames = key[:1] in JOURNALED + b"n" or (key[:1] == b"M" and len(key) == 9)
+            need(in_frames, f"the journal has {key[:1]!r}")
             if value_bytes == 0xFFFFFFFF:
                 state.pop(key, None)
                 continue

@@ -26,7 +26,7 @@ from holdfast_core import (
     Store,
 )
 from holdfast_core import format as layout
-from support.stores import file_of, hashed, push, push_file, put_file, put_manifest
+from support.stores import confirm, file_of, hashed, push, push_file, put_file, put_manifest
 
 ARCHIVE = Path(__file__).parent.parent / "data" / f"store-format-{layout.FORMAT}.tar.xz"
 # zeros, so that the archive stays small
@@ -66,6 +66,9 @@ IMAGE = b'{"schemaVersion":2,"layers":[{"digest":"%s","size":%d}]}' % (
     len(CHILD),
 )
 PIN = Pin("library/b", "tag", "pinned", math.inf, True, 13.0)
+
+# since format 5
+CONFIRMED_BY = bytes(range(16))
 
 
 def build(path: Path) -> None:
@@ -108,6 +111,7 @@ def build(path: Path) -> None:
     push(store, "pushed/c", LOGGED, "logged", now=10.0)
     store.documents.change(lambda view: [], quiet=frozenset(), events=lambda: [RELAYED]).result()
     store.blobs.quarantine(layer.digest, 60 * CHUNK_BYTES, 60 * CHUNK_BYTES + 1).result()
+    confirm(store, "pushed/c", CONFIRMED_BY, Digest.of(LOGGED))
     store.space.pin(PIN, now=13.0).result()
     store.close()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from holdfast_core import CHUNK_BYTES, Blob, ChunkHasher, Digest, Store
 from holdfast_core import format as layout
+from holdfast_core.changes import outbox_rows
 
 MEDIA = "application/vnd.oci.image.manifest.v1+json"
 
@@ -147,3 +149,11 @@ def dump(store: Store, root: Path) -> tuple[dict[bytes, bytes], dict[str, bytes]
         rows = {key: value for key, value in cursor if key[:1] != layout.JOURNALED}
     files = (f for f in root.rglob("*") if f.is_file() and f.parent.name not in ("index", "journal"))
     return rows, {str(f.relative_to(root)): f.read_bytes() for f in files if f != root / "sweep"}
+
+
+def confirm(store: Store, repository: str, parent: bytes, *digests: Digest) -> None:
+    """Note what the sender notes when a parent has digests of a repository."""
+    settled = partial(
+        outbox_rows.confirmed, repository=repository, digests=list(map(str, digests)), parent=parent
+    )
+    store.references.outbox.change([], [], settled).result()

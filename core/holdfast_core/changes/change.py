@@ -85,6 +85,12 @@ def blob_of(view: IndexView, digest: Digest) -> Blob | None:
     return None if payload is None else layout.decode_blob(digest, payload)
 
 
+def is_owned(view: IndexView, digest_key: bytes) -> bool:
+    """Whether bytes that are here were pushed here."""
+    blob = blob_of(view, Digest.from_key(digest_key))
+    return blob is not None and blob.owned
+
+
 def blob_row(blob: Blob, keep: Keep) -> IndexChange:
     """The row that says what `blob` says."""
     flags = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast_core import format as layout
-from holdfast_core.changes import locks, store_events
+from holdfast_core.changes import locks, outbox_rows, store_events
 from holdfast_core.changes.change import (
     IndexChange,
     IndexView,
@@ -58,8 +58,10 @@ def require_blobs(view: IndexView, repository: str, blobs: Iterable[Digest]) -> 
 
 
 def pushed_blob(view: IndexView, repository: str, blob: Blob, *, now: float) -> list[IndexChange]:
-    """Membership of bytes that were pushed; a tombstone ends."""
-    return [*link(view, repository, blob, now=now), *_back(view, repository, "blob", str(blob.digest))]
+    """Membership of bytes that were pushed; a tombstone ends, and what a parent said of them before."""
+    changes = link(view, repository, blob, now=now)
+    changes += outbox_rows.unconfirmed(view, repository, [blob.digest])
+    return [*changes, *_back(view, repository, "blob", str(blob.digest))]
 
 
 def pushed_manifest(
@@ -78,6 +80,7 @@ def pushed_manifest(
     alone."""
     changes = link(view, repository, blob, now=now, media_type=media_type)
     joined, moving = bool(changes), store_events.moves(view, repository, tags, blob.digest)
+    changes += outbox_rows.unconfirmed(view, repository, [blob.digest])
     changes += _back(view, repository, "manifest", str(blob.digest))
     for name in dict.fromkeys(tags):
         changes += tag(view, repository, name, blob.digest, now=now, origin="local")

@@ -6,12 +6,14 @@ and a miss brings it again.
 
 A digest of a repository is *named* while a tag points to it or a manifest that is linked there names it; a deleted
 manifest that can be restored names as before. What is pushed here and not at the parent yet, pinned or locked is never
-taken. What was pushed here (owned) is not evicted before it is deleted: that a parent has it is not noted anywhere.
+taken. What was pushed here (owned) is evicted when it was deleted, or its parent confirmed it
+(`outbox_rows.confirmed`): a whole image of which every digest has the parent's word, and only while that parent's word
+counts (`parent`, its mark; b"" for nobody's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
 
@@ -34,7 +36,7 @@ from holdfast_core.changes.client_changes import tags_at
 from holdfast_core.changes.derivation import hour_of_use, repositories_of
 from holdfast_core.digest import Digest
 from holdfast_core.errors import ContentLocked, NotEvictable, NotHeld, RecordDamaged
-from holdfast_core.record import CollectionRule, Departure, ImageHolding, LockTarget
+from holdfast_core.record import Child, CollectionRule, Departure, ImageHolding, LockTarget
 
 #: digests a transaction, and changes and edges after which it takes no more of them: the writer is held for a few ms. A
 #: manifest with ten layers has 25, a blob 3
@@ -46,7 +48,7 @@ ROOTS = 32
 
 
 def evicted(
-    view: IndexView, repository: str, digest: Digest, *, now: float
+    view: IndexView, repository: str, digest: Digest, *, now: float, parent: bytes = b""
 ) -> tuple[list[IndexChange], Departure]:
     """Take a manifest or a blob out of a repository, with the tags that point to it and what nothing else there names;
     the first DIGESTS of them in this transaction; the rest is loose from now on, or once what names it goes, and goes
@@ -54,7 +56,7 @@ def evicted(
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         raise NotHeld(f"{digest} is not in {repository}")
-    if reason := _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key):
+    if reason := _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, now, parent):
         raise NotEvictable(f"{digest} of {repository} {reason}")
     changes: list[IndexChange] = []
     for name in tags_at(view, repository, digest):
@@ -64,7 +66,7 @@ def evicted(
                 f"{digest} of {repository} has the tag {name}, which was moved here and not at the parent"
             )
         changes += change.drop_tag(view, repository, name, now=now)
-    going = list(only_named_by(view, hashed, [digest.key], now, owned=is_deleted(view, hashed, digest.key)))
+    going = list(_going(view, hashed, digest.key, now, parent))
     gone, rest = going[:DIGESTS], going[DIGESTS:]
     free = sum(freed(view, hashed, digest_key) for digest_key in gone)
     for digest_key in gone:  # what names others goes first: what it names is loose for a moment
@@ -80,15 +82,17 @@ def only_named_by(
     now: float,
     *,
     owned: bool,
+    parent: bytes = b"",
 ) -> Iterator[bytes]:
     """The digest keys that a repository (its hash) links and that nothing of it names but `roots` and what goes with
-    them, which come first. Pinned, locked and tagged content stays, and without `owned` what was pushed here."""
+    them, which come first. Pinned, locked and tagged content stays, and without `owned` what was pushed here and
+    `parent` did not confirm."""
     going = dict.fromkeys(roots)
     waiting = list(roots)
     while waiting:
-        parent = waiting.pop(0)
-        yield parent
-        for child in change.children_in(view, parent) or ():
+        named_by = waiting.pop(0)
+        yield named_by
+        for child in change.children_in(view, named_by) or ():
             key = child.digest.key
             if key in going or not is_linked(view, repository, key):
                 continue
@@ -96,7 +100,10 @@ def only_named_by(
                 continue
             if _is_locked(view, repository, key):
                 continue
-            if not owned and (_is_owned(view, key) or present(view, layout.PENDING + repository + key)):
+            if not owned and (
+                _is_alone_here(view, repository, key, parent)
+                or present(view, layout.PENDING + repository + key)
+            ):
                 continue
             going[key] = None
             waiting.append(key)
@@ -117,12 +124,14 @@ def roots_of(view: IndexView, repository: bytes, digest_key: bytes) -> list[byte
     return list(roots)
 
 
-def holding_of(view: IndexView, repository: str, digest: Digest, *, now: float) -> ImageHolding | None:
+def holding_of(
+    view: IndexView, repository: str, digest: Digest, *, now: float, parent: bytes = b""
+) -> ImageHolding | None:
     """What `evicted` would take with a digest; None for what is not there."""
     hashed = layout.repository_hash(repository)
     if not is_linked(view, hashed, digest.key):
         return None
-    going = list(only_named_by(view, hashed, [digest.key], now, owned=is_deleted(view, hashed, digest.key)))
+    going = list(_going(view, hashed, digest.key, now, parent))
     sizes = [freed(view, hashed, key) for key in going]
     named = dict.fromkeys(c.digest for key in going for c in change.children_in(view, key) or ())
     return ImageHolding(
@@ -134,8 +143,8 @@ def holding_of(view: IndexView, repository: str, digest: Digest, *, now: float) 
         sum(_file_bytes(view, key) for key, size in zip(going, sizes, strict=True) if not size),
         hour_of_use(view, hashed, digest.key) or 0,
         tuple(named),
-        _is_owned(view, digest.key),
-        _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key),
+        tuple(_pushed(view, hashed, digest.key, going)),
+        _kept(view, repository, digest, now) or _not_evicted(view, hashed, digest.key, now, parent),
     )
 
 
@@ -210,7 +219,7 @@ def _is_over(
         return before is not None and (deleted_at if deleted_at <= now else since) <= before
     as_manifest = present(view, layout.LINK + repository + layout.AS_MANIFEST + digest.key)
     rules = [rule.manifests_before] if as_manifest else []
-    if _is_owned(view, digest.key):
+    if change.is_owned(view, digest.key):
         rules = rules or [rule.blobs_before]
     else:
         used = hour * space_format.HOUR_SECONDS
@@ -247,15 +256,38 @@ def _has_subject(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
     return any(has_manifest(view, repository, subject) for subject in subjects)
 
 
-def _is_owned(view: IndexView, digest_key: bytes) -> bool:
-    blob = blob_of(view, Digest.from_key(digest_key))
-    return blob is not None and blob.owned
+def _going(view: IndexView, repository: bytes, root: bytes, now: float, parent: bytes) -> Iterator[bytes]:
+    owned = is_deleted(view, repository, root)
+    return only_named_by(view, repository, [root], now, owned=owned, parent=parent)
 
 
-def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes) -> str:
+def _pushed(view: IndexView, repository: bytes, root: bytes, going: Iterable[bytes]) -> Iterator[Child]:
+    """Those that go by the word of a parent: of what was deleted none."""
+    if is_deleted(view, repository, root):
+        return
+    for key in going:
+        if change.is_owned(view, key):
+            as_manifest = present(view, layout.LINK + repository + layout.AS_MANIFEST + key)
+            kind = layout.AS_MANIFEST if as_manifest else layout.AS_BLOB
+            yield Child(kind, Digest.from_key(key), _file_bytes(view, key))
+
+
+def _is_alone_here(view: IndexView, repository: bytes, digest_key: bytes, parent: bytes) -> bool:
+    """Whether a digest was pushed here, and `parent` did not confirm that it has it in this repository."""
+    if not change.is_owned(view, digest_key):
+        return False
+    return not parent or view.get(layout.CONFIRMED + repository + digest_key) != parent
+
+
+def _not_evicted(view: IndexView, repository: bytes, digest_key: bytes, now: float, parent: bytes) -> str:
     """Why something that may be collected is not evicted; "" when it is."""
-    if _is_owned(view, digest_key) and not is_deleted(view, repository, digest_key):
-        return "was pushed here"
+    if is_deleted(view, repository, digest_key):
+        whole: Iterable[bytes] = ()
+    else:
+        owned = change.is_owned(view, digest_key)
+        whole = only_named_by(view, repository, [digest_key], now, owned=owned)
+    if any(_is_alone_here(view, repository, key, parent) for key in whole):
+        return "was pushed here" + (", and the parent did not confirm all of it" if parent else "")
     return "is named by a manifest that is here" if any(_parents(view, repository, digest_key)) else ""
 
 

@@ -108,6 +108,8 @@ class Derivation:
             if alone:
                 self._write(space_format.loose_key(repository, digest_key), None)
                 self._unlink(digest_key)
+            if alone or kind == layout.AS_MANIFEST:  # one that was deleted is confirmed by nobody
+                self._write(layout.CONFIRMED + repository + digest_key, None)
         self._use(repository, digest_key, hour)
         if was != is_there and kind in layout.MANIFEST_KINDS and others.isdisjoint(layout.MANIFEST_KINDS):
             self._edges(repository, digest_key, is_there=is_there)

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from holdfast_core import format as layout
-from holdfast_core.changes.change import IndexChange, IndexView, Keep, present, put, remove, tag_of
+from holdfast_core.changes.change import (
+    IndexChange,
+    IndexView,
+    Keep,
+    is_linked,
+    is_owned,
+    present,
+    put,
+    remove,
+    tag_of,
+)
 from holdfast_core.digest import Digest
 from holdfast_core.record import Tag
 
@@ -61,6 +71,22 @@ def manifest_sent(view: IndexView, repository: str, digest: Digest) -> list[Inde
     """The parent has a manifest that was pushed here."""
     key = layout.pending_key(repository, digest)
     return remove([key], Keep.DISK) if present(view, key) else []
+
+
+def confirmed(view: IndexView, repository: str, digests: Iterable[str], parent: bytes) -> list[IndexChange]:
+    """The parent of this mark has what was pushed here, by its own answer for each digest in this repository: what it
+    confirmed may be evicted. Of what is not here, or was not pushed, there is nothing to note."""
+    hashed = layout.repository_hash(repository)
+    keys = [Digest.parse(digest).key for digest in digests]
+    owned = (key for key in keys if is_linked(view, hashed, key) and is_owned(view, key))
+    return [put(layout.CONFIRMED + hashed + key, parent, Keep.JOURNAL) for key in owned]
+
+
+def unconfirmed(view: IndexView, repository: str, digests: Iterable[Digest]) -> list[IndexChange]:
+    """Nothing says any more that the parent has these: they were pushed anew, or it does not have them after all."""
+    hashed = layout.repository_hash(repository)
+    keys = (layout.CONFIRMED + hashed + digest.key for digest in digests)
+    return remove([key for key in keys if present(view, key)], Keep.DISK)
 
 
 def tag_sent(

@@ -32,7 +32,7 @@ _JOURNALED = (
     *(layout.LOCK, layout.DELETED, layout.PIN),
 )
 #: what of it goes along with the others, but for rows of records that could not be read
-_BESIDE = (layout.SEEN, layout.TAGGED, layout.SUBJECT, layout.LOOSE)
+_BESIDE = (layout.SEEN, layout.TAGGED, layout.SUBJECT, layout.LOOSE, layout.CONFIRMED)
 
 
 def removed_tag(view: IndexView, repository: str, name: str, *, now: float) -> list[IndexChange]:

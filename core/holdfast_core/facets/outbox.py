@@ -61,6 +61,14 @@ class OutboxRows:
                 entries.append((name, layout.digest_from(key, key[17:])))
         return entries
 
+    def confirmed_by(self, repository: str, digest: Digest) -> bytes:
+        """The mark of the parent that confirmed a digest which was pushed here; b"" for none."""
+        return self._get(layout.CONFIRMED + layout.repository_hash(repository) + digest.key) or b""
+
+    def withdraw(self, repository: str, digests: Sequence[Digest]) -> Future[None]:
+        """The parent does not have these, whatever it said before."""
+        return self._access.submit(lambda view: outbox_rows.unconfirmed(view, repository, digests))
+
     def change(
         self, puts: Sequence[tuple[int, bytes]], removes: Sequence[int], settled: Plan = _nothing_settled
     ) -> Future[None]:

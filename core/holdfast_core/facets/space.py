@@ -99,10 +99,12 @@ class Space:
             keys = collection.roots_of(view, layout.repository_hash(repository), digest.key)
         return [Digest.from_key(key) for key in keys]
 
-    def holding(self, repository: str, digest: Digest, *, now: float) -> ImageHolding | None:
+    def holding(
+        self, repository: str, digest: Digest, *, now: float, parent: bytes = b""
+    ) -> ImageHolding | None:
         """What `evict` would take, and whether it may; None for what is not there."""
         with self._index.view() as view:
-            return collection.holding_of(view, repository, digest, now=now)
+            return collection.holding_of(view, repository, digest, now=now, parent=parent)
 
     # --- order of use
 
@@ -127,10 +129,13 @@ class Space:
 
     # --- what goes
 
-    def evict(self, repository: str, digest: Digest, *, now: float) -> Future[Departure]:
+    def evict(self, repository: str, digest: Digest, *, now: float, parent: bytes = b"") -> Future[Departure]:
         """Take an image of a cache away: a manifest that no other names, or a blob; its tags, and what nothing else
-        there names. The future raises NotEvictable, which says why it stays, and NotHeld."""
-        return self._departing(lambda view: collection.evicted(view, repository, digest, now=now))
+        there names. What was pushed here goes when the parent of this mark confirmed it. The future raises
+        NotEvictable, which says why it stays, and NotHeld."""
+        return self._departing(
+            lambda view: collection.evicted(view, repository, digest, now=now, parent=parent)
+        )
 
     def loose(self, after: bytes = b"", limit: int = 1000) -> tuple[list[tuple[str, Digest]], bytes]:
         """((repository, digest) of what no tag and no manifest of its repository names, where to go on), at most

@@ -100,7 +100,9 @@ class IndexMerge:
                 yield from self._damaged(frame, last=frame.end == size and stop is None)
 
     def _checked(self, key: bytes, value: bytes | None) -> SalvagedChange | None:
-        if key[:1] == layout.EVENT:  # the log of events begins anew: its readers compare everything
+        # the log of events begins anew: its readers compare everything; and a parent's word is not taken from a journal
+        # that may have lost what ended it
+        if key[:1] in (layout.EVENT, layout.CONFIRMED):
             return None
         if key[:1] not in layout.JOURNALED_TABLES:
             what = layout.describe(key)

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast_core import format as layout
+from holdfast_core.changes import change
 from holdfast_core.changes.derived_tables import TABLES, DerivedTables
 from holdfast_core.changes.resource_rows import recounted
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
@@ -112,6 +113,8 @@ class _Check:
             self._link(key)
         for key, payload in self._rows(layout.TAG):
             self._tag(key, payload)
+        for key, _ in self._rows(layout.CONFIRMED):
+            self._confirmed(key)
         for table in (layout.CHUNKS, layout.QUARANTINE, layout.UNSYNCED):
             self._orphans(table)
         if identity.format >= 2:
@@ -217,6 +220,13 @@ class _Check:
             self._problem(
                 f"{self._repository(key[1:17])}:{tag.name} points to {tag.digest}, which is not held there"
             )
+
+    def _confirmed(self, key: bytes) -> None:
+        with self._index.view() as view:
+            is_linked = change.is_linked(view, key[1:17], key[17:])
+        if not is_linked:
+            digest = layout.digest_from(key, key[17:])
+            self._problem(f"{self._repository(key[1:17])} does not have {digest}, which its parent confirmed")
 
     def _orphans(self, table: bytes) -> None:
         orphans = {layout.digest_in(key, 1) for key, _ in self._rows(table)}

@@ -104,7 +104,7 @@ REMEDIES: dict[bytes, Remedy] = {
     layout.UNLINKED: _since_unjournaled,
     **dict.fromkeys((layout.UNSYNCED, layout.QUARANTINE), _empty),
     **dict.fromkeys(layout.DERIVED_TABLES, _empty),
-    **dict.fromkeys((layout.SEEN, layout.FILL, layout.FILL_CHUNKS), _dropped),
+    **dict.fromkeys((layout.SEEN, layout.CONFIRMED, layout.FILL, layout.FILL_CHUNKS), _dropped),
     **dict.fromkeys((layout.TAG_LIST, layout.REFERRER_LIST), _dropped_list),
     layout.MOVES: _history,
     layout.PENDING: _pending,

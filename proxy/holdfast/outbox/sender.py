@@ -8,7 +8,7 @@ row: the whole queue waits, in its order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import ClassVar, Literal, Protocol
@@ -260,14 +260,14 @@ class OutboxSender:
         if queue.get(entry.seq) is not None:
             await self._rows.change(queue.failed(entry.seq, kind, reason, self._clock.now(), share, after))
 
-    async def _confirmed(self, *confirmed: tuple[OutboxEntry, str]) -> None:
-        """The parent confirmed digests, of one entry or of a manifest and its tag: write what follows here with the end
-        of the rows."""
+    async def _confirmed(self, *confirmed: tuple[OutboxEntry, str], blobs: Iterable[str] = ()) -> None:
+        """The parent confirmed digests, of one entry or of a manifest and its tag, and that it has these blobs of the
+        manifest: write what follows here with the end of the rows."""
         puts: list[OutboxEntry] = []
         removes: list[int] = []
         ended: list[Settled] = []
         for entry, digest in confirmed:
-            after = self._consequence(entry)
+            after = self._consequence(entry, blobs)
             change = self._rows.queue.confirmed(entry.seq, digest, self._clock.now())
             puts += change.puts
             removes += change.removes
@@ -288,16 +288,22 @@ class OutboxSender:
     def _follows(self, repository: str, tag: str) -> bool:
         return self._synchronised is not None and self._synchronised.follows(repository, tag)
 
-    def _consequence(self, entry: OutboxEntry) -> Settled:
-        """The changes here that follow from a confirmed entry: the mark of a manifest ends, a tag is the parent's from
-        now on, and tombstones end, unless a later change here is still to be sent."""
+    def _consequence(self, entry: OutboxEntry, blobs: Iterable[str]) -> Settled:
+        """The changes here that follow from a confirmed entry: the mark of a manifest ends, and what the parent has is
+        noted, a tag is the parent's from now on, and tombstones end, unless a later change here is still to be sent."""
         if entry.deed in ("untag", "delete"):
             return self._lifted(entry)
         repository, digest = entry.repository, Digest.parse(entry.digest)
         if entry.deed == "manifest":
             if not self._is_complete(repository, digest):
                 return nothing
-            return partial(rows.manifest_sent, repository=repository, digest=digest)
+            has = partial(
+                rows.confirmed,
+                repository=repository,
+                digests=(entry.digest, *blobs),
+                parent=self._parent.mark,
+            )
+            return _all([partial(rows.manifest_sent, repository=repository, digest=digest), has])
         if len(self._rows.queue.pending(repository, entry.tag)) > 1:
             return nothing
         now = self._clock.now()
@@ -321,16 +327,25 @@ class OutboxSender:
         name, facts = self._name(entry), await facts_from(held)
         there = await self.inventory.find(_sought(name, entry.digest, facts, tag))
         is_there = entry.digest in there.digests
-        if not is_there:
+        blobs = frozenset(piece.digest for piece in facts.pieces)
+        if is_there:
+            blobs = await self._there_as_well(name, blobs, there)
+        else:
             await self._upload_blobs(entry, name, facts, there)
         condition = await self._settled(tag, there) if tag is not None else None
-        if tag and condition and await self._put_both(entry, tag, name, held, condition):
+        if tag and condition and await self._put_both(entry, tag, name, held, condition, blobs):
             return
         if not is_there:
             await self._rows.change(self._rows.queue.sending(entry.seq))
             stored = await self._parent.up.manifest(name, entry.digest, held.media_type, held.body)
             await self._require_there(entry, name, stored)
-        await self._confirmed((entry, entry.digest))
+        await self._confirmed((entry, entry.digest), blobs=blobs)
+
+    async def _there_as_well(self, name: str, blobs: frozenset[str], there: FoundAtParent) -> frozenset[str]:
+        """The blobs that the parent has, of a manifest that was found there before it was sent."""
+        left = sorted(blobs - there.digests)
+        found = await asyncio.gather(*(self._parent.up.has(name, f"blobs/{digest}") for digest in left))
+        return blobs - {digest for digest, is_there in zip(left, found, strict=True) if not is_there}
 
     async def _upload_blobs(self, entry: OutboxEntry, name: str, facts: Facts, there: FoundAtParent) -> None:
         """Upload the blobs of an image."""
@@ -342,7 +357,13 @@ class OutboxSender:
             self._blobs.know(piece.digest, name)
 
     async def _put_both(
-        self, entry: OutboxEntry, tag: OutboxEntry, name: str, held: Manifest, condition: RemoteTag
+        self,
+        entry: OutboxEntry,
+        tag: OutboxEntry,
+        name: str,
+        held: Manifest,
+        condition: RemoteTag,
+        blobs: Iterable[str],
     ) -> bool:
         """Put a manifest under its tag. False when the tag moved meanwhile: then the manifest is sent alone."""
         await self._rows.change(self._rows.queue.sending(entry.seq, tag.seq))
@@ -353,7 +374,7 @@ class OutboxSender:
             return False
         await self._require_there(entry, name, stored)
         named = stored or (await self._parent.up.tag(name, tag.tag)).digest
-        await self._confirmed((entry, entry.digest), (tag, named))
+        await self._confirmed((entry, entry.digest), (tag, named), blobs=blobs)
         return True
 
     async def _require_kept(self, name: str, digest: str) -> None:

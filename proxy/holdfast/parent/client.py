@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from holdfast_core.digest import Digest
@@ -107,6 +108,8 @@ class Parent:
         link: SharedLink | None = None,
     ) -> None:
         self.config, self.name, self.url = config, config.name, config.url
+        #: tells it from other parents in the store
+        self.mark = sha256(config.url.encode()).digest()[:16]
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS.split(), 0)
         self._clock, self._manifest_bytes = clock, manifest_bytes
         #: what its bodies of blobs took

@@ -26,6 +26,7 @@ from holdfast.clock import Clock
 from holdfast.config import StoreSection
 from holdfast.errors import NodeFull
 from holdfast.log import log
+from holdfast.outbox.confirmed_content import ConfirmedContent
 from holdfast.routing import Repository
 from holdfast.storage.budget import ShareUse
 from holdfast.storage.eviction_policy import Candidate, FetchCost, Turn, UseHistory, ordered, turn_of
@@ -71,6 +72,7 @@ class EvictionRounds:
         self._config, self._parents, self._coming = config, parents, coming
         self._is_synchronised, self._clock, self._tasks = is_synchronised, clock, tasks
         self._shares = ShareUse(config.shares)
+        self._confirmed = ConfirmedContent(store, parents, is_evicted=config.evict_confirmed)
         #: (monotonic seconds, bytes) of what was removed lately
         self._removed: list[tuple[float, int]] = []
         self.history = UseHistory()
@@ -187,7 +189,8 @@ class EvictionRounds:
             found = self._turn(repository)
             return found if only in (None, found) else None
 
-        return EvictionSurvey(self._store, self._clock, self._is_synchronised, self._coming(), turn)
+        synchronised, coming, parent_of = self._is_synchronised, self._coming(), self._confirmed.parent_of
+        return EvictionSurvey(self._store, self._clock, synchronised, coming, turn, parent_of)
 
     async def _evict_some(self, survey: EvictionSurvey, wanted: int) -> int:
         freed = images = 0
@@ -247,9 +250,11 @@ class EvictionRounds:
 
     async def _evict(self, image: ImageHolding) -> int | None:
         """Take an image away, with its bytes; how many. None when it stays after all."""
-        now = self._clock.now()
+        if not await self._confirmed.is_at_parent(image):
+            return None
+        now, parent = self._clock.now(), self._confirmed.parent_of(image.repository)
         try:
-            gone = await _of(self._store.space.evict(image.repository, image.digest, now=now))
+            gone = await _of(self._store.space.evict(image.repository, image.digest, now=now, parent=parent))
         except (NotEvictable, NotHeld) as error:
             log.debug("image stays", repository=image.repository, digest=str(image.digest), reason=str(error))
             return None

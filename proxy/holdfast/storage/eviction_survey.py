@@ -38,8 +38,9 @@ Level = tuple[Turn, bool]
 
 class EvictionSurvey:
     """The images that one round may remove. Repositories that are synchronised are not touched, no image of which a
-    blob is `coming`, and none for which `turn` has None. `stayed` counts the bytes of those that may not go, by
-    reason, each digest once: also what a manifest that stays names."""
+    blob is `coming`, and none for which `turn` has None. `parent_of` has the mark of the parent whose word counts for a
+    repository. `stayed` counts the bytes of those that may not go, by reason, each digest once: also what a manifest
+    that stays names."""
 
     def __init__(
         self,
@@ -48,8 +49,9 @@ class EvictionSurvey:
         is_synchronised: Callable[[str], bool],
         coming: Set[tuple[str, Digest]],
         turn: Callable[[str], Turn | None],
+        parent_of: Callable[[str], bytes],
     ) -> None:
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._parent_of = store, clock, parent_of
         self._is_synchronised, self._coming, self._turn = is_synchronised, coming, turn
         self.stayed: Counter[str] = Counter()
         self._known: set[Image] = set()
@@ -132,12 +134,12 @@ class EvictionSurvey:
         blob = self._store.blobs.anywhere(digest)
         if blob is None or blob.inline is not None or digest in self._counted:
             return
-        if reason := "pushed here" if blob.owned else reason:
+        if reason := "pushed here" if blob.owned and not self._is_confirmed(digest) else reason:
             self._counted.add(digest)
             self.stayed[reason] += blob.size
 
     def _find(self, repository: str, digest: Digest) -> None:
-        holding = self._store.space.holding(repository, digest, now=self._clock.now())
+        holding = self._holding(repository, digest)
         if holding is None:
             return
         reason, turn = self._kept(holding), self._turn(repository)
@@ -148,6 +150,10 @@ class EvictionSurvey:
         self._may_go.add((repository, digest))
         self._waiting.setdefault((turn, not holding.freed_bytes), {})[repository, digest] = None
 
+    def _holding(self, repository: str, digest: Digest) -> ImageHolding | None:
+        parent = self._parent_of(repository)
+        return self._store.space.holding(repository, digest, now=self._clock.now(), parent=parent)
+
     def _kept(self, holding: ImageHolding) -> str:
         """Why an image stays; "" when it may go."""
         namespace = Repository.from_key(holding.repository).namespace
@@ -157,7 +163,7 @@ class EvictionSurvey:
 
     def _look(self, repository: str, digest: Digest) -> None:
         """Put an image into the sample, as it is now; one that frees nothing only when it helps others to."""
-        holding = self._store.space.holding(repository, digest, now=self._clock.now())
+        holding = self._holding(repository, digest)
         turn = self._turn(repository)
         if holding is None or turn is None or self._kept(holding):
             self._may_go.discard((repository, digest))
@@ -189,9 +195,15 @@ class EvictionSurvey:
     def _frees(self, digest: Digest) -> int:
         """Bytes that are free once all images that have a digest are gone; 0 when one of them stays."""
         blob = self._store.blobs.anywhere(digest)
-        if blob is None or blob.inline is not None or blob.owned:
+        if blob is None or blob.inline is not None or (blob.owned and not self._is_confirmed(digest)):
             return 0
         return blob.size if all(one in self._may_go for one in self._holders(digest)) else 0
+
+    def _is_confirmed(self, digest: Digest) -> bool:
+        """Whether the parents of all that have it confirmed a digest that was pushed here."""
+        outbox, holders = self._store.references.outbox, self._store.blobs.holders(digest)
+        marks = [(one, self._parent_of(one)) for one in holders]
+        return all(mark and outbox.confirmed_by(one, digest) == mark for one, mark in marks)
 
     def _holders(self, digest: Digest) -> Iterator[Image]:
         for repository in self._store.blobs.holders(digest):

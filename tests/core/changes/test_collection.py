@@ -474,7 +474,7 @@ def test_what_an_eviction_would_take_is_told_before_it(store: Store) -> None:
         30_000,
         0,
         tuple(map(Digest.of, (shared, own, pushed))),
-        False,
+        (),
         "",
     )
     assert store.space.holding("a", digest, now=1.0) == expected

@@ -74,7 +74,7 @@ def test_case_fault_5_the_journal_gives_every_record_back(held: Store, table: by
     for key in keys:
         if table in layout.JOURNALED_TABLES:
             assert after[key] == before[key]
-        elif table in (layout.SEEN, layout.FILL, layout.FILL_CHUNKS):
+        elif table in (layout.SEEN, layout.CONFIRMED, layout.FILL, layout.FILL_CHUNKS):
             assert after[key] is None
         elif table not in (layout.UNLINKED, layout.LOOSE):  # since when is not known any more
             assert after[key] == before[key]
@@ -92,6 +92,7 @@ WITHOUT_COPY = {
     layout.FILL: ("gone", "gone"),
     layout.FILL_CHUNKS: ("gone", "gone"),
     layout.SEEN: ("gone", "gone"),
+    layout.CONFIRMED: ("gone", "gone"),
     layout.LOCK: ("lost", "lost"),
     layout.PENDING: ("made again", "made again"),
     layout.DELETED: ("made again", "made again"),
