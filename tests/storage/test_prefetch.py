@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from holdfast.clock import SystemClock
@@ -12,13 +13,15 @@ from holdfast.config_file import from_table
 from holdfast.errors import ControlConflict
 from holdfast.keeper.keeper import Keeper
 from holdfast.process.assembly import make_keeper
+from holdfast.sync.image_copy import ImageCopy
 from holdfast.sync.report import ImageOrder, PrefetchReport
-from holdfast.testing.fault import ScriptedFault
+from holdfast.testing.fault import RequestGate, ScriptedFault
 from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_parent import ScriptedParent
 from holdfast_core.digest import Digest
 from holdfast_core.store import Store
 from support.fills import until
+from support.images import has
 from support.logs import captured_logs
 from support.replicas import holds, image_of
 
@@ -26,10 +29,10 @@ MIB = 1 << 20
 
 
 @asynccontextmanager
-async def node(place: Path, *parents: ScriptedParent) -> AsyncIterator[Keeper]:
+async def node(place: Path, *parents: ScriptedParent, **more: Any) -> AsyncIterator[Keeper]:
     """A keeper that does not synchronise."""
     rows = [{"url": one.url, "insecure": True, "stall_timeout": 600.0} for one in parents]
-    config = from_table({"parent": rows, "fills": {"reserve_bytes": 0}})
+    config = from_table({"parent": rows, "fills": {"reserve_bytes": 0}, **more})
     store = Store.create_or_open(place / "store", write=True, mode="ReadOnly" if parents else "root")
     keeper = make_keeper(config, store, SystemClock())
     await keeper.start()
@@ -110,3 +113,82 @@ async def test_a_root_has_nothing_to_prefetch_from(tmp_path: Path) -> None:
         with pytest.raises(ControlConflict, match="this node has no parent"):
             await keeper.order_prefetch((order("v1"),), "x")
         assert await keeper.prefetches() == ()
+
+
+async def test_nothing_of_an_image_is_evicted_before_the_last_of_it_is_here(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent, node(tmp_path, parent) as keeper:
+        early, late, gate = b"e" * 50_000, GeneratedContent(MIB), RequestGate()
+        digest = image_of(parent, "demo", "v1", early, late)
+        parent.script(ScriptedFault(method="GET", path=late.digest, gate=gate))
+        await keeper.order_prefetch((order("v1"),), "x")
+        await until(lambda: has(keeper.store, "demo", early))
+        await gate.wait_arrived()
+        assert await keeper.parts.eviction.make_room(64 * MIB) == 0
+        gate.release()
+        assert [one.state for one in await over(keeper)] == ["Done"]
+        assert holds(keeper, "demo", "v1", digest)
+        assert await keeper.parts.eviction.make_room(64 * MIB) >= MIB, "afterwards it may go"
+        assert parent.bytes_sent[str(Digest.of(early))] == 50_000
+
+
+@pytest.mark.parametrize("times", [1, 9])
+async def test_what_is_removed_as_it_comes_is_brought_again_or_said(
+    tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whatever removes it."""
+    async with ScriptedParent() as parent, node(tmp_path, parent) as keeper:
+        early, late = b"e" * 50_000, GeneratedContent(MIB)
+        digest = image_of(parent, "demo", "v1", early, late)
+        fetch, removed = ImageCopy.fetch, list[bytes]()
+
+        async def removing(*arguments: Any) -> bool:
+            is_named = await fetch(*arguments)
+            if len(removed) < times:
+                removed.append(early)
+                keeper.store.blobs.discard(Digest.of(early)).result()
+            return is_named
+
+        monkeypatch.setattr(ImageCopy, "fetch", removing)
+        await keeper.order_prefetch((order("v1"),), "x")
+        (one,) = await over(keeper)
+        if times == 1:
+            assert (one.state, one.reason) == ("Done", "")
+            assert holds(keeper, "demo", "v1", digest)
+            assert has(keeper.store, "demo", early)
+        else:
+            assert one.state == "Failed"
+            assert one.reason.startswith("1 of its parts were removed as they came")
+            assert len(removed) == 3
+
+
+async def test_a_restart_goes_on_with_what_was_under_way(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent:
+        early, late = b"e" * 50_000, GeneratedContent(MIB)
+        done = image_of(parent, "demo", "v0", b"d" * 40_000)
+        digest = image_of(parent, "demo", "v1", early, late)
+        gate = RequestGate()
+        parent.script(ScriptedFault(method="GET", path=late.digest, gate=gate))
+        async with node(tmp_path, parent) as keeper:
+            await keeper.order_prefetch((order("v0"), order("v1")), "x")
+            await until(lambda: has(keeper.store, "demo", early) and holds(keeper, "demo", "v0", done))
+            await gate.wait_arrived()
+            await until(lambda: keeper.parts.prefetches.reports()[0].state == "Done")  # type: ignore[union-attr]
+        gate.release()
+        async with node(tmp_path, parent) as keeper:
+            assert [(one.image, one.state) for one in await keeper.prefetches()] == [("demo/v1", "Waiting")]
+            assert [one.state for one in await over(keeper)] == ["Done"]
+            assert holds(keeper, "demo", "v1", digest)
+        async with node(tmp_path, parent) as keeper:
+            assert await keeper.prefetches() == (), "what is over is not begun again"
+        assert parent.bytes_sent[str(Digest.of(early))] == 50_000
+
+
+async def test_a_budget_without_room_is_no_full_disk(tmp_path: Path) -> None:
+    async with ScriptedParent() as parent, node(tmp_path, parent, store={"max_bytes": 48 * MIB}) as keeper:
+        image_of(parent, "demo", "v1", GeneratedContent(64 * MIB))
+        await keeper.order_prefetch((order("v1"),), "x")
+        (one,) = await over(keeper)
+        assert (one.state, one.reason) == (
+            "Failed",
+            "there is no room: the disk is full or the budget spent",
+        )

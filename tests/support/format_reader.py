@@ -27,7 +27,7 @@ JOURNALED = b"RLBCTHPDGONZVEp"
 ALGORITHMS = {1: ("sha256", 32), 2: ("sha512", 64)}
 JSON_KINDS = (
     *("connected-registry", "status", "scope-map", "token", "identity", "notices"),
-    *("leases", "parents", "custody", "made", "sync", "collection", "scrub"),
+    *("leases", "parents", "custody", "made", "sync", "collection", "scrub", "prefetch"),
 )
 MESSAGEPACK_KINDS = ("webhook", "notices-sent", "conflict")
 NAME = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{32})?")

@@ -115,7 +115,7 @@ class Keeper:
         """See `KeeperApi.order_prefetch`."""
         if self.parts.prefetches is None:
             raise errors.ControlConflict("this node has no parent: there is nothing to prefetch from")
-        return self.parts.prefetches.order(images, by)
+        return await self.parts.prefetches.order(images, by)
 
     async def prefetches(self) -> tuple[PrefetchReport, ...]:
         """See `KeeperApi.prefetches`."""
@@ -144,6 +144,8 @@ class Keeper:
             parts.notices.start()
         if parts.synchroniser is not None:
             await parts.synchroniser.start()
+        if parts.prefetches is not None:
+            parts.prefetches.start()
         parts.eviction.start()  # what is synchronised is known now, and stays
         begin(parts.collection.run())
         begin(parts.scrub.run())

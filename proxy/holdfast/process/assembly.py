@@ -6,11 +6,12 @@ start.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast_core.digest import Digest
 from holdfast_core.store import Store
 
 from holdfast.background import BackgroundTasks
@@ -185,7 +186,7 @@ def compose(
         collection=make_collection(base, synchroniser, prefetches),
         scrub=make_scrub(base),
         admission=admission,
-        eviction=make_eviction(base, admission, synchroniser),
+        eviction=make_eviction(base, admission, synchroniser, prefetches),
         event_log=EventLog(store, config, clock),
         manifests=manifests,
         blobs=BlobMisses(store, access, fills, clock),
@@ -313,14 +314,21 @@ def make_pushes(
     )
 
 
-def make_eviction(base: Base, admission: SpaceAdmission, synchroniser: Synchroniser | None) -> EvictionRounds:
+def make_eviction(
+    base: Base, admission: SpaceAdmission, synchroniser: Synchroniser | None, prefetches: Prefetches | None
+) -> EvictionRounds:
     """What makes room."""
+
+    def coming() -> Set[tuple[str, Digest]]:
+        fills = base.fills.coming()
+        return fills if prefetches is None else fills | prefetches.held()
+
     return EvictionRounds(
         base.store,
         admission,
         base.config.store,
         base.parents,
-        base.fills.coming,
+        coming,
         synchroniser.covers if synchroniser is not None else lambda repository: False,
         base.clock,
         base.tasks,

@@ -94,15 +94,25 @@ class ImageCopy:
         return tuple(Descriptor(**row) for row in rows)
 
     async def fetch(
-        self, rule: Rule, target: SyncTarget, grown: Callable[[Image], None], landed: Count
+        self,
+        rule: Rule,
+        target: SyncTarget,
+        grown: Callable[[Image, set[str]], None],
+        landed: Count,
     ) -> bool:
-        """Fetches all of an image. Returns whether its tag, if it has one, names it now: a client may have moved the
-        tag meanwhile. Calls `grown` with the complete plan and `landed` with the bytes that arrive. Raises as
-        `full_plan`, and Refusal. When it is cancelled, the bytes that have arrived stay."""
+        """Fetches all of an image. Returns whether its tag, if it has one, names it now: a client may have moved
+        the tag meanwhile. Calls `grown` with the complete plan and the digests of all that the image needs,
+        and `landed` with the bytes that arrive. Raises as `full_plan`, and Refusal. When it is cancelled,
+        the bytes that have arrived stay."""
         before = self._holdings.tag(target.repository, target.tag)
         graph = ImageGraph(self._store, self._reading, self._since)
         image = await self.full_plan(rule, target, graph)
-        grown(image)
+        pieces = {
+            piece.digest
+            for fetched in graph.manifests.values()
+            for piece in facts_of(fetched.inspected, len(fetched.body)).pieces
+        }
+        grown(image, pieces.union(digest for _, digest in graph.manifests))
         self._mark_used(graph)
         await self._carry_out(image.actions, graph, before, landed)
         for (repository, digest), rows in graph.listed.items():

@@ -138,7 +138,9 @@ class SyncRun:
         """Fetches one image. A failure is recorded and does not stop the run."""
         target = image.target
         try:
-            is_named = await self._copy.fetch(self._rules[target.key], target, run.grown, self._landed)
+            is_named = await self._copy.fetch(
+                self._rules[target.key], target, lambda image, _: run.grown(image), self._landed
+            )
         except (Refusal, StoreError, ManifestUnreadable, TooDeep) as error:
             self._failed(run, image, error)
         except Exception as error:

@@ -1,14 +1,18 @@
 """Prefetch: images that an operator orders are brought now, by the way of synchronisation, whatever is selected and
-whenever its window opens. Kept in memory: after a restart it is ordered again, and what has arrived is here."""
+whenever its window opens. What is under way is a document of the store: the next process goes on with it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
+import msgspec
+from holdfast_core.changes.resource_rows import ResourceView
+from holdfast_core.digest import Digest
 from holdfast_core.errors import StoreError
-from msgspec import Struct
+from holdfast_core.record import ResourceChange
+from msgspec import Struct, field
 
 from holdfast import errors
 from holdfast.background import BackgroundTasks
@@ -27,10 +31,15 @@ if TYPE_CHECKING:
 
 #: prefetches that are reported, under way or over; the oldest that are over are forgotten first
 KEPT = 1000
+#: times that an image is brought of which a part was removed meanwhile
+TRIES = 3
+#: the document of the orders under way
+KIND, NAME = "prefetch", "self"
 
 
 class Prefetch(Struct):
-    """One image on its way in. `size` is what is to come as far as it is known, `landed` what has come (bytes)."""
+    """One image on its way in. `size` is what is to come as far as it is known, `landed` what has come (bytes),
+    `pieces` the digests of all that it needs."""
 
     order: ImageOrder
     began: float
@@ -38,6 +47,7 @@ class Prefetch(Struct):
     reason: str = ""
     size: int = 0
     landed: int = 0
+    pieces: set[str] = field(default_factory=set)
 
     @property
     def is_over(self) -> bool:
@@ -64,7 +74,33 @@ class Prefetches:
         self._slots = asyncio.Semaphore(context.config.sync.transfers)
         self._known: dict[tuple[str, str], Prefetch] = {}
 
-    def order(self, images: Sequence[ImageOrder], by: str) -> tuple[PrefetchReport, ...]:
+    def start(self) -> None:
+        """Go on with what the last process had under way."""
+        for image in self._noted():
+            if Repository.from_key(image.repository).namespace in self._context.parents:
+                self._ordered(image, "an order before the restart")
+
+    def _noted(self) -> list[ImageOrder]:
+        try:
+            held = self._context.store.documents.get(KIND, NAME)
+            return [] if held is None else msgspec.json.decode(held.body, type=list[ImageOrder])
+        except (StoreError, msgspec.DecodeError) as error:
+            log.error("record of prefetches cannot be read; order them again", reason=str(error))
+            return []
+
+    async def _note(self) -> None:
+        body = msgspec.json.encode([one.order for one in self._known.values() if not one.is_over])
+
+        def plan(_: ResourceView) -> list[ResourceChange]:
+            return [ResourceChange(KIND, NAME, body)]
+
+        try:
+            documents = self._context.store.documents
+            await asyncio.wrap_future(documents.change(plan, quiet=frozenset({KIND})))
+        except StoreError as error:
+            log.error("record of prefetches cannot be written", reason=str(error))
+
+    async def order(self, images: Sequence[ImageOrder], by: str) -> tuple[PrefetchReport, ...]:
         """Begin with images; `by` is who ordered it. One that is under way goes on. Raises ControlConflict for a
         repository that no parent has."""
         for image in images:
@@ -72,7 +108,9 @@ class Prefetches:
                 raise errors.ControlConflict(
                     f"no parent has {image.image}: there is nothing to prefetch it from"
                 )
-        return tuple(self._ordered(image, by).report() for image in images)
+        reports = tuple(self._ordered(image, by).report() for image in images)
+        await self._note()
+        return reports
 
     def _ordered(self, image: ImageOrder, by: str) -> Prefetch:
         key = (image.repository, image.reference)
@@ -95,6 +133,16 @@ class Prefetches:
         """When the oldest that is under way began (wall seconds), infinity without one."""
         return min((one.began for one in self._known.values() if not one.is_over), default=float("inf"))
 
+    def held(self) -> Set[tuple[str, Digest]]:
+        """(namespace of the parent, digest) of all that the images under way need: nothing of it is evicted before the
+        last of it is here."""
+        running = (one for one in self._known.values() if not one.is_over)
+        return {
+            (Repository.from_key(one.order.repository).namespace, Digest.parse(piece))
+            for one in running
+            for piece in one.pieces
+        }
+
     def _rule_of(self, where: Repository) -> Rule:
         """The platforms and referrers to bring: as synchronisation would, all where nothing says otherwise."""
         config = self._context.config
@@ -113,6 +161,8 @@ class Prefetches:
             except Exception as error:
                 one.state, one.reason = "Failed", reason_of(error)
                 log.exception("prefetch failed", image=one.order.image)
+        one.pieces = set()
+        await self._note()
 
     async def _brought(self, one: Prefetch) -> None:
         context, repository, reference = self._context, one.order.repository, one.order.reference
@@ -120,8 +170,8 @@ class Prefetches:
         tag, digest = ("", reference) if ":" in reference else (reference, "")
         rule = self._rule_of(where)
 
-        def grown(image: Image) -> None:
-            one.size = image.size
+        def grown(image: Image, pieces: set[str]) -> None:
+            one.size, one.pieces = one.landed + image.size, pieces
 
         def landed(size: int) -> None:
             one.landed += size
@@ -131,10 +181,18 @@ class Prefetches:
                 head = await context.background[where.namespace].head_manifest(where.name, tag)
                 digest = head.digest or (await reading.read(repository, tag)).digest
             target = SyncTarget(repository, tag, digest, where.namespace)
-            is_named = await ImageCopy(context, reading, anew=True).fetch(rule, target, grown, landed)
+            for _ in range(TRIES):
+                is_named = await ImageCopy(context, reading, anew=True).fetch(rule, target, grown, landed)
+                left = ImageCopy(context, reading).plan_known(rule, target)
+                if left is None or not is_named:
+                    break
         finally:
             await reading.close()
         if not is_named:
             one.reason = f"the tag {tag} was moved here meanwhile, and stays as it is"
-        one.state = "Done" if is_named else "Failed"
-        log.info("image prefetched", image=one.order.image, digest=digest, complete=is_named)
+        elif left is not None:
+            one.reason = (
+                f"{len(left.actions)} of its parts were removed as they came; holdfast usage shows the room"
+            )
+        one.state = "Failed" if one.reason else "Done"
+        log.info("image prefetched", image=one.order.image, digest=digest, complete=not one.reason)
