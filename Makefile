@@ -17,7 +17,7 @@ LISTEN ?= localhost:5000
 PARENT ?=
 IMAGE ?=
 
-.PHONY: help build run test torture defences mutate lint tools lock bench clean
+.PHONY: help build run test torture soak defences mutate lint tools lock bench clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -68,6 +68,9 @@ torture: build $(VENV)/.dev tools  ## power cuts, kills at every write, bit flip
 	@HOLDFAST_SYNC_SEEDS=100000 $(BIN)/python -m pytest --quiet tests/sync/test_simulator.py
 	@HOLDFAST_BUSY_MINUTES=5 $(BIN)/python -m pytest --quiet tests/network/test_busy_child.py
 	@PYTHONPATH=tests $(BIN)/python -m torture
+
+soak: build $(VENV)/.dev  ## a working set of three budgets for HOURS (1), with evictions, collections, scrubs and kills; prints memory, descriptors, index and disk
+	@HOLDFAST_CHURN_MINUTES=$$(( $(or $(HOURS),1) * 60 )) $(BIN)/python -m pytest --quiet -rP tests/faults/test_churn.py
 
 defences: build $(VENV)/.dev  ## takes every defence of docs/security.md out, one at a time, and prints those that no test missed; eight minutes (THREATS="42 47": these alone)
 	@PYTHONPATH=tests $(BIN)/python -m mutations.defence_run $(THREATS)

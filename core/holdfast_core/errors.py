@@ -70,7 +70,11 @@ class Unwritable(StoreError):
 
 
 class Exhausted(Unwritable):
-    """No space, no descriptors, or the index is full."""
+    """No space, or the index is full; or see `OutOfDescriptors`."""
+
+
+class OutOfDescriptors(Exhausted):
+    """This process, or the machine, has no file descriptor left: it says nothing of the disk, and passes."""
 
 
 class DiskReadOnly(Unwritable):

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from holdfast_core import errors as store_errors
+from holdfast_core.filesystem.disk_state import SHORTAGES
 
+#: what Python says when there is no memory for the stack of a thread
+NO_THREAD = "can't start new thread"
 CODES = frozenset(
     {
         "BLOB_UNKNOWN",
@@ -354,6 +357,10 @@ class SlotsTaken(ParentThrottled):
     """This node's own cap on connections or requests to the parent left no room in time."""
 
 
+class DescriptorsTaken(SlotsTaken, status=503, code="TOOMANYREQUESTS"):
+    """No file descriptor of this node is left for a connection to the parent; it says nothing of the parent."""
+
+
 class RedirectRefused(ParentErred):
     """The target of a redirect refused or could not be reached; the parent may give a better one."""
 
@@ -374,6 +381,10 @@ class NodeFull(Refusal, status=507, code="MANIFEST_UNKNOWN"):
     """The disk has no room for content that a client pushes (RFC 4918 11.5)."""
 
 
+class NodeBusy(Refusal, status=503, code="TOOMANYREQUESTS"):
+    """No file descriptor, or no memory, is left for the request now; connections that wait for nothing are ended."""
+
+
 class NodeUnwritable(Refusal, status=503, code="MANIFEST_UNKNOWN"):
     """The disk of this node takes no writes now; held content is served."""
 
@@ -390,6 +401,7 @@ _STORE_ERRORS: dict[type[store_errors.StoreError], type[Refusal]] = {
     store_errors.ContentLocked: Locked,
     store_errors.UploadNotFound: UploadUnknown,
     store_errors.UploadBusy: UploadOutOfOrder,
+    store_errors.OutOfDescriptors: NodeBusy,
     store_errors.Exhausted: NodeFull,
     store_errors.Unwritable: NodeUnwritable,
     store_errors.StoreError: NodeFailed,
@@ -422,6 +434,13 @@ def of_store(error: store_errors.StoreError) -> Refusal:
         error, store_errors.DigestMismatch
     ):  # of bytes that were pushed; those of a held blob are damage
         return DigestInvalid(str(error))
+    if isinstance(error, store_errors.OutOfDescriptors):
+        return _busy("file descriptor")
+    return _unwritten(error) or NodeFailed("the store could not do it")
+
+
+def _unwritten(error: store_errors.StoreError) -> Refusal | None:
+    """The refusal of a write by the disk; None for any other error."""
     if isinstance(error, store_errors.Exhausted):
         return NodeFull(
             "the disk of this node is full; nothing was stored",
@@ -440,7 +459,25 @@ def of_store(error: store_errors.StoreError) -> Refusal:
             detail="push again in a moment; when it stays so, its operator finds the reason in /readyz",
             retry_after=5,
         )
-    return NodeFailed("the store could not do it")
+    return None
+
+
+def of_shortage(error: BaseException) -> NodeBusy | None:
+    """The refusal when a process had no descriptor or no memory for what it did; None for any other error."""
+    if isinstance(error, NodeBusy):
+        return error
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_THREAD in str(error)):
+        return _busy("memory")
+    is_short = isinstance(error, OSError) and error.errno in SHORTAGES
+    return _busy("file descriptor") if is_short or isinstance(error, store_errors.OutOfDescriptors) else None
+
+
+def _busy(what: str) -> NodeBusy:
+    return NodeBusy(
+        f"no {what} is left for this request now",
+        detail="ask again in a moment; its operator finds the limit of open files and of memory in the service's unit",
+        retry_after=1,
+    )
 
 
 def _kinds(kind: type[Refusal]) -> Iterator[type[Refusal]]:

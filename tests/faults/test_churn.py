@@ -2,7 +2,7 @@
 evicts, collects, scrubs, and is killed. No pull of anything that can be had fails, nothing acknowledged is lost,
 and the disk stays within the budget.
 
-`HOLDFAST_CHURN_MINUTES=600 .venv/bin/python -m pytest tests/faults/test_churn.py` makes it last so long.
+`make soak HOURS=24` makes it last so long, and prints what it took.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from holdfast_core import fsck
+from holdfast_core.recovery.compact import compact
 from holdfast_core.store import Store
 from support.format_reader import FormatReader
 from support.node import Node, parent_toml
@@ -44,6 +45,8 @@ CLIENTS, STEPS, KILLS = 3, 300, 60
 PATIENT_SECONDS = 60.0
 #: bytes a process may have gained, and descriptors
 GAIN_BYTES, GAIN_DESCRIPTORS = 96 * MIB, 40
+#: the index is at most so many times as long as what it holds, and so many bytes
+INDEX_TIMES, INDEX_SLACK_BYTES = 1.3, MIB
 CONFIGURATION = f"""\
 mode = "ReadWrite"
 anonymous = "push"
@@ -246,9 +249,11 @@ def test_a_working_set_of_three_budgets(tmp_path: Path) -> None:
             assert site.stop() == 0
             evicted = [event for event in site.events() if event["event"] == "room made"]
             assert evicted, "the working set is three times the budget"
-            print(
-                f"{number} steps {dict(churn.seen)}, at most {churn.most / BUDGET:.1%} of the budget, {late}"
-            )
+            print(f"{number} steps {dict(churn.seen)}, at most {churn.most / BUDGET:.1%} of the budget")
+            print(f"bytes and descriptors of a keeper and a worker: {early} at first, {late} at last")
         assert dangling(site.data) == []
         assert fsck(site.data, (1, 1)).problems == []
         assert FormatReader(site.data).run() == []
+        index = compact(site.data)
+        print(f"index: {index.before} bytes, {index.after} of them live")
+        assert index.before <= INDEX_TIMES * index.after + INDEX_SLACK_BYTES

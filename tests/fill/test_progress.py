@@ -44,6 +44,11 @@ def noted(store: Store) -> int:
     return max((len(state.chunks) for state in store.blobs.fills.states()), default=0) * MIB
 
 
+def is_noted(store: Store, number: int) -> bool:
+    """Whether a chunk of the one fill would be found."""
+    return any(number in state.chunks for state in store.blobs.fills.states())
+
+
 def checkpointed(store: Store) -> int:
     """How much of it is in the index."""
     return sum(end - start for state in store.blobs.fills.states() for start, end in state.extents)
@@ -56,10 +61,16 @@ def in_index(store: Store, number: int) -> bool:
 
 
 async def killed(
-    root: Path, parent: ScriptedParent, content: GeneratedContent, there: int, *where: int, **fault: Any
+    root: Path,
+    parent: ScriptedParent,
+    content: GeneratedContent,
+    there: int,
+    *where: int,
+    needs: int = -1,
+    **fault: Any,
 ) -> Path:
-    """A node on the store `root` pulls from a parent that falls silent after `there` bytes, and is killed. What it
-    leaves."""
+    """A node on the store `root` pulls from a parent that falls silent after `there` bytes, and is killed, once the
+    chunk `needs`, if any, is noted as well: they are noted in no order. What it leaves."""
     left, least = root.with_name(f"{root.name}-killed"), there - LOST
     parent.script(ScriptedFault(method="GET", path=BLOBS, times=-1, stall_after=there, **fault))
     store = Store.create_or_open(root, write=True)
@@ -71,7 +82,7 @@ async def killed(
 
     async with filling(store, parent, **OPTIONS) as node:
         task = asyncio.ensure_future(pull(node))
-        await until(lambda: noted(store) >= least)
+        await until(lambda: noted(store) >= least and (needs < 0 or is_noted(store, needs)))
         await asyncio.wrap_future(
             store.upkeep.sync_cached()
         )  # no commit is under way while the index is copied
@@ -212,7 +223,7 @@ async def test_case_fault_12_wrong_bytes_from_before_the_kill_are_fetched_once_m
     content = GeneratedContent(24 * MIB)
     async with ScriptedParent() as parent:
         parent.add_blob("demo", content)
-        root = await killed(tmp_path / "store", parent, content, 12 * MIB, flip_at=3 * MIB)
+        root = await killed(tmp_path / "store", parent, content, 12 * MIB, needs=3, flip_at=3 * MIB)
         left = missing(root, content)
         parent.reset_counts()
         async with again(root, parent) as node:

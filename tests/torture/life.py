@@ -30,14 +30,24 @@ ENOUGH_REFUSED = 12
 SHARED = tuple(Content(size, f"shared {size}") for size in (20_000, 70_001, 400_001, 2_500_001))
 FRESH_SIZES = (30_000, 250_000, 1_500_000)
 
-#: Pushes by anybody are taken; what no repository has is removed at once.
+#: Pushes by anybody are taken; what no repository has is removed at once, and images of the parent are evicted.
 CONFIGURATION = """\
 mode = "ReadWrite"
 anonymous = "push"
 [push]
 sweep_interval = 1.0
 sweep_grace = 0.0
+[garbage_collection]
+cached_after = "PT1M"
+[store]
+max_bytes = 1_500_000_000
+min_free = "0"
+[[store.shares]]
+parent = "registry.example"
+hard = 0.01
 """
+#: the wall clock is off by up to so many seconds, less than a lease; a process is stopped before one fault in so many
+MOST_JUMP, SUSPENSIONS = 6 * 3600.0, 3
 
 
 def configuration(parent: ScriptedProcess) -> str:
@@ -67,6 +77,7 @@ class Life:
         self.world.faulted.clear()
         load, ledger = Load(self.world, self.machine.url, self.work, self.chance), self.world.ledger
         enough = ledger.acknowledged + self.chance.randint(1, MOST_ACKS)
+        self._disturb()
         wait_until(lambda: ledger.acknowledged >= enough or not load.working(), f"{enough} acknowledgements")
         sleep(self.chance.uniform(0, MOST_DELAY))
         self.world.faulted.set()
@@ -89,6 +100,7 @@ class Life:
         load = Load(self.world, self.machine.url, self.work, self.chance, over)
         enough = ledger.acknowledged + self.chance.randint(1, MOST_ACKS)
         try:
+            self._disturb()
             wait_until(
                 lambda: ledger.acknowledged >= enough or not load.working(), f"{enough} acknowledgements"
             )
@@ -104,6 +116,14 @@ class Life:
             wait_until(lambda: self._is_taken(http), "a push to be taken again")
         assert self.machine.program.process.poll() is None, self.machine.program.output()
         self._look(lost=False)
+
+    def _disturb(self) -> None:
+        """What a node has to live with beside its load: another time of day, a process that stands still."""
+        self.machine.jump(self.chance.uniform(-MOST_JUMP, MOST_JUMP))
+        self.world.seen["clock jumps"] += 1
+        if self.chance.randrange(SUSPENSIONS) == 0:
+            self.machine.suspend(self.chance)
+            self.world.seen["processes suspended"] += 1
 
     def _is_taken(self, http: Connection) -> bool:
         content = Content(70_000, f"room again {self.fills}")
@@ -164,5 +184,5 @@ def life(
         with Machine(place, disk.root / "store", toml, workers=workers, synced=synced) as machine:
             machine.start()
             run("sync", "--file-system", disk.root)
-            world = World(shared=list(SHARED))
+            world = World(shared=list(SHARED), upkeep=machine.upkeep)
             yield Life(disk, machine, parent, world, random.Random(seed), work)

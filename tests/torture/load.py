@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
@@ -40,6 +41,8 @@ class World:
     seen: Counter[str] = field(default_factory=Counter)
     #: set just before the fault: from then on any answer but an acknowledgement means nothing
     faulted: Event = field(default_factory=Event)
+    #: has a collection and a scrub begin
+    upkeep: Callable[[], None] = lambda: None
 
 
 class Pusher:
@@ -210,6 +213,11 @@ class Pusher:
         elif answer.status != (206 if span else 200) or not (span or fetched(answer, digest)):
             raise Unexpected(f"GET {repository} {noun} {digest}: {answer.status}, {len(answer.body)} bytes")
 
+    def upkeep(self) -> None:
+        """A collection and a scrub, beside everything else."""
+        self.world.upkeep()
+        self.world.seen["upkeep ordered"] += 1
+
 
 #: operations by how often they are drawn
 Work = dict[str, int]
@@ -225,6 +233,7 @@ MIXED: Work = {
     "delete_manifest": 1,
     "delete_blob": 1,
     "pull": 6,
+    "upkeep": 1,
 }
 
 

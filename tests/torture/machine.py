@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import platform
+import random
 import signal
 import socket
 import sys
 import uuid
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
+from time import sleep
 from typing import Self
 
 import pytest
+from holdfast.admin import address_file, auth
 from support.programs import Program, wait_until
 from support.transfer import fetch
 
 MEMORY = Path("/dev/shm")
 UNSYNCED = "import os\nos.fsync = os.fdatasync = lambda descriptor: None\n"
+#: the wall clock of a node is so many seconds off as a file says now
+CLOCK = """
+import time
+real, monotonic, file, seen = time.time, time.monotonic, {file!r}, [-1.0, 0.0]
+def jumping():
+    if monotonic() - seen[0] > 0.1:
+        with open(file) as said:
+            seen[:] = monotonic(), float(said.read() or seen[1])
+    return real() + seen[1]
+time.time = jumping
+"""
+#: a process is stopped for so long (s)
+SUSPENDED_SECONDS = 0.1, 0.6
 LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -62,8 +80,11 @@ class Machine:
         self._order, self._calls, file = place / "order", place / "calls", place / "holdfast.toml"
         file.write_text(configuration)
         self._workers, self._file, self._trapped = workers, file, trapped
-        self._environment = {} if synced else {"PYTHONPATH": str(place)}
-        (place / "sitecustomize.py").write_text(UNSYNCED)
+        paths = filter(None, (str(place), os.environ.get("PYTHONPATH", "")))
+        self._environment, self._clock = {"PYTHONPATH": os.pathsep.join(paths)}, place / "clock"
+        self.jump(0.0)
+        code = CLOCK.format(file=str(self._clock))
+        (place / "sitecustomize.py").write_text(code if synced else UNSYNCED + code)
 
     @property
     def url(self) -> str:
@@ -112,6 +133,27 @@ class Machine:
         self.program.kill()
         wait_until(lambda: not group_lives(group), f"the processes of group {group} to be gone")
 
+    def upkeep(self) -> None:
+        """Have a collection and a scrub begin; one that is under way goes on. Raises OSError, HTTPException."""
+        operator, url = auth.read(self.data), address_file.read(self.data)
+        login = base64.b64encode(f"{operator.username}:{operator.password}".encode()).decode()
+        for what in ("scrub", "garbageCollection"):
+            fetch(url, f"/api/v1/{what}/run", "POST", headers={"Authorization": f"Basic {login}"})
+
+    def jump(self, seconds: float) -> None:
+        """The wall clock of its processes is so many seconds off from now on."""
+        self._clock.write_text(f"{seconds}")
+
+    def suspend(self, chance: random.Random) -> None:
+        """Stop one of its processes for a moment, and let it go on."""
+        group = self.program.process.pid
+        members = [int(place) for place in os.listdir("/proc") if place.isdigit() and is_member(place, group)]
+        victim = chance.choice(sorted(members))
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGSTOP)
+            sleep(chance.uniform(*SUSPENDED_SECONDS))
+            os.kill(victim, signal.SIGCONT)
+
     # --- the trap
 
     def arm(self, fatal: int) -> None:
@@ -137,6 +179,12 @@ class Machine:
         if hasattr(self, "program"):
             self.kill()
         self._kept.close()
+
+
+def is_member(pid: str, group: int) -> bool:
+    """Whether a process belongs to a group and lives."""
+    state, member = state_of(f"/proc/{pid}")
+    return member == group and state not in "ZX"
 
 
 def group_lives(group: int) -> bool:

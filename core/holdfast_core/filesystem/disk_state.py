@@ -16,7 +16,15 @@ from collections.abc import Callable
 from enum import Enum, StrEnum
 from threading import Lock
 
-from holdfast_core.errors import DiskFailed, DiskReadOnly, Exhausted, StoreError, SyncFailed, Unwritable
+from holdfast_core.errors import (
+    DiskFailed,
+    DiskReadOnly,
+    Exhausted,
+    OutOfDescriptors,
+    StoreError,
+    SyncFailed,
+    Unwritable,
+)
 
 
 class DiskState(StrEnum):
@@ -92,7 +100,9 @@ TRIED = {
 def refusal(code: int | None, text: str) -> StoreError:
     """The store's word for a write that the system refused, by its error number."""
     cause = CAUSES.get(code or 0)
-    if cause is Cause.NO_ROOM or code in SHORTAGES:
+    if code in SHORTAGES:
+        return OutOfDescriptors(text)
+    if cause is Cause.NO_ROOM:
         return Exhausted(text)
     if cause is Cause.READ_ONLY:
         return DiskReadOnly(text)
@@ -125,7 +135,7 @@ class StoreCondition:
         """A write failed with this error number: what the store is now follows from the table. Returns what the
         writer's caller is refused with."""
         if code in SHORTAGES:
-            return Exhausted(text)
+            return OutOfDescriptors(text)
         state = TABLE[write, CAUSES.get(code or 0, Cause.DEVICE)]
         if state is not None:
             self._become(state, text)

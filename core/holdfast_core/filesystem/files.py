@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast_core.errors import StoreError, StoreRefused
-from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, refusal
+from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, SHORTAGES, refusal
 from holdfast_core.filesystem.syscalls import filesystem_type
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ NETWORK = {
 def os_error(error: OSError, what: str) -> StoreError:
     """The store's word for an operating system error."""
     return refusal(error.errno, f"{what}: {error.strerror or error}")
+
+
+def has_descriptors(count: int) -> bool:
+    """Whether this process gets so many file descriptors now. They are given back at once."""
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno not in SHORTAGES
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
 
 
 def write_all(fd: int, offset: int, data: Buffer) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from holdfast_core.blob_files.fill_file import FillPart
 from holdfast_core.digest import CHUNK_BYTES
-from holdfast_core.errors import StoreError
+from holdfast_core.errors import OutOfDescriptors, StoreError
 from holdfast_core.filesystem.directory import part_name
 
 from holdfast.fill.buffer import FillBuffer, Frontier
@@ -76,7 +76,8 @@ class ReceivedBytes:
         self._part = part_name(self._repository, self._digest)
 
     def prepare(self, size: int, *, stored: bool) -> DiskWriter:
-        """Begin to take bytes, now that the size is known: on disk if there is room and `stored` says so."""
+        """Begin to take bytes, now that the size is known: on disk if there is room and `stored` says so. Raises
+        OutOfDescriptors; then nothing has begun."""
         part = self._open_part(size) if stored else None
         self.size, self.buffer = size, FillBuffer(part, size)
         self.writer = DiskWriter(
@@ -113,6 +114,8 @@ class ReceivedBytes:
     def _open_part(self, size: int) -> FillPart | None:
         try:
             return self._context.store.blobs.fills.open_part(self._repository, self._digest, size)
+        except OutOfDescriptors:
+            raise
         except StoreError as error:
             log.warning("part not opened", digest=str(self._digest), reason=str(error))
             return None

@@ -12,10 +12,13 @@ from contextlib import AbstractAsyncContextManager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from holdfast_core.errors import OutOfDescriptors
+from holdfast_core.filesystem.files import has_descriptors
+
 from holdfast.backoff import Backoff
 from holdfast.bandwidth.share import Work
 from holdfast.clock import Clock
-from holdfast.errors import ParentBroken, ParentDenied, Refusal
+from holdfast.errors import ParentBroken, ParentDenied, Refusal, of_store
 from holdfast.fill.context import FillContext, TransferSlot
 from holdfast.fill.disk_writer import BlobChanged, DiskWriter, TransferProgress
 from holdfast.fill.phases import Lifecycle
@@ -35,6 +38,8 @@ LONGEST_BACKOFF_SECONDS = 30.0
 BACKOFF = Backoff(1.0, LONGEST_BACKOFF_SECONDS)
 #: After progress: enough that a parent that cuts every answer gets no request after request.
 RESUME_SECONDS = 0.05
+#: Descriptors that a transfer may need; without them it looks again so often, so many times (seconds).
+DESCRIPTORS, DESCRIPTOR_SECONDS, DESCRIPTOR_TRIES = 4, 0.1, 50
 #: A parent's Retry-After is honoured up to this (reliability.md P1).
 LONGEST_RETRY_AFTER_SECONDS = 300
 
@@ -173,18 +178,31 @@ class Transfers:
 
     async def sized(self, size: int, etag: str, coming: int) -> DiskWriter:
         """The writer of the fill, once the parent's answer gives size and ETag, and room was made for `coming` more
-        bytes as far as there is any. Raises BlobChanged."""
+        bytes as far as there is any. Raises BlobChanged, NodeBusy."""
         received = self._received
         async with self._sizing:
             has_room = await received.has_room(coming)
             if received.writer is None:
                 self.etag = etag
-                received.prepare(size, stored=has_room and not self._context.is_short_of_space())
+                try:
+                    received.prepare(size, stored=has_room and not self._context.is_short_of_space())
+                except OutOfDescriptors as error:
+                    raise of_store(error) from error
                 self._wake()
             elif size != received.size:
                 raise BlobChanged(f"the parent's blob has {size} bytes now, it had {received.size}")
         assert received.writer is not None
         return received.writer
+
+    async def descriptors(self) -> None:
+        """Wait until a connection and a file find descriptors. Raises NodeBusy after DESCRIPTOR_TRIES."""
+        for tries in range(DESCRIPTOR_TRIES):
+            if has_descriptors(DESCRIPTORS):
+                return
+            if tries == 0:
+                log.warning("fill waits", digest=self.digest, reason="no file descriptor is left")
+            await self.clock.sleep(DESCRIPTOR_SECONDS)
+        raise of_store(OutOfDescriptors("no file descriptor is left"))
 
     def answered_whole(self) -> None:
         """The parent answered a Range with the whole blob."""
@@ -291,6 +309,7 @@ class Transfer:
 
     async def _run(self) -> None:
         clock, pace = self.owner.clock, self.owner.parent.pace
+        await self.owner.descriptors()
         asked_at = clock.monotonic()
         async with self._request() as stream:
             pace.began(clock.monotonic() - asked_at)

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from holdfast_core.filesystem.disk_state import SHORTAGES
+from holdfast_core.filesystem.files import has_descriptors
 from yarl import URL
 
 from holdfast import config
@@ -30,6 +32,7 @@ from holdfast.bandwidth.caps import Caps
 from holdfast.clock import Clock
 from holdfast.errors import (
     ConnectTimedOut,
+    DescriptorsTaken,
     KnownOffline,
     ParentBroken,
     ParentFailed,
@@ -378,6 +381,8 @@ class Transport:
 
 def failure_of(error: BaseException) -> ParentFailed:
     """An error of aiohttp as a failure of ours, without its text but the operating system's or OpenSSL's words."""
+    if _is_shortage(error):
+        return DescriptorsTaken("no file descriptor is left for a connection to the parent", retry_after=1)
     for kinds, failure, words in _FAILURES:
         if isinstance(error, kinds):
             status = getattr(error, "status", 0)
@@ -401,6 +406,13 @@ _FAILURES: tuple[tuple[tuple[type[BaseException], ...], type[ParentFailed], str]
         "the connection to the parent failed: {system}",
     ),
 )
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Whether it was for want of a descriptor. The resolver does not say so."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return not has_descriptors(1)
+    return getattr(error, "errno", None) in SHORTAGES
 
 
 def _system_words(error: BaseException) -> str:

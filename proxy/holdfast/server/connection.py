@@ -22,6 +22,7 @@ from holdfast.errors import (
     RequestTimeout,
     TlsSpoken,
     TooManyConnections,
+    of_shortage,
 )
 from holdfast.log import LEVELS, AccessLine, log
 from holdfast.server.connection_state import TABLE, ConnectionEvent, ConnectionState
@@ -283,7 +284,10 @@ class ClientConnection(asyncio.Protocol):
     def _refused(self, error: Exception) -> Reply:
         """The answer to an error. A fault of the store is logged, an unexpected error with its traceback."""
         path = self._request.path if self._request else ""
-        if isinstance(error, StoreError):
+        if (busy := of_shortage(error)) is not None:
+            error = busy
+            self._server.shed(busy)
+        elif isinstance(error, StoreError):
             log.error("store failed", path=path, error=str(error))
         elif not isinstance(error, Refusal):
             log.error("request failed", path=path, exc_info=error)

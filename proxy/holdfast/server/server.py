@@ -14,6 +14,7 @@ from holdfast.clock import Clock
 from holdfast.config import Configuration, LimitsSection
 from holdfast.endpoint import dispatch as clients
 from holdfast.endpoint.node import Answer
+from holdfast.errors import NodeBusy
 from holdfast.log import AccessLine, LogLimit, access_log, log
 from holdfast.server.connection import ClientConnection
 from holdfast.server.tls import ServerCertificate, TlsListener
@@ -29,6 +30,8 @@ ACCESS_SECONDS, ACCESS_LINES = 0.1, 256
 TIDY_SECONDS = 5.0
 #: connections beyond the cap that may wait for their 503; more are dropped
 REFUSED_AT_ONCE = 64
+#: idle connections that are ended for one request that found no descriptor
+SHED_AT_ONCE = 8
 
 
 class Served(Protocol):
@@ -126,6 +129,21 @@ class Server:
             connection.abort()
         self._refused.add(connection)
         return False
+
+    def shed(self, busy: NodeBusy) -> None:
+        """A request found no descriptor or no memory: end connections that wait for nothing, so that the next finds
+        some. Logs it at most once a minute."""
+        ended = 0
+        while ended < SHED_AT_ONCE and self._end_idle():
+            ended += 1
+        if (more := self._seldom.due("shed")) is not None:
+            log.error(
+                "request refused",
+                reason=busy.message,
+                connections=len(self._connections),
+                ended=ended,
+                **more,
+            )
 
     def _end_idle(self) -> bool:
         """End the idle connection whose time-out is the next, if there is one."""

@@ -45,7 +45,10 @@ class FillView:
         elif isinstance(change, FillVerified):
             self.verified = True
         elif isinstance(change, FillMoved):
-            self._open(change.offset, change.path)
+            try:
+                self._open(change.offset, change.path)
+            except OSError as error:  # its readers come again; others of this connection go on
+                self.failure = errors.of_shortage(error) or error
         elif isinstance(change, FillFailed):
             self.failure = refusal_of(change.kind, change.message, retry_after=change.retry_after)
         self._wake()

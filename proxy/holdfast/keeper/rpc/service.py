@@ -142,6 +142,9 @@ class WorkerConnection(asyncio.Protocol):
             log.error("store failed", method=call.method, error=str(error))
             self._send(failure_of(call.number, errors.of_store(error)))
         except Exception as error:
+            if (busy := errors.of_shortage(error)) is not None:
+                log.error("call refused", method=call.method, reason=busy.message)
+                return self._send(failure_of(call.number, busy))
             log.exception("call failed", method=call.method)
             self._send(
                 FailureFrame(
