@@ -45,6 +45,7 @@ LATE_IMPORTS = {
     "holdfast.endpoint.dispatch": "a node without children does without the gateway",
     "holdfast.endpoint.gateway.messages": "what synchronisation remembers is read where a managed node is asked",
     "holdfast.admin.listener": "the table of operations, and what it needs, is read with the first request",
+    "holdfast.storage.least_budget": "the supervisor refuses by it and reads no store",
     "holdfast.config_file": "the command line reads the keys without the rules that check them",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 
 from holdfast_core import format as layout
 from holdfast_core.digest import Digest
@@ -52,6 +53,11 @@ def hour_of(when: float) -> int:
 def decayed(uses: float, seconds: float) -> float:
     """What uses count so many seconds later. A clock that was set back takes nothing from them."""
     return uses * math.exp2(-max(0.0, seconds) / HALF_LIFE_SECONDS)
+
+
+def parent_mark(url: str) -> bytes:
+    """What tells a parent from others in CONFIRMED."""
+    return sha256(url.encode()).digest()[:16]
 
 
 def use_prefix(hour: int) -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from support.node import COMMAND, Node
+from support.plain_push import push
 from support.programs import Program, wait_until
 from support.transfer import fetch
 
@@ -86,4 +89,28 @@ def test_what_cannot_change_is_said_and_nothing_stops(tmp_path: Path, workers: i
         if workers == 0:
             assert "restart" in node.program.wait_for(".*configuration refused.*")[0]
         assert fetch(node.url, "/healthz").status == 200
+        assert node.stop() == 0
+
+
+def test_a_budget_below_what_stays_is_refused_with_figures(tmp_path: Path) -> None:
+    """What was pushed here is never evicted: a budget that cannot be met would only have every push refused."""
+    layer = random.Random(13).randbytes(40 << 20)
+    with Node(tmp_path, "--anonymous", "push", workers=1) as node:
+        push(node.url, "plant/app", "v1", layer)
+        usual = node.file.read_text()
+        node.file.write_text(f"{usual}[store]\nmax_bytes = {33 << 20}\n")
+        node.hang_up()
+        refused = json.loads(node.program.wait_for(r"\{.*configuration refused.*")[0])
+        assert f"would be {33 << 20} bytes" in refused["reason"]
+        assert f"{len(layer)} pushed here" in refused["reason"]
+        push(node.url, "plant/app", "v2", layer[: 1 << 20])  # by the budget that was before
+        node.file.write_text(f"{usual}[store]\nmax_bytes = {200 << 20}\n")
+        node.hang_up()
+        node.program.wait_for(".*configuration reloaded.*")
+        assert node.stop() == 0
+    with Node(
+        tmp_path, "--anonymous", "push", configuration=f"[store]\nmax_bytes = {33 << 20}\n", workers=1
+    ) as node:
+        node.program.wait_for(".*budget below what cannot be evicted.*")
+        assert fetch(node.url, "/v2/plant/app/manifests/v1").status == 200
         assert node.stop() == 0

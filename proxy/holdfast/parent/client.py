@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any, TypeVar
 
 from holdfast_core.digest import Digest
+from holdfast_core.space_format import parent_mark
 from yarl import URL
 
 from holdfast import config
@@ -109,7 +109,7 @@ class Parent:
     ) -> None:
         self.config, self.name, self.url = config, config.name, config.url
         #: tells it from other parents in the store
-        self.mark = sha256(config.url.encode()).digest()[:16]
+        self.mark = parent_mark(config.url)
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS.split(), 0)
         self._clock, self._manifest_bytes = clock, manifest_bytes
         #: what its bodies of blobs took

@@ -48,7 +48,7 @@ class Slot:
 
 
 class Supervisor:
-    """Runs one node. `reread` returns a new configuration or raises, for SIGHUP."""
+    """Runs one node. `reread` returns a new configuration, beside the one in force, or raises, for SIGHUP."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Supervisor:
         clock: Clock,
         group: Group,
         listening: Listening,
-        reread: Callable[[], Configuration],
+        reread: Callable[[Configuration], Configuration],
     ) -> None:
         self.config, self.clock, self.group, self.reread = config, clock, group, reread
         self.listening = listening
@@ -174,7 +174,7 @@ class Supervisor:
         """SIGHUP: a new configuration by new processes on the same sockets, or the reason why not."""
         async with self.reloading:
             try:
-                config = self.reread()
+                config = self.reread(self.config)
                 self._refuse_fixed(config)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the file, the node goes on
                 log.error("configuration refused", reason=str(error))

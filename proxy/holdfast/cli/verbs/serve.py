@@ -28,6 +28,7 @@ from holdfast.process.process_group import Group
 from holdfast.process.shutdown import end_with, hold_reload
 from holdfast.storage.budget import disk_contradictions
 from holdfast.storage.data_volume import refuse_unmounted, with_present_store, with_store
+from holdfast.storage.least_budget import refuse_below_what_stays
 
 
 def run(file: Path | None, flags: Mapping[str, Any]) -> None:
@@ -38,8 +39,9 @@ def run(file: Path | None, flags: Mapping[str, Any]) -> None:
     def read() -> Configuration:
         return checked(file, overrides(flags), os.environ)
 
-    def reread() -> Configuration:
+    def reread(before: Configuration) -> Configuration:
         warn_of_doors(renewed := read())
+        refuse_below_what_stays(renewed, before)
         return with_store(renewed, config.store.uuid)
 
     try:
