@@ -83,10 +83,11 @@ def only_named_by(
     *,
     owned: bool,
     parent: bytes = b"",
+    live: bool = True,
 ) -> Iterator[bytes]:
     """The digest keys that a repository (its hash) links and that nothing of it names but `roots` and what goes with
     them, which come first. Pinned, locked and tagged content stays, and without `owned` what was pushed here and
-    `parent` did not confirm."""
+    `parent` did not confirm; without `live` a manifest of that kind that nobody deleted."""
     going = dict.fromkeys(roots)
     waiting = list(roots)
     while waiting:
@@ -100,7 +101,10 @@ def only_named_by(
                 continue
             if _is_locked(view, repository, key):
                 continue
-            if not owned and (
+            is_kept = not owned or (
+                not live and present(view, layout.LINK + repository + layout.AS_MANIFEST + key)
+            )
+            if is_kept and (
                 _is_alone_here(view, repository, key, parent)
                 or present(view, layout.PENDING + repository + key)
             ):
@@ -257,8 +261,9 @@ def _has_subject(view: IndexView, repository: bytes, digest_key: bytes) -> bool:
 
 
 def _going(view: IndexView, repository: bytes, root: bytes, now: float, parent: bytes) -> Iterator[bytes]:
+    """Who deletes an index does not delete its platforms, which are pulled by digest: those stay."""
     owned = is_deleted(view, repository, root)
-    return only_named_by(view, repository, [root], now, owned=owned, parent=parent)
+    return only_named_by(view, repository, [root], now, owned=owned, parent=parent, live=False)
 
 
 def _pushed(view: IndexView, repository: bytes, root: bytes, going: Iterable[bytes]) -> Iterator[Child]:

@@ -28,11 +28,11 @@ EVERYTHING = CollectionRule(1e9, 1e9, 1e9)
 
 
 def pushed(store: Store, *tags: str, repository: str = "a") -> tuple[bytes, bytes, Digest]:
-    """(a layer, the manifest that names it, its digest), pushed under tags."""
+    """(a layer, the manifest that names it, its digest), pushed under tags, or without one."""
     content = layer(1)
     push_file(store, repository, content)
     body = body_of(content)
-    digest = push(store, repository, body, tags[0])
+    digest = push(store, repository, body, *tags[:1])
     for tag in tags[1:]:
         push(store, repository, body, tag)
     return content, body, digest
@@ -169,6 +169,24 @@ def test_a_deleted_image_makes_room_whoever_pushed_it(store: Store, root: Path) 
     assert (holding.kept, holding.hour, holding.freed_bytes) == ("", 3, 30_000)
     assert store.space.evict("a", digest, now=4 * 3600.0).result() == Departure(2, 30_000)
     assert store.space.account_of("a") == RepositoryAccount()
+    sound(store, root)
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_platforms_that_nobody_deleted_stay_when_their_deleted_index_is_evicted(
+    store: Store, root: Path, pending: bool
+) -> None:
+    content, body, platform = pushed(store)
+    push(store, "a", body, pending=pending)
+    index = push(store, "a", index_of(body), "all")
+    delete(store, index, 10.0)
+    holding = store.space.holding("a", index, now=50.0)
+    assert holding is not None
+    assert (holding.digests, holding.freed_bytes) == ((index,), 0)
+    assert store.space.evict("a", index, now=50.0).result() == Departure(1)
+    assert store.references.manifest("a", platform) is not None
+    assert is_here(store, "a", content)
+    assert store.space.loose()[0] == [("a", platform)]
     sound(store, root)
 
 
