@@ -235,7 +235,7 @@ async def collect(store: object) -> tuple[float, int, float, float, float, float
     collect what is left once every tag is gone."""
     from holdfast.clock import SystemClock
     from holdfast.config import CollectionSection
-    from holdfast.storage.collection_rounds import Collection, nobody
+    from holdfast.storage.collection_rounds import Collection
     from holdfast_core.store import Store
 
     assert isinstance(store, Store)
@@ -251,7 +251,7 @@ async def collect(store: object) -> tuple[float, int, float, float, float, float
     ticking = asyncio.create_task(turns())
     started, before = time.perf_counter(), bytes_written()
     while True:  # manifests first, then what they named
-        one = Collection(store, rule, lambda _: inf, nobody, SystemClock(), "Ordered", is_dry=False)
+        one = Collection(store, rule, lambda _: inf, SystemClock(), "Ordered", is_dry=False)
         await one.run()
         report = one.report()
         assert not report.failure, report.failure

@@ -230,22 +230,6 @@ async def test_cached_blobs_stay_while_their_parent_is_away_or_their_image_is_co
     assert [has(store, name, layer(1)) for name in ("away:a", "coming:a", "here:a")] == [True, True, False]
 
 
-async def test_a_parent_is_asked_before_it_decides_what_stays(store: Store) -> None:
-    asked: list[int] = []
-
-    async def prove() -> None:
-        asked.append(store.space.account().files)
-
-    put_file(store, "a", layer(1), now=OLD)
-    section = CollectionSection()
-    one = CollectionRounds(
-        store, section, lambda: None, lambda _: inf if asked else -inf, FakeClock(jump=False), prove
-    )
-    report = (await one.order(False, "x")).report
-    assert report is not None
-    assert (report.digests, asked) == (1, [1])
-
-
 # --- by the schedule ---------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from holdfast_core.digest import Digest
@@ -423,6 +424,11 @@ class Parent:
         due = [endpoint for endpoint in self.endpoints if endpoint.health.probe_due(now)]
         await asyncio.gather(*(endpoint.probe() for endpoint in due))
         return self.state != "offline"
+
+    @property
+    def was_heard(self) -> bool:
+        """Whether it can be reached as far as is known, and has answered at all since the start."""
+        return self.state != "offline" and any(endpoint.heard_at > -inf for endpoint in self.endpoints)
 
     @property
     def is_proven(self) -> bool:

@@ -5,7 +5,6 @@ start.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from math import inf
@@ -241,7 +240,8 @@ def make_scrub(base: Base) -> ScrubRounds:
 def make_collection(
     base: Base, synchroniser: Synchroniser | None, prefetches: Prefetches | None
 ) -> CollectionRounds:
-    """What collects garbage. Cached content of a parent that cannot be reached stays: it could not be had again."""
+    """What collects garbage. Cached content stays while its parent cannot be reached, or has not answered since the
+    start: it could not be had again. No parent is asked for that: a collection has no window."""
 
     def managed() -> GarbageCollection | None:
         own = own_registry(base.store, own_name(base.config))
@@ -249,16 +249,12 @@ def make_collection(
 
     def kept_since(repository: str) -> float:
         parent = base.parents.get(Repository.from_key(repository).namespace)
-        if parent is not None and not parent.is_proven:
+        if parent is not None and not parent.was_heard:
             return -inf
         since = inf if prefetches is None else prefetches.since()
         return since if synchroniser is None else min(since, synchroniser.unfinished_since(repository))
 
-    async def prove() -> None:
-        await asyncio.gather(*(parent.prove() for parent in base.parents.values()))
-
-    section = base.config.garbage_collection
-    return CollectionRounds(base.store, section, managed, kept_since, base.clock, prove)
+    return CollectionRounds(base.store, base.config.garbage_collection, managed, kept_since, base.clock)
 
 
 def make_context(base: Base, fetched: FetchedContent) -> SyncContext:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import groupby
 from math import inf
 
@@ -61,20 +61,14 @@ class CollectionRecord(msgspec.Struct, frozen=True):
     report: CollectionReport | None = None
 
 
-async def nobody() -> None:
-    """Of a node without parents."""
-
-
 class Collection:
-    """One collection under way. `kept_since` as in `rule_of`, by repository, and `steady` as there; `prove` finds out
-    which parents are there before it is asked."""
+    """One collection under way. `kept_since` as in `rule_of`, by repository, and `steady` as there."""
 
     def __init__(
         self,
         store: Store,
         config: CollectionSection,
         kept_since: Callable[[str], float],
-        prove: Callable[[], Awaitable[None]],
         clock: Clock,
         trigger: Trigger,
         *,
@@ -83,7 +77,6 @@ class Collection:
     ) -> None:
         self._steady = steady
         self._store, self._config, self._kept_since, self._clock = store, config, kept_since, clock
-        self._prove = prove
         self._trigger: Trigger = trigger
         self.is_dry, self.began, self._since = is_dry, clock.now(), clock.monotonic()
         self._is_pressed = store.upkeep.is_pressed
@@ -111,7 +104,6 @@ class Collection:
     async def _take(self, repository: str, rows: Loose) -> None:
         """What is loose in one repository, part by part."""
         while rows:
-            await self._prove()
             step = self._counted if self.is_dry else self._collected
             departure = await step(repository, rows)
             self._looked_at += len(rows) - departure.left
@@ -168,10 +160,9 @@ class CollectionRounds:
         managed: Callable[[], GarbageCollection | None],
         kept_since: Callable[[str], float],
         clock: Clock,
-        prove: Callable[[], Awaitable[None]] = nobody,
     ) -> None:
         self._store, self._config, self._managed, self._clock = store, config, managed, clock
-        self._kept_since, self._prove = kept_since, prove
+        self._kept_since = kept_since
         self._settings = settings_of(config, None)
         self._steady = SteadyTime(clock.now(), clock.monotonic())
         self._record = CollectionRecord(clock.now())
@@ -234,7 +225,7 @@ class CollectionRounds:
     def _begin(self, trigger: Trigger, *, is_dry: bool) -> None:
         steady = self._steady.seconds(self._clock.now(), self._clock.monotonic())
         collection = Collection(
-            *(self._store, self._config, self._kept_since, self._prove, self._clock, trigger),
+            *(self._store, self._config, self._kept_since, self._clock, trigger),
             is_dry=is_dry,
             steady=steady,
         )
