@@ -42,6 +42,13 @@ sys.exit(compaction.run(Configuration(data=sys.argv[1])))
 """
 
 
+#: a compaction that has its copy, and does not come to an end
+STANDS = """
+import time
+compact._require_same = lambda *files: time.sleep(600)
+"""
+
+
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact, "SLACK_BYTES", 0)
@@ -89,6 +96,15 @@ async def test_a_keeper_looks_once_a_day(tmp_path: Path) -> None:
     assert not looking.done()
     clock.advance(1)
     await looking
+
+
+def is_free(data: Path) -> bool:
+    """Whether no process writes to a store, which is opened once for that."""
+    try:
+        Store.create_or_open(data, write=True).close()
+    except StoreRefused:
+        return False
+    return True
 
 
 class Clients:
@@ -151,3 +167,25 @@ def test_a_serving_node_compacts_and_refuses_no_hit(tmp_path: Path) -> None:
             assert {at(node.url, "app/web", f"w{number}") for _ in range(8)} == {pushed}
         assert not [event for event in node.events() if event.get("event") == "child died"]
     assert fsck(node.data, (1, 1)).problems == []
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_compaction_ends_with_its_supervisor_and_changes_nothing(tmp_path: Path, killed: bool) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SOON + STANDS)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    place = tmp_path / "node"
+    with_long_index(place / "data")
+    reader = Store.create_or_open(place / "data", write=False)  # so that the start does not do it
+    with Node(place, "--anonymous", "push", env={**os.environ, "PYTHONPATH": path}) as node:
+        reader.close()
+        wait_until((node.data / "index.new" / "data.mdb").exists, f"a compaction, see {node.log}")
+        before = length(node.data)
+        if killed:
+            node.program.process.kill()
+            node.program.process.wait()
+        else:
+            assert node.stop() == 0
+        assert length(node.data) == before
+        wait_until(lambda: is_free(node.data), "the end of the compaction")
+        assert fsck(node.data, (1, 1)).problems == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from holdfast.log import configure
 from holdfast.process import inheritance
-from holdfast.process.inheritance import COMPACTION
+from holdfast.process.inheritance import COMPACTION, UNCHANGED, is_orphan
+from holdfast.process.shutdown import end_with
 
 
 def main() -> int:
@@ -21,6 +23,9 @@ def main() -> int:
     if gift.role == COMPACTION:
         from holdfast.process import index_compaction
 
+        end_with(os.getppid())
+        if is_orphan(gift):
+            return UNCHANGED
         return index_compaction.run(config)
     from holdfast.process import worker
 

@@ -1,7 +1,8 @@
 """A keeper that finds its index long ends, and a process between it and the next one compacts it.
 
 Nobody writes meanwhile, so the workers, which read the former file, and those that open the new one read the same
-records; the supervisor replaces them before the next keeper starts. Hits go on; what needs the keeper waits.
+records; the supervisor replaces them before the next keeper starts. Hits go on; what needs the keeper waits. It ends
+with the supervisor, at any moment: the next one waits for the store.
 """
 
 from __future__ import annotations

@@ -215,12 +215,14 @@ class Supervisor:
             )
 
     async def _drain(self) -> None:
-        """Workers finish what they are sending, then the keeper parks its fills. New clients are refused at
-        once, so that they turn to another registry: a connection that is taken now would get no answer."""
+        """Workers finish what they are sending, then the keeper parks its fills; a compaction ends where it is. New
+        clients are refused at once, so that they turn to another registry: a connection that is taken now would get no
+        answer."""
         self.listening.close()
         log.info("node draining", limit=self.config.limits.drain_timeout)
         await self._end_all(self._processes("worker"), self.config.limits.drain_timeout + GRACE_SECONDS)
         await self._end_all(self._processes("keeper"), GRACE_SECONDS)
+        await self._end_all(self._processes(inheritance.COMPACTION), GRACE_SECONDS)
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.close()
         log.info("node ended")
