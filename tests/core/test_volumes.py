@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from holdfast_core import Store, fsck, rebuild
 from holdfast_core.errors import StoreRefused
+from holdfast_core.filesystem import files as files_of_store
+from holdfast_core.filesystem import store_identity
 from holdfast_core.recovery.backup import backup, restore
 from support.stores import push, push_file, some_bytes
 
@@ -117,3 +120,35 @@ def test_a_restored_store_has_the_note_and_a_backup_needs_none(
     assert fsck(kept, (1, 1)).problems == []
     assert restore(kept, again).problems == []
     assert (again / "blobs" / "uuid").read_text() == f"{uuid}\n"
+
+
+@pytest.mark.parametrize("note", [b"", bytes(37), b"\xff" * 37, b"6507db87-49fa"])
+def test_a_damaged_note_of_the_store_of_the_blobs_refuses_nobody(
+    opener: Opener, root: Path, note: bytes
+) -> None:
+    uuid = made(opener, root)
+    (root / "blobs" / "uuid").write_bytes(note)
+    opener(root, write=False).close()
+    opener(root).close()
+    assert (root / "blobs" / "uuid").read_text() == f"{uuid}\n"
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EIO, False), (errno.EMFILE, True)])
+def test_a_note_that_the_disk_does_not_give_refuses_nobody(
+    opener: Opener, root: Path, monkeypatch: pytest.MonkeyPatch, number: int, refused: bool
+) -> None:
+    """A shortage of this process, which says nothing of the note, does."""
+    made(opener, root)
+    plain = files_of_store.read_plain
+
+    def failing(path: Path) -> bytes:
+        if path.name == "uuid":
+            raise OSError(number, "the note")
+        return plain(path)
+
+    monkeypatch.setattr(store_identity, "read_plain", failing)
+    if not refused:
+        opener(root, write=False).close()
+        return
+    with pytest.raises(OSError, match="the note"):
+        opener(root, write=False)

@@ -95,10 +95,7 @@ def require_store(path: Path, uuid: str) -> None:
 
 def require_blobs(path: Path, uuid: bytes) -> None:
     """Raise StoreRefused when blobs/ is that of another store, or an empty directory where a volume is not mounted."""
-    try:
-        owner = read_plain(path / BLOBS_UUID).decode("ascii", "replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        owner = ""
+    owner = _owner_of_blobs(path)
     expected = str(uuids.UUID(bytes=uuid))
     if owner not in ("", expected):
         raise StoreRefused(
@@ -112,9 +109,21 @@ def require_blobs(path: Path, uuid: bytes) -> None:
         )
 
 
+def _owner_of_blobs(path: Path) -> str:
+    """The store that blobs/ is of; "" where no uuid is noted, or the note was lost: damage to it is no other store."""
+    try:
+        return str(uuids.UUID(read_plain(path / BLOBS_UUID).decode().strip()))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return ""
+    except OSError as error:
+        if error.errno not in BROKEN:
+            raise
+        return ""
+
+
 def mark_blobs(path: Path, uuid: bytes, *, anew: bool) -> None:
     """Note whose blobs these are; with `anew` whatever is noted. Raises OSError."""
-    if anew or not (path / BLOBS_UUID).exists():
+    if anew or not _owner_of_blobs(path):
         write_document(path, BLOBS_UUID, str(uuids.UUID(bytes=uuid)).encode() + b"\n")
 
 
