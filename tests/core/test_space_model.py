@@ -173,7 +173,7 @@ class ImageStores(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.graph, self.now = Graph(), 1.0
+        self.graph, self.now = Graph(), 2e9
         self.store = self.opened()
 
     def opened(self) -> Store:

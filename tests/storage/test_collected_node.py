@@ -35,7 +35,7 @@ def ask(node: Node, *arguments: str) -> Any:
 
 def blocks(node: Node) -> int:
     """Bytes of all files of blobs, as the disk has them."""
-    return allocated(node.data / "blobs")
+    return allocated(node.data / "blobs" / "sha256")
 
 
 def test_delete_collect_and_sweep_free_what_usage_says(tmp_path: Path) -> None:
