@@ -390,7 +390,8 @@ class NodeUnwritable(Refusal, status=503, code="MANIFEST_UNKNOWN"):
 
 
 class FillGone(NodeFailed):
-    """The fill that was named has ended in between: ask for its blob again."""
+    """The fill that was named has ended, or the blob that was to be repaired was evicted in between: ask for the blob
+    again."""
 
 
 #: The refusal that an error of the store is; the most specific class wins.

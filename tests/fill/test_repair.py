@@ -10,10 +10,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
+from holdfast.errors import ParentBroken, ParentUnreachable
 from holdfast.fill.repair import RUN_CHUNKS, TRIES, UnstoredChunk
 from holdfast.testing.random_content import GeneratedContent
 from holdfast_core.digest import Digest
+from holdfast_core.errors import NotHeld
 from holdfast_core.filesystem.disk_state import Write
 from support.fills import BLOBS, MIB, Site, drain, site, until
 from support.pages import evict
@@ -179,7 +180,7 @@ async def test_what_is_sound_is_not_fetched(tmp_path: Path) -> None:
         evict(path)
         await node.fills.repair("demo", digest, 2 * MIB, 3 * MIB)
         assert node.parent.count("GET", BLOBS) == 0
-        with pytest.raises(BlobUnknown):
+        with pytest.raises(NotHeld):
             await node.fills.repair("demo", "sha256:" + "0" * 64, 0, MIB)
 
 

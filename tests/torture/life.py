@@ -30,13 +30,21 @@ ENOUGH_REFUSED = 12
 SHARED = tuple(Content(size, f"shared {size}") for size in (20_000, 70_001, 400_001, 2_500_001))
 FRESH_SIZES = (30_000, 250_000, 1_500_000)
 
-#: Pushes by anybody are taken; what no repository has is removed at once.
+#: Pushes by anybody are taken; what no repository has is removed at once, and images of the parent are evicted.
 CONFIGURATION = """\
 mode = "ReadWrite"
 anonymous = "push"
 [push]
 sweep_interval = 1.0
 sweep_grace = 0.0
+[garbage_collection]
+cached_after = "PT1M"
+[store]
+max_bytes = 1_500_000_000
+min_free = "0"
+[[store.shares]]
+parent = "registry.example"
+hard = 0.01
 """
 #: the wall clock is off by up to so many seconds, less than a lease; a process is stopped before one fault in so many
 MOST_JUMP, SUSPENSIONS = 6 * 3600.0, 3

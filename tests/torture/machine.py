@@ -18,6 +18,7 @@ from typing import Self
 
 import pytest
 from holdfast.admin import address_file, auth
+from holdfast.config import ConfigInvalid
 from support.programs import Program, wait_until
 from support.transfer import fetch
 
@@ -135,7 +136,10 @@ class Machine:
 
     def upkeep(self) -> None:
         """Have a collection and a scrub begin; one that is under way goes on. Raises OSError, HTTPException."""
-        operator, url = auth.read(self.data), address_file.read(self.data)
+        try:
+            operator, url = auth.read(self.data), address_file.read(self.data)
+        except ConfigInvalid as error:  # the disk has gone
+            raise OSError(str(error)) from error
         login = base64.b64encode(f"{operator.username}:{operator.password}".encode()).decode()
         for what in ("scrub", "garbageCollection"):
             fetch(url, f"/api/v1/{what}/run", "POST", headers={"Authorization": f"Basic {login}"})

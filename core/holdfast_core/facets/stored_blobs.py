@@ -236,7 +236,8 @@ class StoredBlobs:
     def repair_chunk(self, digest: Digest, start: int, body: bytes) -> Future[None]:
         """Write a chunk again, synced, and take it out of quarantine. `start` and the length are those of a
         whole chunk. A file that is gone or of the wrong size is begun again; its other chunks then fail their
-        check until they are repaired, too. The future raises DigestMismatch when the body is not the chunk."""
+        check until they are repaired, too. The future raises DigestMismatch when the body is not the chunk, NotHeld
+        when the blob was evicted meanwhile."""
         blob = self.anywhere(digest)
         if blob is None or blob.inline is not None:
             raise NotHeld(f"{digest} is not held in a file")
@@ -259,9 +260,12 @@ class StoredBlobs:
         return self._access.file_work().begin(prepare, digest)
 
     def check_chunk(self, digest: Digest, start: int, body: bytes) -> None:
-        """Raises DigestMismatch when the body is not the chunk that begins at `start`."""
+        """Raises DigestMismatch when the body is not the chunk that begins at `start`, NotHeld when it has
+        none."""
         chunk = start // CHUNK_BYTES
         expected, actual = self._chunk_hash(digest, chunk), chunk_hash(body)
+        if not expected:
+            raise NotHeld(f"{digest} is not held in a file")
         if expected != actual:
             raise DigestMismatch(f"chunk {chunk} of {digest}: {expected.hex()}", actual.hex())
 

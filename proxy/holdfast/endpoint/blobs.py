@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast_core.blob_files.page_cache import in_memory
 from holdfast_core.digest import CHUNK_BYTES, Digest
@@ -68,7 +68,13 @@ def answer(node: Node, request: Request) -> Answer:
             return _held(context, blob)
         except (NotHeld, Damaged) as damage:
             return _damaged(context, damage)
-    check_asked(node, scope, "blob", str(context.digest), BlobUnknown)
+    return _missing(context)
+
+
+def _missing(context: BlobRequest) -> Coroutine[Any, Any, Reply]:
+    """The answer for a blob that is not held, or is not held any more."""
+    request = context.request
+    check_asked(context.node, context.scope, "blob", str(context.digest), BlobUnknown)
     # a client that names the digest has the bytes: 304 needs a HEAD of the parent and no transfer
     sized = request.method == "HEAD" or is_current(request, str(context.digest))
     return _sized(context) if sized else _filled(context)
@@ -144,11 +150,14 @@ async def _proven(
     source: StoredSource,
     first: int,
 ) -> Reply:
-    """The answer after a check of its first chunk, so that a blob that cannot be had is refused before it is begun."""
+    """The answer after a check of its first chunk, so that a blob that cannot be had is refused before it is begun,
+    and one that was evicted before its repair is a miss."""
     try:
         await source.read(first, 1)
     except BaseException as failure:
         source.close()
+        if isinstance(failure, FillGone):
+            return await _missing(context)
         if not isinstance(failure, (Refusal, StoreError)):
             raise
         raise await undeliverable(context.node, context.request, failure, BlobUnknown) from failure
@@ -157,7 +166,7 @@ async def _proven(
 
 async def _damaged(context: BlobRequest, damage: StoreError) -> Reply:
     """The answer for a blob that is linked here and whose bytes are damaged or gone. A HEAD is that of the parent; for
-    a GET the missing bytes are fetched from it."""
+    a GET the missing bytes are fetched from it. What was evicted meanwhile is a miss."""
     node, scope = context.node, context.scope
     try:
         lost = isinstance(damage, NotHeld | FileDamaged)
@@ -171,6 +180,8 @@ async def _damaged(context: BlobRequest, damage: StoreError) -> Reply:
                 if not isinstance(damage, ChunkDamaged) or more.start <= damage.start:
                     raise
                 damage = more
+    except FillGone:
+        return await _missing(context)
     except (Refusal, StoreError) as failure:
         raise await undeliverable(node, context.request, failure, BlobUnknown) from failure
 
@@ -180,12 +191,21 @@ async def _repaired(
 ) -> Reply:
     """The answer for a blob that the keeper repaired or has. Raises `NotHeld` or `Damaged` when it has not, FillGone
     when it was evicted meanwhile."""
-    store, digest = context.node.store, context.digest
-    blob = store.blobs.anywhere(digest) if unlinked else store.blobs.get(context.scope.key, digest)
+    try:
+        reply = _held(context, _placed(context, unlinked), unstored)
+    except NotHeld:
+        _placed(context, unlinked)
+        raise
+    return reply if isinstance(reply, Reply) else await reply
+
+
+def _placed(context: BlobRequest, unlinked: bool) -> Blob:
+    """The blob's row. Raises FillGone."""
+    blobs, digest = context.node.store.blobs, context.digest
+    blob = blobs.anywhere(digest) if unlinked else blobs.get(context.scope.key, digest)
     if blob is None:
         raise FillGone("the blob is not where the keeper put it", code="BLOB_UNKNOWN")
-    reply = _held(context, blob, unstored)
-    return reply if isinstance(reply, Reply) else await reply
+    return blob
 
 
 async def _sized(context: BlobRequest) -> Reply:

@@ -17,6 +17,7 @@ from holdfast.endpoint.content import ServedContent, from_memory, headers_of, is
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.unavailable import absent_to_pushers, check_asked, mend, undeliverable
 from holdfast.errors import (
+    FillGone,
     KeeperAway,
     ManifestUnknown,
     NodeFailed,
@@ -67,7 +68,7 @@ def _by_digest(context: ManifestRequest, digest: Digest) -> Answer:
 
 async def _damaged(context: ManifestRequest, digest: Digest, damage: StoreError) -> Reply:
     """The answer for a manifest in a damaged file, after its bad chunks were fetched from the parent; they are used
-    from memory where the disk takes no write."""
+    from memory where the disk takes no write. One that was evicted meanwhile is a miss."""
     node, chunks = context.node, dict[int, bytes]()
     try:
         while True:
@@ -80,11 +81,14 @@ async def _damaged(context: ManifestRequest, digest: Digest, damage: StoreError)
                 if not isinstance(damage, ChunkDamaged) or more.start <= damage.start:
                     raise
                 damage = more
+    except (FillGone, NotHeld):
+        held = None
     except (Refusal, StoreError) as failure:
         raise await undeliverable(node, context.request, failure, ManifestUnknown) from failure
-    if held is None:
-        raise NodeFailed("the manifest is damaged")
-    return _reply(context, held)
+    if held is not None:
+        return _reply(context, held)
+    missing = _missing(context)
+    return missing if isinstance(missing, Reply) else await missing
 
 
 def _by_tag(context: ManifestRequest, name: str) -> Answer:

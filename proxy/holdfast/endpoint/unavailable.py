@@ -87,7 +87,7 @@ async def mend(
 ) -> UnstoredChunk | None:
     """Have the keeper record the damage and fetch the content from the parent: the bad chunks, or all of a file that is
     gone or not what it should be. Returns the first of the chunks where the disk takes no writes. Raises the keeper's
-    refusal when the parent cannot give it."""
+    refusal when the parent cannot give it, FillGone when it was evicted meanwhile: then it is a miss."""
     start, end = 0, -1
     if isinstance(damage, ChunkDamaged):
         start, end = damage.start, damage.end
@@ -95,7 +95,10 @@ async def mend(
 
 
 async def undeliverable(node: Node, request: Request, failure: Exception, unknown: type[Refusal]) -> Refusal:
-    """The refusal for damaged content without a copy; `failure` is why there is none."""
+    """The refusal for damaged content without a copy; `failure` is why there is none. While the keeper restarts nobody
+    knows whether there is one."""
+    if isinstance(failure, KeeperAway):
+        return failure
     why = getattr(failure, "message", "") or str(failure)
     if await may_push(node, request):
         return unknown("it is damaged here; push it again", detail=why)

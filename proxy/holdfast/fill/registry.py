@@ -405,7 +405,8 @@ class FillRegistry:
         """Fetch the damaged chunks of [start, end) again, and those right behind them, and put them in place; all of a
         blob whose file is lost. Ends at the first chunk that the disk refuses, which is returned. Chunks are known by
         their hashes, so any parent that has the blob may send them, by any repository of it. A parent that refuses one
-        repository is asked for the next; one that fails otherwise is left alone."""
+        repository is asked for the next; one that fails otherwise is left alone. Raises NotHeld when the blob was
+        evicted meanwhile."""
         parsed, failures = Digest.parse(digest), list[Refusal]()
         failed: set[Parent] = set()
         blob = self.store.blobs.anywhere(parsed)

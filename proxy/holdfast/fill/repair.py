@@ -19,7 +19,7 @@ from holdfast_core.errors import ChunkDamaged, Damaged, DigestMismatch, NotHeld,
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
 
-from holdfast.errors import BlobUnknown, ParentBroken, ParentUnreachable
+from holdfast.errors import ParentBroken, ParentUnreachable
 from holdfast.log import log
 
 if TYPE_CHECKING:  # without a parent a node does without its client: aiohttp is 10 MB
@@ -65,7 +65,7 @@ class DamagedRun:
     async def _work(self) -> None:
         blob = self._store.blobs.anywhere(self._digest)
         if blob is None:
-            raise BlobUnknown(f"{self._digest} is not held")
+            raise NotHeld(f"{self._digest} is not held")
         loop = asyncio.get_running_loop()
         damaged = await loop.run_in_executor(None, damaged_until, self._store, blob, self.position)
         if damaged > self.position:
@@ -186,7 +186,7 @@ class Repairs:
         self, parent: Parent, name: str, digest: Digest, start: int, end: int
     ) -> UnstoredChunk | None:
         """Repair the chunks of [start, end); returns None, or the first of them that the disk refused. Raises the
-        parent's refusal, or ParentBroken when its bytes are not the chunk's."""
+        parent's refusal, ParentBroken when its bytes are not the chunk's, or NotHeld when the blob was evicted."""
         while start < end:
             runs = self._runs.setdefault(digest, [])
             run = next((r for r in runs if r.parent is parent and r.position <= start < r.end), None)

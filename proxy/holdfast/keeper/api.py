@@ -155,7 +155,8 @@ class KeeperApi(Protocol):
     async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """Bytes [start, end) of a blob are bad, `end` -1 for all of it: that is written down, and they are fetched
         again from the parent. Where the disk takes no writes the first chunk of them is returned, verified. Raises
-        `NodeFailed` where there is no parent, and the parent's refusal."""
+        `NodeFailed` where there is no parent, `FillGone` when the blob was evicted meanwhile, and the parent's
+        refusal."""
         ...
 
     async def mend(self, record: bytes) -> None:

@@ -243,6 +243,13 @@ def test_repairs_that_make_no_sense(store: Store, blob: Blob) -> None:
         store.blobs.repair_chunk(inline, 0, b"small")
 
 
+def test_a_chunk_of_a_blob_that_has_gone_is_not_a_wrong_one(store: Store, blob: Blob) -> None:
+    """It was removed after the repair was asked for: that is no fault of the parent that sent the chunk."""
+    store.blobs.discard(blob.digest).result()
+    with pytest.raises(NotHeld):
+        store.blobs.check_chunk(blob.digest, 0, BODY[:CHUNK_BYTES])
+
+
 def test_a_damaged_blob_is_replaced_by_a_new_fill(store: Store, blob: Blob, root: Path) -> None:
     flip_bit(file_of(root, blob.digest), 9)
     store.blobs.quarantine(blob.digest, 0, 10).result()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from holdfast_core.digest import Digest
-from holdfast_core.errors import Unwritable
+from holdfast_core.errors import NotHeld, Unwritable
 from holdfast_core.record import Blob
 from holdfast_core.store import Store
 
@@ -106,9 +106,15 @@ class BlobMisses:
 
     async def repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         """See `KeeperApi.repair`."""
+        try:
+            return await self._repair(repository, digest, start, end)
+        except NotHeld as evicted:
+            raise errors.FillGone(str(evicted), code="BLOB_UNKNOWN") from evicted
+
+    async def _repair(self, repository: str, digest: str, start: int, end: int) -> UnstoredChunk | None:
         blob = self._blobs.anywhere(Digest.parse(digest))
         if blob is None or blob.inline is not None:
-            raise errors.BlobUnknown(f"{digest} is not held in a file")
+            raise NotHeld(f"{digest} is not held in a file")
         end = blob.size if end < 0 else end
         has_parent = self._access.parent_of(repository) is not None
         if not (has_parent and self._blobs.is_in_place(blob)):
