@@ -35,7 +35,7 @@ from holdfast_core.filesystem.store_identity import (
     write_identity,
 )
 from holdfast_core.index.lmdb_index import Index, TransactionView, errno_of
-from holdfast_core.journal import compaction, replay
+from holdfast_core.journal import replay
 from holdfast_core.journal.frame import JOURNAL_HEAD_BYTES
 from holdfast_core.journal.journal_file import Journal, finish_rewrite, head_of
 
@@ -289,15 +289,13 @@ def _recover(place: directory.Directory, index: Index, uuid: bytes, boot: bytes)
 
 def _open_journal(place: directory.Directory, index: Index, uuid: bytes, boot: bytes) -> Journal:
     """The journal of this index, once the index has all that it holds: as it is, or written again from the index when
-    it was lost, was torn before its recorded end, or has grown past twice the live data and 16 MiB."""
+    it was lost or torn before its recorded end. A long one waits for `Compaction`, which commits do not wait for."""
     finish_rewrite(place.journal, uuid, replay.journaled(index))
     replay.replay(place, index, uuid)
     state = replay.journaled(index)
     journal = Journal.open(place.journal, uuid, state)
     if journal is not None:
-        if not compaction.is_due(journal.length, index.live_bytes()) or _any_damaged(index):
-            return journal
-        journal.close()
+        return journal
     head = head_of(place.journal)
     generation = max(state.generation if state else 0, head[1] if head else 0) + 1
     return rewrite_journal(place.journal, index, uuid, generation, boot)
@@ -318,12 +316,6 @@ def _journaled_records(index: Index) -> Iterator[tuple[bytes, bytes]]:
             with contextlib.suppress(RecordDamaged):
                 layout.unseal(key, value)
                 yield key, value
-
-
-def _any_damaged(index: Index) -> bool:
-    """Whether a record of the index fails its checksum: then the old journal may hold the only good copy."""
-    count = sum(1 for _ in _journaled_records(index))
-    return count != sum(1 for table in layout.JOURNALED_TABLES for _ in index.scan(table))
 
 
 def _last_boot(index: Index) -> bytes:

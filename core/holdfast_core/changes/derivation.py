@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from holdfast_core import format as layout
 from holdfast_core import space_format
@@ -32,7 +33,7 @@ class Derivation:
     ) -> None:
         self._view = view
         self._write = write
-        self._now = now
+        self._now = cache(now)  # once a transaction: it asks the file system
         #: what a record that could not be read may have made wrong: it is counted anew
         self._unknown: set[bytes] = set()
         self._is_store_unknown = False

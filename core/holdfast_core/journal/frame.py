@@ -56,9 +56,14 @@ def frame_bytes(head: bytes) -> int | None:
     return FRAME_HEAD_BYTES + int(length) + SEAL_BYTES if magic == FRAME_MAGIC else None
 
 
+def is_intact(frame: bytes) -> bool:
+    """Whether the checksum of a whole frame matches. Costs a hash, however many changes it has."""
+    return blake3(frame[:-SEAL_BYTES]).digest(SEAL_BYTES) == frame[-SEAL_BYTES:]
+
+
 def decode_frame(frame: bytes) -> list[tuple[bytes, bytes | None]] | None:
     """The changes of a whole frame, values still sealed; None when its checksum does not match."""
-    if blake3(frame[:-SEAL_BYTES]).digest(SEAL_BYTES) != frame[-SEAL_BYTES:]:
+    if not is_intact(frame):
         return None
     changes: list[tuple[bytes, bytes | None]] = []
     at, end = FRAME_HEAD_BYTES, len(frame) - SEAL_BYTES

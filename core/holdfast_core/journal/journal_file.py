@@ -192,7 +192,7 @@ def _tail_intact(fd: int, state: layout.Journaled) -> bool:
     at = state.synced
     while at < state.length:
         frame = _frame_at(fd, at)
-        if frame is None or framing.decode_frame(frame) is None:
+        if frame is None or not framing.is_intact(frame):
             return False
         at += len(frame)
     return at == state.length

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from holdfast_core import Digest, Store
 from holdfast_core.index import lmdb_index
+from holdfast_core.journal import compaction
+from holdfast_core.record import CollectionRule
 from support.stores import push
+
+Opener = Callable[..., Store]
 
 FEW, MANY = 20, 2_000
 BODY, SUBJECT = b"[1]", Digest.of(b"subject")
@@ -96,3 +100,41 @@ def test_case_73_a_page_is_read_and_no_more(reads: list[int], store: Store) -> N
         reads.clear()
         assert len(store.references.tags("r", last=last, limit=10)) == 10
         assert sum(reads) <= lmdb_index.SCAN_KEYS
+
+
+def test_case_73_a_start_reads_as_many_records_beside_many_as_beside_few(
+    reads: list[int], opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the journal is long: it is written again while the store serves."""
+    monkeypatch.setattr(compaction, "SLACK_BYTES", -(1 << 30))
+    found = []
+    for first, end in ((0, FEW), (FEW, MANY)):
+        store = opener()
+        fill(store, first, end)
+        store.close()
+        reads.clear()
+        store = opener()
+        found.append(sum(reads))
+        assert store.upkeep.journal_is_long
+        store.close()
+    assert found[0] == found[1] < 20, found
+
+
+def test_case_73_a_collection_asks_once_a_transaction_when_the_index_was_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_at, written_at = [], lmdb_index.Index.written_at
+
+    def counted(index: lmdb_index.Index) -> float:
+        asked_at.append(index)
+        return written_at(index)
+
+    loose = []
+    for number in range(FEW):
+        body = b"%d" % number
+        store.blobs.put_inline("r", Digest.of(body), body, owned=False, now=1.0).result()
+        loose.append(("r", Digest.of(body)))
+    monkeypatch.setattr(lmdb_index.Index, "written_at", counted)
+    rule = CollectionRule(blobs_before=5.0, manifests_before=5.0, cached_before=5.0, deleted_before=5.0)
+    assert store.space.collect(loose, rule, now=9.0).result().digests == FEW
+    assert len(asked_at) == 1

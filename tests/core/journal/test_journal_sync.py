@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +113,32 @@ def test_case_fault_2_what_cannot_be_cut_off_is_cut_off_later(
     journal.sync()
     assert (tmp_path / "log").stat().st_size == journal.length
     journal.close()
+
+
+def calls_of(work: Callable[[], Any]) -> int:
+    """Calls of functions, Python's and native ones, in it."""
+    calls: list[str] = []
+    sys.setprofile(lambda _frame, event, _argument: calls.append(event))
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return sum(event in ("call", "c_call") for event in calls)
+
+
+def test_case_73_an_opening_hashes_what_no_sync_covered_and_takes_nothing_apart(tmp_path: Path) -> None:
+    """As many calls for a frame of many changes as for one of few."""
+    found = []
+    for changes in (10, 10_000):
+        place = tmp_path / str(changes)
+        place.mkdir()
+        made = Journal.rewrite(place, bytes(16), 1, [ROW])
+        made.replace()
+        made.append([ROW] * changes)
+        state = made.state(bytes(16))
+        made.close()
+        opened: list[Journal | None] = []
+        found.append(calls_of(lambda: opened.append(Journal.open(place, bytes(16), state))))  # noqa: B023
+        assert opened[0] is not None
+        opened[0].close()
+    assert found[0] == found[1], found
