@@ -183,8 +183,8 @@ class ImageHolding(NamedTuple):
 
 class DiskUse(Value, frozen=True):
     """Bytes of the disk that a store takes beside its blobs, as allocated: the growing files of fills by name, uploads,
-    files and indexes set aside, the journal, the index, and what is always there (directories, the space that is
-    reserved for deletes)."""
+    files and indexes set aside, the journal, the index, what is always there (directories, the space that is reserved
+    for deletes), and files among the blobs that no row counts on."""
 
     parts: dict[str, int]
     uploads: int
@@ -192,6 +192,7 @@ class DiskUse(Value, frozen=True):
     journal: int
     index: int
     fixed: int
+    strays: int
 
 
 class Lock(Value, frozen=True):

@@ -47,8 +47,8 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted(
         "garbage",
         "GarbageCollector._stray",
-        "if status is None or max(status.st_mtime, status.st_ctime) > before or self._has_row(digest):",
-        "if status is None or max(status.st_mtime, status.st_ctime) >= before or self._has_row(digest):",
+        "if status is None or max(status.st_mtime, status.st_ctime) > before or has_row(self._index, digest):",
+        "if status is None or max(status.st_mtime, status.st_ctime) >= before or has_row(self._index, digest):",
         MOMENT,
     ),
     Accepted(

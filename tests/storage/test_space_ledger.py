@@ -22,13 +22,14 @@ def ledger(blobs: int = 0, free: int = DISK, **use: Any) -> SpaceLedger:
 
 
 def used(**use: Any) -> DiskUse:
-    usual = {"parts": {}, "uploads": 0, "set_aside": 0, "journal": 0, "index": 0, "fixed": 0}
+    usual = {"parts": {}, "uploads": 0, "set_aside": 0, "journal": 0, "index": 0, "fixed": 0, "strays": 0}
     return DiskUse(**{**usual, **use})
 
 
 def test_everything_on_the_disk_counts() -> None:
     one = ledger(parts={"p": 1, "q": 2}, uploads=10, set_aside=100, journal=1000, index=10_000, fixed=100_000)
     assert one.used(1_000_000) == 1_111_113
+    assert ledger(set_aside=100, strays=7).used(1_000_000) == 1_000_107
 
 
 def test_a_blob_takes_its_bytes_and_a_block_at_most() -> None:

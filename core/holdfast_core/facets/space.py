@@ -32,6 +32,7 @@ from holdfast_core.record import (
     RepositoryAccount,
     StoreAccount,
 )
+from holdfast_core.upkeep.stray_files import StrayFiles
 from holdfast_core.write_access import WriteAccess
 
 
@@ -45,6 +46,7 @@ class Space:
         self._directory = directory
         self._access = access
         self._names = names
+        self._strays = StrayFiles(index, directory)
 
     # --- accounts
 
@@ -69,9 +71,9 @@ class Space:
         return links, rows[-1] if len(rows) == limit else b""
 
     def disk_use(self) -> DiskUse:
-        """What the store takes of the disk beside its blobs. Reads directories, so a thread is the place for it; raises
-        OSError."""
-        return disk_use(self._directory)
+        """What the store takes of the disk beside its blobs. Reads directories, in the first call those of all blobs,
+        so a thread is the place for it; raises OSError."""
+        return disk_use(self._directory, self._strays.disk_bytes())
 
     # --- the image graph
 

@@ -15,8 +15,8 @@ from holdfast_core.record import DiskUse
 BLOCK_BYTES = 512
 
 
-def disk_use(directory: Directory) -> DiskUse:
-    """What an open store takes now. Raises OSError."""
+def disk_use(directory: Directory, strays: int) -> DiskUse:
+    """What an open store takes now, with so many bytes of files that no row counts on. Raises OSError."""
     path = directory.path
     return DiskUse(
         parts=allocated_in(directory.fills),
@@ -25,6 +25,7 @@ def disk_use(directory: Directory) -> DiskUse:
         journal=_total(directory.journal),
         index=_total(directory.index),
         fixed=allocated(path / BALLAST_NAME) + sum(map(_own_blocks, path.glob("blobs/*/*"))),
+        strays=strays,
     )
 
 

@@ -30,6 +30,7 @@ from holdfast_core.filesystem import files
 from holdfast_core.filesystem.directory import ALGORITHMS, Directory
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.journal.group_commit import Writer
+from holdfast_core.upkeep.stray_files import has_row
 
 #: digests a transaction: the writer is held for well under a millisecond, and a push waits for as many unlinks
 BATCH = 32
@@ -138,7 +139,11 @@ class GarbageCollector:
             return 0
         try:
             status = self._directory.blob_status(digest)
-            if status is None or max(status.st_mtime, status.st_ctime) > before or self._has_row(digest):
+            if (
+                status is None
+                or max(status.st_mtime, status.st_ctime) > before
+                or has_row(self._index, digest)
+            ):
                 return 0
             if self._writer.refusal() is not None:
                 return 0
@@ -146,15 +151,6 @@ class GarbageCollector:
             return status.st_size
         finally:
             self._files.release(digest)
-
-    def _has_row(self, digest: Digest) -> bool:
-        """Whether a row counts on the file; one that cannot be read does."""
-        key = layout.BLOB + digest.key
-        try:
-            payload = self._index.get(key)
-        except RecordDamaged:
-            return True
-        return payload is not None and layout.decode_blob(digest, payload).inline is None
 
 
 def _number_in(place: Path) -> int:

@@ -96,7 +96,8 @@ async def staying_bytes(store: Store, marks: Mapping[str, bytes]) -> StayingByte
     await survey.most(sys.maxsize)
     use = store.space.disk_use()
     index = use.journal + use.index + use.fixed
-    taken = store.space.account().file_bytes + index + use.uploads + use.set_aside + sum(use.parts.values())
+    beside = index + use.uploads + use.set_aside + use.strays + sum(use.parts.values())
+    taken = store.space.account().file_bytes + beside
     return StayingBytes(dict(survey.stayed), index, taken + store.free_bytes())
 
 

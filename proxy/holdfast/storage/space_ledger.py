@@ -17,7 +17,7 @@ from holdfast.storage.budget import UNBOUNDED, DiskBudget
 GRANT_SECONDS = 30.0
 #: what the end of a file wastes at most (bytes)
 BLOCK_BYTES = 4096
-_NOTHING = DiskUse({}, 0, 0, 0, 0, 0)
+_NOTHING = DiskUse({}, 0, 0, 0, 0, 0, 0)
 
 
 def blob_bytes(account: StoreAccount) -> int:
@@ -55,7 +55,8 @@ class SpaceLedger:
         self._capacity = found + min(removed, max(0, self._capacity - found))
 
     def _others(self) -> int:
-        return self._use.set_aside + self._use.journal + self._use.index + self._use.fixed
+        use = self._use
+        return use.set_aside + use.journal + use.index + use.fixed + use.strays
 
     def used(self, blobs: int) -> int:
         """Bytes that the store takes, with all that was promised."""

@@ -384,6 +384,25 @@ def test_files_without_a_row_go_some_directories_a_call(store: Store, root: Path
     assert read_all(store, blob) == BODY
 
 
+def test_what_a_kill_left_without_a_row_counts_on_the_disk_until_it_is_linked_or_gone(
+    opener: Opener, root: Path
+) -> None:
+    store = opener()
+    push_file(store, "r", BODY)
+    small = push_file(store, "r", b"small").digest
+    assert store.space.disk_use().strays == 0
+    store.close()
+    again, left = some_bytes(50_000), some_bytes(70_000)
+    for digest, size in ((Digest.of(again), 50_000), (Digest.of(left, "sha512"), 70_000), (small, 5)):
+        file_of(root, digest).write_bytes(bytes(size))
+    store = opener()
+    assert 125_000 <= store.space.disk_use().strays <= 125_000 + 3 * 4096
+    push_file(store, "r", again)
+    assert 75_000 <= store.space.disk_use().strays <= 75_000 + 2 * 4096
+    file_of(root, Digest.of(left, "sha512")).unlink()
+    assert 5 <= store.space.disk_use().strays <= 4096
+
+
 def stray_in(root: Path, directory: int) -> Path:
     """A file without a row, 5 bytes, in one of the 256 directories of SHA-256."""
     path = file_of(root, Digest.parse(f"sha256:{directory:02x}{'0' * 62}"))
