@@ -173,7 +173,7 @@ class Compared:
     def blob_files(self) -> set[str]:
         """Digests that have a file."""
         found = set()
-        for algorithm in os.listdir(self.data / "blobs"):
+        for algorithm in ("sha256", "sha512"):
             for folder in os.scandir(self.data / "blobs" / algorithm):
                 found |= {f"{algorithm}:{name}" for name in os.listdir(folder)}
         return found
