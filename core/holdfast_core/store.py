@@ -29,6 +29,7 @@ from holdfast_core.errors import Unwritable
 from holdfast_core.facets.control_documents import ControlDocuments
 from holdfast_core.facets.events import StoredEvents
 from holdfast_core.facets.references import References
+from holdfast_core.facets.repeated_reads import RepeatedReads
 from holdfast_core.facets.space import Space
 from holdfast_core.facets.stored_blobs import StoredBlobs
 from holdfast_core.filesystem.disk_state import DiskState, StoreCondition
@@ -78,6 +79,7 @@ class Store:
         self.uploads = Uploads(directory.uploads_fd, access.require_mode)
         self.documents = ControlDocuments(index, access)
         self.events = StoredEvents(index, access)
+        self.repeated_reads = RepeatedReads(index, recent, access)
         self.space = Space(index, directory, access, names)
         self.upkeep = Upkeep(index, directory, access, recent, names, self.probe)
 

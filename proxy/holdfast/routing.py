@@ -75,12 +75,15 @@ class Router:
         #: names of the levels above a connected registry, lower case
         self._adopted: frozenset[str] = frozenset()
         self._kept = lru_cache(SCOPES)(self._find)
+        #: counts the changes of what is found
+        self.adoptions = 0
 
     def adopt(self, names: Iterable[str]) -> None:
         """From now on these names mean the default parent, too, where `ns` says them: those of the levels above a
         connected registry, which has every repository under the name that it has there."""
         if (adopted := frozenset(map(str.lower, names))) != self._adopted:
             self._adopted = adopted
+            self.adoptions += 1
             self._kept.cache_clear()
 
     def scope(self, request: Request) -> RoutedRepository:

@@ -292,11 +292,10 @@ def test_a_pushed_blob_is_loose_until_its_manifest_comes(store: Store, root: Pat
     content = layer(1)
     push_file(store, "a", content, now=10.0)
     assert store.space.loose() == ([("a", Digest.of(content))], b"")
-    assert store.space.is_ending("a", Digest.of(content), before=10.0)
-    assert not store.space.is_ending("a", Digest.of(content), before=9.0)
+    assert store.space.loose_since("a", Digest.of(content)) == 10.0
     push(store, "a", body_of(content), "v1")
     assert store.space.loose() == ([], b"")
-    assert not store.space.is_ending("a", Digest.of(content), before=1e9)
+    assert store.space.loose_since("a", Digest.of(content)) is None
     sound(store, root)
 
 
@@ -355,7 +354,7 @@ def test_layers_of_a_manifest_whose_bytes_are_lost_are_loose(store: Store, root:
     digest = push(store, "a", body_of(content))
     store.blobs.discard(digest).result()
     assert store.space.loose() == ([("a", Digest.of(content))], b"")
-    assert not store.space.is_ending("a", Digest.of(content), before=1e9), "its lease begins now"
+    assert (store.space.loose_since("a", Digest.of(content)) or 0.0) > 1e9, "its lease begins now"
     sound(store, root)
 
 

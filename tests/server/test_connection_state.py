@@ -14,6 +14,7 @@ MEANT = {
     "part": (READ, None, None, None, None, None, None),
     "clear": (IDLE, IDLE, None, None, None, None, None),
     "request": (WORK, WORK, None, None, None, None, None),
+    "repeated": (IDLE, IDLE, None, None, None, None, None),
     "answer": (SEND, SEND, SEND, None, None, OVER, None),
     "sent": (None, None, None, IDLE, None, None, None),
     "end": (WAIT, WAIT, None, WAIT, None, None, None),
@@ -32,7 +33,7 @@ def test_every_event_has_a_row() -> None:
 
 def test_an_event_outside_the_table_is_an_error() -> None:
     outside = [(event, state) for event in TABLE for state in ConnectionState if state not in TABLE[event]]
-    assert len(outside) == 8 * 7 - sum(map(len, TABLE.values()))
+    assert len(outside) == 9 * 7 - sum(map(len, TABLE.values()))
     for event, state in outside:
         with pytest.raises(KeyError):
             TABLE[event][state]

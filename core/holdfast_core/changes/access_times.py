@@ -31,6 +31,8 @@ class AccessTimes:
         self._seen: dict[bytes, tuple[float, float]] = {}
         self._confirmed: dict[bytes, tuple[bytes, float]] = {}
         self._written_at = clock()
+        #: counts the changes of what `newest` may say
+        self.confirmations = 0
 
     def see(self, key: bytes, now: float) -> None:
         """A blob was read at `now` (wall seconds); `key` is that of its SEEN record. Beyond the limit new ones are
@@ -48,6 +50,7 @@ class AccessTimes:
         """The record was found to be right as it is at `now` (wall seconds)."""
         if key in self._confirmed or len(self._confirmed) < LIMIT:
             self._confirmed[key] = (payload, now)
+            self.confirmations += 1
 
     def newest(self, key: bytes, payload: bytes) -> bytes:
         """The payload with the time of its last confirmation. A note of a record that was written since is void."""
@@ -68,6 +71,7 @@ class AccessTimes:
         """Give up all notes, as planners that write them, in the order of their keys: neighbours share a page."""
         seen, confirmed = self._seen, self._confirmed
         self._seen, self._confirmed, self._written_at = {}, {}, self._clock()
+        self.confirmations += 1
         keys = iter(sorted(confirmed))
         while batch := list(islice(keys, BATCH)):
             yield _confirming({key: confirmed[key] for key in batch})

@@ -8,5 +8,6 @@ parent_lists       lists of tags and referrers that a parent gave
 outbox             what is still to go up to the parent
 control_documents  documents of the control plane
 events             the log of what changed
+repeated_reads     whether what was read would be read again
 space              where the bytes are, who needs them, what can go
 """

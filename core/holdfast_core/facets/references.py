@@ -90,7 +90,12 @@ class References:
         payload, any_locks = self._get_and_locks(key)
         if any_locks:
             locks.require_read(self._index, repository, LockTarget("tag", name))
-        return None if payload is None else layout.decode_tag(name, self._recent.newest(key, payload))
+        if payload is None:
+            return None
+        newest = self._recent.newest(key, payload)
+        if self._index.snapshot is not None:
+            self._index.snapshot.note_time(key, payload, newest)
+        return layout.decode_tag(name, newest)
 
     def tags(self, repository: str, *, last: str = "", limit: int | None = None) -> list[str]:
         """Tags held, bytewise sorted, those above `last`, at most `limit`."""

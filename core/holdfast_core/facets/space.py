@@ -177,12 +177,12 @@ class Space:
         with self._index.view() as view:
             return collection.collected_together(view, loose, rule, now=now, gone=gone)[1]
 
-    def is_ending(self, repository: str, digest: Digest, before: float) -> bool:
-        """Whether nothing has named a digest of a repository since before then: it may be collected soon. Raises
+    def loose_since(self, repository: str, digest: Digest) -> float | None:
+        """Since when nothing names a digest of a repository (wall seconds); None for one that is named. Raises
         RecordDamaged."""
         key = space_format.loose_key(layout.repository_hash(repository), digest.key)
         payload = self._index.get(key)
-        return payload is not None and layout.decode_time(payload) <= before
+        return None if payload is None else layout.decode_time(payload)
 
     def _departing(
         self, plan: Callable[[IndexView], tuple[list[IndexChange], Departure]]

@@ -90,6 +90,7 @@ class StoredBlobs:
         digest = blob.digest
         if blob.inline is not None:
             return BlobReader(self.readers, digest, blob.size, -1, None, blob.inline)
+        self._note_file()
         bad = self._quarantined(digest) if blob.damaged else ()
         fd, identity = self._directory.open_blob(digest, blob.size)
         state = self.readers.verification(digest, blob.size, identity, bad)
@@ -109,7 +110,15 @@ class StoredBlobs:
     def is_in_place(self, blob: Blob) -> bool:
         """Whether the bytes are where the row says: in the index, or in a plain file of the right size that can be
         opened. A disk that cannot be read any more still knows its names for a while."""
-        return blob.inline is not None or self._directory.can_open(blob.digest, blob.size)
+        if blob.inline is not None:
+            return True
+        self._note_file()
+        return self._directory.can_open(blob.digest, blob.size)
+
+    def _note_file(self) -> None:
+        """What is read next is not in the index."""
+        if self._index.snapshot is not None:
+            self._index.snapshot.note_other()
 
     def is_whole(self, blob: Blob) -> bool:
         """Whether the blob's bytes are there, as far as is known: none was found to be bad, and its file is a plain

@@ -26,6 +26,7 @@ from holdfast_core import format as layout
 from holdfast_core.errors import Damaged, DiskReadOnly, Exhausted, RecordDamaged, StoreError, StoreRefused
 from holdfast_core.filesystem.disk_state import BROKEN, CAUSES, refusal
 from holdfast_core.filesystem.syscalls import reserve
+from holdfast_core.index.row_snapshot import RowSnapshot
 
 MAP_BYTES = 64 << 30  # address space, not memory: a new index takes 8 KiB
 MAX_READERS = 1024
@@ -61,13 +62,13 @@ os.register_at_fork(after_in_child=_mark_forked)
 class TransactionView:
     """The index as planners see it, inside a transaction. `met`: keys of the damaged records that were looked at."""
 
-    def __init__(self, txn: Transaction) -> None:
-        self._txn = txn
+    def __init__(self, txn: Transaction, snapshot: RowSnapshot | None = None) -> None:
+        self._txn, self._snapshot = txn, snapshot
         self.met: set[bytes] = set()
 
     def get(self, key: bytes) -> bytes | None:
         """The payload, or None when it is absent or damaged."""
-        value = self._txn.get(key)
+        value = self.raw(key)
         try:
             return None if value is None else layout.unseal(key, value)
         except RecordDamaged:
@@ -76,7 +77,10 @@ class TransactionView:
 
     def raw(self, key: bytes) -> bytes | None:
         """The sealed value, be it damaged; None when it is absent."""
-        return self._txn.get(key)
+        value = self._txn.get(key)
+        if self._snapshot is not None:
+            self._snapshot.note(key, value)
+        return value
 
     def keys(self, prefix: bytes, limit: int | None = None) -> list[bytes]:
         """All keys below a prefix, or the first `limit` of them."""
@@ -87,12 +91,16 @@ class TransactionView:
                     if not key.startswith(prefix) or len(keys) == limit:
                         break
                     keys.append(key)
+        if self._snapshot is not None:
+            self._snapshot.note_keys(prefix, limit, keys)
         return keys
 
     def rows(self, prefix: bytes, *, after: bytes, limit: int | None = None) -> list[tuple[bytes, bytes]]:
         """(key, payload) of the records below a prefix with keys above `after`, in order, at most `limit`; damaged
         ones are left out."""
         rows: list[tuple[bytes, bytes]] = []
+        if self._snapshot is not None:
+            self._snapshot.note_other()
         with self._txn.cursor() as cursor:
             if not cursor.set_range(after):
                 return rows
@@ -116,6 +124,8 @@ class Index:
         """Open `path`; with `write` it is created when absent. Raises StoreRefused, Unwritable."""
         self._path, self.map_bytes = path, map_bytes
         self._unlocked = -1
+        #: where the reads of a thread are noted; see `row_snapshot`
+        self.snapshot: RowSnapshot | None = None
         self._open(write)
         _open.add(self)
 
@@ -277,6 +287,8 @@ class Index:
             raise index_error(error) from error
         finally:
             txn.abort()
+        if self.snapshot is not None:
+            self.snapshot.note(key, value)
         return None if value is None else layout.unseal(key, value)
 
     def get_and_locks(self, key: bytes) -> tuple[bytes | None, bool]:
@@ -288,6 +300,9 @@ class Index:
             raise index_error(error) from error
         finally:
             txn.abort()
+        if self.snapshot is not None:
+            self.snapshot.note(key, value)
+            self.snapshot.note_locks(locks)
         return None if value is None else layout.unseal(key, value), locks
 
     def linked(self, link: bytes, target: bytes) -> tuple[tuple[bytes, bytes] | None, bool]:
@@ -302,6 +317,11 @@ class Index:
             raise index_error(error) from error
         finally:
             txn.abort()
+        if self.snapshot is not None:
+            self.snapshot.note(link, first)
+            self.snapshot.note_locks(locks)
+            if first is not None:
+                self.snapshot.note(target, second)
         if first is None or second is None:
             return None, locks
         return (layout.unseal(link, first), layout.unseal(target, second)), locks
@@ -317,12 +337,30 @@ class Index:
             self._locks = (state, locks)
         return locks
 
+    def state(self) -> int:
+        """The number of the last commit."""
+        txn = self.read_transaction()
+        try:
+            return int(txn.id())
+        finally:
+            txn.abort()
+
+    def is_same(self, snapshot: RowSnapshot) -> bool:
+        """Whether what a snapshot noted is still so."""
+        txn = self.read_transaction()
+        try:
+            return snapshot.is_same(txn.get, TransactionView(txn).keys, lambda: self._any_locks(txn))
+        except lmdb.Error as error:
+            raise index_error(error) from error
+        finally:
+            txn.abort()
+
     @contextlib.contextmanager
     def view(self) -> Iterator[TransactionView]:
         """One state of the index, for a few looks of a planner."""
         txn = self.read_transaction()
         try:
-            yield TransactionView(txn)
+            yield TransactionView(txn, self.snapshot)
         except lmdb.Error as error:
             raise index_error(error) from error
         finally:
@@ -338,6 +376,8 @@ class Index:
     ) -> Iterator[tuple[bytes, bytes]]:
         """(key, sealed value) of all records below `prefix`, keys above `after`, in order, at most `limit`. Takes a
         new transaction every 1,000 records, and holds none while the caller works."""
+        if self.snapshot is not None:
+            self.snapshot.note_other()
         start, left = after or prefix, sys.maxsize if limit is None else limit
         while left > 0:
             batch = min(left, SCAN_KEYS)

@@ -12,7 +12,7 @@ from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import ChunkDamaged, Damaged, FileDamaged, NotHeld, RecordDamaged, StoreError
 from holdfast_core.record import Blob
 
-from holdfast.endpoint.content import ServedContent, from_memory, from_source, headers_of, is_current
+from holdfast.endpoint.content import ServedContent, from_memory, from_source, headers_of, is_current, note_use
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.unavailable import (
     absent_to_pushers,
@@ -84,10 +84,13 @@ def _is_ending(context: BlobRequest) -> bool:
     """Whether nothing has named the blob for so long that a collection may come before the manifest of a client that
     finds it and does not push it."""
     node = context.node
-    before = node.clock.now() - node.found_for
-    return node.store.mode != "ReadOnly" and node.store.space.is_ending(
-        context.scope.key, context.digest, before
-    )
+    if node.store.mode == "ReadOnly":
+        return False
+    since = node.store.space.loose_since(context.scope.key, context.digest)
+    if since is None:
+        return False
+    context.request.note.end(since + node.found_for)
+    return since + node.found_for <= node.clock.now()
 
 
 async def _ending(context: BlobRequest, blob: Blob) -> Reply:
@@ -115,7 +118,7 @@ def _held(context: BlobRequest, blob: Blob, unstored: UnstoredChunk | None = Non
     headers = headers_of(content, context.scope)
     if is_current(request, content.digest):
         return Reply(304, headers)
-    node.port.seen(context.scope.key, content.digest)
+    note_use(node, request, context.scope.key, content.digest)
     if blob.inline is not None:
         return from_memory(request, content, headers, blob.inline, node.config.limits.ranges)
     if request.method == "HEAD":

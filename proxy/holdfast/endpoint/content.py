@@ -59,6 +59,12 @@ def is_current(request: Request, digest: str) -> bool:
     return digest in tags or "*" in tags
 
 
+def note_use(node: Node, request: Request, repository: str, digest: str) -> None:
+    """Tell the keeper that content is used: it evicts what is not."""
+    node.port.seen(repository, digest)
+    request.note.use = repository, digest
+
+
 def from_memory(
     request: Request, content: ServedContent, headers: list[tuple[str, str]], data: bytes, limit: int
 ) -> Reply:

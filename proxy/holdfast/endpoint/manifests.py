@@ -13,7 +13,7 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import ChunkDamaged, FileDamaged, NotHeld, StoreError
 from holdfast_core.record import Manifest, Tag
 
-from holdfast.endpoint.content import ServedContent, from_memory, headers_of, is_current, unconfirmed
+from holdfast.endpoint.content import ServedContent, from_memory, headers_of, is_current, note_use, unconfirmed
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.unavailable import absent_to_pushers, check_asked, mend, undeliverable
 from holdfast.errors import (
@@ -28,7 +28,7 @@ from holdfast.errors import (
     Refusal,
 )
 from holdfast.keeper.api import Kind, ManifestAnswer
-from holdfast.keeper.misses.tag_cache import is_fresh
+from holdfast.keeper.misses.tag_cache import fresh_until, is_fresh
 from holdfast.oci import names
 from holdfast.routing import RoutedRepository
 from holdfast.wire.message import Reply, Request
@@ -101,7 +101,10 @@ def _by_tag(context: ManifestRequest, name: str) -> Answer:
         return _damaged(context, tag.digest, damage)
     if tag is None or held is None:
         return _missing(context)
-    if not node.asks(context.scope) or is_fresh(tag, node.clock.now(), node.config.tags):
+    if not node.asks(context.scope):
+        return _reply(context, held)
+    if is_fresh(tag, node.clock.now(), node.config.tags):
+        context.request.note.end(fresh_until(tag, node.config.tags))
         return _reply(context, held)
     return _confirm(context, tag, held)
 
@@ -164,5 +167,5 @@ def _reply(context: ManifestRequest, held: Manifest, fetched: ManifestAnswer | N
         headers += unconfirmed(fetched.stale, fetched.age)
     if is_current(request, content.digest):
         return Reply(304, headers)
-    node.port.seen(context.scope.key, content.digest)
+    note_use(node, request, context.scope.key, content.digest)
     return from_memory(request, content, headers, held.body, node.config.limits.ranges)

@@ -143,6 +143,11 @@ class Access:
         """Whether a login is possible here, so that `/v2/` asks a caller without credentials for one."""
         return self.refresh().invites
 
+    @property
+    def knows_addresses(self) -> bool:
+        """Whether rights may depend on the address of a connection."""
+        return bool(self._near) or self.realm.has_proxies
+
     # -- callers -----------------------------------------------------------------------------------
 
     def caller(self, request: Request) -> Identified:
@@ -182,6 +187,8 @@ class Access:
                 return self._login_slowly(request, token, credentials)
             holder = self._plain_holder(token, password)
             self._remember(key, holder)
+        # each right password ends the count of wrong ones, so that no answer to one stands for the next
+        request.note.end(float("-inf"))
         self._limiter.succeeded(lowered(credentials.name), self._network(request))
         return self._beside(request, holder)
 
@@ -255,6 +262,7 @@ class Access:
             raise self._refused(request)
         if not kept.claims.sub:
             self._keep(key, kept)
+            request.note.end(kept.claims.exp)
             return replace(self.stranger(request), scheme="bearer")
         revision, caller = self._rules.revision, kept.caller
         if caller is None or kept.revision != revision or caller.until <= now:
@@ -302,6 +310,7 @@ class Access:
     def _beside(self, request: Request, holder: TokenHolder) -> TokenHolder:
         """The holder with the rights that its certificate or address gives."""
         request.note.user = holder.name
+        request.note.end(holder.until)
         near = self.stranger(request)
         return holder if near is self._plain else replace(holder, beside=near)
 

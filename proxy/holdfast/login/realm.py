@@ -40,6 +40,11 @@ class Realm:
         """Whether only requests for the configured address are answered."""
         return bool(self._server)
 
+    @property
+    def has_proxies(self) -> bool:
+        """Whether there are proxies whose headers count."""
+        return bool(self._proxies)
+
     def place(self, request: Request) -> NodeAddress:
         """Scheme and host. Without a configured server they are what the client used."""
         scheme = self._scheme or self._forwarded(request, "proto").lower()

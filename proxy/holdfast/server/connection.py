@@ -26,6 +26,7 @@ from holdfast.errors import (
 )
 from holdfast.log import LEVELS, AccessLine, log
 from holdfast.server.connection_state import TABLE, ConnectionEvent, ConnectionState
+from holdfast.server.hits import Lesson
 from holdfast.server.request_body import WAITING_BYTES, AnswerTimer, IncomingBody
 from holdfast.server.response_body import OutgoingBody
 from holdfast.wire.exchange import Exchange, Phase
@@ -59,6 +60,7 @@ ON_PART, ON_CLEAR = TABLE[ConnectionEvent.PART], TABLE[ConnectionEvent.CLEAR]
 ON_REQUEST, ON_ANSWER, ON_SENT = (
     TABLE[event] for event in (ConnectionEvent.REQUEST, ConnectionEvent.ANSWER, ConnectionEvent.SENT)
 )
+ON_REPEATED = TABLE[ConnectionEvent.REPEATED]
 ON_END, ON_CANCELLED, ON_LOST = (
     TABLE[event] for event in (ConnectionEvent.END, ConnectionEvent.CANCELLED, ConnectionEvent.LOST)
 )
@@ -90,6 +92,8 @@ class ClientConnection(asyncio.Protocol):
         self._linger_end = NEVER
         self._window = (0.0, 0)
         self._socket, self._written = -1, 0
+        #: what answers depend on beside the head (`Hits.facts`)
+        self._facts = b""
 
     # -- the transport's calls ---------------------------------------------------------------------
 
@@ -104,6 +108,8 @@ class ClientConnection(asyncio.Protocol):
             self._socket = plain.fileno()
         exchange.secure, exchange.sni = tls is not None, getattr(tls, "sni", "")
         exchange.certified = tls is not None and bool(tls.getpeercert())
+        if self._server.hits is not None:
+            self._facts = self._server.hits.facts(exchange)
         self._deadline = self._loop.time() + self._limits.idle_timeout
         if not self._server.admit(self) and not self._transport.is_closing():
             self._send(reply_to(TooManyConnections("this node has too many connections")))
@@ -199,6 +205,8 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> bool:
         """Begin the next request; False when it has not arrived yet."""
         self._request = None
+        if self._repeat():
+            return True
         try:
             request = self._exchange.next_request()
             if request is None:
@@ -216,6 +224,22 @@ class ClientConnection(asyncio.Protocol):
             self._send(self._refused(error))
         return True
 
+    def _repeat(self) -> bool:
+        """Answer the next request from the hit lane; False when it is not known there."""
+        server, exchange = self._server, self._exchange
+        if server.hits is None or self._is_misled:
+            return False
+        found = server.hits.lane.find(self._facts, exchange.unread)
+        if found is None:
+            return False
+        exchange.skip(found.head_size)
+        self.state = ON_REPEATED[self.state]
+        self._write(found.dated(server.date()))
+        server.count()
+        if server.logs_access and log.least <= LEVELS["info"]:
+            server.access(msgspec.structs.replace(found.line, client=exchange.client))
+        return True
+
     def _begin(self, request: Request) -> None:
         self._request = request
         self.state = ON_REQUEST[self.state]
@@ -226,14 +250,22 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange.body is not None or request.method not in READS:
             timer = AnswerTimer(self._loop, self._limits.answer_timeout)
             self._request = request = self._with_body(request, timer)
-        answer = self._server.dispatch(self._server.node, request)
+        lesson = self._lesson(request)
+        if lesson is None:
+            answer = self._server.dispatch(self._server.node, request)
+        else:
+            answer = lesson.answer(self._server.dispatch, request)
         if isinstance(answer, Reply):
-            self._send(answer)
+            self._send(answer, lesson)
         else:
             timer = timer or AnswerTimer(self._loop, self._limits.answer_timeout)
             self._task = self._loop.create_task(self._answer_later(answer, timer))
             # not in the task, which may be cancelled before its first step
             self._task.add_done_callback(lambda task: self._cancelled(answer) if task.cancelled() else None)
+
+    def _lesson(self, request: Request) -> Lesson | None:
+        hits = self._server.hits
+        return None if hits is None else hits.lesson(self._facts, self._exchange.raw_head, request)
 
     def _with_body(self, request: Request, timer: AnswerTimer) -> Request:
         if self._exchange.body is not None:
@@ -294,16 +326,19 @@ class ClientConnection(asyncio.Protocol):
         noun = self._request.route.noun if self._request else None
         return reply_to(error, noun) if noun else reply_to(error)
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: Reply, lesson: Lesson | None = None) -> None:
         if self._incoming is not None:
             self._incoming.close()
         try:
             answer = self._exchange.answer(reply, self._server.date(), last=self._server.draining)
         except Refusal as error:
             reply.drop()
-            reply = self._refused(error)
+            reply, lesson = self._refused(error), None
             answer = self._exchange.answer(reply, self._server.date(), last=True)
         self._reply = reply
+        if lesson is not None and self._request is not None and isinstance(reply.body, bytes):
+            line = _access_line(self._request, "", reply.status, len(reply.body))
+            lesson.learn(self._request, answer, reply.status, line)
         self.state = ON_ANSWER[self.state]
         if isinstance(answer.body, ReplyBody):
             self._written += len(answer.head) + answer.body.length
@@ -354,20 +389,7 @@ class ClientConnection(asyncio.Protocol):
         if request is None:
             line = AccessLine(client, "", "", reply.status, 0, sent, seconds, complete)
         else:
-            line = AccessLine(
-                client,
-                request.method,
-                request.path,
-                reply.status,
-                request.body.received if request.body else 0,
-                sent,
-                seconds,
-                complete,
-                request.note.user,
-                (request.header("user-agent") or "")[:AGENT_CHARACTERS],
-                (request.parameter("ns") or "")[:NS_CHARACTERS] if request.query else "",
-                request.note.cache,
-            )
+            line = _access_line(request, client, reply.status, sent, seconds, complete)
         self._server.access(line)
 
     # -- the end -----------------------------------------------------------------------------------
@@ -467,3 +489,23 @@ class ClientConnection(asyncio.Protocol):
         """Bytes that left this process."""
         handed = self._written if self._outgoing is None else self._outgoing.sent
         return handed - self._transport.get_write_buffer_size()
+
+
+def _access_line(
+    request: Request, client: str, status: int, sent: int, seconds: float = 0.0, complete: bool = True
+) -> AccessLine:
+    """The line of one request. Without `seconds`: it was answered when it was read, and the loop's time stood still."""
+    return AccessLine(
+        client,
+        request.method,
+        request.path,
+        status,
+        request.body.received if request.body else 0,
+        sent,
+        seconds,
+        complete,
+        request.note.user,
+        (request.header("user-agent") or "")[:AGENT_CHARACTERS],
+        (request.parameter("ns") or "")[:NS_CHARACTERS] if request.query else "",
+        request.note.cache,
+    )

@@ -31,12 +31,13 @@ class ConnectionEvent(StrEnum):
     """What happens to a connection.
 
     PART: bytes arrived that are no whole request. CLEAR: no byte waits to be read. REQUEST: a request is complete.
-    ANSWER: there is an answer, or a refusal without a request. SENT: the answer is with the transport and the
+    REPEATED: it was answered from the hit lane. ANSWER: there is an answer, or a refusal without a request. SENT: the answer is with the transport and the
     connection stays open. END: it does not. CANCELLED: the endpoint was cancelled. LOST: the transport is closed."""
 
     PART = "part"
     CLEAR = "clear"
     REQUEST = "request"
+    REPEATED = "repeated"
     ANSWER = "answer"
     SENT = "sent"
     END = "end"
@@ -56,6 +57,10 @@ TABLE: dict[ConnectionEvent, dict[ConnectionState, ConnectionState]] = {
     ConnectionEvent.REQUEST: {
         ConnectionState.IDLE: ConnectionState.ANSWERING,
         ConnectionState.READING: ConnectionState.ANSWERING,
+    },
+    ConnectionEvent.REPEATED: {
+        ConnectionState.IDLE: ConnectionState.IDLE,
+        ConnectionState.READING: ConnectionState.IDLE,
     },
     ConnectionEvent.ANSWER: {
         ConnectionState.IDLE: ConnectionState.SENDING,

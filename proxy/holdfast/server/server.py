@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from holdfast.clock import Clock
 from holdfast.config import Configuration, LimitsSection
 from holdfast.endpoint import dispatch as clients
-from holdfast.endpoint.node import Answer
+from holdfast.endpoint.node import Answer, Node
 from holdfast.errors import NodeBusy
 from holdfast.log import AccessLine, LogLimit, access_log, log
 from holdfast.server.connection import ClientConnection
+from holdfast.server.hits import Hits
 from holdfast.server.tls import ServerCertificate, TlsListener
 from holdfast.wire.message import Request
 
@@ -60,7 +61,7 @@ class Server:
 
     Limits and certificate are those of the node's configuration unless given; a `plain` one has no certificate.
     `dispatch` is what answers: clients' endpoints unless given. With `makes_room` a connection beyond the cap takes the
-    place of an idle one. Make it in the running loop; `start` returns when connections are taken.
+    place of an idle one. Clients' hits are learned (`hits`). Make it in the running loop; `start` returns when connections are taken.
     Raises what `ServerCertificate` raises.
     """
 
@@ -77,6 +78,7 @@ class Server:
         self.node, self.limits = node, limits or node.config.limits
         self._makes_room = makes_room
         self.dispatch: Dispatch = dispatch or clients.answer
+        self.hits = Hits(node) if dispatch is None and isinstance(node, Node) else None
         self.draining = False
         self.loop = asyncio.get_running_loop()
         certified = node.config.tls.cert and not plain
@@ -223,6 +225,7 @@ class Server:
     def begin_drain(self) -> None:
         """Accept no more connections; end each after its present answer. /readyz answers 503."""
         self.draining = self.node.draining = True
+        self._end_hits()
         for server in self._servers:
             server.close()
         for connection in list(self._connections):
@@ -245,6 +248,7 @@ class Server:
     async def close(self) -> None:
         """End at once: listeners, connections, timers. What is cut off may tidy up after itself."""
         self.draining = self.node.draining = True
+        self._end_hits()
         for timer in self._timers.values():
             timer.cancel()
         self.flush_access()
@@ -254,8 +258,16 @@ class Server:
         if tasks := [task for task in ending if task is not None]:
             await asyncio.wait(tasks, timeout=TIDY_SECONDS)
 
+    def _end_hits(self) -> None:
+        """From now on each answer ends its connection."""
+        if self.hits is not None:
+            self.hits.tell_uses()
+            self.hits = None
+
     def _sweep(self) -> None:
         now = self.loop.time()
+        if self.hits is not None:
+            self.hits.tell_uses()
         for connection in [*self._connections, *self._refused]:
             connection.check(now)
         limits = self.limits

@@ -60,12 +60,13 @@ class Exchange:
     """The state of one connection. `client` is the peer's address, `sni` the TLS server name or "", `certified` whether
     the peer proved a certificate.
 
-    `body` is that of the request in hand, or what is being dropped of it; None when it has none.
+    `body` is that of the request in hand, or what is being dropped of it; None when it has none. `raw_head` is the head
+    of the request in hand as it was received.
     """
 
     __slots__ = (
         *("_data", "_head", "_invited", "_limits", "_seen"),
-        *("body", "certified", "client", "phase", "secure", "sni"),
+        *("body", "certified", "client", "phase", "raw_head", "secure", "sni"),
     )
 
     def __init__(
@@ -76,7 +77,7 @@ class Exchange:
         self.certified = False
         self.phase = Phase.HEAD
         self.body: Framing | None = None
-        self._data = b""
+        self._data = self.raw_head = b""
         self._seen = 0
         self._invited = False
         self._head: gate.Head | None = None
@@ -91,6 +92,16 @@ class Exchange:
     def begun(self) -> bool:
         """Whether part of a head, or of a dropped body, has arrived and the rest is awaited."""
         return self.phase is Phase.DISCARD or (self.phase is Phase.HEAD and bool(self._data))
+
+    @property
+    def unread(self) -> bytes:
+        """What was received of the next request, and of those behind it."""
+        return self._data if self.phase is Phase.HEAD else b""
+
+    def skip(self, size: int) -> None:
+        """The first `size` bytes of `unread` were a whole request without a body, and its answer is sent."""
+        self._data = self._data[size:]
+        self._seen = 0
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer."""
@@ -115,6 +126,7 @@ class Exchange:
             return None
         self._head = head
         self._go(Phase.ANSWER)
+        self.raw_head = self._data[: head.size]
         rest = self._data[head.size :]
         self.body = self._framing(head, rest) if head.has_body else None
         self._data = rest if self.body is None else b""

@@ -43,12 +43,19 @@ def _nothing(seconds: float) -> None:
     """The `allow` of a request without a timer."""
 
 
-class AccessNote(msgspec.Struct):
-    """Facts on a request for the access log that are known only while it is answered: the caller's token, and "hit" or
-    "miss" of content ("" for other requests)."""
+class RequestNote(msgspec.Struct):
+    """Facts on a request that are known only while it is answered. For the access log: the caller's token, and "hit" or
+    "miss" of content ("" for other requests). For the hit lane: `use`, the repository and digest that the keeper was
+    told of, and until when the answer stays right while the store has the same rows (wall seconds)."""
 
     user: str = ""
     cache: str = ""
+    use: tuple[str, str] | None = None
+    until: float = float("inf")
+
+    def end(self, at: float) -> None:
+        """The answer may be another one from then on."""
+        self.until = min(self.until, at)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -75,7 +82,7 @@ class Request(msgspec.Struct, frozen=True):
     allow: Callable[[float], None] = _nothing
     caller: Any = None
     mended: int = 0
-    note: AccessNote = msgspec.field(default_factory=AccessNote)
+    note: RequestNote = msgspec.field(default_factory=RequestNote)
 
     def header(self, name: str) -> str | None:
         """The first value of a header, or None. `name` in lower case."""

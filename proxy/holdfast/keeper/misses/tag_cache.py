@@ -44,12 +44,16 @@ def time_to_live(name: str, config: TagsSection) -> float:
     return lives[tag_class(name, config)]
 
 
+def fresh_until(tag: Tag, config: TagsSection) -> float:
+    """Until when a held tag is served without asking the parent (wall seconds). A tag that was pushed here is always
+    fresh: this node is its source."""
+    return float("inf") if tag.origin == "local" else tag.checked_at + time_to_live(tag.name, config)
+
+
 def is_fresh(tag: Tag, now: float, config: TagsSection) -> bool:
-    """Whether a held tag is served without asking the parent. A tag that was pushed here is always fresh: this node is
-    its source. A clock that went backwards makes a tag old, never fresh for ever."""
-    if tag.origin == "local":
-        return True
-    return 0 <= now - tag.checked_at < time_to_live(tag.name, config)
+    """Whether a held tag is served now without asking the parent. A clock that went backwards makes a tag old, never
+    fresh for ever."""
+    return tag.origin == "local" or tag.checked_at <= now < fresh_until(tag, config)
 
 
 class NegativeCache:
