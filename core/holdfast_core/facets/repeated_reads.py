@@ -8,21 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
-
 from holdfast_core.changes.access_times import AccessTimes
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.row_snapshot import RowSnapshot
 from holdfast_core.write_access import WriteAccess
 
 
-class StoreState(NamedTuple):
-    """What every read of the index depends on: the number of the last commit, whoever made it, the confirmations of
-    tags that this process has in memory, and what clients may do."""
-
-    commit: int
-    confirmations: int
-    mode: str
+#: the number of the last commit, whoever made it; the confirmations of tags that this process has in memory; the mode
+StoreState = tuple[int, int, str]
 
 
 class RepeatedReads:
@@ -41,8 +34,12 @@ class RepeatedReads:
             self._index.snapshot = None
 
     def state(self) -> StoreState:
-        """The state now. Raises StoreError."""
-        return StoreState(self._index.state(), self._recent.confirmations, self._access.mode)
+        """What every read of the index depends on. Raises StoreError."""
+        txn = self._index.read_transaction()
+        try:
+            return txn.id(), self._recent.confirmations, self._access.mode
+        finally:
+            txn.abort()
 
     def is_same(self, snapshot: RowSnapshot) -> bool:
         """Whether the reads of a snapshot would come out as they did. Raises StoreError."""

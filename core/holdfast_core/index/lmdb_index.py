@@ -337,14 +337,6 @@ class Index:
             self._locks = (state, locks)
         return locks
 
-    def state(self) -> int:
-        """The number of the last commit."""
-        txn = self.read_transaction()
-        try:
-            return int(txn.id())
-        finally:
-            txn.abort()
-
     def is_same(self, snapshot: RowSnapshot) -> bool:
         """Whether what a snapshot noted is still so."""
         txn = self.read_transaction()

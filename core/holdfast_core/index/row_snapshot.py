@@ -59,7 +59,9 @@ class RowSnapshot:
         """Whether the present thread is the one whose reads are noted."""
         return get_ident() == self._thread
 
-    def is_same(self, get: Callable[[bytes], bytes | None], keys: Keys, any_locks: Callable[[], bool]) -> bool:
+    def is_same(
+        self, get: Callable[[bytes], bytes | None], keys: Keys, any_locks: Callable[[], bool]
+    ) -> bool:
         """Whether one state of the index has the same rows."""
         if self.is_partial or any(get(key) != value for key, value in self.rows.items()):
             return False

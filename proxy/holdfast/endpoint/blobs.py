@@ -12,7 +12,14 @@ from holdfast_core.digest import CHUNK_BYTES, Digest
 from holdfast_core.errors import ChunkDamaged, Damaged, FileDamaged, NotHeld, RecordDamaged, StoreError
 from holdfast_core.record import Blob
 
-from holdfast.endpoint.content import ServedContent, from_memory, from_source, headers_of, is_current, note_use
+from holdfast.endpoint.content import (
+    ServedContent,
+    from_memory,
+    from_source,
+    headers_of,
+    is_current,
+    note_use,
+)
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.unavailable import (
     absent_to_pushers,

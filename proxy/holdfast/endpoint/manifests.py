@@ -13,7 +13,14 @@ from holdfast_core.digest import Digest
 from holdfast_core.errors import ChunkDamaged, FileDamaged, NotHeld, StoreError
 from holdfast_core.record import Manifest, Tag
 
-from holdfast.endpoint.content import ServedContent, from_memory, headers_of, is_current, note_use, unconfirmed
+from holdfast.endpoint.content import (
+    ServedContent,
+    from_memory,
+    headers_of,
+    is_current,
+    note_use,
+    unconfirmed,
+)
 from holdfast.endpoint.node import Answer, Node
 from holdfast.endpoint.unavailable import absent_to_pushers, check_asked, mend, undeliverable
 from holdfast.errors import (

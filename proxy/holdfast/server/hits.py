@@ -11,9 +11,11 @@ a right or a login ends the answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from holdfast_core.errors import StoreError
+from holdfast_core.facets.repeated_reads import StoreState
 from holdfast_core.index.row_snapshot import RowSnapshot
 
 from holdfast.endpoint.node import Answer, Node
@@ -26,6 +28,8 @@ from holdfast.wire.routes import READS, Noun
 if TYPE_CHECKING:
     from holdfast.server.server import Dispatch
 
+#: what `HitLane` calls epoch, state and time
+Moment = tuple[int, StoreState, float]
 #: of one process; a larger answer than a sixteenth is not kept
 MEMORY_BYTES = 16 << 20
 LONGEST_HEAD, LARGEST_ANSWER = 8 * 1024, MEMORY_BYTES // 16
@@ -36,21 +40,17 @@ STATUSES = frozenset((200, 206, 304))
 
 
 class Hits:
-    """What a server knows of its hits. With `at_once` the first answer is learned, not the second."""
+    """What a server knows of its hits. `date` gives the Date of a time. With `at_once` the first answer is learned, not the second."""
 
-    def __init__(self, node: Node, *, at_once: bool = False) -> None:
+    def __init__(self, node: Node, date: Callable[[float], str], *, at_once: bool = False) -> None:
         self._node, self._at_once = node, at_once
         self._reads, self._router, self._clock = node.store.repeated_reads, node.router, node.clock
         self._seen_once: set[int] = set()
-        self.lane = HitLane(self.moment, self._reads.is_same, MEMORY_BYTES)
+        self.lane = HitLane(self.moment, self._reads.is_same, date, MEMORY_BYTES)
 
-    def moment(self) -> tuple[object, float]:
-        """The state that answers depend on beside the rows, and the time. Raises StoreError."""
-        return self.state(), self._clock.now()
-
-    def state(self) -> object:
-        """While it is the same no answer changes but by time. Raises StoreError."""
-        return self._reads.state(), self._router.adoptions
+    def moment(self) -> Moment:
+        """What answers depend on now. Raises StoreError."""
+        return self._router.adoptions, self._reads.state(), self._clock.now()
 
     def facts(self, exchange: Exchange) -> bytes:
         """What answers depend on beside the head, of one connection. It ends with a byte that no head has."""
@@ -82,13 +82,12 @@ class Lesson:
     def __init__(self, hits: Hits, node: Node, facts: bytes, head: bytes) -> None:
         self._hits, self._node, self._facts, self._head = hits, node, facts, head
         self._snapshot: RowSnapshot | None = None
-        self._state: object = None
-        self._since = node.clock.now()
+        self._moment: Moment | None = None
 
     def answer(self, dispatch: Dispatch, request: Request) -> Answer:
         """The answer of the ordinary way. Raises what that raises."""
         try:
-            self._state = self._hits.state()
+            self._moment = self._hits.moment()
         except StoreError:
             return dispatch(self._node, request)
         with self._node.store.repeated_reads.noted() as self._snapshot:
@@ -100,18 +99,17 @@ class Lesson:
 
     def learn(self, request: Request, encoded: EncodedReply, status: int, line: AccessLine) -> None:
         """Keep the answer, if it may be given again."""
-        snapshot, note, body = self._snapshot, request.note, encoded.body
+        snapshot, moment, note, body = self._snapshot, self._moment, request.note, encoded.body
         if snapshot is None or snapshot.is_partial or status not in STATUSES or note.cache != "hit":
             return
-        if not encoded.keep or not isinstance(body, bytes) or note.until <= self._since:
+        if moment is None or not encoded.keep or not isinstance(body, bytes) or note.until <= moment[2]:
             return
         answer = RepeatedAnswer(
             self._facts,
             self._head,
             encoded.head + body,
             snapshot=snapshot,
-            state=self._state,
-            since=self._since,
+            moment=moment,
             until=note.until,
             use=note.use,
             line=line,

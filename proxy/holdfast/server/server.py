@@ -78,7 +78,7 @@ class Server:
         self.node, self.limits = node, limits or node.config.limits
         self._makes_room = makes_room
         self.dispatch: Dispatch = dispatch or clients.answer
-        self.hits = Hits(node) if dispatch is None and isinstance(node, Node) else None
+        self.hits = Hits(node, self.date) if dispatch is None and isinstance(node, Node) else None
         self.draining = False
         self.loop = asyncio.get_running_loop()
         certified = node.config.tls.cert and not plain
@@ -187,7 +187,7 @@ class Server:
             log.warning("TLS on a plain port", client=client, note=note, **more)
 
     def count(self) -> None:
-        """One more answer."""
+        """One more answer; the hit lane counts its own."""
         self._total[0] += 1
 
     def access(self, line: AccessLine) -> None:
@@ -204,9 +204,9 @@ class Server:
         lines, self._lines = self._lines, []
         access_log.write(lines)
 
-    def date(self) -> str:
-        """The Date header's value, made once a second."""
-        now = int(self.node.clock.now())
+    def date(self, at: float | None = None) -> str:
+        """The Date header's value now, or `at` that time (wall seconds); made once a second."""
+        now = int(self.node.clock.now() if at is None else at)
         if now != self._date[0]:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
@@ -215,7 +215,8 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Counts since the start; `connections` are open now."""
-        return ServerStatistics(len(self._connections), self._total[1], self._total[0])
+        given = 0 if self.hits is None else self.hits.lane.given
+        return ServerStatistics(len(self._connections), self._total[1], self._total[0] + given)
 
     def reload_certificate(self) -> None:
         """Look at the certificate's files now (SIGHUP). A bad pair changes nothing and is logged."""
@@ -262,6 +263,7 @@ class Server:
         """From now on each answer ends its connection."""
         if self.hits is not None:
             self.hits.tell_uses()
+            self._total[0] += self.hits.lane.given
             self.hits = None
 
     def _sweep(self) -> None:

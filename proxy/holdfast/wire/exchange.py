@@ -61,12 +61,12 @@ class Exchange:
     the peer proved a certificate.
 
     `body` is that of the request in hand, or what is being dropped of it; None when it has none. `raw_head` is the head
-    of the request in hand as it was received.
+    of the request in hand as it was received, `unread` what was received and not read yet, but for a body.
     """
 
     __slots__ = (
-        *("_data", "_head", "_invited", "_limits", "_seen"),
-        *("body", "certified", "client", "phase", "raw_head", "secure", "sni"),
+        *("_head", "_invited", "_limits", "_seen"),
+        *("body", "certified", "client", "phase", "raw_head", "secure", "sni", "unread"),
     )
 
     def __init__(
@@ -77,7 +77,7 @@ class Exchange:
         self.certified = False
         self.phase = Phase.HEAD
         self.body: Framing | None = None
-        self._data = self.raw_head = b""
+        self.unread = self.raw_head = b""
         self._seen = 0
         self._invited = False
         self._head: gate.Head | None = None
@@ -86,21 +86,16 @@ class Exchange:
     def waiting(self) -> int:
         """Bytes received and not yet read as anything."""
         body = self.body
-        return len(self._data) if body is None else body.waiting + len(body.tail)
+        return len(self.unread) if body is None else body.waiting + len(body.tail)
 
     @property
     def begun(self) -> bool:
         """Whether part of a head, or of a dropped body, has arrived and the rest is awaited."""
-        return self.phase is Phase.DISCARD or (self.phase is Phase.HEAD and bool(self._data))
-
-    @property
-    def unread(self) -> bytes:
-        """What was received of the next request, and of those behind it."""
-        return self._data if self.phase is Phase.HEAD else b""
+        return self.phase is Phase.DISCARD or (self.phase is Phase.HEAD and bool(self.unread))
 
     def skip(self, size: int) -> None:
         """The first `size` bytes of `unread` were a whole request without a body, and its answer is sent."""
-        self._data = self._data[size:]
+        self.unread = self.unread[size:]
         self._seen = 0
 
     def receive(self, data: bytes) -> None:
@@ -110,7 +105,7 @@ class Exchange:
         if self.body is not None:
             self.body.feed(data)
         else:
-            self._data = self._data + data if self._data else data
+            self.unread = self.unread + data if self.unread else data
 
     def next_request(self) -> Request | None:
         """The next request, or None until more bytes arrive.
@@ -119,17 +114,17 @@ class Exchange:
         """
         if self.phase is Phase.DISCARD:
             self._discard()
-        if self.phase is not Phase.HEAD or not self._data:
+        if self.phase is not Phase.HEAD or not self.unread:
             return None
         head = self._read_head()
         if head is None:
             return None
         self._head = head
         self._go(Phase.ANSWER)
-        self.raw_head = self._data[: head.size]
-        rest = self._data[head.size :]
+        self.raw_head = self.unread[: head.size]
+        rest = self.unread[head.size :]
         self.body = self._framing(head, rest) if head.has_body else None
-        self._data = rest if self.body is None else b""
+        self.unread = rest if self.body is None else b""
         target = routes.read(head.target)
         return Request(
             head.method,
@@ -161,7 +156,7 @@ class Exchange:
         head = self._head
         keep = not (last or reply.close) and head is not None and head.keep_alive and self._body_passes(head)
         # the refused head is still in the buffer: RFC 9110 9.3.2 applies to a malformed HEAD, too
-        heading = head.method == "HEAD" if head is not None else self._data.startswith(b"HEAD ")
+        heading = head.method == "HEAD" if head is not None else self.unread.startswith(b"HEAD ")
         bare = heading or reply.status in (204, 304)
         encoded = encode_head(reply, date, keep)
         self._finish(keep)
@@ -170,18 +165,18 @@ class Exchange:
     def _read_head(self) -> gate.Head | None:
         limits = self._limits
         try:
-            end = gate.find_end(self._data, max(0, self._seen - 3), limits.head_bytes)
+            end = gate.find_end(self.unread, max(0, self._seen - 3), limits.head_bytes)
             if end < 0:
-                self._seen = len(self._data)
+                self._seen = len(self.unread)
                 return None
             self._seen = 0
-            head = gate.parse(self._data, end, limits.target_bytes, limits.headers)
+            head = gate.parse(self.unread, end, limits.target_bytes, limits.headers)
             if not head.reads:
-                require_agreement(head, self._data[: head.size], limits.head_bytes)
+                require_agreement(head, self.unread[: head.size], limits.head_bytes)
             return head
         except Exception as error:
             self._go(Phase.OVER)
-            if self._data.startswith(TLS_HELLO):
+            if self.unread.startswith(TLS_HELLO):
                 raise TlsSpoken("TLS on a port that speaks plain HTTP; ask http://") from error
             raise
 
@@ -202,7 +197,7 @@ class Exchange:
         self._head = None
         if not keep:
             self._go(Phase.OVER)
-            self._data = b""
+            self.unread = b""
             self.body = None
         elif self.body is None or self.body.ended:
             self._go(Phase.HEAD)
@@ -219,7 +214,7 @@ class Exchange:
 
     def _leave_body(self) -> None:
         if self.body is not None:
-            self._data, self.body = self.body.tail, None
+            self.unread, self.body = self.body.tail, None
 
     def _go(self, phase: Phase) -> None:
         if phase is self.phase is Phase.OVER:

@@ -16,8 +16,7 @@ class RepeatedAnswer:
         data: bytes,
         *,
         snapshot: RowSnapshot,
-        state: object,
-        since: float,
+        moment: tuple[int, object, float],
         until: float,
         use: tuple[str, str] | None = None,
         line: AccessLine | None = None,
@@ -29,16 +28,18 @@ class RepeatedAnswer:
     @property
     def line(self) -> AccessLine: ...
     @property
+    def data(self) -> bytes: ...
+    @property
     def size(self) -> int: ...
-    def dated(self, date: str) -> bytes: ...
 
 class HitLane:
     """The answers of one process."""
 
     def __init__(
         self,
-        moment: Callable[[], tuple[object, float]],
+        moment: Callable[[], tuple[int, object, float]],
         is_same: Callable[[RowSnapshot], bool],
+        date_of: Callable[[float], str],
         limit: int,
     ) -> None: ...
     def __len__(self) -> int: ...

@@ -22,16 +22,17 @@ cdef Py_ssize_t HEAD_BYTES = 8192, OBJECT_BYTES = 1024
 
 
 cdef class RepeatedAnswer:
-    """An answer that may be given again. `key` is facts and head of its request, `snapshot` what it was made of, right at
-    the time `since` and in the `state` that the store had then; it may be another answer from `until` on. `use` is what
-    the keeper is told of each time, `line` its line of the access log."""
+    """An answer that may be given again. `key` is facts and head of its request, `snapshot` what it was made of. It was
+    right at its `moment`, and may be another answer from `until` on. `use` is what the keeper is told of each time, `line`
+    its line of the access log."""
 
     cdef readonly bytes key
     cdef readonly Py_ssize_t head_size
     cdef readonly object snapshot, use, line
-    cdef readonly double since, until
-    cdef object state
-    cdef bytes data
+    cdef double since, until
+    cdef object epoch, state
+    #: head and body, with the Date of when it was found last
+    cdef readonly bytes data
     cdef str date
     cdef Py_ssize_t date_at
     cdef bint is_noted
@@ -43,16 +44,16 @@ cdef class RepeatedAnswer:
         bytes data not None,
         *,
         snapshot,
-        state,
-        double since,
+        moment,
         double until,
         use=None,
         line=None,
     ):
         self.key, self.head_size = facts + head, len(head)
         self.data, self.date, self.date_at = data, "", data.index(DATE) + len(DATE)
-        self.snapshot, self.state, self.use, self.line = snapshot, state, use, line
-        self.since, self.until = since, until
+        self.snapshot, self.use, self.line = snapshot, use, line
+        self.epoch, self.state, self.since = moment
+        self.until = until
 
     @property
     def size(self):
@@ -61,29 +62,32 @@ cdef class RepeatedAnswer:
         held = sum([len(key) + (0 if value is None else len(value)) for key, value in rows])
         return len(self.key) + len(self.data) + held + OBJECT_BYTES
 
-    def dated(self, str date not None):
-        """Head and body with a Date, which changes once a second."""
-        if date != self.date:
-            if len(date) != DATE_BYTES:
-                raise ValueError(f"no date: {date!r}")
-            self.data = self.data[: self.date_at] + date.encode() + self.data[self.date_at + DATE_BYTES :]
-            self.date = date
-        return self.data
+    cdef int _set_date(self, str date) except -1:
+        """Another second has begun."""
+        if len(date) != DATE_BYTES:
+            raise ValueError(f"no date: {date!r}")
+        self.data = self.data[: self.date_at] + date.encode() + self.data[self.date_at + DATE_BYTES :]
+        self.date = date
+        return 0
 
 
 cdef class HitLane:
     """The answers of one process, up to `limit` bytes; the one that was used longest ago goes first.
 
-    `moment()` is the present state of the store and the time; `is_same(snapshot)` whether what an answer was made of is
-    still so, asked where the state is another one. Both may raise StoreError: then nothing is known here."""
+    `moment()` is (epoch, state, time): an answer ends with its epoch; in another state of the store `is_same(snapshot)` is
+    asked whether what it was made of is still so; the time is in wall seconds. Both may raise StoreError: then nothing is
+    known here. `date_of(time)` is the value of Date."""
 
-    cdef object moment, is_same, answers
+    cdef object moment, is_same, date_of, answers
+    cdef str date
+    cdef long long second
     cdef list used
     cdef readonly Py_ssize_t limit, size
     cdef readonly unsigned long long given, compared
 
-    def __init__(self, moment, is_same, Py_ssize_t limit):
-        self.moment, self.is_same, self.limit = moment, is_same, limit
+    def __init__(self, moment, is_same, date_of, Py_ssize_t limit):
+        self.moment, self.is_same, self.date_of, self.limit = moment, is_same, date_of, limit
+        self.date, self.second = "", -1
         self.answers = OrderedDict()
         self.used = []
 
@@ -115,14 +119,19 @@ cdef class HitLane:
         return answer
 
     cdef bint _is_right(self, RepeatedAnswer answer) except -1:
-        state, now = self.moment()
-        if not answer.since <= now < answer.until:
+        cdef double now
+        epoch, state, now = self.moment()
+        if answer.epoch != epoch or not answer.since <= now < answer.until:
             return False
         if answer.state != state:
             self.compared += 1
             if not self.is_same(answer.snapshot):
                 return False
             answer.state = state
+        if <long long>now != self.second:
+            self.date, self.second = self.date_of(now), <long long>now
+        if answer.date != self.date:
+            answer._set_date(self.date)
         return True
 
     def learn(self, RepeatedAnswer answer not None):
