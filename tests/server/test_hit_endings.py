@@ -166,7 +166,7 @@ async def test_a_damaged_record_ends_what_was_made_of_it(tmp_path: Path) -> None
         one = await asked(node, TAG)
         key = layout.BLOB + Digest.of(BODY).key
         with node.store._index.begin(write=True) as txn:
-            row = bytearray(txn.get(key))
+            row = bytearray(txn.get(key) or b"")
             row[-20] ^= 1
             txn.put(key, bytes(row))
         assert (await one.ordinary()).status == 404, "to a caller that may push it again"
@@ -192,7 +192,7 @@ async def test_a_blob_that_is_about_to_go_is_not_here_for_who_may_push(tmp_path:
 # --- rights and logins -------------------------------------------------------------------------------------
 
 
-COMMANDS: dict[str, commands.ControlCommand] = {
+COMMANDS: dict[str, commands.Command] = {
     "the token is disabled": commands.UpdateToken(name="robot", status="disabled"),
     "the token is deleted": commands.DeleteToken(name="robot"),
     "its password is another one": commands.GenerateCredentials(token="robot", passwords=("password1",)),

@@ -244,7 +244,8 @@ class Heads:
     def strange(self) -> bytes:
         """One that is valid and seldom, or that no client sends."""
         pick, lines = self.chance.choice, ["Host: node.test"]
-        line = f"{pick(('GET', 'HEAD', 'PUT', 'get', 'OPTIONS'))} {pick((*self.targets, *self.odd))} HTTP/1.{pick('1101')}"
+        method, target = pick(("GET", "HEAD", "PUT", "get", "OPTIONS")), pick((*self.targets, *self.odd))
+        line = f"{method} {target} HTTP/1.{pick('1101')}"
         for _ in range(self.chance.randrange(3)):
             lines.insert(
                 self.chance.randrange(len(lines) + 1),
@@ -410,8 +411,10 @@ async def test_lines_counts_and_uses_are_those_of_the_ordinary_way(
             logged.append([msgspec.structs.replace(line, seconds=0.0) for line in lines])
             lines.clear()
             told.append(tuple(sorted(set(uses))))
-        assert logged[0] == logged[1] and len(logged[0]) == 120
-        assert told[0] == told[1] and told[0]
+        assert logged[0] == logged[1]
+        assert len(logged[0]) == 120
+        assert told[0] == told[1]
+        assert told[0]
         assert pair.learning.statistics().answered == pair.plain.statistics().answered == 120
         level = log.least
         log.set_level("warning")
@@ -425,7 +428,7 @@ async def test_lines_counts_and_uses_are_those_of_the_ordinary_way(
 async def test_uses_are_told_within_a_second_and_at_the_end(tmp_path: Path) -> None:
     async with paired(tmp_path) as pair:
         uses: list[tuple[str, str]] = []
-        pair.held.port.seen = lambda *use: uses.append(use)  # type: ignore[method-assign,assignment]
+        pair.held.port.seen = lambda *use: uses.append(use)  # type: ignore[method-assign]
         digest = pair.held.put_manifest("a", MANIFEST, "v1")
         head = Heads.head("GET /v2/a/manifests/v1 HTTP/1.1", ["Host: a"])
         await pair.same(head * 3)
@@ -458,7 +461,7 @@ async def test_a_node_that_drains_ends_the_connection(tmp_path: Path) -> None:
 
 
 async def test_a_hit_of_the_lane_calls_little(tmp_path: Path) -> None:
-    """Python calls of our own, which do not depend on the machine: an eighth of the ordinary way's."""
+    """Python calls of our own, which do not depend on the machine: a sixth of the ordinary way's."""
     async with paired(tmp_path) as pair:
         pair.held.put_manifest("a", MANIFEST, "v1")
         head = Heads.head("GET /v2/a/manifests/v1 HTTP/1.1", ["Host: a"])
@@ -467,9 +470,10 @@ async def test_a_hit_of_the_lane_calls_little(tmp_path: Path) -> None:
             server.logs_access = False
             wire = Wire(server)
             await wire.feed(head, head)
-            counts.append(calls(lambda wire=wire: wire.connection.data_received(head)))  # type: ignore[misc]
+            counts.append(calls(lambda wire=wire: wire.connection.data_received(head)))
             wire.end()
-        assert counts[0] <= 12 and counts[0] * 4 < counts[1], counts
+        assert counts[0] <= 12, counts
+        assert counts[0] * 6 < counts[1], counts
 
 
 def calls(work: Any) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
 from holdfast_core.changes.access_times import AccessTimes
 from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.row_snapshot import RowSnapshot
 from holdfast_core.write_access import WriteAccess
-
 
 #: the number of the last commit, whoever made it; the confirmations of tags that this process has in memory; the mode
 StoreState = tuple[int, int, str]

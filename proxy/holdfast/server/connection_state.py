@@ -31,8 +31,9 @@ class ConnectionEvent(StrEnum):
     """What happens to a connection.
 
     PART: bytes arrived that are no whole request. CLEAR: no byte waits to be read. REQUEST: a request is complete.
-    REPEATED: it was answered from the hit lane. ANSWER: there is an answer, or a refusal without a request. SENT: the answer is with the transport and the
-    connection stays open. END: it does not. CANCELLED: the endpoint was cancelled. LOST: the transport is closed."""
+    REPEATED: a request was answered from the hit lane. ANSWER: there is an answer, or a refusal without a request.
+    SENT: the answer is with the transport and the connection stays open. END: it does not. CANCELLED: the endpoint was
+    cancelled. LOST: the transport is closed."""
 
     PART = "part"
     CLEAR = "clear"

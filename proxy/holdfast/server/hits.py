@@ -1,8 +1,8 @@
 """Hits that are learned: what the hit lane (`wire.hit_lane`) is taught of the answers that endpoints give at once.
 
-An answer is learned when the same head comes for the second time, for which it is given the ordinary way once more while
-the store notes what is read. Only GET and HEAD of manifests and blobs are learned, answered from the index alone (a body
-that lies in a file is not), and no answer to a password.
+An answer is learned when the same head comes for the second time, for which it is given the ordinary way once more
+while the store notes what is read. Only GET and HEAD of manifests and blobs are learned, answered from the index alone
+(a body that lies in a file is not), and no answer to a password.
 
 What else an answer depends on must be part of `facts`, of the state, or end it (`RequestNote.end`). The configuration
 never changes within a process, and every answer includes the row of the control plane's revision, so that whatever ends
@@ -40,7 +40,8 @@ STATUSES = frozenset((200, 206, 304))
 
 
 class Hits:
-    """What a server knows of its hits. `date` gives the Date of a time. With `at_once` the first answer is learned, not the second."""
+    """What a server knows of its hits. `date` gives the Date of a time. With `at_once` the first answer is learned, not
+    the second."""
 
     def __init__(self, node: Node, date: Callable[[float], str], *, at_once: bool = False) -> None:
         self._node, self._at_once = node, at_once

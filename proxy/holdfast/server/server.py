@@ -61,8 +61,8 @@ class Server:
 
     Limits and certificate are those of the node's configuration unless given; a `plain` one has no certificate.
     `dispatch` is what answers: clients' endpoints unless given. With `makes_room` a connection beyond the cap takes the
-    place of an idle one. Clients' hits are learned (`hits`). Make it in the running loop; `start` returns when connections are taken.
-    Raises what `ServerCertificate` raises.
+    place of an idle one. Clients' hits are learned (`hits`). Make it in the running loop; `start` returns when
+    connections are taken. Raises what `ServerCertificate` raises.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from holdfast_core.errors import StoreError
 
 cdef bytes END = b"\r\n\r\n"
 cdef bytes DATE = b"\r\nDate: "
-#: of a date as RFC 9110 5.6.7 has it
+#: of the value of Date (RFC 9110 6.6.1)
 cdef Py_ssize_t DATE_BYTES = 29
 #: a longer head is not looked for (bytes), and what an answer takes beside its bytes, about
 cdef Py_ssize_t HEAD_BYTES = 8192, OBJECT_BYTES = 1024
