@@ -353,8 +353,8 @@ DEFENCES: dict[int, tuple[Defence, ...]] = {
     35: (
         _out(
             "server/connection.py",
-            "                request.path,\n",
-            "                f'{request.path}{request.query}',\n",
+            "        request.path,\n",
+            "        f'{request.path}{request.query}',\n",
             "test_s35_secrets_never_reach_the_log",
         ),
         _out(
@@ -569,6 +569,27 @@ DEFENCES: dict[int, tuple[Defence, ...]] = {
             "may = True",
             "test_s52_what_does_not_concern_the_child_only_moves_its_cursor",
             "test_s52_another_token_hears_no_more_than_it_may_pull_itself",
+        ),
+    ),
+    53: (
+        _out(
+            "server/hits.py",
+            "self._reads.is_same",
+            "lambda _: True",
+            "test_s53_what_ends_a_login_or_a_right_ends_its_answers_at_once",
+            "test_s53_a_row_that_changes_ends_what_was_made_of_it",
+        ),
+        _out(
+            "login/access.py",
+            "        request.note.end(holder.until)\n",
+            "",
+            "test_s53_a_token_that_expires_ends_its_answers",
+        ),
+        _out(
+            "server/hits.py",
+            'exchange.client if self._node.access.knows_addresses else ""',
+            '""',
+            "test_s53_facts_of_the_connection_are_part_of_the_request",
         ),
     ),
 }

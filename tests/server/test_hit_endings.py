@@ -116,7 +116,7 @@ ROWS: dict[str, tuple[str, Change, int]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-async def test_a_row_that_changes_ends_what_was_made_of_it(tmp_path: Path, name: str) -> None:
+async def test_s53_a_row_that_changes_ends_what_was_made_of_it(tmp_path: Path, name: str) -> None:
     target, change, status = ROWS[name]
     async with serving(tmp_path, OPEN) as node:
         node.put_manifest("a", BODY, "v1")
@@ -223,7 +223,7 @@ async def robot(node: Registry) -> tuple[Asked, Client]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-async def test_what_ends_a_login_or_a_right_ends_its_answers_at_once(tmp_path: Path, name: str) -> None:
+async def test_s53_what_ends_a_login_or_a_right_ends_its_answers_at_once(tmp_path: Path, name: str) -> None:
     async with running(tmp_path, CLOSED) as node:
         one, _ = await robot(node)
         stranger = Asked(node, await node.connect(), TAG)
@@ -232,7 +232,7 @@ async def test_what_ends_a_login_or_a_right_ends_its_answers_at_once(tmp_path: P
         assert (await one.ordinary()).status == 401
 
 
-async def test_a_token_that_expires_ends_its_answers(tmp_path: Path) -> None:
+async def test_s53_a_token_that_expires_ends_its_answers(tmp_path: Path) -> None:
     async with running(tmp_path, CLOSED) as node:
         one, client = await robot(node)
         seconds = 0

@@ -355,7 +355,7 @@ async def test_what_is_not_known_goes_the_ordinary_way_with_all_behind_it(tmp_pa
         assert pair.lane.given == 2 + 2 * TURN_REQUESTS + 3 + 1 + 1
 
 
-async def test_facts_of_the_connection_are_part_of_the_request(tmp_path: Path) -> None:
+async def test_s53_facts_of_the_connection_are_part_of_the_request(tmp_path: Path) -> None:
     """A head that is known from one kind of connection is not from another."""
     near = msgspec.structs.replace(Configuration().login, client_addresses=("192.0.2.0/24",))
     for config, differs in ((None, False), (Configuration(anonymous="none", login=near), True)):

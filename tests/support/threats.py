@@ -233,6 +233,11 @@ THREATS: dict[int, Threat] = {
         " and by locks;"
         " filtered messages only advance the cursor, and an invented position shows nothing",
     ),
+    53: Threat(
+        "an answer that is kept in memory outlives the right, the login, the lock or the content that it was given by",
+        "it is given again only to the very same bytes on the same kind of connection, while every row that it was made"
+        " of is the same, among them the control plane's revision, and before anything that it depends on expires",
+    ),
 }
 
 TEST = re.compile(r"^ *(?:async )?def (test_(?:s[0-9]+_)+\w+)\(", re.MULTILINE)
