@@ -3,6 +3,8 @@ first gets the answer from the lane, so that it would get it again if nothing ha
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -12,7 +14,7 @@ import msgspec
 import pytest
 from holdfast.config import Configuration, ParentSection, TagsSection
 from holdfast.control import command as commands
-from holdfast.server.hits import Hits
+from holdfast.server.hits import FILE_BYTES, FILE_SECONDS, Hits
 from holdfast.server.server import Server
 from holdfast.wire.hit_lane import HitLane
 from holdfast_core import format as layout
@@ -244,6 +246,23 @@ async def test_s53_a_token_that_expires_ends_its_answers(tmp_path: Path) -> None
         assert (await client.ask("GET", TAG)).status == 200
 
 
+async def test_a_token_of_a_stranger_that_expires_ends_its_answers(tmp_path: Path) -> None:
+    """In a repository that strangers may read on a node that is closed to them otherwise."""
+    login = msgspec.structs.replace(CLOSED.login, anonymous_repositories=("a",))
+    async with running(tmp_path, msgspec.structs.replace(CLOSED, login=login)) as node:
+        await put_image(node)
+        learning(node)
+        await token(node, "robot", *actions("a", *READ))  # there is a login, so that tokens are looked at
+        said = bearer(await Client(node).token("repository:a:pull"))
+        one = await asked(node, TAG, Authorization=said)
+        seconds = 0
+        while (await one.ask()).status == 200:
+            node.clock.advance(10)
+            seconds += 10
+            assert seconds < 36_000
+        assert (await one.ordinary()).status == 401
+
+
 async def test_a_right_of_strangers_that_ends_ends_their_answers_at_once(tmp_path: Path) -> None:
     """A root is open to strangers until there is a connected registry; no time passes here."""
     async with running(tmp_path, Configuration()) as node:
@@ -323,19 +342,75 @@ async def test_names_that_are_adopted_count_at_once(tmp_path: Path) -> None:
         assert (await one.ordinary()).body == BODY
 
 
-async def test_what_lies_in_a_file_is_not_learned(tmp_path: Path) -> None:
-    """Whether a file is there and what its bytes are the index does not say."""
-    async with serving(tmp_path, msgspec.structs.replace(OPEN, inline_bytes=16)) as node:
-        digest = node.put_blob("a", b"x" * 100)
-        manifest = node.put_manifest("a", BODY, "v1")
-        learning(node)
-        for method, target in (
-            *(("GET", f"/v2/a/blobs/{digest}"), ("HEAD", f"/v2/a/blobs/{digest}")),
-            *(("GET", f"/v2/a/manifests/{manifest}"), ("GET", TAG)),
-        ):
-            one = Asked(node, await node.connect(), target, method)
+def _without(_: Serving, file: Path) -> None:
+    file.unlink()
+
+
+def _with_a_bad_byte(_: Serving, file: Path) -> None:
+    with file.open("r+b") as found:
+        found.write(b"y")
+        os.fsync(found)
+
+
+def _quarantined(node: Serving, _: Path) -> None:
+    node.store.blobs.quarantine(Digest.of(BYTES), 0, 1).result()
+
+
+BYTES = random.Random(7).randbytes(20_000)
+
+
+async def held_in_a_file(node: Serving, body: bytes = BYTES) -> str:
+    """A blob whose bytes were read once, so that they are verified."""
+    digest = node.put_blob("a", body)
+    learning(node)
+    await node.ask(f"/v2/a/blobs/{digest}")
+    await node.ask(f"/v2/a/blobs/{digest}", Range="bytes=0-0")
+    return digest
+
+
+@pytest.mark.disk
+@pytest.mark.parametrize("spoil", [_without, _with_a_bad_byte, _quarantined])
+async def test_a_body_of_a_file_is_looked_at_again_after_a_moment(
+    tmp_path: Path, spoil: Callable[[Serving, Path], None]
+) -> None:
+    async with serving(tmp_path, OPEN) as node:
+        if not node.store.blobs.knows_pages:
+            pytest.skip("this kernel does not tell which pages stayed in memory")
+        digest = await held_in_a_file(node)
+        target = f"/v2/a/blobs/{digest}"
+        requests = [await asked(node, target), await asked(node, target, Range="bytes=5-9")]
+        requests.append(await asked(node, target, Range="bytes=0-1,7-9"))
+        assert [(await one.from_lane()).body for one in requests[:2]] == [BYTES, BYTES[5:10]]
+        (file,) = (tmp_path / "store" / "blobs").rglob(digest.removeprefix("sha256:"))
+        spoil(node, file)
+        if spoil is not _quarantined:  # of that the index knows
+            node.clock.advance(FILE_SECONDS - 0.1)
+            for one in requests:
+                await one.from_lane()
+            node.clock.advance(0.1)
+        for one in requests:
+            answer = await one.ordinary()
+            assert answer.status in (404, 500) or not answer.complete
+
+
+@pytest.mark.disk
+async def test_long_bodies_and_heads_of_files_are_not_learned(tmp_path: Path) -> None:
+    async with serving(tmp_path, OPEN) as node:
+        digest = await held_in_a_file(node, random.Random(8).randbytes(FILE_BYTES + 2))
+        for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"Range": "bytes=1-"})):
+            one = Asked(node, await node.connect(), f"/v2/a/blobs/{digest}", method, **headers)
             for _ in range(3):
-                assert (await one.ordinary()).status == 200
+                assert (await one.ordinary()).status in (200, 206)
+            assert len(one.lane) <= 1
+
+
+@pytest.mark.disk
+async def test_a_manifest_of_a_file_is_learned_for_a_moment(tmp_path: Path) -> None:
+    async with serving(tmp_path, msgspec.structs.replace(OPEN, inline_bytes=16)) as node:
+        node.put_manifest("a", BODY, "v1")
+        one = await asked(node, TAG)
+        node.clock.advance(FILE_SECONDS)
+        assert (await one.ordinary()).status == 200
 
 
 async def test_an_index_that_cannot_be_read_gives_no_answer(

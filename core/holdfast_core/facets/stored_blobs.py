@@ -90,7 +90,8 @@ class StoredBlobs:
         digest = blob.digest
         if blob.inline is not None:
             return BlobReader(self.readers, digest, blob.size, -1, None, blob.inline)
-        self._note_file()
+        if self._index.snapshot is not None:
+            self._index.snapshot.note_file()
         bad = self._quarantined(digest) if blob.damaged else ()
         fd, identity = self._directory.open_blob(digest, blob.size)
         state = self.readers.verification(digest, blob.size, identity, bad)
@@ -112,13 +113,9 @@ class StoredBlobs:
         opened. A disk that cannot be read any more still knows its names for a while."""
         if blob.inline is not None:
             return True
-        self._note_file()
-        return self._directory.can_open(blob.digest, blob.size)
-
-    def _note_file(self) -> None:
-        """What is read next is not in the index."""
         if self._index.snapshot is not None:
             self._index.snapshot.note_other()
+        return self._directory.can_open(blob.digest, blob.size)
 
     def is_whole(self, blob: Blob) -> bool:
         """Whether the blob's bytes are there, as far as is known: none was found to be bad, and its file is a plain

@@ -1,7 +1,7 @@
 """The rows of the index that one answer was made of, so that later it can be said whether they are still the same.
 
 While `Index.snapshot` is set, the reads of its thread are noted there. A read that cannot be repeated cheaply, such as
-a scan or a file, makes the snapshot *partial*: nothing can be said of such an answer.
+a scan, makes the snapshot *partial*: nothing can be said of such an answer. Whether a file is still there no row says.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ Keys = Callable[[bytes, int | None], list[bytes]]
 
 class RowSnapshot:
     """What was read. `rows`: sealed values by key, None for what is absent. `first_keys`: the first keys below a
-    prefix, by prefix and number. `times`: payloads of tags, and the same with the last confirmation."""
+    prefix, by prefix and number. `times`: payloads of tags, and the same with the last confirmation. `has_file`: bytes
+    were read from a file, or are to be."""
 
-    __slots__ = ("_thread", "any_locks", "first_keys", "is_partial", "mode", "rows", "times")
+    __slots__ = ("_thread", "any_locks", "first_keys", "has_file", "is_partial", "mode", "rows", "times")
 
     def __init__(self, mode: str) -> None:
         self._thread = get_ident()
@@ -26,7 +27,7 @@ class RowSnapshot:
         self.first_keys: dict[tuple[bytes, int | None], list[bytes]] = {}
         self.times: dict[bytes, tuple[bytes, bytes]] = {}
         self.any_locks: bool | None = None
-        self.is_partial = False
+        self.has_file = self.is_partial = False
 
     def note(self, key: bytes, value: bytes | None) -> None:
         """A row was read. One that was read twice and changed in between makes the snapshot partial."""
@@ -49,6 +50,11 @@ class RowSnapshot:
         """A tag was read, whose last confirmation is in memory."""
         if self._is_mine():
             self.times[key] = payload, newest
+
+    def note_file(self) -> None:
+        """A file was opened."""
+        if self._is_mine():
+            self.has_file = True
 
     def note_other(self) -> None:
         """Something else was read."""

@@ -341,8 +341,9 @@ class ClientConnection(asyncio.Protocol):
             reply, lesson = self._refused(error), None
             answer = self._exchange.answer(reply, self._server.date(), last=True)
         self._reply = reply
-        if lesson is not None and self._request is not None and isinstance(reply.body, bytes):
-            line = _access_line(self._request, "", reply.status, len(reply.body))
+        if lesson is not None and self._request is not None:
+            size = len(reply.body) if isinstance(reply.body, bytes) else reply.body.length
+            line = _access_line(self._request, "", reply.status, size)
             lesson.learn(self._request, answer, reply.status, line)
         self.state = ON_ANSWER[self.state]
         if isinstance(answer.body, ReplyBody):

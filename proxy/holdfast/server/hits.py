@@ -1,8 +1,10 @@
 """Hits that are learned: what the hit lane (`wire.hit_lane`) is taught of the answers that endpoints give at once.
 
 An answer is learned when the same head comes for the second time, for which it is given the ordinary way once more
-while the store notes what is read. Only GET and HEAD of manifests and blobs are learned, answered from the index alone
-(a body that lies in a file is not), and no answer to a password.
+while the store notes what is read. Only GET and HEAD of manifests and blobs are learned, and no answer to a password.
+
+A small body of a file is learned with its bytes, which were verified when they were read. Whether its file is still
+there, and is what it should be, no row says: so the ordinary way looks again after `FILE_SECONDS`.
 
 What else an answer depends on must be part of `facts`, of the state, or end it (`RequestNote.end`). The configuration
 never changes within a process, and every answer includes the row of the control plane's revision, so that whatever ends
@@ -20,9 +22,10 @@ from holdfast_core.index.row_snapshot import RowSnapshot
 
 from holdfast.endpoint.node import Answer, Node
 from holdfast.log import AccessLine
+from holdfast.server.response_body import LEAST_FILE_BYTES
 from holdfast.wire.exchange import EncodedReply, Exchange
 from holdfast.wire.hit_lane import HitLane, RepeatedAnswer
-from holdfast.wire.message import Request
+from holdfast.wire.message import BodySource, ReplyBody, Request
 from holdfast.wire.routes import READS, Noun
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ Moment = tuple[int, StoreState, float]
 #: of one process; a larger answer than a sixteenth is not kept
 MEMORY_BYTES = 16 << 20
 LONGEST_HEAD, LARGEST_ANSWER = 8 * 1024, MEMORY_BYTES // 16
+#: a longer body of a file goes by sendfile (bytes); how long a shorter one is known (s)
+FILE_BYTES, FILE_SECONDS = LEAST_FILE_BYTES, 2.0
 #: heads that were seen once
 SEEN_ONCE = 8192
 TAUGHT = frozenset((Noun.MANIFEST, Noun.BLOB))
@@ -100,11 +105,13 @@ class Lesson:
 
     def learn(self, request: Request, encoded: EncodedReply, status: int, line: AccessLine) -> None:
         """Keep the answer, if it may be given again."""
-        snapshot, moment, note, body = self._snapshot, self._moment, request.note, encoded.body
+        snapshot, moment, note, body = self._snapshot, self._moment, request.note, _bytes_of(encoded.body)
         if snapshot is None or snapshot.is_partial or status not in STATUSES or note.cache != "hit":
             return
-        if moment is None or not encoded.keep or not isinstance(body, bytes) or note.until <= moment[2]:
+        if moment is None or body is None or not encoded.keep or note.until <= moment[2]:
             return
+        if snapshot.has_file:
+            note.end(moment[2] + FILE_SECONDS)
         answer = RepeatedAnswer(
             self._facts,
             self._head,
@@ -117,3 +124,29 @@ class Lesson:
         )
         if answer.size <= LARGEST_ANSWER:
             self._hits.lane.learn(answer)
+
+
+def _bytes_of(body: bytes | ReplyBody) -> bytes | None:
+    """A whole body; None for one that is long, or not verified and in memory."""
+    if isinstance(body, bytes):
+        return body
+    if body.length > FILE_BYTES:
+        return None
+    parts = bytearray()
+    for piece in body.pieces:
+        parts += piece.literal
+        at = piece.start
+        while at < piece.end and not piece.literal:
+            read = _verified(body.source, at, piece.end - at)
+            if not read:
+                return None
+            parts += read
+            at += len(read)
+    return bytes(parts)
+
+
+def _verified(source: BodySource, at: int, length: int) -> bytes | None:
+    try:
+        return source.read_nowait(at, length)
+    except Exception:  # noqa: BLE001 - the ordinary way meets the same fault, and reports it
+        return None
