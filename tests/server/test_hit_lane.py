@@ -25,6 +25,7 @@ from holdfast.server.connection_state import ConnectionState
 from holdfast.server.hits import LARGEST_ANSWER, Hits
 from holdfast.server.server import Server
 from holdfast.wire.hit_lane import HitLane, RepeatedAnswer
+from holdfast.wire.message import Reply
 from holdfast_core.digest import Digest
 from holdfast_core.index.row_snapshot import RowSnapshot
 from support.patience import patience
@@ -605,3 +606,92 @@ def test_the_heads_that_were_seen_once_are_bounded() -> None:
     for n in range(3 * module.SEEN_ONCE):
         assert known.lesson(b"\0", b"%d" % n, request) is None
         assert len(known._seen_once) <= module.SEEN_ONCE
+
+
+# --- the connection ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def known_head(place: Path) -> AsyncIterator[tuple[Pair, bytes]]:
+    """A pair, and a head that the lane knows."""
+    async with paired(place) as pair:
+        pair.held.put_manifest("a", MANIFEST, "v1")
+        head = Heads.head("GET /v2/a/manifests/v1 HTTP/1.1", ["Host: a"])
+        await pair.same(head, head)
+        assert pair.lane.given == 1
+        yield pair, head
+
+
+async def test_an_answer_that_ends_its_connection_is_not_learned(tmp_path: Path) -> None:
+    async with known_head(tmp_path) as (pair, head):
+        close = head.replace(b"Host: a", b"Host: a\r\nConnection: close")
+        for ends in (close, head.replace(b"HTTP/1.1", b"HTTP/1.0")):
+            for _ in range(3):
+                assert (await pair.same(ends)).endswith(MANIFEST + b"<ended>")
+        assert (pair.lane.given, len(pair.lane)) == (1, 1)
+
+
+async def test_an_answer_of_another_dispatch_is_not_learned(tmp_path: Path) -> None:
+    """Only what an endpoint says to be a hit is one."""
+    async with known_head(tmp_path) as (pair, head):
+        pair.learning.dispatch = pair.plain.dispatch = lambda *_: Reply(200, [], b"mine")
+        for _ in range(3):
+            assert (await pair.same(head.replace(b"v1", b"v2"))).endswith(b"mine")
+        assert len(pair.lane) == 1
+
+
+async def test_what_waits_for_its_turn_is_answered_first(tmp_path: Path) -> None:
+    async with known_head(tmp_path) as (pair, head):
+        other = head.replace(b"/v2/a/manifests/v1", b"/v2/")
+        answers = []
+        for server in (pair.learning, pair.plain):
+            wire = Wire(server)
+            wire.connection.data_received(other * (TURN_REQUESTS + 2))
+            wire.connection.data_received(head)
+            await wire.feed()
+            answers.append(wire.end())
+        assert answers[0] == answers[1]
+        assert answers[0].endswith(MANIFEST)
+
+
+async def test_a_client_that_does_not_read_gets_no_more_answers(tmp_path: Path) -> None:
+    async with known_head(tmp_path) as (pair, head):
+        wire = Wire(pair.learning)
+        wire.connection.pause_writing()
+        for _ in range(3):
+            wire.connection.data_received(head)
+        pair.learning.flush()
+        assert wire.transport.written == b""
+        wire.connection.resume_writing()
+        pair.learning.flush()
+        assert bytes(wire.transport.written).count(MANIFEST) == 3
+        wire.end()
+
+
+async def test_who_speaks_plain_http_where_tls_is_spoken_gets_no_answer_of_the_lane(tmp_path: Path) -> None:
+    async with known_head(tmp_path) as (pair, head):
+        wire = Wire(pair.learning)
+        wire.connection = ClientConnection(pair.learning, misled=True)
+        wire.connection.connection_made(wire.transport)
+        await wire.feed(head)
+        assert wire.end().startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_hit_winds_the_clocks_up(tmp_path: Path) -> None:
+    """That of an idle connection, and that of the next head, of which a part has come."""
+    async with known_head(tmp_path) as (pair, head):
+        wire = Wire(pair.learning)
+        for pieces in ((head,), (head[:5], head[5:] + head[:3])):
+            for piece in pieces:
+                wire.connection._deadline = -1.0
+                await wire.feed(piece)
+            assert wire.connection._deadline > 0, pieces
+        assert pair.lane.given == 3
+        wire.end()
+
+
+async def test_what_the_lane_gave_stays_counted_when_it_ends(tmp_path: Path) -> None:
+    async with known_head(tmp_path) as (pair, _):
+        assert pair.learning.statistics().answered == 2
+        pair.learning.begin_drain()
+        assert pair.learning.statistics().answered == 2
