@@ -119,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
         if state is LINGERING:
             self._deadline = self._loop.time() + LINGER_SILENCE_SECONDS
             return
-        if state is IDLE and not self._exchange.unread and not self._write_paused:
+        if state is IDLE and not self._write_paused:
             # the same as `_serve` does, without its way there: a third of a hit
             if (size := self._repeat(data)) == len(data):
                 self._deadline = self._loop.time() + self._limits.idle_timeout
