@@ -86,11 +86,10 @@ lint: build $(VENV)/.dev  ## ruff, mypy, import-linter, the structure's bounds, 
 	@$(BIN)/python tools/structure.py --check
 	@$(BIN)/python -m pytest --quiet tests/test_source.py tests/test_citations.py
 
-tools:  ## the clients that the black-box tests use
-	@tools/packages clients
-
-bench: build $(VENV)/.dev  ## Holdfast beside its peers; writes benchmarks/results/
+tools:  ## the clients and servers that the black-box tests use
 	@tools/packages bench
+
+bench: build $(VENV)/.dev tools  ## Holdfast beside its peers; writes benchmarks/results/ and the front page
 	@$(BIN)/python -m benchmarks
 
 lock: $(VENV)/.dev  ## choose versions anew

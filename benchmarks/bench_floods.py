@@ -25,7 +25,7 @@ from benchmarks.case import HOLDFAST, Case, Effort, Figure, Verdict
 from benchmarks.content import KB, Blob, build, generate, put_store
 from benchmarks.flood import CHILD, CHILDS, CHILDS_REPOSITORY, FLOODS, PARENT
 from benchmarks.images import administer, string
-from benchmarks.load import Connection
+from benchmarks.load import Connection, p99
 from benchmarks.machine import group
 from benchmarks.peers import Holdfast, PeerFailed
 from benchmarks.push import Pusher
@@ -191,11 +191,6 @@ def measure(url: str, pulled: Blob, pushed: list[Blob], effort: Effort) -> tuple
     connection.close()
     pusher.close()
     return p99(pulls), p99(pushes)
-
-
-def p99(values: list[float]) -> float:
-    """The value that 99 of 100 are below."""
-    return sorted(values)[int(len(values) * 0.99)]
 
 
 def memory(node: Holdfast, line: str) -> int:

@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: Subjects, as they are called in every table.
-HOLDFAST, REGISTRY, NGINX, DIRECT = "holdfast", "docker-registry", "nginx", "direct"
+HOLDFAST, NGINX, CEILING, DIRECT = "holdfast", "nginx", "ceiling", "direct"
+REGISTRY, DISTRIBUTION = "docker-registry", "distribution 3"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one subject did, a value a round."""
+    """What one subject did, a value a round; where it was taken, also the processor seconds of the server for each
+    request (for each byte when `unit` is bytes/s) and the 99th percentile of the seconds of a request."""
 
     subject: str
     unit: str
     values: tuple[float, ...]
+    costs: tuple[float, ...] = ()
+    p99s: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -62,7 +66,7 @@ class Effort:
     """How long to measure: rounds (turns of each subject), seconds a turn, and whether sizes are cut."""
 
     rounds: int = 5
-    seconds: float = 4.0
+    seconds: float = 2.0
     quick: bool = False
 
     def pick(self, full: int, quick: int) -> int:

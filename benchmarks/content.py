@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.sample import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
-NAME = "bench/image"
+NAME, TAG = "bench/image", "latest"
 SLICE_BYTES = 8 << 20
 KB, MB = 1000, 1000 * 1000
 
@@ -48,6 +48,11 @@ class Content:
         """Where the manifest is served."""
         return f"/v2/{NAME}/manifests/{self.manifest_digest}"
 
+    @property
+    def tag_target(self) -> str:
+        """Where it is served by tag."""
+        return f"/v2/{NAME}/manifests/{TAG}"
+
 
 def generate(place: Path, size: int, seed: str = "bench") -> Blob:
     """A file of pseudo-random bytes."""
@@ -82,7 +87,8 @@ def put_files(content: Content, root: Path) -> None:
     where = root / "v2" / NAME
     for kind in ("manifests", "blobs"):
         (where / kind).mkdir(parents=True)
-    (where / "manifests" / content.manifest_digest).write_bytes(content.manifest)
+    for reference in (content.manifest_digest, TAG):
+        (where / "manifests" / reference).write_bytes(content.manifest)
     for blob in content.blobs.values():
         os.link(blob.path, where / "blobs" / blob.digest)
 
@@ -102,6 +108,8 @@ def put_registry(content: Content, root: Path) -> None:
         kind = "_manifests/revisions" if path is None else "_layers"
         (links / kind / "sha256" / digest[7:]).mkdir(parents=True)
         (links / kind / "sha256" / digest[7:] / "link").write_text(digest)
+    (links / "_manifests/tags" / TAG / "current").mkdir(parents=True)
+    (links / "_manifests/tags" / TAG / "current/link").write_text(content.manifest_digest)
 
 
 def put_store(content: Content, root: Path) -> None:
@@ -112,7 +120,7 @@ def put_store(content: Content, root: Path) -> None:
     store = Store.create_or_open(root, write=True)
     manifest = Digest.parse(content.manifest_digest)
     store.references.put_manifest(
-        NAME, manifest, OCI_MANIFEST, content.manifest, owned=True, now=0.0
+        NAME, manifest, OCI_MANIFEST, content.manifest, owned=True, now=0.0, tag=TAG
     ).result()
     for blob in content.blobs.values():
         _put_blob(store, blob)

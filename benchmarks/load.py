@@ -17,6 +17,7 @@ import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPConnection
 
 from holdfast.testing.sample import OCI_MANIFEST
@@ -81,9 +82,11 @@ def split(url: str) -> tuple[str, int, bool]:
 
 @dataclass(slots=True)
 class Connection:
-    """One kept connection. `get` is one request and its whole body; `ask` and `take` are its two halves."""
+    """One kept connection, from the address `source`. `get` is one request and its whole body; `ask` and `take` are its
+    two halves."""
 
     url: str
+    source: str = ""
     cipher: str = ""
     _socket: socket.socket = field(init=False)
     _secure: bool = field(init=False)
@@ -95,7 +98,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         host, port, self._secure = split(self.url)
-        self._socket = socket.create_connection((host, port))
+        self._socket = socket.create_connection((host, port), source_address=(self.source, 0))
         # a time-out in the kernel: Python's own would cost a poll for every receive
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", PATIENCE_SECONDS, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -159,6 +162,7 @@ class Connection:
         self._socket.close()
 
 
+@cache
 def _tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -183,14 +187,29 @@ def fetch(url: str, target: str, byte_range: str = "") -> Taken:
         connection.close()
 
 
-def bytes_rate(url: str, target: str, seconds: float) -> float:
-    """Bytes a second of one body again and again on one kept connection."""
-    connection, room, taken = Connection(url), bytearray(BUFFER_BYTES), 0
+def head_of(url: str, request: bytes) -> bytes:
+    """The head of the answer to one request, to its empty line. Raises LoadFailed."""
+    host, port, _ = split(url)
+    with socket.create_connection((host, port), PATIENCE_SECONDS) as connection:
+        connection.sendall(request)
+        said = b""
+        while b"\r\n\r\n" not in said:
+            if not (got := connection.recv(65536)):
+                raise LoadFailed(f"no answer to {request!r}: {said!r}")
+            said += got
+    return said.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+
+def new_request(url: str, target: str) -> float:
+    """Seconds from a new connection to the whole answer."""
     started = time.perf_counter()
-    while (passed := time.perf_counter() - started) < seconds or not taken:
-        taken += connection.get(target, room=room).size
-    connection.close()
-    return taken / passed
+    fetch(url, target)
+    return time.perf_counter() - started
+
+
+def p99(values: list[float]) -> float:
+    """The value that 99 of 100 are below."""
+    return sorted(values)[int(len(values) * 0.99)]
 
 
 def herd(url: str, target: str, clients: int) -> list[Taken]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
+import shutil
 import ssl
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,13 +43,29 @@ def describe() -> Machine:
     return Machine(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=commit(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         processor=_processor(),
         memory_gb=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         kernel=platform.release().split("-")[0],
         load=round(os.getloadavg()[0] / (os.cpu_count() or 1), 2),
         versions=versions(),
     )
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Let this process, and those that it starts, have so many open files. Raises OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise OSError(
+            f"{wanted} open files are needed and {hard} are allowed: raise the hard limit (ulimit -Hn)"
+        )
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def commit() -> str:
@@ -65,12 +84,18 @@ def versions() -> dict[str, str]:
     found["openssl"] = ssl.OPENSSL_VERSION.split()[1]
     for name, command in (
         ("nginx", ("nginx", "-v")),
-        ("docker-registry", ("docker-registry", "--version")),
+        ("docker-registry", (installed("docker-registry"), "--version")),
+        ("distribution", (installed("registry"), "--version")),
         ("wrk", ("wrk", "-v")),
     ):
         number = re.search(r"\d+\.\d+[\w.+-]*", _output(*command))
         found[name] = number[0] if number else "none"
     return found
+
+
+def installed(program: str) -> str:
+    """Where a program is: on the path, or among those that `tools/packages` fetches."""
+    return shutil.which(program) or str(ROOT / ".tools/bin" / program)
 
 
 def _output(*command: str) -> str:
@@ -115,11 +140,12 @@ def group(pid: int) -> list[int]:
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """User and system time these processes have used so far."""
+    """User and system time these processes have used so far, and their children that have ended."""
     total = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        total += int(fields[11]) + int(fields[12])
+        with suppress(OSError):  # one that has just ended is counted with its parent
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            total += sum(map(int, fields[11:15]))
     return total / TICKS
 
 

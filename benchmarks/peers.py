@@ -1,7 +1,8 @@
 """The servers of the comparison, each started on a free port of this machine with its best settings.
 
-docker-registry: file system driver, descriptors cached in memory, no access log, every core it wants.
-nginx: one worker, sendfile, open files cached, no access log. Holdfast: no access log either.
+docker-registry and distribution: file system driver, descriptors cached in memory, every core they want.
+nginx: one worker, open files cached; sendfile and tcp_nopush off for small bodies, on for large ones; its log buffered.
+The ceiling: one thread that knows its answers (`native/ceiling.c`). None writes an access log unless it is told to.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.load import LoadFailed, fetch
-from benchmarks.machine import ROOT, group, processor_seconds
+from benchmarks.client import Question, program
+from benchmarks.load import LoadFailed, fetch, head_of
+from benchmarks.machine import ROOT, group, installed, processor_seconds
 
 START_SECONDS = 60.0
 END_SECONDS = 15.0
@@ -79,7 +81,11 @@ class Server:
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for what is left after END_SECONDS."""
-        if not hasattr(self, "process") or self.process.poll() is not None:
+        if not hasattr(self, "process"):
+            return
+        if self.process.stdout:
+            self.process.stdout.close()
+        if self.process.poll() is not None:
             return
         members = group(self.process.pid)
         self.process.terminate()
@@ -133,11 +139,11 @@ class Server:
 class Holdfast(Server):
     """`holdfast serve` on a data directory; with a parent, a node before it. `configuration` is TOML.
 
-    The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not. Like its peers it
-    writes no line for each answer.
+    The sockets listen before any worker runs, so `start` waits for /readyz; `at_once` does not.
     """
 
     data: Path = Path()
+    log: bool = False
     workers: int = 1
     parent: str = ""
     tls: Certificate | None = None
@@ -150,7 +156,7 @@ class Holdfast(Server):
         if not HOLDFAST_COMMAND.exists():
             raise PeerFailed("holdfast is not built: make build")
         config = self.place / "holdfast.toml"
-        config.write_text('log_level = "warning"\n')
+        config.write_text(f'log_level = "{"info" if self.log else "warning"}"\n')
         command: list[str | Path] = [
             HOLDFAST_COMMAND,
             "serve",
@@ -192,7 +198,7 @@ class Holdfast(Server):
 
 REGISTRY_CONFIG = """
 version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: {quiet}}}}}
 storage:
   cache: {{blobdescriptor: inmemory}}
   filesystem: {{rootdirectory: "{data}"}}
@@ -204,23 +210,27 @@ http:
 
 @dataclass
 class Registry(Server):
-    """Debian's docker-registry; with `parent`, as its pull-through cache."""
+    """Debian's docker-registry (distribution 2.8), or `program`; with `parent`, as its pull-through cache."""
 
     data: Path = Path()
+    log: bool = False
     parent: str = ""
     tls: Certificate | None = None
+    program: str = "docker-registry"
 
     def start(self) -> None:
-        program = shutil.which("docker-registry") or str(ROOT / ".tools/bin/docker-registry")
+        program = installed(self.program)
         if not Path(program).exists():
-            raise PeerFailed("docker-registry is not installed")
+            raise PeerFailed(f"{self.program} is not installed: tools/packages bench")
         port, extra = free_port(), ""
         if self.tls:
             extra += f'  tls: {{certificate: "{self.tls.cert}", key: "{self.tls.key}"}}\n'
         if self.parent:
             extra += f"proxy: {{remoteurl: {self.parent}}}\n"
         config = self.place / "config.yml"
-        config.write_text(REGISTRY_CONFIG.format(data=self.data, port=port, extra=extra))
+        config.write_text(
+            REGISTRY_CONFIG.format(data=self.data, port=port, extra=extra, quiet=str(not self.log).lower())
+        )
         self.spawn([program, "serve", config], output=subprocess.DEVNULL)
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{port}"
         self.await_port(port)
@@ -232,11 +242,11 @@ worker_processes 1;
 daemon off;
 pid {place}/pid;
 error_log stderr crit;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
+    access_log {log};
+    sendfile {large};
+    tcp_nopush {large};
     keepalive_requests 1000000000;
     open_file_cache max=10000 inactive=600s;
     open_file_cache_min_uses 1;
@@ -259,9 +269,11 @@ http {{
 
 @dataclass
 class Nginx(Server):
-    """nginx over static files."""
+    """nginx over static files, set up for small bodies or for large ones."""
 
     data: Path = Path()
+    log: bool = False
+    large: bool = True
     tls: Certificate | None = None
 
     def start(self) -> None:
@@ -274,11 +286,40 @@ class Nginx(Server):
         )
         user = "user root;" if os.geteuid() == 0 else ""
         config = self.place / "nginx.conf"
+        log = f"{self.place}/access combined buffer=64k flush=1s" if self.log else "off"
         config.write_text(
-            NGINX_CONFIG.format(place=self.place, data=self.data, port=port, tls=tls, user=user)
+            NGINX_CONFIG.format(
+                place=self.place,
+                data=self.data,
+                port=port,
+                tls=tls,
+                user=user,
+                log=log,
+                large="on" if self.large else "off",
+            )
         )
         self.spawn([program, "-p", self.place, "-c", config], output=subprocess.DEVNULL)
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{port}"
+        self.await_port(port)
+
+
+@dataclass
+class Ceiling(Server):
+    """A loop in C that gives the answers of `model`, a running server, to these questions."""
+
+    model: Server | None = None
+    questions: Iterable[Question] = ()
+    bodies: Mapping[str, Path] = field(default_factory=dict)
+
+    def start(self) -> None:
+        assert self.model is not None
+        with (self.place / "answers").open("wb") as answers:
+            for question in {question.line: question for question in self.questions}.values():
+                head = head_of(self.model.url, question.text)
+                body = "-" if question.method == "HEAD" else self.bodies[question.target]
+                answers.write(f"{question.line}\t{len(head)} {body}\n".encode() + head)
+        self.spawn([program("ceiling"), str(port := free_port()), self.place / "answers"])
+        self.url = f"http://127.0.0.1:{port}"
         self.await_port(port)
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.case import DIRECT, HOLDFAST, NGINX, REGISTRY, Case, Figure
-from benchmarks.machine import Machine
+from benchmarks.case import CEILING, DIRECT, DISTRIBUTION, HOLDFAST, NGINX, REGISTRY, Case, Figure
 
-COLOURS = {HOLDFAST: "#c2410c", REGISTRY: "#2563eb", NGINX: "#15803d", DIRECT: "#6b7280"}
+COLOURS = {
+    HOLDFAST: "#c2410c",
+    NGINX: "#15803d",
+    CEILING: "#111827",
+    DISTRIBUTION: "#7c3aed",
+    REGISTRY: "#2563eb",
+    DIRECT: "#6b7280",
+}
 RATES = ("requests/s", "bytes/s")
 
 
-def draw(cases: Sequence[Case], machine: Machine, path: Path) -> None:
+def draw(cases: Sequence[Case], path: Path) -> None:
     """Write a PNG of all cases that compare subjects; nothing when there is none."""
     import matplotlib as mpl
 
@@ -32,8 +38,7 @@ def draw(cases: Sequence[Case], machine: Machine, path: Path) -> None:
     axes.set_xlim(0, 1.25)
     axes.margins(y=0.01)
     handles = [Patch(color=colour) for colour in COLOURS.values()]
-    axes.legend(handles, list(COLOURS), fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.set_title(f"{machine.date}, commit {machine.commit}, {machine.cores} cores", fontsize=8, pad=22)
+    axes.legend(handles, list(COLOURS), fontsize=7, ncols=6, loc="lower left", bbox_to_anchor=(0, 1))
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -1,8 +1,8 @@
 """Asks every question and writes the answers: `python -m benchmarks [--quick] [--only NAME] [--out DIR]`.
 
-A full run writes `benchmarks/results/`; `--quick` (three short rounds, smaller contents: a check that all of
-it works, not a measurement) writes `build/bench/`. Ends with 1 when a question could not be asked; a missed
-bound is a fact for the table, not a failure.
+A run writes `benchmarks/results/` and the front page; with `--only` the answers to other questions stay. `--quick`
+(three short rounds, smaller contents: a check that all of it works, not a measurement) writes `build/bench/`. Ends with
+1 when a question could not be asked; a missed bound is a fact for the table, not a failure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,13 +24,13 @@ if str(ROOT) not in sys.path:  # started as a file, not as a module
 from benchmarks.alone import FULL, QUICK, ask  # noqa: E402
 from benchmarks.case import Case, Effort  # noqa: E402
 from benchmarks.load import LoadFailed  # noqa: E402
-from benchmarks.machine import describe  # noqa: E402
+from benchmarks.machine import Machine, describe  # noqa: E402
 from benchmarks.peers import PeerFailed  # noqa: E402
-from benchmarks.report import Report, verdict_text  # noqa: E402
+from benchmarks.report import Answer, Report, verdict_text  # noqa: E402
 
+RESULTS = ROOT / "benchmarks/results"
 QUESTIONS = (
     "hits",
-    "tls",
     "miss",
     "herd",
     "range_miss",
@@ -47,6 +48,7 @@ QUESTIONS = (
     "rot",
     "idle",
     "writes",
+    "loris",
     "floods",
 )
 
@@ -55,15 +57,31 @@ def main() -> None:
     """The command."""
     options = arguments()
     effort = QUICK if options.quick else FULL
-    place = Path(options.out or (ROOT / "build/bench" if options.quick else ROOT / "benchmarks/results"))
-    report = Report(describe(), "make bench" + (" (quick: not a measurement)" if options.quick else ""))
-    for name in options.only or QUESTIONS:
-        question(report, name, effort)
+    effort = replace(
+        effort, rounds=options.rounds or effort.rounds, seconds=options.seconds or effort.seconds
+    )
+    place = Path(options.out or (ROOT / "build/bench" if options.quick else RESULTS))
+    command = f"make bench: {effort.rounds} rounds of {effort.seconds:g} s"
+    command += " (quick: not a measurement)" if options.quick else ""
+    report = Report.read(place) if options.only else Report()
+    asked, machine = options.only or QUESTIONS, describe()
+    for name in asked:
+        report.answers[name] = question(name, effort, machine, command)
+    report.answers = {name: report.answers[name] for name in QUESTIONS if name in report.answers}
     report.write(place)
-    if not options.only and not micro(place, options.quick):
-        report.failed["micro"] = "pytest failed"
+    if place == RESULTS:
+        show(report)
     print(report.table())
-    sys.exit(1 if report.failed else 0)
+    failed = any(report.answers[name].failed for name in asked)
+    sys.exit(1 if failed or not (options.only or micro(place, options.quick)) else 0)
+
+
+def show(report: Report) -> None:
+    """Put the table on the front page."""
+    page = ROOT / "README.md"
+    before, opening, rest = page.read_text().partition("<!-- figures -->\n")
+    _, closing, after = rest.partition("<!-- /figures -->")
+    page.write_text(f"{before}{opening}{report.table()}{closing}{after}")
 
 
 def arguments() -> argparse.Namespace:
@@ -73,23 +91,24 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="check that everything runs; measures nothing well"
     )
     parser.add_argument("--only", action="append", choices=QUESTIONS, help="one question; may repeat")
+    parser.add_argument("--rounds", type=int, help="turns of each server")
+    parser.add_argument("--seconds", type=float, help="of a turn")
     parser.add_argument("--out", help="directory for the results")
     return parser.parse_args()
 
 
-def question(report: Report, name: str, effort: Effort) -> None:
+def question(name: str, effort: Effort, machine: Machine, command: str) -> Answer:
     """Ask one; what cannot be asked is said in the table."""
     started = time.perf_counter()
     try:
         cases = ask(import_module(f"benchmarks.bench_{name}").run, effort)
     except (PeerFailed, LoadFailed, OSError, subprocess.SubprocessError) as error:
-        report.failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-        return
-    report.cases += cases
+        return Answer(machine, command, failed=f"{type(error).__name__}: {error}".splitlines()[0])
     for case in cases:
         say(case)
     print(f"({name}: {time.perf_counter() - started:.0f} s)", flush=True)
+    return Answer(machine, command, tuple(cases))
 
 
 def say(case: Case) -> None:
