@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find core proxy -name '*.pyx' -o -name '*.pxd')
+NATIVE := $(shell find core proxy -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 SOURCES := $(shell find core proxy -name '*.py')
 COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links

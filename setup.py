@@ -14,7 +14,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 sys.path.insert(0, "core")
-from holdfast_core.native_build import mark_of, stale_sources
+from holdfast_core.native_build import beside, mark_of, stale_sources
 
 BUILDS = {
     "plain": (["-O2"], [], []),
@@ -41,10 +41,11 @@ def extension(source: Path, root: str) -> Extension:
     return Extension(
         name,
         [str(source)],
+        include_dirs=[str(source.parent)],
         extra_compile_args=[*compile_args, *WARNINGS, "-include", HEADER],
         extra_link_args=link_args,
         define_macros=[*macros, ("HOLDFAST_SOURCE", f'"{mark_of(source)}"')],
-        depends=[HEADER],
+        depends=[HEADER, *map(str, beside(source))],
     )
 
 

@@ -20,9 +20,9 @@ GIGABIT = 1e9 / 8
 
 
 @contextmanager
-def loopback_parent(place: Path, size: int) -> Iterator[tuple[Server, Content]]:
-    """docker-registry with one blob."""
-    content = build(place / "content", [size])
+def loopback_parent(place: Path, *sizes: int) -> Iterator[tuple[Server, Content]]:
+    """docker-registry with one blob of each size."""
+    content = build(place / "content", sizes)
     put_registry(content, place / "parent")
     with Registry(place / "p", data=place / "parent") as parent:
         yield parent, content

@@ -16,6 +16,7 @@ import ssl
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from http.client import HTTPConnection
@@ -213,14 +214,20 @@ def p99(values: list[float]) -> float:
 
 
 def herd(url: str, target: str, clients: int) -> list[Taken]:
-    """Clients that ask at the same moment, each on a connection of its own that is open beforehand."""
+    """Clients that ask for the same at the same moment."""
+    return at_once(url, [target] * clients)
+
+
+def at_once(url: str, targets: Sequence[str]) -> list[Taken]:
+    """Asks for all of these at the same moment, each on a connection of its own that is open beforehand; what was
+    taken, in the order of the ends."""
     room, done = bytearray(BUFFER_BYTES), list[Taken]()
     with selectors.DefaultSelector() as ready:
-        connections = [Connection(url) for _ in range(clients)]
-        for connection in connections:
+        connections = [Connection(url) for _ in targets]
+        for connection, target in zip(connections, targets, strict=True):
             ready.register(connection, selectors.EVENT_READ, connection)
             connection.ask(target)
-        while len(done) < clients:
+        while len(done) < len(targets):
             events = ready.select(PATIENCE_SECONDS)
             if not events:
                 raise LoadFailed("the herd stalled")

@@ -10,11 +10,17 @@ from pathlib import Path
 
 
 def mark_of(source: Path) -> str:
-    """What the build puts into the module that it compiles from `source`, a .pyx: the digest of it and its .pxd."""
+    """What the build puts into the module that it compiles from `source`, a .pyx: the digest of it and what
+    lies beside it under its name: declarations (.pxd), C (.h)."""
     hasher = sha256(source.read_bytes())
-    if (declarations := source.with_suffix(".pxd")).exists():
-        hasher.update(declarations.read_bytes())
+    for part in beside(source):
+        hasher.update(part.read_bytes())
     return f"holdfast-source:{hasher.hexdigest()}"
+
+
+def beside(source: Path) -> list[Path]:
+    """What is compiled into the module of a .pyx besides it."""
+    return [part for suffix in (".pxd", ".h") if (part := source.with_suffix(suffix)).exists()]
 
 
 def stale_sources(packages: Iterable[Path]) -> list[Path]:

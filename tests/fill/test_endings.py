@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from holdfast.errors import NodeFailed, ParentBroken, ParentNotFound, ParentUnreachable
-from holdfast.fill import buffer
-from holdfast.fill.buffer import FillBuffer, Frontier, hash_pieces
+from holdfast.fill import hash_queue
+from holdfast.fill.buffer import FillBuffer, Frontier
 from holdfast.fill.extents import Extents
+from holdfast.fill.hash_queue import HashQueue, Stretch
 from holdfast.fill.registry import Origin
 from holdfast.parent.client import Parent
 from holdfast.testing.fault import RequestGate, ScriptedFault
@@ -54,17 +56,17 @@ async def test_a_reader_that_comes_after_the_failure_is_told_to_open_again(
 async def test_a_part_that_cannot_be_read_back_fails_the_fill_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[None] = []
+    jobs, spans = list[None](), hash_queue.spans
 
-    def broken(*what: Any) -> None:
+    def broken(pieces: list[Stretch]) -> Iterator[memoryview]:
         jobs.append(None)
         if len(jobs) > 20:  # a fill that tries without end gets through, and the count tells
-            return hash_pieces(*what)
+            return spans(pieces)
         raise OSError(5, "input/output error")
 
     async with site(tmp_path) as node:
         digest = node.parent.add_blob("demo", GeneratedContent(300_000))
-        monkeypatch.setattr(buffer, "hash_pieces", broken)
+        monkeypatch.setattr(hash_queue, "spans", broken)
         with pytest.raises(NodeFailed):
             await drain(node, digest)
         await until(lambda: not node.fills._by_number)
@@ -77,11 +79,11 @@ async def test_settling_waits_for_a_job_that_fails_and_does_not_fail_itself(
     def broken(*_: Any) -> None:
         raise OSError(5, "input/output error")
 
-    monkeypatch.setattr(buffer, "hash_pieces", broken)
+    monkeypatch.setattr(hash_queue, "spans", broken)
     medium = FillBuffer(None, 10)
     medium.move(Extents())
     with ThreadPoolExecutor(1) as threads:
-        frontier = Frontier("sha256", medium, Extents([(0, 10)]), threads)
+        frontier = Frontier("sha256", medium, Extents([(0, 10)]), HashQueue(threads))
         job = frontier.advance()
         await frontier.settled()
     assert job is not None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from holdfast.fill import buffer
-from holdfast.fill.buffer import LENT_BYTES, FillBuffer, Frontier, Stretch
+from holdfast.fill import buffer, hash_queue
+from holdfast.fill.buffer import LENT_BYTES, FillBuffer, Frontier
 from holdfast.fill.extents import Extents
+from holdfast.fill.hash_queue import HashQueue, Stretch
 from holdfast.testing.random_content import GeneratedContent
-from holdfast_core.digest import ChunkHasher
 from support.fills import drain, site, until
 from support.patience import PATIENCE
 
@@ -25,15 +26,20 @@ CONTENT = GeneratedContent(21 * MIB + 77)
 
 @pytest.fixture
 def read_back(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Runs that were hashed from the file."""
+    """Runs that were hashed from the file, also for notes of a chunk."""
     runs: list[tuple[int, int]] = []
-    original = buffer.hash_pieces
+    original, read_chunk = hash_queue.spans, buffer.read_chunk
 
-    def noted(hasher: ChunkHasher, pieces: list[Stretch]) -> None:
+    def noted_chunk(medium: FillBuffer, index: int) -> bytes:
+        runs.append((index * MIB, (index + 1) * MIB))
+        return read_chunk(medium, index)
+
+    def noted(pieces: list[Stretch]) -> Iterator[memoryview]:
         runs.extend(piece[1:] for piece in pieces if isinstance(piece, tuple))
-        original(hasher, pieces)
+        return original(pieces)
 
-    monkeypatch.setattr(buffer, "hash_pieces", noted)
+    monkeypatch.setattr(hash_queue, "spans", noted)
+    monkeypatch.setattr(buffer, "read_chunk", noted_chunk)
     return runs
 
 
@@ -44,7 +50,7 @@ def hashed(pieces: list[tuple[int, int]], *, at_once: bool) -> str:
         medium, held = FillBuffer(None, CONTENT.size), Extents()
         medium.move(held)
         with ThreadPoolExecutor(1) as threads:
-            frontier = Frontier("sha256", medium, held, threads)
+            frontier = Frontier("sha256", medium, held, HashQueue(threads))
             for offset, length in pieces:
                 data = memoryview(CONTENT.read(offset, length))
                 medium.write(offset, data)
@@ -83,7 +89,7 @@ async def test_a_job_takes_all_that_waits_in_memory() -> None:
     medium, held = FillBuffer(None, CONTENT.size), Extents()
     medium.move(held)
     with ThreadPoolExecutor(1) as threads:
-        frontier = Frontier("sha256", medium, held, threads)
+        frontier = Frontier("sha256", medium, held, HashQueue(threads))
         for at in range(0, LENT_BYTES // 2, MIB):
             assert not frontier.is_far_behind
             held.add(at, at + MIB)
@@ -101,15 +107,15 @@ async def test_the_link_waits_for_a_hash_that_is_slower(
     held_up: bool, tmp_path: Path, read_back: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is received and not hashed is bounded, and so nothing is read back."""
-    free, hash_pieces = threading.Event(), buffer.hash_pieces
+    free, spans = threading.Event(), hash_queue.spans
     content = GeneratedContent(96 * MIB)
 
-    def slow(hasher: ChunkHasher, pieces: list[Stretch]) -> None:
+    def slow(pieces: list[Stretch]) -> Iterator[memoryview]:
         assert free.wait(PATIENCE)
-        hash_pieces(hasher, pieces)
+        return spans(pieces)
 
     if held_up:
-        monkeypatch.setattr(buffer, "hash_pieces", slow)
+        monkeypatch.setattr(hash_queue, "spans", slow)
     async with site(tmp_path) as node:
         digest = node.parent.add_blob("demo", content)
         task = drain(node, digest)

@@ -20,6 +20,7 @@ from holdfast.errors import ParentBroken
 from holdfast.fill.buffer import FillBuffer, Frontier, Window
 from holdfast.fill.context import LEAST_BYTES
 from holdfast.fill.extents import Extents
+from holdfast.fill.hash_queue import HashQueue
 from holdfast.fill.planner import Want
 from holdfast.fill.received_bytes import make_room
 from holdfast.http.body import BLOCK_BYTES
@@ -268,7 +269,7 @@ def test_what_the_hash_has_before_it_stays() -> None:
     medium.landed((0, 8 * MIB))
     held.add(0, 8 * MIB)
     with ThreadPoolExecutor(1) as threads:
-        frontier = Frontier("sha256", medium, held, threads)
+        frontier = Frontier("sha256", medium, held, HashQueue(threads))
         frontier.position = 5 * MIB
         assert make_room(medium, held, frontier, {Want(7 * MIB, None)}) == [(0, 5 * MIB)]
         assert list(held) == [(5 * MIB, 8 * MIB)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from holdfast import config
 from holdfast.clock import Clock, SystemClock
-from holdfast.fill import buffer
+from holdfast.fill import hash_queue
+from holdfast.fill.hash_queue import Stretch
 from holdfast.fill.readers import Reader
 from holdfast.fill.registry import FillRegistry
 from holdfast.parent.client import Parent
@@ -107,13 +108,13 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 def held_hashing(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """No byte is hashed, and so no fill comes to its end, before the event is set."""
-    go_on, hash_pieces = threading.Event(), buffer.hash_pieces
+    go_on, spans = threading.Event(), hash_queue.spans
 
-    def held_up(*what: Any) -> None:
+    def held_up(pieces: list[Stretch]) -> Iterator[memoryview]:
         assert go_on.wait(PATIENCE)
-        hash_pieces(*what)
+        return spans(pieces)
 
-    monkeypatch.setattr(buffer, "hash_pieces", held_up)
+    monkeypatch.setattr(hash_queue, "spans", held_up)
     return go_on
 
 

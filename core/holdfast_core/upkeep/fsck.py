@@ -6,6 +6,7 @@ on request the bytes themselves. Runs beside a store in use; what changes meanwh
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from holdfast_core import format as layout
 from holdfast_core.changes import change
 from holdfast_core.changes.derived_tables import TABLES, DerivedTables
 from holdfast_core.changes.resource_rows import recounted
-from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest
+from holdfast_core.digest import ChunkHasher, Digest, update_together
 from holdfast_core.errors import REBUILD, RecordDamaged, StoreError
 from holdfast_core.filesystem import directory
 from holdfast_core.filesystem.store_identity import StoreIdentity, read_identity
@@ -25,7 +26,10 @@ from holdfast_core.index.lmdb_index import Index
 from holdfast_core.index.page_reader import IndexPages
 from holdfast_core.journal import journal_file
 from holdfast_core.record import Blob
+from holdfast_core.sha256 import LANES
 
+#: of each file at a time; those of all fit into a core's cache
+READ_BYTES = 256 << 10
 #: repositories of a damaged blob that are named
 HOLDERS = 20
 #: times that a derived table is compared before it counts as wrong
@@ -93,6 +97,8 @@ class _Check:
         self._share = read_data
         self._report = report
         self._blobs: set[bytes] = set()
+        #: whose bytes are to be read, together
+        self._unread: list[Blob] = []
         self._names: dict[bytes, str] = {}
         self._manifests: set[bytes] = set()
 
@@ -109,6 +115,7 @@ class _Check:
             self._names[layout.repository_hash(name)] = name
         for key, payload in self._rows(layout.BLOB):
             self._blob(layout.decode_blob(layout.digest_from(key, key[1:]), payload))
+        self._read_files()
         for key, _ in self._rows(layout.LINK):
             self._link(key)
         for key, payload in self._rows(layout.TAG):
@@ -172,7 +179,9 @@ class _Check:
         self._report.counts["blobs read"] += 1
         self._report.counts["bytes read"] += blob.size
         if blob.inline is None:
-            self._bytes(blob)
+            self._unread.append(blob)
+            if len(self._unread) == LANES:
+                self._read_files()
         elif Digest.of(blob.inline, blob.digest.algorithm) != blob.digest:
             self._problem(f"{blob.digest}: its bytes in the index do not hash to it")
 
@@ -186,16 +195,18 @@ class _Check:
         if len(table_in(self._index, blob.digest)) != 32 * layout.chunk_count(blob.size):
             self._problem(f"{blob.digest}: its chunk table is incomplete; {REBUILD}")
 
-    def _bytes(self, blob: Blob) -> None:
-        try:
-            fd, _ = self._place.open_blob(blob.digest, blob.size)
-        except StoreError:
-            return  # reported by _file
-        digest, table = hash_file(fd, blob.digest.algorithm)
-        if digest != blob.digest:
-            self._problem(f"{blob.digest}: its file hashes to {digest}")
-        elif table != table_in(self._index, blob.digest):
-            self._problem(f"{blob.digest}: its chunk table does not match its file; {REBUILD}")
+    def _read_files(self) -> None:
+        opened = []
+        for blob in self._unread:
+            with contextlib.suppress(StoreError):  # reported by _file
+                opened.append((blob.digest, self._place.open_blob(blob.digest, blob.size)[0]))
+        hashed = hash_files([(fd, digest.algorithm) for digest, fd in opened])
+        for (digest, _), (actual, table) in zip(opened, hashed, strict=True):
+            if actual != digest:
+                self._problem(f"{digest}: its file hashes to {actual}")
+            elif table != table_in(self._index, digest):
+                self._problem(f"{digest}: its chunk table does not match its file; {REBUILD}")
+        self._unread.clear()
 
     def _holders(self, digest: Digest) -> str:
         """The repositories that have a blob, those that are named, for a person."""
@@ -364,8 +375,17 @@ def table_in(index: Index, digest: Digest) -> bytes:
 
 def hash_file(fd: int, algorithm: str) -> tuple[Digest, bytes]:
     """(digest, chunk table) of an open file, which is closed."""
-    hasher = ChunkHasher(algorithm)
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        while data := file.read(CHUNK_BYTES):
-            hasher.update(data)
-    return hasher.digest(), hasher.table()
+    return hash_files([(fd, algorithm)])[0]
+
+
+def hash_files(files: list[tuple[int, str]]) -> list[tuple[Digest, bytes]]:
+    """The same of several (open file, algorithm), hashed side by side."""
+    hashers = [ChunkHasher(algorithm) for _, algorithm in files]
+    with contextlib.ExitStack() as closed:
+        opened = [closed.enter_context(os.fdopen(fd, "rb", buffering=0)) for fd, _ in files]
+        left = [(*each, memoryview(bytearray(READ_BYTES))) for each in zip(hashers, opened, strict=True)]
+        while left:
+            pieces = {hasher: room[: file.readinto(room)] for hasher, file, room in left}
+            left = [each for each in left if pieces[each[0]]]
+            update_together([hasher for hasher, _, _ in left], [pieces[hasher] for hasher, _, _ in left])
+    return [(hasher.digest(), hasher.table()) for hasher in hashers]

@@ -14,17 +14,16 @@ import ctypes
 import os
 from bisect import bisect_right
 from collections import deque
-from concurrent.futures import Executor
 
 from holdfast_core.blob_files.fill_file import FillPart
 from holdfast_core.digest import CHUNK_BYTES, ChunkHasher, Digest, chunk_hash
 from holdfast_core.errors import NotHeld
 
 from holdfast.fill.extents import Extents, Run
+from holdfast.fill.hash_queue import HashQueue, Stretch
 
 #: linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 PUNCH_HOLE = 0x01 | 0x02
-READ_BYTES = 256 << 10
 #: Memory is given back in steps of at least this.
 DROP_BYTES = 1 << 20
 #: One job on the thread; long enough to make the hop cheap, short enough to be fair.
@@ -32,9 +31,6 @@ JOB_BYTES = 8 << 20
 #: Received bytes that are kept in memory for the hash, a fill. At half of it the link waits for the hash: what
 #: is faster ends no sooner, and has to be read back.
 LENT_BYTES = 8 << 20
-
-#: bytes in memory, or a run of a file: descriptor, from, to
-Stretch = memoryview | tuple[int, int, int]
 
 _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -174,45 +170,26 @@ def whole_chunks(held: Extents, size: int) -> list[int]:
     return indexes
 
 
-def hash_pieces(hasher: ChunkHasher, pieces: list[Stretch]) -> None:
-    """Hash bytes in order; blocks."""
-    for piece in pieces:
-        if isinstance(piece, memoryview):
-            hasher.update(piece)
-        else:
-            _hash_file(hasher, *piece)
-
-
-def _hash_file(hasher: ChunkHasher, fd: int, at: int, end: int) -> None:
-    buffer = memoryview(bytearray(READ_BYTES))
-    while at < end:
-        count = os.preadv(fd, [buffer[: end - at]], at)
-        if count == 0:
-            raise OSError(f"the file ends at {at}, {end} was written")
-        hasher.update(buffer[:count])
-        at += count
-
-
 class Frontier:
     """Hashes one fill behind its writer, on a thread, never more than one job at a time."""
 
-    def __init__(self, algorithm: str, buffer: FillBuffer, held: Extents, threads: Executor) -> None:
+    def __init__(self, algorithm: str, buffer: FillBuffer, held: Extents, queue: HashQueue) -> None:
         self.hasher = ChunkHasher(algorithm)
         self.position = 0
-        self._buffer, self._held, self._threads = buffer, held, threads
+        self._buffer, self._held, self._queue = buffer, held, queue
         self._job: asyncio.Task[None] | None = None
         self._lent = deque[memoryview]()
         #: end of the bytes that are lent, hashed or being hashed
-        self._lent_end = 0
+        self.lent_to = 0
         self._lent_bytes = 0
 
     def lend(self, pieces: list[tuple[int, memoryview]]) -> None:
         """Keep bytes that were just written in memory for the next job, if they come next and there is room."""
         for offset, data in pieces:
-            if offset == self._lent_end and self._lent_bytes < LENT_BYTES:
+            if offset == self.lent_to and self._lent_bytes < LENT_BYTES:
                 self._lent.append(data)
                 self._lent_bytes += len(data)
-                self._lent_end += len(data)
+                self.lent_to += len(data)
 
     @property
     def is_far_behind(self) -> bool:
@@ -233,17 +210,16 @@ class Frontier:
         return self._held.run_end(self.position) - self.position
 
     async def _run(self, pieces: list[Stretch], end: int) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, hash_pieces, self.hasher, pieces)
+        await self._queue.hash(self.hasher, pieces)
         self.position = end
 
     def _next(self) -> tuple[list[Stretch], int]:
         """What the next job hashes, and where it ends."""
         if self._lent:
             lent, self._lent, self._lent_bytes = self._lent, deque(), 0
-            return [*lent], self._lent_end
+            return [*lent], self.lent_to
         end = min(self._held.run_end(self.position), self.position + JOB_BYTES)
-        self._lent_end = end
+        self.lent_to = end
         return [*self._buffer.pieces(self.position, end)], end
 
     async def passed(self, offset: int) -> None:

@@ -79,8 +79,9 @@ class Checkpoints:
         least = NOTED_BYTES if self.written else CHUNK_BYTES if self._is_late else UNNOTED_BYTES
         if self._notes_fail or self._fresh.total < least:
             return None
-        passed = frontier.position // CHUNK_BYTES
-        soon = min(held.run_end(frontier.position), frontier.position + LENT_BYTES // 2)
+        hashed_to = frontier.hasher.size  # also within the running job
+        passed, soon = hashed_to // CHUNK_BYTES, max(frontier.lent_to, hashed_to + LENT_BYTES // 2)
+        soon = min(held.run_end(hashed_to), soon)
         first, end, others = passed, 0, list[int]()
         for index in touched(self._fresh):
             start, stop = index * CHUNK_BYTES, min((index + 1) * CHUNK_BYTES, size)

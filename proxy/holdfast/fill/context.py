@@ -15,6 +15,7 @@ from holdfast_core.store import Store
 from holdfast.clock import Clock
 from holdfast.config import FillsSection as Policy
 from holdfast.fill.buffer import DROP_BYTES, FillBuffer
+from holdfast.fill.hash_queue import HashQueue
 
 #: Threads that write parts; one blocks for seconds when the kernel throttles dirty pages.
 WRITERS = 4
@@ -192,8 +193,10 @@ class FillContext:
     #: wrong digests by parent name
     mismatches: Counter[str] = field(default_factory=Counter)
     unstored_budget: UnstoredBudget = field(init=False)
+    hash_queue: HashQueue = field(init=False)
 
     def __post_init__(self) -> None:
+        self.hash_queue = HashQueue(self.hashers)
         self.unstored_budget = UnstoredBudget(self.policy.unstored_bytes)
 
     def is_short_of_space(self) -> bool:

@@ -122,7 +122,7 @@ class ReceivedBytes:
 
     def _hash_anew(self) -> None:
         assert self.buffer is not None
-        self.frontier = Frontier(self._digest.algorithm, self.buffer, self.held, self._context.hashers)
+        self.frontier = Frontier(self._digest.algorithm, self.buffer, self.held, self._context.hash_queue)
 
     def forget(self) -> None:
         """Take everything that is held as not received."""

@@ -8,8 +8,8 @@ from threading import Event
 
 import pytest
 from holdfast.clock import SystemClock
-from holdfast.process import loop_watchdog
-from holdfast.process.loop_watchdog import LoopWatchdog
+from holdfast.process import loop
+from holdfast.process.loop import LoopWatchdog
 from support.logs import captured_logs
 
 
@@ -20,7 +20,7 @@ def hold_up(until: Event) -> None:
 
 def hold_up_briefly() -> None:
     """Keep the loop's thread for longer than it may be late."""
-    time.sleep(3 * loop_watchdog.LATE_SECONDS)
+    time.sleep(3 * loop.LATE_SECONDS)
 
 
 def test_a_loop_that_is_late_is_reported_with_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,8 +43,8 @@ def test_a_loop_that_is_late_is_reported_with_its_stack(monkeypatch: pytest.Monk
         asyncio.run(asyncio.wait_for(main(), 20))
     line = logs[0]
     assert (line["event"], line["level"]) == ("the event loop was late", "warning")
-    assert line["seconds"] >= loop_watchdog.LATE_SECONDS
-    assert any(frame.endswith(" hold_up") and "test_loop_watchdog.py" in frame for frame in line["stack"])
+    assert line["seconds"] >= loop.LATE_SECONDS
+    assert any(frame.endswith(" hold_up") and "test_loop.py" in frame for frame in line["stack"])
 
 
 def test_a_loop_that_is_late_again_within_a_minute_is_not_reported_again(
