@@ -33,13 +33,8 @@ from holdfast_core.record import (
 )
 
 FORMAT = 5
-FORMATS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-)  # read; a store of an earlier one is brought up to date when it is opened for writing
+#: those that are read; a store of an earlier one is brought up to date when it is opened for writing
+FORMATS = (1, 2, 3, 4, 5)
 ENGINE = "lmdb-0.9"
 VERSION = b"\x01"
 SEAL_BYTES = 8  # of the BLAKE3 that ends a value, and a frame of the journal
