@@ -30,6 +30,7 @@ ENOUGH_REFUSED = 12
 SHARED = tuple(Content(size, f"shared {size}") for size in (20_000, 70_001, 400_001, 2_500_001))
 FRESH_SIZES = (30_000, 250_000, 1_500_000)
 
+BUDGET = 1_500_000_000
 #: Pushes by anybody are taken; what no repository has is removed at once, and images of the parent are evicted.
 CONFIGURATION = """\
 mode = "ReadWrite"
@@ -40,7 +41,7 @@ sweep_grace = 0.0
 [garbage_collection]
 cached_after = "PT1M"
 [store]
-max_bytes = 1_500_000_000
+max_bytes = {most}
 min_free = "0"
 [[store.shares]]
 parent = "registry.example"
@@ -50,9 +51,9 @@ hard = 0.01
 MOST_JUMP, SUSPENSIONS = 6 * 3600.0, 3
 
 
-def configuration(parent: ScriptedProcess) -> str:
-    """A node under that parent. Whatever is not found here is asked for there."""
-    return CONFIGURATION + parent_toml(parent.url)
+def configuration(parent: ScriptedProcess, disk_bytes: int = 2 * BUDGET) -> str:
+    """A node under that parent. Whatever is not found here is asked for there. A budget has to fit on the disk."""
+    return CONFIGURATION.format(most=min(BUDGET, disk_bytes * 3 // 4)) + parent_toml(parent.url)
 
 
 @dataclass
@@ -180,7 +181,7 @@ def life(
     """A new disk with a new store in it, a node at work there, and its parent elsewhere."""
     shared = [f for content in SHARED for f in ("--blob", f"{COLD}={content.size}:{content.seed}")]
     with scripted_process(*shared) as parent, Disk(place / "disk", kind, size) as disk:
-        toml = configuration(parent)
+        toml = configuration(parent, size)
         with Machine(place, disk.root / "store", toml, workers=workers, synced=synced) as machine:
             machine.start()
             run("sync", "--file-system", disk.root)
