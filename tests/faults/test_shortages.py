@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
+import support.node
 from holdfast.testing.random_content import GeneratedContent
 from holdfast.testing.scripted_process import ScriptedProcess, scripted_process
 from holdfast_core import fsck
@@ -136,12 +137,13 @@ def test_a_fill_waits_for_a_descriptor(parent: ScriptedProcess, tmp_path: Path) 
     assert parent.stats()["bytes"] == {held: SIZE, cold: SIZE}
 
 
-def test_few_descriptors_and_many_clients(parent: ScriptedProcess, tmp_path: Path) -> None:
+def test_few_descriptors_and_many_clients(
+    parent: ScriptedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every client that comes again has its bytes, whole, and no blob crossed the link twice."""
     digests = list(parent.hello["blobs"].values())
-    few = limited(os.getpid(), resource.RLIMIT_NOFILE, FEW)
-    with few:  # which the node inherits
-        node = Node(tmp_path, configuration=parent_toml(parent.url), workers=1)
+    monkeypatch.setattr(support.node, "COMMAND", ("prlimit", f"--nofile={FEW}:", *support.node.COMMAND))
+    node = Node(tmp_path, configuration=parent_toml(parent.url), workers=1)
     with node, ThreadPoolExecutor(CLIENTS) as clients:
         children = [*node.children("keeper"), *node.children("worker")]
         wanted = [digests[number % BLOBS] for number in range(CLIENTS)]
