@@ -490,10 +490,9 @@ class Directory:
             os.unlink(source.name, dir_fd=source.directory)
 
     def free_bytes(self) -> int:
-        """Bytes of the file system of the store that this process may still write: what is reserved for root (ext4: a
-        twentieth) is free for root alone."""
+        """Bytes that are free on the file system of the store: a hint, which decides nothing."""
         status = os.statvfs(self.path)
-        return status.f_frsize * (status.f_bfree if os.geteuid() == 0 else status.f_bavail)
+        return status.f_frsize * status.f_bavail
 
 
 class DoubtMark:
